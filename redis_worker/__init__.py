@@ -1,0 +1,61 @@
+"""redis_worker: an asyncio worker pool for Redis. Plain JSON in a list, results in a hash, nothing lost."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from redis_worker.broker.client import TaskClient
+    from redis_worker.broker.sync_client import SyncTaskClient
+    from redis_worker.engine.counters import Counters
+    from redis_worker.pool import PoolOptions, WorkerPool, start_worker_pool
+    from redis_worker.ports import Observer
+    from redis_worker.vocabulary.errors import (
+        ConfigurationError,
+        Disconnected,
+        RedisWorkerError,
+        Refused,
+        TaskError,
+        Unreachable,
+    )
+    from redis_worker.vocabulary.processor import processor
+
+__all__ = [
+    "ConfigurationError",
+    "Counters",
+    "Disconnected",
+    "Observer",
+    "PoolOptions",
+    "RedisWorkerError",
+    "Refused",
+    "SyncTaskClient",
+    "TaskClient",
+    "TaskError",
+    "Unreachable",
+    "WorkerPool",
+    "processor",
+    "start_worker_pool",
+]
+
+_MODULES = {
+    "SyncTaskClient": "broker.sync_client",
+    "TaskClient": "broker.client",
+    "Counters": "engine.counters",
+    "PoolOptions": "pool",
+    "WorkerPool": "pool",
+    "start_worker_pool": "pool",
+    "Observer": "ports",
+    "processor": "vocabulary.processor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: `redis-worker --help` needs none of it, and redis-py alone takes 100 ms.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_MODULES.get(name, 'vocabulary.errors')}")
+    value = globals()[name] = getattr(module, name)
+    return value

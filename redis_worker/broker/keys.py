@@ -1,0 +1,68 @@
+"""Every key name is made here.
+
+Keys derived from the input list K carry K's hash tag, so that they share its slot in Redis Cluster:
+for `fib:input` they begin with `{fib:input}`; where K has a tag of its own, with K itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def tagged(key: str) -> str:
+    """`key` as the stem of derived names that hash to its slot.
+
+    A tag is what stands between the first `{` and the next `}`, when that is not empty (Redis Cluster
+    specification, "Hash tags"). A key that has braces and no tag (`a}b`, `{}a`) has no such stem:
+    its derived keys lie in another slot, which matters in Redis Cluster only.
+    """
+    start = key.find("{")
+    end = key.find("}", start + 1)
+    return key if start >= 0 and end > start + 1 else "{%s}" % key
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one queue: the input list, the output hash and what is derived from them."""
+
+    waiting: str
+    """The input list K itself."""
+    output: str
+    """The output hash."""
+
+    @property
+    def workers(self) -> str:
+        """Sorted set: worker -> when its lease ends, in milliseconds of the server's clock."""
+        return f"{tagged(self.waiting)}:workers"
+
+    @property
+    def retired(self) -> str:
+        """Sorted set: former worker -> until when its in-flight list is still looked at.
+
+        A command sent before a worker lost its lease may arrive after: `BLMOVE` asks for no lease.
+        """
+        return f"{tagged(self.waiting)}:retired"
+
+    @property
+    def deliveries(self) -> str:
+        """Hash: digest of a raw task -> how many workers died holding it. Absent in good times."""
+        return f"{tagged(self.waiting)}:deliveries"
+
+    @property
+    def dead(self) -> str:
+        """List: the dead letters."""
+        return f"{tagged(self.waiting)}:dead"
+
+    def inflight(self, worker: str) -> str:
+        """List: the tasks that `worker` has claimed and not settled."""
+        return f"{tagged(self.waiting)}:inflight:{worker}"
+
+    @property
+    def channel(self) -> str:
+        """Pub/sub channel: a JSON list of the ids whose results have just been written."""
+        return results_channel(self.output)
+
+
+def results_channel(output: str) -> str:
+    """The channel on which results written to the hash `output` are announced."""
+    return f"{tagged(output)}:results"

@@ -1,0 +1,114 @@
+"""The lease: what a worker is known by, and the native thread that keeps it alive.
+
+The thread has an event loop and a connection of its own, so that neither a busy event loop nor a
+busy connection pool can cost the worker its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from redis_worker.broker.address import Address
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.vocabulary.errors import Disconnected, Refused
+
+
+class Lease:
+    """One life of a worker in the eyes of the others; the receipt of all that it claims."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lost = False
+        """True once Redis has said that the worker was presumed dead: its tasks went to others."""
+        self.held: Counter[bytes] = Counter()
+        """The raw tasks claimed and not settled, to be compared with the in-flight list."""
+
+    def drop(self, raw: bytes) -> None:
+        """`raw` is not held any more."""
+        left = self.held[raw] - 1
+        if left > 0:
+            self.held[raw] = left
+        else:
+            del self.held[raw]
+
+
+def worker_name() -> str:
+    """A name no other worker has, and that an operator can read: host, process, and a random part."""
+    host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class LeaseKeeper:
+    """Renews a lease every third of its length, in a thread."""
+
+    def __init__(self, address: Address, keys: Keys, seconds: float) -> None:
+        self._address = address
+        self._keys = keys
+        self._seconds = seconds
+        self._lease: Lease | None = None
+        self._on_lost: Callable[[], None] = lambda: None
+        self._loop = asyncio.SelectorEventLoop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._main, name="redis-worker-lease", daemon=True)
+
+    def start(self, lease: Lease, on_lost: Callable[[], None]) -> None:
+        """Keep `lease` alive; `on_lost` is called, in the thread, when it has been taken away."""
+        self._lease, self._on_lost = lease, on_lost
+        self._thread.start()
+
+    def keep(self, lease: Lease) -> None:
+        """Keep `lease` from now on: the worker goes on under a new name."""
+        self._lease = lease
+
+    def stop(self) -> None:
+        """Renew no more. Returns at once; the thread ends by itself."""
+        if self._thread.ident is None:
+            self._loop.close()
+        elif self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, for so many seconds at most."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        connection = Connection(self._address.open(), owned=True)
+        try:
+            while not self._stop.is_set():
+                delay = self._seconds / 3
+                try:
+                    await self._renew(connection)
+                except Disconnected:
+                    delay = min(1.0, self._seconds / 10)
+                except Refused:
+                    pass  # the pool meets the same refusal, and says so
+                try:
+                    await asyncio.wait_for(self._stop.wait(), delay)
+                except TimeoutError:
+                    continue
+        finally:
+            await connection.close()
+
+    async def _renew(self, connection: Connection) -> None:
+        lease = self._lease
+        if lease is None or lease.lost:
+            return
+        milliseconds = int(self._seconds * 1000)
+        reply = await connection.run(
+            "renew", [self._keys.workers], [lease.name, milliseconds], patience=max(1.0, self._seconds / 3)
+        )
+        if reply == 0 and lease is self._lease:
+            lease.lost = True
+            self._on_lost()

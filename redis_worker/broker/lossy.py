@@ -1,0 +1,60 @@
+"""The queue with at-most-once delivery: the plain BLPOP loop, for those who prefer loss to repetition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.lease import worker_name
+from redis_worker.broker.letters import dead_letter
+from redis_worker.broker.queue import BLOCK, write_results
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+
+class _Receipt:
+    """There is nothing to own: what was taken is nowhere else."""
+
+    lost = False
+
+
+class AtMostOnceQueue:
+    """The port `Queue` over Redis without claims: what a worker that dies has taken is gone."""
+
+    def __init__(self, ordinary: Connection, blocking: Connection, keys: Keys) -> None:
+        self._ordinary = ordinary
+        self._blocking = blocking
+        self._keys = keys
+        self._receipt = _Receipt()
+        self.worker = worker_name()
+
+    async def open(self) -> None:
+        """Nothing to prepare."""
+
+    async def claim(self, limit: int, wait: bool) -> list[Delivery]:
+        """See the port."""
+        tasks = await self._blocking.call("LPOP", self._keys.waiting, limit)
+        if not tasks and wait:
+            asked = asyncio.get_running_loop().time()
+            popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
+            if popped is None and asyncio.get_running_loop().time() - asked < BLOCK / 2:
+                await asyncio.sleep(0.02)
+            tasks = popped[1:] if popped else []
+        return [Delivery(raw, self._receipt) for raw in tasks or []]
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See the port. Results and dead letters are two calls: there is no claim to tie them to."""
+        await write_results(self._ordinary, self._keys, outcomes)
+        letters = [dead_letter(outcome, self.worker) for outcome in outcomes if outcome.dead]
+        if letters:
+            await self._ordinary.call("RPUSH", self._keys.dead, *letters)
+        return []
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """See the port."""
+        if deliveries:
+            await self._ordinary.call("LPUSH", self._keys.waiting, *(d.raw for d in reversed(deliveries)))
+
+    async def close(self) -> None:
+        """Nothing to give up."""

@@ -1,0 +1,69 @@
+"""Before work begins: is a server there, can it do what is needed, do the keys hold what they should?"""
+
+from __future__ import annotations
+
+import re
+
+from redis.crc import key_slot
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_exponential,
+    wait_random,
+)
+
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
+
+# BLMOVE and LPOP with a count came with it.
+_OLDEST = (6, 2)
+
+
+async def connected(connection: Connection, name: str, timeout: float) -> None:
+    """Wait for a server, with backoff, for `timeout` seconds, 0 for ever. Raises Unreachable or Refused."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Disconnected),
+        wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0.0, 0.1),
+        stop=stop_after_delay(timeout) if timeout else stop_never,
+        reraise=True,
+    )
+    try:
+        await retrying(connection.call, "PING", patience=timeout or 15.0)
+    except Disconnected as error:
+        raise Unreachable(
+            f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
+        ) from None
+
+
+async def check_server(connection: Connection, keys: Keys) -> None:
+    """Raises Refused where the server is too old or a key holds another type."""
+    try:
+        version = str((await connection.info()).get("redis_version", ""))
+    except Refused:
+        version = ""  # not everybody may ask, and not every server (fakeredis) answers
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers and numbers < _OLDEST:
+        raise Refused(f"the server is Redis {version}; redis_worker needs 6.2 or later")
+    for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output"), (keys.dead, "list", "")):
+        found = (await connection.call("TYPE", key)).decode()
+        if found not in (kind, "none"):
+            raise Refused(
+                f"WRONGTYPE: the {role or 'dead-letter'} key {key!r} holds a {found}, not a {kind}; "
+                "name another key, or delete this one"
+            )
+
+
+def check_slots(keys: Keys) -> None:
+    """In Redis Cluster: raises ConfigurationError where derived keys would lie in another slot than the queue."""
+    if key_slot(keys.waiting.encode()) != key_slot(keys.workers.encode()):
+        raise ConfigurationError(
+            f"in Redis Cluster the input key {keys.waiting!r} cannot be used: it has braces that are no hash tag"
+        )
+
+
+def lie_apart(keys: Keys) -> bool:
+    """In Redis Cluster: whether the output hash lies in another slot than the queue."""
+    return bool(key_slot(keys.waiting.encode()) != key_slot(keys.output.encode()))

@@ -1,0 +1,16 @@
+-- Write results and announce them, with no claim to acknowledge.
+-- KEYS 1 output
+-- ARGV 1 channel, then field, result for each
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then
+  return redis.error_reply('WRONGTYPE the output key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a hash')
+end
+local ids = {}
+for i = 2, #ARGV, 2 do
+  ids[#ids + 1] = ARGV[i]
+end
+for first = 2, #ARGV, 4000 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+end
+redis.pcall('PUBLISH', ARGV[1], cjson.encode(ids))
+return #ids

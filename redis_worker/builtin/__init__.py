@@ -1,0 +1,1 @@
+"""The parsers and processors that come with redis-worker."""

@@ -1,0 +1,360 @@
+"""The processor `download`: one file over HTTP, whole or not at all.
+
+Whoever can write to the queue chooses the URL and the path, so neither is trusted: the file stays in
+one directory, and link-local addresses, where clouds keep a machine's credentials, are out of reach.
+Proxies of the environment are ignored, since they would connect to an address nobody has checked.
+The network modules are imported where they are used: they take longer to load than all else here.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import stat
+import string
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.vocabulary.payload import json_type
+from redis_worker.vocabulary.processor import processor
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from http.client import HTTPResponse
+    from urllib.parse import SplitResult
+
+DOWNLOADED = "Downloaded successfully"
+SKIPPED = "File already exists, skipping download"
+
+_PORTS = {"http": 80, "https": 443}
+_SILENCE = 30.0  # seconds that a server may take to accept a connection or to send its next bytes
+_REDIRECTS = 10
+_PIECE = 1 << 16
+# How IPv6 addresses begin that carry an IPv4 address in their last 32 bits: compatible, mapped,
+# translated and NAT64.
+_IPV4_CARRIERS = (0, 0xFFFF, 0xFFFF0000, 0x64FF9B << 64)
+
+
+class DownloadError(RedisWorkerError):
+    """A download that failed on its way; nothing of the file is left behind."""
+
+
+@processor(execution="thread")
+def download(arguments: list[Any]) -> str:
+    """Download a file, given a list of its http(s) URL and the path to store it at."""
+    if len(arguments) != 2:
+        raise ValueError(f"download takes a URL and a path, got {len(arguments)} arguments")
+    for name, argument in zip(("URL", "path"), arguments, strict=True):
+        if type(argument) is not str:
+            raise ValueError(f"the {name} should be a string, got {json_type(argument)}")
+    url, (base, place) = _checked(arguments[0]), _place_of(arguments[1])
+    max_bytes = int(_setting("REDIS_WORKER_DOWNLOAD_MAX_BYTES", 1 << 30))
+    clock = _Clock(_setting("REDIS_WORKER_DOWNLOAD_TIMEOUT", 300))
+    if _exists(os.path.join(base, place)):
+        return SKIPPED
+    with _following(url, clock) as (host, response):
+        stored = _store(base, place, _pieces(response, host, clock, max_bytes))
+    return DOWNLOADED if stored else SKIPPED
+
+
+def _setting(name: str, default: float) -> float:
+    text = os.environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"the environment variable {name} should be a number above 0, got {text!r}")
+    return value
+
+
+class _Clock:
+    """The total time of a download, into which every wait for the network must fit."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def wait(self) -> float:
+        """How long the next step may take. Raises TimeoutError when no time is left."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return min(left, _SILENCE)
+
+    def error(self, host: str) -> DownloadError:
+        """What to say of a TimeoutError."""
+        if time.monotonic() >= self._end:
+            return DownloadError(f"the download took longer than {self._seconds:g} seconds")
+        return DownloadError(f"{host} was silent for {_SILENCE:g} seconds")
+
+
+def _checked(url: str) -> SplitResult:
+    """`url` taken apart. Raises ValueError, whose text never shows the URL: it may hold a password."""
+    from urllib.parse import urlsplit
+
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise ValueError("the URL contains a space or control character, which should be percent-encoded")
+    try:
+        parts = urlsplit(url)
+        valid = 0 < len((parts.hostname or "").encode("idna")) < 254 and parts.port != 0
+    except ValueError:
+        raise ValueError("the URL is not valid") from None
+    if parts.scheme not in _PORTS:
+        raise ValueError(f"only http and https URLs can be downloaded, not {parts.scheme[:20] or 'others'}")
+    if not valid:
+        raise ValueError("the URL names no valid host and port")
+    return parts
+
+
+def _request(url: SplitResult) -> bytes:
+    from base64 import b64encode
+    from urllib.parse import quote, unquote
+
+    user, _, host = url.netloc.rpartition("@")
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    lines = [
+        f"GET {quote(target, safe=string.punctuation, errors='replace')} HTTP/1.1",
+        f"Host: {host.encode('idna').decode()}",
+        "User-Agent: redis-worker",
+        "Accept-Encoding: identity",
+        "Connection: close",
+    ]
+    if user:
+        secret = unquote(user if ":" in user else f"{user}:").encode(errors="replace")
+        lines.append(f"Authorization: Basic {b64encode(secret).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@contextmanager
+def _following(url: SplitResult, clock: _Clock) -> Iterator[tuple[str, HTTPResponse]]:
+    """The response at the end of the redirects, if it is a success, and the host it comes from."""
+    from urllib.parse import quote, urljoin
+
+    for _ in range(_REDIRECTS + 1):
+        with closing(_respond(url, clock)) as response:
+            location = response.headers.get("Location")
+            if response.status in (301, 302, 303, 307, 308) and location:
+                # http.client decodes headers as Latin-1; whatever the bytes were, a URL spells them in ASCII.
+                location = quote(location.encode("latin-1"), safe=string.punctuation)
+                url = _checked(urljoin(url.geturl(), location))
+                continue
+            if not 200 <= response.status < 300:
+                raise DownloadError(f"HTTP error: status code {response.status}")
+            yield str(url.hostname), response
+            return
+    raise DownloadError(f"redirected more than {_REDIRECTS} times")
+
+
+def _respond(url: SplitResult, clock: _Clock) -> HTTPResponse:
+    """Send the request and read the head of the response; closing that closes the connection."""
+    from http.client import HTTPResponse
+
+    with _network_errors(str(url.hostname), clock), ExitStack() as on_failure:
+        sock = on_failure.enter_context(_connect(url, clock))
+        incoming = _Incoming(sock, clock)
+        sock.settimeout(clock.wait())
+        sock.sendall(_request(url))
+        response = on_failure.enter_context(closing(HTTPResponse(cast(Any, incoming), method="GET")))
+        response.begin()
+        if incoming.ended:  # http.client takes a connection that breaks off in the headers for their end
+            raise ConnectionError("it ended within the headers")
+        on_failure.pop_all()
+        return response
+
+
+class _Incoming(io.RawIOBase):
+    """What arrives at a socket, each read within the time left; closing it closes the socket."""
+
+    ended = False
+
+    def __init__(self, sock: socket.socket, clock: _Clock) -> None:
+        self._sock = sock
+        self._clock = clock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._clock.wait())
+        count = self._sock.recv_into(buffer)
+        self.ended = count == 0
+        return count
+
+    def close(self) -> None:
+        self._sock.close()
+        super().close()
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self, _PIECE)
+
+
+def _connect(url: SplitResult, clock: _Clock) -> socket.socket:
+    """A connection, over TLS where the URL says so, to the first address that takes one.
+
+    The very addresses that were checked are connected to: a second look-up could answer otherwise.
+    """
+    import socket
+
+    host, failure = str(url.hostname), OSError("it has no address")
+    # The time this takes is the resolver's to limit; nothing here can.
+    found = socket.getaddrinfo(host, url.port or _PORTS[url.scheme], type=socket.SOCK_STREAM)
+    if any(_is_link_local(str(address[0])) for *_, address in found):
+        raise ValueError(f"{host} has a link-local address, and those may not be downloaded from")
+    for family, kind, protocol, _, address in found:
+        with ExitStack() as on_failure:
+            try:
+                sock = on_failure.enter_context(socket.socket(family, kind, protocol))
+                sock.settimeout(clock.wait())
+                sock.connect(address)
+                if url.scheme == "https":
+                    trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+                    sock.settimeout(clock.wait())
+                    sock = on_failure.enter_context(trust.wrap_socket(sock, server_hostname=host))
+                on_failure.pop_all()
+                return sock
+            except OSError as error:
+                failure = error
+    raise failure
+
+
+@lru_cache(maxsize=1)
+def _trust(*_places: str | None) -> ssl.SSLContext:
+    """Loading the certificates takes some 20 ms, too long for each download; anew if their places change."""
+    import ssl
+
+    return ssl.create_default_context()
+
+
+def _is_link_local(text: str) -> bool:
+    import ipaddress
+
+    address = ipaddress.ip_address(text)
+    if address.version == 4 or address.is_link_local:
+        return address.is_link_local
+    bits = int(address)
+    inner = ipaddress.IPv4Address(bits & 0xFFFFFFFF) if bits >> 32 in _IPV4_CARRIERS else address.sixtofour
+    return inner is not None and inner.is_link_local
+
+
+@contextmanager
+def _network_errors(host: str, clock: _Clock) -> Iterator[None]:
+    from http.client import HTTPException
+
+    try:
+        yield
+    except TimeoutError:
+        raise clock.error(host) from None
+    except HTTPException:
+        raise DownloadError(f"{host} did not answer in HTTP") from None
+    except OSError as error:
+        reason = getattr(error, "verify_message", "") or error.strerror or str(error)
+        raise DownloadError(f"the connection to {host} failed: {reason}") from None
+
+
+def _pieces(response: HTTPResponse, host: str, clock: _Clock, max_bytes: int) -> Iterator[bytes]:
+    """The body. Raises DownloadError where it is too large or does not arrive in full."""
+    from http.client import IncompleteRead
+
+    expected, received = response.length, 0
+    too_large = DownloadError(f"the file is larger than the bound of {max_bytes} bytes")
+    if expected is not None and expected > max_bytes:
+        raise too_large
+    ended = False
+    # read1 holds no more than one piece in memory, whatever size a server gives its chunks.
+    with _network_errors(host, clock), suppress(ConnectionError, IncompleteRead):
+        while piece := response.read1(_PIECE):
+            received += len(piece)
+            if received > max_bytes:
+                raise too_large
+            yield piece
+        ended = True
+    if not ended or (expected is not None and received < expected):
+        total = "an unknown number of" if expected is None else expected
+        raise DownloadError(f"the connection ended after {received} of {total} bytes")
+
+
+def _place_of(path: str) -> tuple[str, str]:
+    """The download directory, and the place within it that `path` names, free of symbolic links."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        path = ""
+    if not path or "\0" in path or len(path) > 4096:  # no system takes a longer one
+        raise ValueError("the path is not a valid file name")
+    with _file_errors():
+        base = os.path.realpath(os.environ.get("REDIS_WORKER_DOWNLOAD_DIR") or os.curdir)
+        real = os.path.realpath(os.path.join(base, path))
+    if os.path.commonpath((base, real)) != base:
+        raise ValueError("the path leads out of the download directory")
+    if real == base or path.endswith("/"):
+        raise ValueError("the path names a directory, not a file")
+    return base, os.path.relpath(real, base)
+
+
+def _exists(path: str, folder: int | None = None) -> bool:
+    with _file_errors():
+        try:
+            mode = os.lstat(path, dir_fd=folder).st_mode
+        except FileNotFoundError:
+            return False
+    if stat.S_ISDIR(mode):
+        raise ValueError("the path names a directory, not a file")
+    if stat.S_ISLNK(mode):  # realpath leaves one in place only where links lead in a circle
+        raise ValueError("the path is a symbolic link that leads nowhere")
+    return True
+
+
+def _store(base: str, place: str, pieces: Iterable[bytes]) -> bool:
+    """Write the file and give it its name at the end; False when another has got that name meanwhile."""
+    *folders, name = place.split(os.sep)
+    temporary = f".download-{os.urandom(8).hex()}.part"
+    with _file_errors(), _folder(base, folders) as folder:
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+            with open(descriptor, "wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(descriptor)  # or a power cut may leave the name without the content
+            if _exists(name, folder):
+                return False
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+    return True
+
+
+@contextmanager
+def _folder(base: str, folders: list[str]) -> Iterator[int]:
+    """A descriptor of the target's directory, made where it is missing.
+
+    It is opened step by step, following no link, so that none put there meanwhile leads out of `base`.
+    """
+    os.makedirs(base, exist_ok=True)
+    folder = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in folders:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(f"the file cannot be written: {error.strerror or error}") from None

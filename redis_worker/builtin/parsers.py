@@ -1,0 +1,31 @@
+"""The parsers: what a processor's arguments are, given the member `task`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis_worker.ports import Parser
+from redis_worker.vocabulary.payload import json_type
+
+
+def parse_list(task: Any) -> list[Any]:
+    """A list is the arguments themselves."""
+    if type(task) is list:
+        return task
+    raise ValueError(f"task should be a list, got {json_type(task)}")
+
+
+def parse_number(task: Any) -> list[Any]:
+    """One number is the only argument; a boolean is no number."""
+    # By type, since isinstance(True, int) holds.
+    if type(task) is int or type(task) is float:
+        return [task]
+    raise ValueError(f"task should be a number, got {json_type(task)}")
+
+
+def parse_any(task: Any) -> list[Any]:
+    """Any JSON value is the only argument."""
+    return [task]
+
+
+PARSERS: dict[str, Parser] = {"list": parse_list, "number": parse_number, "any": parse_any}

@@ -1,0 +1,73 @@
+"""What a pool has done so far, counted by the batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from redis_worker.ports import Observer
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the pool was made."""
+
+    claimed: int = 0
+    succeeded: int = 0
+    """Settled with a success result."""
+    failed: int = 0
+    """Settled with an error result, or without one."""
+    dead: int = 0
+    """Of the failed, those that went to the dead letters."""
+    redelivered: int = 0
+    """Claimed after another worker had died holding them."""
+    refused: int = 0
+    """Finished here after the task had gone to another worker: nothing was written."""
+    released: int = 0
+    """Handed back to the queue."""
+    recovered: int = 0
+    """Tasks of dead workers that this one returned to the queue."""
+    reconnects: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def processed(self) -> int:
+        """Tasks settled, either way."""
+        return self.succeeded + self.failed
+
+    @property
+    def rate(self) -> float:
+        """Tasks settled per second, since the pool was made."""
+        return self.processed / max(time.monotonic() - self.started_at, 1e-9)
+
+
+class Counting(Observer):
+    """Keeps `counters`."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+
+    def claimed(self, deliveries: Sequence[Delivery]) -> None:
+        self.counters.claimed += len(deliveries)
+        self.counters.redelivered += sum(delivery.attempt > 1 for delivery in deliveries)
+
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        self.counters.failed += failed
+        self.counters.succeeded += len(outcomes) - failed
+        if failed:
+            self.counters.dead += sum(outcome.dead for outcome in outcomes)
+
+    def refused(self, outcomes: Sequence[Outcome]) -> None:
+        self.counters.refused += len(outcomes)
+
+    def released(self, deliveries: Sequence[Delivery]) -> None:
+        self.counters.released += len(deliveries)
+
+    def recovered(self, worker: str, count: int) -> None:  # noqa: ARG002 - the port's signature
+        self.counters.recovered += count
+
+    def reconnected(self, seconds: float) -> None:  # noqa: ARG002 - the port's signature
+        self.counters.reconnects += 1

@@ -1,0 +1,91 @@
+"""What happens to one task: raw bytes -> Task -> arguments -> value -> Outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from redis_worker.engine.execution import CAUGHT, Answer, Execution, TimedOut, refusal
+from redis_worker.ports import Parser, Processor
+from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.payload import MissingTask, failure, read_task, success
+from redis_worker.vocabulary.task import Delivery, Outcome, Task
+
+
+class Handled(NamedTuple):
+    """An outcome, and what of the task goes on regardless and keeps its slot (a thread, after its time limit)."""
+
+    outcome: Outcome
+    leftover: asyncio.Future[Any] | None = None
+
+
+class Handler:
+    """A parser and a processor, and how the processor is called."""
+
+    def __init__(
+        self, parser: Parser, processor: Processor, execution: Execution | None, timeout: float | None, max_deliveries: int
+    ) -> None:
+        self._parser = parser
+        self._processor = processor
+        self._execution = execution
+        self._timeout = timeout
+        self._max_deliveries = max_deliveries
+
+    def handle_inline(self, delivery: Delivery) -> Outcome:
+        """The outcome of calling the processor here and now."""
+        started = perf_counter()
+        read = self._read(delivery)
+        if isinstance(read, Outcome):
+            return read
+        task, arguments = read
+        try:
+            result = success(self._processor(arguments))
+        except CAUGHT as error:
+            answer = refusal("Processing error", error)
+            return Outcome(delivery, task.id, answer.result, answer.error, False, perf_counter() - started)
+        return Outcome(delivery, task.id, result, None, False, perf_counter() - started)
+
+    async def handle(self, delivery: Delivery) -> Handled:
+        """The outcome of calling the processor where it declares to run."""
+        assert self._execution is not None
+        read = self._read(delivery)
+        if isinstance(read, Outcome):
+            return Handled(read)
+        task, arguments = read
+        started = perf_counter()
+        leftover = None
+        try:
+            answer = await self._execution.call(arguments)
+        except TimedOut as error:
+            leftover = error.leftover
+            text = f"Processing error: timed out after {self._timeout:g} s"
+            answer = Answer(failure(text), text)
+        except Exception as error:
+            answer = refusal("Processing error", error)
+        return Handled(Outcome(delivery, task.id, *answer, False, perf_counter() - started), leftover)
+
+    def _read(self, delivery: Delivery) -> tuple[Task, list[Any]] | Outcome:
+        """The task and its arguments, or the outcome where there is nothing to call."""
+        try:
+            task = read_task(delivery.raw)
+        except Unreadable as error:
+            return Outcome(delivery, None, None, str(error), dead=True)
+        except MissingTask as missing:
+            return _refused(delivery, missing.id, missing)
+        if delivery.attempt > self._max_deliveries:
+            return self._condemned(delivery, task)
+        try:
+            return task, self._parser(task.payload)
+        except Exception as error:
+            return _refused(delivery, task.id, error)
+
+    def _condemned(self, delivery: Delivery, task: Task) -> Outcome:
+        times = delivery.attempt - 1
+        text = f"Processing error: given up: {times} worker{'s' * (times > 1)} died while holding the task"
+        return Outcome(delivery, task.id, failure(text), text, dead=True)
+
+
+def _refused(delivery: Delivery, id: str, error: Exception) -> Outcome:
+    answer = refusal("Parse error", error)
+    return Outcome(delivery, id, answer.result, answer.error)

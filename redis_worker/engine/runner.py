@@ -1,0 +1,156 @@
+"""Running: a slot is taken, then a claimed task is started in it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from time import perf_counter
+
+from redis_worker.engine.handler import Handler
+from redis_worker.engine.pace import Pace
+from redis_worker.engine.settler import Settler
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+# Inline calls hold the event loop for so long at a stretch, in seconds; then it may turn.
+_STRETCH = 0.001
+
+
+class Runner(ABC):
+    """Holds what is claimed and not started (`pending`) and starts it as slots come free."""
+
+    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
+        self._handler = handler
+        self._settler = settler
+        self._concurrency = concurrency
+        self._pace = Pace()
+        self._pending: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._touched = 0.0
+        self.progress = asyncio.Event()
+        """Set when tasks have finished; whoever waits for it clears it."""
+
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """How many slots are taken."""
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is pending and nothing runs."""
+        return not self._pending and not self.running
+
+    def room(self) -> int:
+        """How many tasks to claim now: the free slots, and what is sure to start soon after."""
+        ahead = self._pace.ahead(self._concurrency)
+        if len(self._pending) > ahead // 2:
+            return 0  # a few large claims cost less than many small ones
+        return max(0, self._concurrency - self.running + ahead - len(self._pending))
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Start `deliveries` in their order as slots come free."""
+        if not self._pending:
+            self._touched = perf_counter()
+        self._pending.extend(deliveries)
+        self._arrived.set()
+
+    def stalled(self, seconds: float) -> bool:
+        """True when tasks are pending and none has been started for so long."""
+        return bool(self._pending) and perf_counter() - self._touched > seconds
+
+    def take_back(self) -> list[Delivery]:
+        """All that is pending, which is not started then."""
+        taken = list(self._pending)
+        self._pending.clear()
+        if taken:
+            # They waited this long for a slot: claim no further ahead until tasks are short again.
+            self._pace.note(perf_counter() - self._touched)
+        return taken
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Start tasks, until cancelled."""
+
+    def cancel(self) -> None:
+        """Cancel what runs and can be cancelled; it is not answered."""
+
+    async def _next(self) -> Delivery:
+        """The next task to start. Those that belong to other workers by now are dropped."""
+        while True:
+            while not self._pending:
+                self._arrived.clear()
+                await self._arrived.wait()
+            self._touched = perf_counter()
+            delivery = self._pending.popleft()
+            if not delivery.receipt.lost:
+                return delivery
+
+
+class InlineRunner(Runner):
+    """Calls the processor on the event loop, one task after the other."""
+
+    @property
+    def running(self) -> int:
+        return 0
+
+    async def run(self) -> None:
+        while True:
+            outcome = self._handler.handle_inline(await self._next())
+            outcomes = [outcome]
+            started = perf_counter()
+            end = started + _STRETCH - outcome.seconds
+            while self._pending and perf_counter() < end:
+                delivery = self._pending.popleft()
+                if not delivery.receipt.lost:
+                    outcomes.append(self._handler.handle_inline(delivery))
+            self._touched = perf_counter()
+            self._pace.note((self._touched - started + outcome.seconds) / len(outcomes))
+            self._settler.add(outcomes)
+            self.progress.set()
+            await asyncio.sleep(0)
+
+
+class TaskRunner(Runner):
+    """Runs each task as an asyncio task, as many at once as there are slots."""
+
+    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
+        super().__init__(handler, settler, concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._slots.acquire()
+            try:
+                delivery = await self._next()
+            except asyncio.CancelledError:
+                self._slots.release()
+                raise
+            self._tasks.add(loop.create_task(self._work(delivery)))
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _work(self, delivery: Delivery) -> None:
+        try:
+            outcome, leftover = await self._handler.handle(delivery)
+            self._finish(outcome)
+            if leftover is not None:
+                await asyncio.wait({leftover})
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
+            self._slots.release()
+            self.progress.set()
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._pace.note(outcome.seconds)
+        self._settler.add((outcome,))

@@ -1,0 +1,150 @@
+"""The worker: claimer, runner and settler at work together, and how they come to an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from redis_worker.engine.claimer import Claimer
+from redis_worker.engine.execution import Execution
+from redis_worker.engine.handler import Handler
+from redis_worker.engine.reconnect import Reconnect
+from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.settler import Settler
+from redis_worker.engine.watchdog import Watchdog
+from redis_worker.ports import Observer, Queue
+
+# How long cancelled coroutines get to clean up, and how long the last results get to be written, in seconds.
+_LAST_WORDS = 2.0
+# How long a claim that is under way may still take: it is never cancelled while it waits on the server.
+_CLAIM_ENDS = 3.0
+
+
+class Worker:
+    """Works on a queue until it is stopped or, with `burst`, until the queue is empty."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        handler: Handler,
+        execution: Execution | None,
+        observer: Observer,
+        *,
+        concurrency: int,
+        shutdown_timeout: float,
+        burst: bool = False,
+        max_tasks: int | None = None,
+        upkeep: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    ) -> None:
+        """`execution` is None for a processor that is called inline; `upkeep` runs beside, until the end."""
+        self._execution = execution
+        self._shutdown_timeout = shutdown_timeout
+        self._upkeep = (*upkeep, Watchdog(observer).run)
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reconnect = Reconnect(observer)
+        self._settler = Settler(queue, self._reconnect, observer)
+        runner_class = InlineRunner if execution is None else TaskRunner
+        self._runner: Runner = runner_class(handler, self._settler, concurrency)
+        self._claimer = Claimer(
+            queue, self._runner, self._settler, self._reconnect, observer, burst=burst, max_tasks=max_tasks
+        )
+
+    @property
+    def running(self) -> int:
+        """How many tasks run just now."""
+        return self._runner.running
+
+    @property
+    def unsettled(self) -> int:
+        """How many finished tasks wait to be written."""
+        return self._settler.waiting
+
+    def stop(self) -> None:
+        """Stop gracefully: claim no more, hand back what is not started, let the rest finish."""
+        self._stopping.set()
+        self._claimer.stop()
+
+    def cancel(self) -> None:
+        """Stop at once: what still runs is cancelled and handed back."""
+        self.stop()
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Work. What is still in flight when this returns is for the queue to hand back. Raises Refused."""
+        claiming = asyncio.create_task(self._claimer.run(), name="claimer")
+        roles = [
+            asyncio.create_task(role(), name=getattr(role, "__qualname__", "role"))
+            for role in (self._settler.run, self._runner.run, *self._upkeep)
+        ]
+        ending = asyncio.create_task(self._end(claiming), name="ending")
+        try:
+            await asyncio.wait({ending, *roles}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (ending, *roles):
+                if task.done():
+                    task.result()  # raises what ended it
+        finally:
+            self._claimer.stop()
+            self._runner.cancel()
+            for task in (claiming, ending, *roles):
+                task.cancel()
+            await asyncio.wait({claiming, ending, *roles})
+            if self._execution is not None:
+                self._execution.close()
+
+    async def _end(self, claiming: asyncio.Task[None]) -> None:
+        """Wait for the claims to end, for whatever reason, and see the rest through. Raises Refused."""
+        await self._until(self._stopping, claiming)
+        if not self._stopping.is_set():
+            claiming.result()
+            # Nothing more is to be claimed, and all that was is run: a burst, or a number of tasks.
+            await self._until(self._stopping, self._drained())
+        if self._stopping.is_set():
+            await self._shut_down(claiming)
+
+    async def _shut_down(self, claiming: asyncio.Task[None]) -> None:
+        end = asyncio.get_running_loop().time() + self._shutdown_timeout
+        if self._reconnect.away:
+            claiming.cancel()  # it sleeps; what is pending stays in flight, for others to recover
+            self._runner.take_back()
+        else:
+            await self._within(_CLAIM_ENDS, claiming)
+            await self._within(_LAST_WORDS, self._claimer.hand_back())
+        await self._until(self._hurry, self._drained(), end)
+        if not self._runner.idle:
+            self._runner.cancel()
+            await self._within(_LAST_WORDS, self._idle())
+        if not self._reconnect.away:
+            await self._within(_LAST_WORDS, self._settler.flush())
+
+    async def _drained(self) -> None:
+        """Everything started has finished, and everything finished is written."""
+        await self._idle()
+        await self._settler.flush()
+
+    async def _idle(self) -> None:
+        while not self._runner.idle:
+            self._runner.progress.clear()
+            await self._runner.progress.wait()
+
+    async def _until(self, event: asyncio.Event, work: Awaitable[None], end: float | None = None) -> None:
+        """Wait for `work`, but only until `event` is set or the loop's clock shows `end`."""
+        task = asyncio.ensure_future(work)
+        signal = asyncio.create_task(event.wait())
+        timeout = None if end is None else max(0.0, end - asyncio.get_running_loop().time())
+        try:
+            await asyncio.wait({task, signal}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            signal.cancel()
+            if task is not work:
+                task.cancel()
+
+    async def _within(self, seconds: float, work: Awaitable[None]) -> None:
+        """Wait for `work`, for so long at the most. Raises what it raised."""
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done() and not task.cancelled():
+            task.result()
+        else:
+            task.cancel()

@@ -1,0 +1,68 @@
+"""What the engine needs of the world, as Protocols; the broker and the leaves provide it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+Parser: TypeAlias = Callable[[Any], list[Any]]
+"""Turns the member `task` into the processor's arguments; raises ValueError on what it refuses."""
+
+Processor: TypeAlias = Callable[[list[Any]], Any] | Callable[[list[Any]], Awaitable[Any]]
+"""Does the work: arguments to JSON value, `async` or plain."""
+
+
+class Queue(Protocol):
+    """Where tasks come from and outcomes go. Raises Disconnected or Refused, nothing of its driver's."""
+
+    async def claim(self, limit: int, wait: bool) -> list[Delivery]:
+        """Take up to `limit` tasks in order; with `wait`, wait up to some two seconds for the first one.
+
+        Must not be cancelled: what has been claimed would not be known.
+        """
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Write results and dead letters and acknowledge, atomically, all in one call.
+
+        Returns those refused because this worker does not own the task any more. May be called
+        again with the same outcomes after Disconnected: nothing is written twice.
+        """
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand tasks back to the head of the queue, in order and without charging an attempt."""
+
+
+class Observer:
+    """Is told what happens, by the batch; a subclass overrides what it wants to hear.
+
+    Called on the event loop: it must be quick. What it raises is logged and changes nothing.
+    """
+
+    def claimed(self, deliveries: Sequence[Delivery]) -> None:
+        """Tasks were claimed."""
+
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes were written and acknowledged."""
+
+    def refused(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes were not written: the tasks have gone to another worker meanwhile."""
+
+    def released(self, deliveries: Sequence[Delivery]) -> None:
+        """Tasks were handed back to the queue."""
+
+    def recovered(self, worker: str, count: int) -> None:
+        """`count` tasks of the dead `worker` were returned to the queue."""
+
+    def lease_lost(self, worker: str) -> None:
+        """This worker, known as `worker` until now, was presumed dead; it goes on under a new name."""
+
+    def disconnected(self, error: Exception, delay: float) -> None:
+        """The queue cannot be reached; the next try is in `delay` seconds."""
+
+    def reconnected(self, seconds: float) -> None:
+        """The queue answers again, after so many seconds."""
+
+    def blocked(self, seconds: float, stack: str) -> None:
+        """The event loop has not turned for so many seconds; `stack` shows what holds it."""

@@ -1,0 +1,84 @@
+"""The one place where events become log lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from redis_worker.ports import Observer
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+logger = logging.getLogger("redis_worker")
+
+
+class Reporter(Observer):
+    """Logs what happens to the pool on `queue`; payloads never."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+
+    def claimed(self, deliveries: Sequence[Delivery]) -> None:
+        again = sum(delivery.attempt > 1 for delivery in deliveries)
+        if again:
+            logger.info("claimed %d tasks that dead workers had held", again, extra=self._extra(count=again))
+
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            for outcome in outcomes:
+                if outcome.error is None:
+                    self._task(logging.DEBUG, outcome, "succeeded")
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._task(logging.WARNING, outcome, "dead letter" if outcome.dead else "failed")
+
+    def refused(self, outcomes: Sequence[Outcome]) -> None:
+        logger.warning(
+            "%d finished tasks had gone to other workers meanwhile; their results are not written",
+            len(outcomes),
+            extra=self._extra(count=len(outcomes)),
+        )
+
+    def released(self, deliveries: Sequence[Delivery]) -> None:
+        logger.debug("handed back %d tasks", len(deliveries), extra=self._extra(count=len(deliveries)))
+
+    def recovered(self, worker: str, count: int) -> None:
+        if count:
+            logger.warning(
+                "recovered %d tasks of the dead worker %s", count, worker, extra=self._extra(count=count)
+            )
+        else:
+            logger.info("the worker %s is gone; it held nothing", worker, extra=self._extra())
+
+    def lease_lost(self, worker: str) -> None:
+        logger.warning(
+            "this worker was presumed dead as %s; its tasks went to others, it goes on under a new name",
+            worker,
+            extra=self._extra(),
+        )
+
+    def disconnected(self, error: Exception, delay: float) -> None:
+        logger.warning("Redis is away (%s); trying again in %.1f s", error, delay, extra=self._extra())
+
+    def reconnected(self, seconds: float) -> None:
+        logger.warning("Redis is back after %.1f s", seconds, extra=self._extra())
+
+    def blocked(self, seconds: float, stack: str) -> None:
+        logger.warning(
+            "the event loop has been blocked for %.1f s, here:\n%s", seconds, stack.rstrip(), extra=self._extra()
+        )
+
+    def _task(self, level: int, outcome: Outcome, verdict: str) -> None:
+        logger.log(
+            level,
+            "task %s %s in %.1f ms%s",
+            outcome.id,
+            verdict,
+            outcome.seconds * 1000,
+            f": {outcome.error}" if outcome.error else "",
+            extra=self._extra(
+                task=outcome.id, attempt=outcome.delivery.attempt, duration=round(outcome.seconds, 6), outcome=verdict
+            ),
+        )
+
+    def _extra(self, **fields: object) -> dict[str, object]:
+        return {"queue": self._queue, **fields}

@@ -1,0 +1,1 @@
+"""The words everything else is said in: tasks, payloads, processors, errors. Knows nothing of Redis."""

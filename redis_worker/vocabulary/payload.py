@@ -1,0 +1,158 @@
+"""The wire protocol, bytes to values and back, exactly (docs/architecture.md, "The wire protocol").
+
+orjson does the work. It is inexact in three places, each noticed cheaply and then done slowly:
+integers past 64 bits (it reads them as floats and refuses to write them), NaN and infinities (it
+writes `null`), and keys or values JSON does not have (it writes some of them in forms of its own).
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import math
+from typing import Any
+
+import orjson
+
+from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.task import Task
+
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
+# 18 digits always fit in 64 bits; what has 19 in a row is read again, exactly.
+_LONG_NUMBER = b"0" * 19
+# CPython converts integers of up to 4,300 digits quickly and refuses longer ones by default.
+_QUICK_DIGITS = 4000
+_QUICK_BITS = 13000
+
+_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def loads(raw: bytes) -> Any:
+    """The JSON value in `raw`, integers of any size included. Raises ValueError when there is none."""
+    value = orjson.loads(raw)
+    if _LONG_NUMBER in raw.translate(_DIGITS_TO_ZERO):
+        try:
+            return json.loads(raw.decode(), parse_int=parse_integer)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """`value` as compact JSON. Raises ValueError, saying what, where JSON cannot hold it."""
+    try:
+        data = orjson.dumps(value, option=_STRICT)
+        if b"null" not in data:
+            return data
+    except TypeError:
+        pass
+    try:
+        return orjson.dumps(_exact(value), option=_STRICT)
+    except RecursionError:
+        raise ValueError("the value is nested too deeply for JSON") from None
+    except TypeError as error:
+        raise ValueError(f"the value is no JSON: {error}") from None
+
+
+def _exact(value: Any) -> Any:
+    """`value` with long integers spelled out, and with whatever JSON cannot hold refused."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return orjson.Fragment(integer_text(int(value)).encode())
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no JSON number")
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_exact(item) for item in value]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"a JSON object's keys are strings, got {type(key).__name__}")
+        return {str(key): _exact(item) for key, item in value.items()}
+    if value is None or isinstance(value, (bool, orjson.Fragment)):
+        return value
+    raise ValueError(f"a {type(value).__name__} is no JSON value")
+
+
+def read_task(raw: bytes) -> Task:
+    """The task in `raw`. Raises Unreadable where nobody could be answered, ValueError where `task` is missing.
+
+    The ValueError carries the id in its second argument, so that the producer gets an error result.
+    """
+    try:
+        payload = loads(raw)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from None
+    if type(payload) is not dict:
+        raise Unreadable(f"not a JSON object but {json_type(payload)}")
+    id = payload.get("id")
+    if type(id) is int:
+        id = integer_text(id)
+    elif type(id) is not str:
+        raise Unreadable(
+            "the id is missing" if "id" not in payload else f"the id is {json_type(id)}, not a string or integer"
+        )
+    try:
+        value = payload["task"]
+    except KeyError:
+        raise MissingTask(id) from None
+    emit_ts = payload.get("emit_ts")
+    return Task(id, value, emit_ts if type(emit_ts) in (int, float) else None)
+
+
+class MissingTask(ValueError):
+    """The payload has an id and no `task`."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("task is missing")
+        self.id = id
+
+
+def success(value: Any) -> bytes:
+    """The result of a task that succeeded. Raises ValueError where JSON cannot hold the value."""
+    return b'{"status":"success","result":%b}' % dumps(value)
+
+
+def failure(text: str) -> bytes:
+    """The result of a task that failed."""
+    clean = text.encode(errors="backslashreplace").decode()
+    return b'{"status":"error","error":%b}' % orjson.dumps(clean)
+
+
+def json_type(value: Any) -> str:
+    """What `value` is, in JSON's words, with its article."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return names.get(type(value), "an object")
+
+
+def parse_integer(digits: str) -> int:
+    """The integer that `digits` spell, however many: halves are converted and put together."""
+    if len(digits) <= _QUICK_DIGITS:
+        return int(digits)
+    if digits[0] == "-":
+        return -parse_integer(digits[1:])
+    low = len(digits) // 2
+    return int(parse_integer(digits[:-low]) * 10**low + parse_integer(digits[-low:]))
+
+
+def integer_text(number: int) -> str:
+    """The decimal digits of `number`, however many; decimal multiplies long numbers faster than int does."""
+    if number.bit_length() <= _QUICK_BITS:
+        return str(number)
+    limits = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+    with decimal.localcontext(limits):
+        text = str(_to_decimal(abs(number)))
+    return "-" + text if number < 0 else text
+
+
+def _to_decimal(number: int) -> decimal.Decimal:
+    bits = number.bit_length()
+    if bits <= _QUICK_BITS:
+        return decimal.Decimal(number)
+    low = bits // 2
+    high = number >> low
+    return _to_decimal(high) * decimal.Decimal(2) ** low + _to_decimal(number & ((1 << low) - 1))

@@ -1,0 +1,49 @@
+"""A task on its way: Delivery (raw, claimed) -> Task (read) -> Outcome (what is to be settled)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Receipt(Protocol):
+    """The queue's side of a claim, shared by all tasks claimed under one lease."""
+
+    @property
+    def lost(self) -> bool:
+        """True once other workers may own these tasks: running them would be work for nothing."""
+
+
+class Delivery(NamedTuple):
+    """One claimed task as the producer wrote it."""
+
+    raw: bytes
+    receipt: Receipt
+    attempt: int = 1
+    """1 for the first delivery; one more for each worker that died holding the task."""
+
+
+class Task(NamedTuple):
+    """A task that could be read."""
+
+    id: str
+    """The text form of the id, which is the result's field in the output hash."""
+    payload: Any
+    """The member `task`: any JSON value."""
+    emit_ts: float | None
+    """When the producer says it made the task, in seconds since the epoch."""
+
+
+class Outcome(NamedTuple):
+    """What became of a delivery. It is data: the engine decides it, the queue persists it."""
+
+    delivery: Delivery
+    id: str | None
+    """The task's id; None when it has none that could be answered."""
+    result: bytes | None
+    """The JSON to store under the id; None when there is nothing to answer."""
+    error: str | None = None
+    """The text of an error result, or why there is none."""
+    dead: bool = False
+    """True when the task also goes to the dead letters, with `error` as the reason."""
+    seconds: float = 0.0
+    """How long the task ran."""
