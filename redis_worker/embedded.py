@@ -202,7 +202,7 @@ class EmbeddedServer:
         raise ConfigurationError(f"port {self.port} of {HOST} is not to be had:{self._last_lines()}")
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
-        assert self._guard is not None  # noqa: S101 -- start and restart see to it
+        assert self._guard is not None
         command = [
             *(str(self.binary), "--save", "", *self._durability, *self._options),
             # Last, so that no option undoes it: private it stays, and its log is read below.
@@ -277,7 +277,7 @@ def _answers(port: int) -> bool:
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:
     """Let the guard do its work and end."""
-    assert guard.stdin is not None  # noqa: S101 -- it is started with a pipe
+    assert guard.stdin is not None
     if not guard.stdin.closed:
         with contextlib.suppress(BrokenPipeError):
             # A line, as the end of the pipe is not seen while some foreign child has a copy of it.

@@ -47,7 +47,7 @@ class PoolOptions:
     """The time limit of one task; None leaves it to the processor's own declaration."""
     max_deliveries: int = 3
     """After so many workers have died holding a task, it is given up."""
-    lease: float = 10.0
+    lease: float = 6.0
     """A worker not heard of for so long is presumed dead, and its tasks go to others."""
     connect_timeout: float = 10.0
     """How long to wait for a server at start; 0 is for ever."""

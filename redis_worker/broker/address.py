@@ -79,7 +79,7 @@ def _from_url(url: str) -> Address:
             return _sentinel_url(url)
         if scheme.endswith("+cluster"):
             return _cluster_url(url)
-        options = parse_url(url)
+        options = dict(parse_url(url))
     except ValueError as error:
         raise ConfigurationError(f"the Redis URL {mask(url)!r} is not valid: {error}") from None
     connection_class = options.pop("connection_class", None)
@@ -146,7 +146,7 @@ def _sentinel_url(url: str) -> Address:
     tls = parts.scheme.startswith("rediss")
     if tls:
         sentinel_options["ssl"] = "true"
-    options = _credentials(parts) | {"db": int(database or query.get("db", 0))}
+    options = _credentials(parts) | {"db": int(database or query.get("db", "0"))}
     return _sentinel(mask(url), _nodes(parts, 26379), sentinel_options, service, tls, options)
 
 
@@ -164,7 +164,12 @@ def _from_sentinel(pool: SentinelConnectionPool) -> Address:
 
 
 def _sentinel(
-    name: str, nodes: list[tuple[str, int]], sentinel_options: dict[str, Any], service: str, tls: bool, options: Any
+    name: str,
+    nodes: list[tuple[str, int]],
+    sentinel_options: dict[str, Any],
+    service: str,
+    tls: bool,
+    options: dict[str, Any],
 ) -> Address:
     known = {key: value for key, value in sentinel_options.items() if key != "retry"} | {
         "socket_timeout": _CONNECT_TIMEOUT,
@@ -174,8 +179,8 @@ def _sentinel(
         known["ssl"] = str(known["ssl"]).lower() in ("true", "1", "yes")
 
     def open_client() -> Redis:
-        sentinel = Sentinel(nodes, sentinel_kwargs=known)
-        pool = SentinelConnectionPool(service, sentinel, ssl=tls, **_lasting(options))
+        sentinel = Sentinel(nodes, sentinel_kwargs=known)  # type: ignore[no-untyped-call]
+        pool = SentinelConnectionPool(service, sentinel, ssl=tls, **_lasting(options))  # type: ignore[no-untyped-call]
         return Redis.from_pool(pool)
 
     return Address(name, open_client)
@@ -192,7 +197,7 @@ def _cluster_url(url: str) -> Address:
 
 
 def _from_cluster(client: RedisCluster) -> Address:
-    nodes = [(node.host, node.port) for node in client.startup_nodes]
+    nodes = [(node.host, int(node.port)) for node in client.startup_nodes]
     options = _lasting(client.connection_kwargs)
     for derived in ("response_callbacks", "oss_cluster_maint_notifications_handler"):
         options.pop(derived, None)

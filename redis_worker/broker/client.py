@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,7 +105,7 @@ class TaskClient:
 
     async def results(
         self, ids: Iterable[str | int], timeout: float | None = None, *, delete: bool = False
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """The results of the tasks `ids` as they come in, failed ones included.
 
         Raises TimeoutError when they are not all there after `timeout` seconds.
@@ -147,8 +147,8 @@ class TaskClient:
     async def _push(self, tasks: Sequence[tuple[Any, str | int | None]]) -> list[str]:
         made: list[bytes] = []
         ids: list[str] = []
-        for task, id in tasks:
-            id = new_id() if id is None else id
+        for task, given in tasks:
+            id = new_id() if given is None else given
             made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
             ids.append(_text(id))
         await self.push_raw(made)
@@ -191,8 +191,9 @@ class TaskClient:
             try:
                 await self._look(list(self._waiting))
             except Refused as refused:
-                for arrivals in {id(queue): queue for queues in self._waiting.values() for queue in queues}.values():
-                    arrivals.put_nowait(refused)
+                for queues in self._waiting.values():
+                    for arrivals in queues:
+                        arrivals.put_nowait(refused)
             except Disconnected:
                 pass
         await asyncio.sleep(_POLL)

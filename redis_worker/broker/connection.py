@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 from redis import exceptions
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.client import NEVER_DECODE
 
 from redis_worker.broker.address import Client
 from redis_worker.broker.scripts import script
-from redis_worker.vocabulary.errors import Disconnected, Refused, RedisWorkerError
+from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ def tagged(key: str) -> str:
     """
     start = key.find("{")
     end = key.find("}", start + 1)
-    return key if start >= 0 and end > start + 1 else "{%s}" % key
+    return key if start >= 0 and end > start + 1 else f"{{{key}}}"
 
 
 @dataclass(frozen=True, slots=True)

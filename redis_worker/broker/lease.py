@@ -29,6 +29,8 @@ class Lease:
         """True once Redis has said that the worker was presumed dead: its tasks went to others."""
         self.held: Counter[bytes] = Counter()
         """The raw tasks claimed and not settled, to be compared with the in-flight list."""
+        self.unanswered = 0
+        """Claims whose reply has not come, or never came: they may still move a task."""
 
     def drop(self, raw: bytes) -> None:
         """`raw` is not held any more."""

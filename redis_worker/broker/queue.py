@@ -81,7 +81,11 @@ class AtLeastOnceQueue:
                 if found := await self._found():
                     return found
                 self._compare_at = self._now() + _COMPARE_EVERY
-            return await self._claim(limit, wait)
+            lease = self._lease
+            lease.unanswered += 1
+            deliveries = await self._claim(limit, wait)
+            lease.unanswered -= 1
+            return deliveries
         except Disconnected:
             self._compare_at = 0.0
             raise
@@ -142,8 +146,10 @@ class AtLeastOnceQueue:
     async def _found(self) -> list[Delivery]:
         """Tasks in flight that nobody is running: the reply of their claim was lost."""
         lease = self._lease
+        # Before the list is read: what is settled meanwhile may still be in it.
+        known = Counter(lease.held)
         listed = await self._blocking.call("LRANGE", self._keys.inflight(lease.name), 0, -1)
-        unknown = list((Counter(listed) - lease.held).elements())
+        unknown = list((Counter(listed) - known).elements())
         lease.held.update(unknown)
         return [Delivery(raw, lease) for raw in unknown]
 
@@ -199,7 +205,10 @@ class AtLeastOnceQueue:
         await self._ordinary.run("register", [self._keys.workers], [self._lease.name, self._lease_ms])
 
     async def _retire(self, lease: Lease) -> None:
-        await reclaim(self._ordinary, self._keys, lease.name, force=True)
+        """Return what is in flight, and have the others look for what comes late, if anything can."""
+        await reclaim(
+            self._ordinary, self._keys, lease.name, force=True, retired_ms=RETIRED_MS if lease.unanswered else 0
+        )
 
     def _lose(self, lease: Lease) -> None:
         if not lease.lost:
@@ -211,12 +220,14 @@ class AtLeastOnceQueue:
         return asyncio.get_running_loop().time()
 
 
-async def reclaim(connection: Connection, keys: Keys, worker: str, force: bool = False) -> int:
+async def reclaim(
+    connection: Connection, keys: Keys, worker: str, force: bool = False, retired_ms: int = RETIRED_MS
+) -> int:
     """Return the tasks of `worker` to the queue; how many, or -1 when it has a lease and no `force` is used."""
     count: int = await connection.run(
         "reclaim",
         [keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.deliveries],
-        [worker, RETIRED_MS, _COUNTS_MS, int(force)],
+        [worker, retired_ms, _COUNTS_MS, int(force)],
     )
     return count
 

@@ -34,7 +34,7 @@ class Recoverer:
             try:
                 await self.sweep()
                 # Spread, so that a fleet does not sweep in step.
-                await asyncio.sleep(self._lease * random.uniform(0.3, 0.5))
+                await asyncio.sleep(self._lease * random.uniform(0.15, 0.3))
             except Disconnected:
                 # After an outage the others need a moment too: do not bury the living.
                 await asyncio.sleep(self._lease)
@@ -43,7 +43,11 @@ class Recoverer:
 
     async def sweep(self) -> None:
         """Return what dead workers held. Raises Disconnected or Refused."""
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
         dead, retired, expired = await self._connection.run("overdue", [self._keys.workers, self._keys.retired], [])
+        if loop.time() - asked > self._lease / 3:
+            return  # while the server, or this process, stood still, the living could not renew: look again
         for name in (raw.decode() for raw in dead):
             if name != self._queue.worker:
                 await self._reclaim(name)

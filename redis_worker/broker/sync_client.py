@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class SyncTaskClient:
                 while True:
                     yield self._runner.run(_next(results))
         finally:
-            self._runner.run(results.aclose())  # type: ignore[attr-defined] # it is an async generator
+            self._runner.run(results.aclose())
 
     def run(self, task: Any, timeout: float | None = None) -> Any:
         """See TaskClient.run."""
@@ -77,6 +77,5 @@ async def _open(redis: str, input_key: str, output_key: str) -> TaskClient:
     return TaskClient(redis, input_key, output_key)
 
 
-async def _next(results: Any) -> Result:
-    result: Result = await anext(results)
-    return result
+async def _next(results: AsyncGenerator[Result, None]) -> Result:
+    return await anext(results)

@@ -111,7 +111,9 @@ class _Fleet:
             return
         child.process = None
         if self._signals or (code == 0 and not self._restarting_child(child)) or code in _FINAL:
-            child.code = code if code >= 0 else 1
+            # One that had not yet taken over the signals when they came has nothing to finish either.
+            stopped = self._signals and -code in (signal.SIGTERM, signal.SIGINT)
+            child.code = 0 if stopped else code if code >= 0 else 1
             if code in _FINAL:
                 self._end_all()
             return
@@ -150,7 +152,7 @@ class _Fleet:
                 child.due = -1.0
                 child.process.terminate()
 
-    def _receive(self, number: int, frame: object) -> None:
+    def _receive(self, number: int, _frame: object) -> None:
         self._signals += 1
         for child in self._children:
             if child.process is not None and child.process.poll() is None:

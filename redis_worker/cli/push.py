@@ -42,7 +42,7 @@ class Payload(NamedTuple):
 @option("--input", "input_key", required=True, metavar="KEY", help="The list to push to.")
 @option("--output", "output_key", metavar="KEY", help="The hash to read results from, with --wait.")
 @option("--id", "id", metavar="ID", envvar=None, help="The id of a single task; one is made up otherwise.")
-@option("--file", "path", metavar="PATH", help="Push the lines of a file, each the JSON of a task; - is standard input.")
+@option("--file", "path", metavar="PATH", help="Push a file of tasks, one JSON a line; - is standard input.")
 @option("--left", is_flag=True, help="Push to the head of the list: the last one pushed is taken first.")
 @option("--wait", is_flag=True, help="Print the results as they arrive; exit 1 if a task failed.")
 @url_option
@@ -110,7 +110,7 @@ def _lines(stack: ExitStack, path: str) -> Iterator[Payload]:
     else:
         name = path
         try:
-            file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open(path, "rb"))  # noqa: SIM115 - the stack closes it
         except OSError as error:
             raise click.UsageError(f"cannot read {path}: {error.strerror}") from None
         length = Path(path).stat().st_size or None

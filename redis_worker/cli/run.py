@@ -65,7 +65,7 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 @option(
     "--lease",
     type=click.FloatRange(min=2),
-    default=10.0,
+    default=6.0,
     show_default=True,
     metavar="S",
     help="A worker not heard of for so long is presumed dead.",
@@ -166,7 +166,7 @@ async def _serve(pool: WorkerPool, names: dict[str, str]) -> int:
 
     from redis_worker.cli.fleet import stop_with_parent
     from redis_worker.cli.signals import stop_signals
-    from redis_worker.vocabulary.errors import Refused, RedisWorkerError
+    from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 
     logger = logging.getLogger("redis_worker.run")
     cancelled = False

@@ -45,6 +45,8 @@ class Claimer:
     async def run(self) -> None:
         """Claim. Raises Refused."""
         while not self._stopping and self._left != 0:
+            if self._runner.stalled(_STALLED) and not self._reconnect.away:
+                await self.hand_back()
             room = self._room()
             if room == 0:
                 await self._wait_for_room()
@@ -77,8 +79,7 @@ class Claimer:
         try:
             await asyncio.wait_for(self._runner.progress.wait(), _STALLED)
         except TimeoutError:
-            if self._runner.stalled(_STALLED) and not self._reconnect.away:
-                await self.hand_back()
+            pass  # look whether what was claimed ahead has found a slot
 
     async def hand_back(self) -> None:
         """Hand what is claimed and not started back to the queue, in order, uncharged."""

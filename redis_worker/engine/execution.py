@@ -201,6 +201,7 @@ class _Child:
             self._killed = True
             if self._process.ident is not None:
                 self._process.kill()
+                self._process.join(1.0)
 
     def _start(self) -> None:
         with self._lock:

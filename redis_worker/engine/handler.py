@@ -24,7 +24,12 @@ class Handler:
     """A parser and a processor, and how the processor is called."""
 
     def __init__(
-        self, parser: Parser, processor: Processor, execution: Execution | None, timeout: float | None, max_deliveries: int
+        self,
+        parser: Parser,
+        processor: Processor,
+        execution: Execution | None,
+        timeout: float | None,
+        max_deliveries: int,
     ) -> None:
         self._parser = parser
         self._processor = processor

@@ -72,7 +72,7 @@ class Runner(ABC):
     async def run(self) -> None:
         """Start tasks, until cancelled."""
 
-    def cancel(self) -> None:
+    def cancel(self) -> None:  # noqa: B027 - inline calls cannot be cancelled
         """Cancel what runs and can be cancelled; it is not answered."""
 
     async def _next(self) -> Delivery:

@@ -29,13 +29,28 @@ _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | o
 
 def loads(raw: bytes) -> Any:
     """The JSON value in `raw`, integers of any size included. Raises ValueError when there is none."""
-    value = orjson.loads(raw)
-    if _LONG_NUMBER in raw.translate(_DIGITS_TO_ZERO):
-        try:
-            return json.loads(raw.decode(), parse_int=parse_integer)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-    return value
+    try:
+        value = orjson.loads(raw)
+    except ValueError:
+        # It takes an integer past the range of a float for an infinity.
+        if _LONG_NUMBER not in raw.translate(_DIGITS_TO_ZERO):
+            raise
+    else:
+        if _LONG_NUMBER not in raw.translate(_DIGITS_TO_ZERO):
+            return value
+    try:
+        return json.loads(raw.decode(), parse_int=parse_integer, parse_float=_finite, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
 
 
 def dumps(value: Any) -> bytes:
@@ -77,10 +92,7 @@ def _exact(value: Any) -> Any:
 
 
 def read_task(raw: bytes) -> Task:
-    """The task in `raw`. Raises Unreadable where nobody could be answered, ValueError where `task` is missing.
-
-    The ValueError carries the id in its second argument, so that the producer gets an error result.
-    """
+    """The task in `raw`. Raises Unreadable where nobody could be answered, MissingTask where there is no `task`."""
     try:
         payload = loads(raw)
     except ValueError as error:
@@ -91,9 +103,8 @@ def read_task(raw: bytes) -> Task:
     if type(id) is int:
         id = integer_text(id)
     elif type(id) is not str:
-        raise Unreadable(
-            "the id is missing" if "id" not in payload else f"the id is {json_type(id)}, not a string or integer"
-        )
+        missing = "id" not in payload
+        raise Unreadable("the id is missing" if missing else f"the id is {json_type(id)}, not a string or integer")
     try:
         value = payload["task"]
     except KeyError:
@@ -103,7 +114,7 @@ def read_task(raw: bytes) -> Task:
 
 
 class MissingTask(ValueError):
-    """The payload has an id and no `task`."""
+    """The payload has an `id`, so that its producer can be answered, and no `task`."""
 
     def __init__(self, id: str) -> None:
         super().__init__("task is missing")

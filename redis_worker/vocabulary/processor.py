@@ -73,15 +73,15 @@ def declaration_of(
     declared = getattr(function, _ATTRIBUTE, None)
     if not isinstance(declared, Declaration):
         return _declaration(function, execution, None, timeout)
-    return _declaration(
-        function, execution or declared.execution, declared.name, declared.timeout if timeout is None else timeout
-    )
+    execution = execution or declared.execution
+    timeout = declared.timeout if timeout is None else timeout
+    return _declaration(function, execution, declared.name, timeout)
 
 
 def _declaration(
     function: Callable[..., Any], execution: Execution | None, name: str | None, timeout: float | None
 ) -> Declaration:
-    name = name or getattr(function, "__name__", type(function).__name__)
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
     )
@@ -91,8 +91,8 @@ def _declaration(
             f"processor {name}: unknown execution {execution!r}, use one of {', '.join(get_args(Execution))}"
         )
     if is_async != (execution == "async"):
-        kind = "a coroutine function runs as async" if is_async else "a plain function cannot run as async"
-        raise ConfigurationError(f"processor {name}: {kind}, not {execution}" if is_async else f"processor {name}: {kind}")
+        kind = f"a coroutine function cannot run as {execution}" if is_async else "a plain function cannot run as async"
+        raise ConfigurationError(f"processor {name}: {kind}")
     if timeout is not None and timeout <= 0:
         raise ConfigurationError(f"processor {name}: the time limit must be above 0 seconds, got {timeout}")
     if timeout is not None and execution == "inline":

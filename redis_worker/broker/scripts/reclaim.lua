@@ -1,6 +1,6 @@
 -- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 deliveries
--- ARGV 1 worker, 2 how long it stays retired in ms, 3 how long counts are kept in ms,
+-- ARGV 1 worker, 2 how long it stays retired in ms (0: not at all, nothing can come late), 3 how long counts are kept in ms,
 --      4 force: 1 when the worker itself gives up, 0 when it must have let its lease end
 -- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile.
 local time = redis.call('TIME')
@@ -26,6 +26,8 @@ if ends then
     redis.call('PEXPIRE', KEYS[5], ARGV[3])
   end
   redis.call('ZREM', KEYS[1], ARGV[1])
-  redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+  if ARGV[2] ~= '0' then
+    redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+  end
 end
 return count

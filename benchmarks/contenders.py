@@ -1,0 +1,91 @@
+"""What is measured: programs that take tasks from the list and write results to the hash, each in a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+INPUT = "bench:input"
+OUTPUT = "bench:output"
+
+_STOP_TIMEOUT = 15.0
+
+
+class ContenderDied(Exception):
+    """A contender has ended before it was told to; the text is what it said last."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program, and whether its results are sums (or null)."""
+
+    name: str
+    command: tuple[str, ...]
+    """What follows `python -m`, with URL in place of the server's address."""
+    sums: bool = True
+
+    def result(self, number: int) -> bytes:
+        """The right result of task `number`."""
+        return b'{"status":"success","result":%b}' % (b"%d" % (number + 5) if self.sums else b"null")
+
+
+def bare_loop(batch: int = 200) -> Contender:
+    """The bare loop, which takes `batch` tasks at a time."""
+    return Contender("bare loop", ("benchmarks.bare_loop", "URL", INPUT, OUTPUT, str(batch)))
+
+
+def worker(name: str, processor: str, *options: str) -> Contender:
+    """`redis-worker run` with `processor`, which is `sum` or does nothing."""
+    keys = ("--url", "URL", "--input", INPUT, "--output", OUTPUT)
+    run = ("redis_worker", "run", *keys, "--processor", processor, "--log-level", "warning")
+    return Contender(name, (*run, *options), sums=processor == "sum")
+
+
+class Running:
+    """A contender's process."""
+
+    def __init__(self, contender: Contender, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.contender = contender
+        self.pid = process.pid
+        self._process = process
+        self._log = log
+
+    def check(self) -> None:
+        """Raises ContenderDied."""
+        if self._process.poll() is not None:
+            raise ContenderDied(
+                f"{self.contender.name} ended with status {self._process.returncode}:\n{self._log.read_text()[-2000:]}"
+            )
+
+
+@contextmanager
+def running(contender: Contender, url: str) -> Iterator[Running]:
+    """Start the contender's process, and end it at the end of the `with` block."""
+    command = [sys.executable, "-m", *(url if word == "URL" else word for word in contender.command)]
+    # What somebody has set for workers of his own must not decide what is measured here.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_")}
+    with tempfile.TemporaryDirectory(prefix="redis-worker-bench-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+        try:
+            yield Running(contender, process, log)
+        finally:
+            _end(process, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes], by: signal.Signals) -> None:
+    process.send_signal(by)
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

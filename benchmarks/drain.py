@@ -1,0 +1,89 @@
+"""Draining: how many tasks a second, from a full queue to the last result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.bench import Bench
+from benchmarks.contenders import Contender, bare_loop, worker
+from benchmarks.report import Row
+
+SUM = 0.7
+ASYNC = 0.4
+
+
+@dataclass
+class Entry:
+    """A contender, what it is given and what it has reached, in tasks a second."""
+
+    contender: Contender
+    share: float = 1.0
+    """Of the number of tasks: the slow ones get fewer."""
+    padding: int = 0
+    target: float | None = None
+    rates: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return median(self.rates)
+
+
+def heats() -> tuple[tuple[Entry, ...], ...]:
+    """Entries that are compared with each other: the first of each heat is its bare loop."""
+    threads = ("--concurrency", "4", "--execution", "thread")
+    processes = ("--concurrency", "2", "--execution", "process")
+    small = (
+        Entry(bare_loop()),
+        Entry(worker("sum", "sum"), target=SUM),
+        Entry(
+            worker("async no-op, concurrency 256", "benchmarks.processors:async_noop", "--concurrency", "256"),
+            target=ASYNC,
+        ),
+        Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
+        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),
+        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.1),
+    )
+    sizes = ((1_000, "1 kB", 0.5), (10_000, "10 kB", 0.1))
+    large = (
+        (
+            Entry(bare_loop(), share, padding),
+            Entry(worker(f"sum, tasks of {size}", "sum"), share, padding),
+        )
+        for padding, size, share in sizes
+    )
+    return small, *large
+
+
+def drain(bench: Bench, count: int, rounds: int, say: Callable[[str], None]) -> Iterator[Row]:
+    """Run each heat so many times, its entries in turn, so that a slow moment of the machine meets all."""
+    for entries in heats():
+        for number in range(rounds):
+            for entry in entries:
+                entry.rates.append(_rate(bench, entry, max(1, int(count * entry.share))))
+                say(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
+        for entry in entries:
+            yield _row(entry, entries[0])
+
+
+def _rate(bench: Bench, entry: Entry, count: int) -> float:
+    with bench.warmed_up(entry.contender) as process:
+        bench.fill(count, entry.padding)
+        seconds = bench.drain(process, count)
+        bench.verify(entry.contender, count)
+    return count / seconds
+
+
+def _row(entry: Entry, bare: Entry) -> Row:
+    is_bare = entry is bare
+    size = f", tasks of {entry.padding // 1000} kB" if is_bare and entry.padding else ""
+    ratio = None if is_bare else entry.rate / bare.rate
+    return Row(
+        f"drain: {entry.contender.name}{size}",
+        f"{entry.rate:,.0f}/s",
+        f"{min(entry.rates):,.0f} to {max(entry.rates):,.0f}",
+        ratio,
+        "" if entry.target is None else f"at least {entry.target}",
+        None if entry.target is None or ratio is None else ratio >= entry.target,
+    )

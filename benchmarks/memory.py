@@ -1,0 +1,63 @@
+"""Memory: what an idle worker takes, and whether it grows with the tasks it has done."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.bench import Bench
+from benchmarks.contenders import OUTPUT, running, worker
+from benchmarks.report import Row
+
+IDLE = 60.0
+ROUNDS = 4
+# What the first tasks add (buffers, caches) is not growth; what comes after the first round is.
+FLAT = 2.0
+
+_SETTLE = 1.0
+
+
+def memory(bench: Bench, count: int, say: Callable[[str], None]) -> Iterator[Row]:
+    """The resident memory of a worker that idles, and after each `count` tasks."""
+    contender = worker("sum", "sum")
+    bench.redis.flushall()
+    with running(contender, bench.url) as process:
+        bench.wait(process, bench.idles)
+        time.sleep(_SETTLE)
+        idle = resident(process.pid)
+        yield Row("memory: idle worker", f"{idle:.1f} MB", "", None, f"below {IDLE:g} MB", idle < IDLE)
+        sizes: list[float] = []
+        for number in range(1, ROUNDS + 1):
+            bench.fill(count)
+            bench.drain(process, count)
+            bench.verify(contender, count)
+            bench.redis.delete(OUTPUT)
+            time.sleep(_SETTLE)
+            sizes.append(resident(process.pid))
+            say(f"after {number * count:,} tasks: {sizes[-1]:.1f} MB")
+            yield _row(number * count, sizes, last=number == ROUNDS)
+
+
+def _row(done: int, sizes: list[float], last: bool) -> Row:
+    growth = sizes[-1] - sizes[0]
+    return Row(
+        f"memory: after {done:,} tasks",
+        f"{sizes[-1]:.1f} MB",
+        f"{growth:+.1f} MB" if len(sizes) > 1 else "",
+        None,
+        f"at most {FLAT:+g} MB" if last else "",
+        growth <= FLAT if last else None,
+    )
+
+
+def resident(pid: int) -> float:
+    """The resident memory of a process, in megabytes (10**6 bytes)."""
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+        kilobytes = int(line.split()[1])
+    else:  # macOS
+        kilobytes = int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)]))
+    return kilobytes * 1024 / 1e6

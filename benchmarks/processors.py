@@ -1,0 +1,13 @@
+"""Processors that do nothing: what remains is the worker's own share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+async def async_noop(arguments: list[Any]) -> None:
+    """Do nothing, as a coroutine."""
+
+
+def noop(arguments: list[Any]) -> None:
+    """Do nothing, in a thread or a process."""

@@ -1,0 +1,44 @@
+"""Rows of figures, and the table they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_HEAD = ("", "figure", "spread", "of the bare loop", "target", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure and what is asked of it."""
+
+    name: str
+    figure: str
+    spread: str = ""
+    ratio: float | None = None
+    """To the bare loop's figure."""
+    target: str = ""
+    met: bool | None = None
+    """None where nothing is asked."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
+        verdict = {True: "met", False: "MISSED", None: ""}[self.met]
+        return self.name, self.figure, self.spread, ratio, self.target, verdict
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table that can also be read as it is."""
+    lines = [_HEAD, *(row.cells for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    # Names to the left, figures to the right.
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    head, *body = (_line(cells, widths) for cells in lines)
+    return "\n".join([head, f"|{rule}|", *body])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return f"| {' | '.join([first, *rest])} |"

@@ -1,0 +1,1 @@
+"""A TaskGraph whose tasks a redis-worker does: `python -m examples.taskgraph`."""

@@ -1,0 +1,108 @@
+"""A celestialflow TaskGraph whose tasks are done by `redis-worker run`, in another process.
+
+    pip install 'redis-worker[embedded]' celestialflow==3.2.2
+    python -m examples.taskgraph
+
+    source --> transport ----> ack --> collect      the graph: what goes from transport to ack are ids
+                   |            ^
+              Redis list    Redis hash
+                   v            |
+                  redis-worker run                  as many of them, on as many machines, as you like
+
+It uses the server at REDIS_URL, or starts one of its own where that is not set.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+try:
+    from celestialflow import TaskChain, TaskRedisAck, TaskRedisTransport, TaskStage
+except ModuleNotFoundError:
+    raise SystemExit("This example needs celestialflow: pip install celestialflow==3.2.2") from None
+
+from redis_worker.embedded import EmbeddedServer
+
+TASKS: list[Any] = [*range(1, 26), 300, -1, "x"]
+
+# Every run of a graph numbers its tasks from 0. Runs may use the same keys one after the other, but not
+# at the same time, nor after one that was cut short: its results would be taken for those of the next.
+RUN = secrets.token_hex(4)
+INPUT, OUTPUT = f"taskgraph:{RUN}:input", f"taskgraph:{RUN}:output"
+
+
+def compute(url: str) -> tuple[list[Any], dict[Any, str]]:
+    """Send TASKS through a graph; the results in the order of their tasks, and the errors by task."""
+    server = server_options(url)
+    results: list[Any] = []
+
+    source = TaskStage("source", func=lambda task: task)
+    transport = TaskRedisTransport("transport", key=INPUT, **server)
+    # One at a time, so that the id of a task is its place in TASKS; four threads push otherwise.
+    transport.set_execution_mode("serial")
+    # When a worker is killed, another takes its tasks over, up to 15 s later; ack's default is to give a
+    # result up after 10 s. 0 is to wait for ever.
+    ack = TaskRedisAck("ack", key=OUTPUT, timeout=30, **server)
+    # Without the check: F(1) and F(2) are both 1, and the second would be dropped as a duplicate.
+    collect = TaskStage("collect", func=results.append, enable_duplicate_check=False)
+
+    graph = TaskChain([source, transport, ack, collect], log_level="CRITICAL")
+    graph.start_chain({"source": TASKS})
+
+    errors: dict[Any, str] = {}
+    for (error, _stage), ids in graph.get_fail_by_error_dict().items():
+        errors |= {TASKS[id]: error for id in ids}
+    return results, errors
+
+
+def server_options(url: str) -> dict[str, Any]:
+    """What celestialflow's stages are told of the server."""
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or parts.username:
+        raise SystemExit("celestialflow's stages need a REDIS_URL like redis://[:password@]host[:port][/db]")
+    return {
+        "host": parts.hostname or "localhost",
+        "port": parts.port or 6379,
+        "db": int(parts.path.strip("/") or 0),
+        "password": unquote(parts.password) if parts.password else None,
+    }
+
+
+@contextmanager
+def worker(url: str) -> Iterator[None]:
+    """Run a worker meanwhile."""
+    command = [sys.executable, "-m", "redis_worker", "run", "--input", INPUT, "--output", OUTPUT]
+    command += ["--processor", "fibonacci", "--log-level", "error"]
+    # Everybody on the machine can read a command line, and the URL may hold a password.
+    with subprocess.Popen(command, env=os.environ | {"REDIS_WORKER_URL": url}) as process:
+        try:
+            yield
+        finally:
+            process.terminate()  # it stops gracefully, and the block waits for it
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        url = os.environ.get("REDIS_URL") or stack.enter_context(EmbeddedServer()).url
+        stack.enter_context(worker(url))
+        # A graph writes its log and its failures to ./logs and ./fallback, and cannot be told not to.
+        stack.enter_context(chdir(stack.enter_context(tempfile.TemporaryDirectory())))
+        results, errors = compute(url)
+
+    succeeded = [task for task in TASKS if task not in errors]
+    for task, result in zip(succeeded, results, strict=True):
+        print(f"fibonacci({task!r}) = {result}")
+    for task, error in errors.items():
+        print(f"fibonacci({task!r}): {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The tasks of the demo and what must become of each: known beforehand, never asked of the processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from redis_worker.builtin.download import DOWNLOADED, SKIPPED
+from redis_worker.vocabulary.payload import dumps
+
+Fate = Literal["succeeded", "failed", "dead"]
+
+# Few and slow: enough for some seconds of work, so that a worker can die in the middle of it.
+_FEWEST_DOWNLOADS, _MOST_DOWNLOADS = 24, 240
+# F(300) has 63 digits: results are exact, and a look shows it.
+_FIBONACCI_UP_TO = 300
+
+
+class File(NamedTuple):
+    """What a download must leave on the disk."""
+
+    path: Path
+    content: bytes
+
+    def is_there(self) -> bool:
+        """Whether it is there, byte for byte."""
+        return self.path.is_file() and self.path.read_bytes() == self.content
+
+
+class Planned(NamedTuple):
+    """A task, byte for byte as it is pushed, and its fate."""
+
+    id: str
+    raw: bytes
+    fate: Fate
+    answers: tuple[bytes, ...] = ()
+    """What the answer must be: one of these when it is to succeed; when it is to fail, it begins with one."""
+    file: File | None = None
+
+    def is_answered_by(self, answer: bytes) -> bool:
+        """Whether this is the right answer."""
+        if self.fate == "failed":
+            return answer.startswith(self.answers)
+        return answer in self.answers and (self.file is None or self.file.is_there())
+
+
+_Maker = Callable[[str, int], Planned]
+"""Makes the task with this id and number."""
+
+Plan = dict[str, list[Planned]]
+"""Processor -> its tasks."""
+
+
+def make_plan(tasks: int, base_url: str, folder: Path) -> Plan:
+    """So many tasks, shared out among the processors; downloads come from `base_url` and go to `folder`."""
+    downloads = download_count(tasks)
+    fibonacci = (tasks - downloads) // 5
+    add100 = (tasks - downloads - fibonacci) // 2
+    return {
+        "sum": _queue("sum", tasks - downloads - fibonacci - add100, _sum, _sum_of_a_text),
+        "add100": _queue("add100", add100, _add100, _add100_to_an_object),
+        "fibonacci": _queue(
+            "fibonacci", fibonacci, partial(_fibonacci, _fibonacci_numbers()), _fibonacci_below_zero
+        ),
+        "download": _queue(
+            "download", downloads, partial(_download, base_url, folder), partial(_download_missing, base_url)
+        ),
+    }
+
+
+def download_count(tasks: int) -> int:
+    """How many of so many tasks are downloads."""
+    return min(_MOST_DOWNLOADS, max(_FEWEST_DOWNLOADS, tasks // 20))
+
+
+def files_to_serve(plan: Plan) -> dict[str, bytes]:
+    """Path -> content of all that is to be downloaded."""
+    return {f"/{task.file.path.name}": task.file.content for task in plan["download"] if task.file}
+
+
+def _queue(processor: str, count: int, right: _Maker, wrong: _Maker) -> list[Planned]:
+    """Tasks that succeed, every hundredth or so that fails, and one in the middle that nobody can read."""
+    every = min(100, count // 4)
+    plan = []
+    for number in range(1, count + 1):
+        id = f"{processor}-{number}"
+        if number == count // 2:
+            plan.append(Planned(id, b'{"id":"%b","task":[' % id.encode(), "dead"))
+        else:
+            plan.append(wrong(id, number) if number % every == 0 else right(id, number))
+    return plan
+
+
+def _sum(id: str, number: int) -> Planned:
+    return _succeeding(id, [number, 10 * number, 100 * number], 111 * number)
+
+
+def _sum_of_a_text(id: str, number: int) -> Planned:
+    return _failing(id, [number, "ten"], "Processing")
+
+
+def _add100(id: str, number: int) -> Planned:
+    return _succeeding(id, [number - 100], number)
+
+
+def _add100_to_an_object(id: str, number: int) -> Planned:
+    return _failing(id, {"number": number}, "Parse")
+
+
+def _fibonacci(numbers: Sequence[int], id: str, number: int) -> Planned:
+    n = 1 + number % _FIBONACCI_UP_TO
+    return _succeeding(id, [n], numbers[n])
+
+
+def _fibonacci_below_zero(id: str, number: int) -> Planned:
+    return _failing(id, [-number], "Processing")
+
+
+def _fibonacci_numbers() -> list[int]:
+    """By addition, where the processor multiplies."""
+    numbers = [0, 1]
+    while len(numbers) <= _FIBONACCI_UP_TO:
+        numbers.append(numbers[-2] + numbers[-1])
+    return numbers
+
+
+def _download(base_url: str, folder: Path, id: str, number: int) -> Planned:
+    name = f"file-{number}.txt"
+    content = f"{name} is file number {number} of the demo.\n".encode() * 500
+    # A worker may die after the file has got its name and before the answer is written.
+    answers = tuple(b'{"status":"success","result":"%b"}' % text.encode() for text in (DOWNLOADED, SKIPPED))
+    file = File(folder / name, content)
+    return Planned(id, _payload(id, [f"{base_url}/{name}", name]), "succeeded", answers, file)
+
+
+def _download_missing(base_url: str, id: str, number: int) -> Planned:
+    return _failing(id, [f"{base_url}/missing/{number}", f"missing-{number}"], "Processing")
+
+
+def _succeeding(id: str, task: Any, value: int) -> Planned:
+    return Planned(id, _payload(id, task), "succeeded", (b'{"status":"success","result":%d}' % value,))
+
+
+def _failing(id: str, task: Any, step: Literal["Parse", "Processing"]) -> Planned:
+    beginning = b'{"status":"error","error":"%b error: ' % step.encode()
+    return Planned(id, _payload(id, task), "failed", (beginning,))
+
+
+def _payload(id: str, task: Any) -> bytes:
+    return dumps({"id": id, "task": task})

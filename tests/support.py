@@ -1,0 +1,159 @@
+"""What tests share: waiting, worker processes, and the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from redis_worker.broker.keys import Keys
+
+ROOT = Path(__file__).parent.parent
+# Generous: a test fails by what it sees, not by how long a busy machine takes to show it.
+PATIENCE = 60.0
+
+
+async def wait_until(condition: Callable[[], Any], what: str = "the condition", seconds: float = PATIENCE) -> Any:
+    """The first true value of `condition`, plain or async. Fails when there is none in time."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        await asyncio.sleep(0.01)
+
+
+class WorkerProcess:
+    """A real `redis-worker run` process, or a fleet of them."""
+
+    def __init__(
+        self, url: str, keys: Keys, *arguments: str, processor: str = "sum", env: dict[str, str] | None = None
+    ) -> None:
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error", "-m", "redis_worker", "run", "--url", url),
+                *("--input", keys.waiting, "--output", keys.output, "--processor", processor),
+                *arguments,
+            ],
+            cwd=ROOT,
+            env=os.environ | (env or {}),
+            stderr=self._log,
+            stdout=subprocess.DEVNULL,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error."""
+        self._log.seek(0)
+        return self._log.read().decode()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    async def started(self) -> WorkerProcess:
+        await wait_until(lambda: " -> " in self.log or not self.alive, "the worker to start")
+        assert self.alive, self.log
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended."""
+        await wait_until(lambda: not self.alive, f"the worker to end, which wrote\n{self.log}")
+        return self.process.returncode
+
+    def close(self) -> None:
+        if self.alive:
+            self.kill()
+        self._log.close()
+
+
+class Queue:
+    """A queue of a test's own, pushed to and read as foreign programs do."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis = redis
+        self.keys = keys
+
+    async def push(self, *payloads: Any) -> None:
+        """Push payloads: bytes as they are, anything else as JSON."""
+        raws = [payload if isinstance(payload, bytes) else json.dumps(payload).encode() for payload in payloads]
+        for start in range(0, len(raws), 1000):
+            await self.redis.rpush(self.keys.waiting, *raws[start : start + 1000])
+
+    async def push_tasks(self, tasks: Iterable[Any], first: int = 0) -> None:
+        await self.push(*({"id": id, "task": task} for id, task in enumerate(tasks, first)))
+
+    async def waiting(self) -> list[bytes]:
+        return await self.redis.lrange(self.keys.waiting, 0, -1)
+
+    async def result(self, id: str | int) -> dict[str, Any] | None:
+        raw = await self.redis.hget(self.keys.output, str(id))
+        return json.loads(raw) if raw is not None else None
+
+    async def results(self) -> dict[str, dict[str, Any]]:
+        return {key.decode(): json.loads(raw) for key, raw in (await self.redis.hgetall(self.keys.output)).items()}
+
+    async def answered(self, count: int) -> bool:
+        return bool(await self.redis.hlen(self.keys.output) >= count)
+
+    async def dead(self) -> list[dict[str, Any]]:
+        return [json.loads(raw) for raw in await self.redis.lrange(self.keys.dead, 0, -1)]
+
+    async def inflight(self) -> list[bytes]:
+        """What all workers hold."""
+        held: list[bytes] = []
+        async for key in self.redis.scan_iter(f"*{self.keys.inflight('*')}", count=1000):
+            held += await self.redis.lrange(key, 0, -1)
+        return held
+
+    async def buried(self, living: int = 1) -> bool:
+        """Whether all dead workers have been noticed, so that only `living` ones are registered."""
+        return bool(await self.redis.zcard(self.keys.workers) <= living)
+
+    async def ledger(self) -> Counter[str]:
+        """In how many places each id is, at one moment: once in each, or something is wrong.
+
+        An answered task that is also a dead letter counts once: both were written in one step.
+        """
+        waiting, held, answered, dead = await self.redis.eval(_LEDGER, 3, self.keys.waiting, self.keys.output, self.keys.dead, self.keys.inflight(""))  # fmt: skip
+        places = Counter(str(json.loads(raw)["id"]) for raw in (*waiting, *held))
+        letters = {str(json.loads(raw)["id"]) for raw in dead}
+        places.update({id.decode() for id in answered} | letters)
+        return places
+
+
+# KEYS 1 waiting, 2 output, 3 dead; ARGV 1 stem of the in-flight lists
+_LEDGER = """
+local held = {}
+for _, key in ipairs(redis.call('KEYS', '*' .. ARGV[1]:gsub('[%[%]*?\\\\]', '?') .. '*')) do
+  for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do held[#held + 1] = raw end
+end
+return {redis.call('LRANGE', KEYS[1], 0, -1), held, redis.call('HKEYS', KEYS[2]), redis.call('LRANGE', KEYS[3], 0, -1)}
+"""

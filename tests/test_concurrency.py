@@ -1,0 +1,229 @@
+"""Concurrency is a hard cap; the event loop stays free; time limits end what can be ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from redis_worker import ConfigurationError, Observer, WorkerPool, processor, start_worker_pool
+from redis_worker.embedded import EmbeddedServer
+from tests import processors
+from tests.support import Queue, WorkerProcess, wait_until
+
+Start = Callable[..., WorkerProcess]
+
+
+class Gauge:
+    """How many run at once, at the most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = self.most = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+@pytest.fixture
+def drain(server: EmbeddedServer, queue: Queue) -> Any:
+    async def drain(processor: Any, concurrency: int = 4, **options: Any) -> Any:
+        return await start_worker_pool(
+            server.url, queue.keys.waiting, queue.keys.output, "list", processor, concurrency, burst=True, **options
+        )
+
+    return drain
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+async def test_never_more_coroutines_than_slots(queue: Queue, drain: Any, concurrency: int) -> None:
+    gauge = Gauge()
+
+    async def work(arguments: list[int]) -> None:
+        with gauge:
+            await asyncio.sleep(0.001 * (arguments[0] % 7))
+
+    await queue.push_tasks([[n] for n in range(300)])
+    await drain(work, concurrency)
+    assert gauge.most == concurrency
+    assert len(await queue.results()) == 300
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+async def test_never_more_threads_than_slots(queue: Queue, drain: Any, concurrency: int) -> None:
+    gauge = Gauge()
+
+    def work(arguments: list[int]) -> None:
+        with gauge:
+            time.sleep(0.001 * (arguments[0] % 7))
+
+    await queue.push_tasks([[n] for n in range(300)])
+    await drain(work, concurrency)
+    assert gauge.most == concurrency
+
+
+async def test_never_more_processes_than_slots(queue: Queue, drain: Any) -> None:
+    await queue.push_tasks([["pid"]] * 60)
+    await drain(processors.in_process, 3)
+    pids = {result["result"] for result in (await queue.results()).values()}
+    assert 1 <= len(pids) <= 3
+    assert os.getpid() not in pids
+
+
+async def test_a_thread_past_its_time_limit_keeps_its_slot(queue: Queue, drain: Any) -> None:
+    gauge = Gauge()
+
+    def work(arguments: list[float]) -> str:
+        with gauge:
+            time.sleep(arguments[0])
+        return "done"
+
+    await queue.push_tasks([[0.5], [0.5], [0], [0]])
+    await drain(work, 2, timeout=0.05)
+    results = await queue.results()
+    assert results["0"] == {"status": "error", "error": "Processing error: timed out after 0.05 s"}
+    assert results["2"] == {"status": "success", "result": "done"}
+    assert gauge.most == 2
+
+
+async def test_a_coroutine_past_its_time_limit_is_cancelled(queue: Queue, drain: Any) -> None:
+    cancelled = asyncio.Event()
+
+    async def work(arguments: list[float]) -> None:
+        try:
+            await asyncio.sleep(arguments[0])
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    await queue.push_tasks([[600]])
+    await drain(work, timeout=0.05)
+    assert cancelled.is_set()
+    assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 0.05 s"}
+
+
+async def test_a_timeout_of_the_processor_itself_is_its_error(queue: Queue, drain: Any) -> None:
+    async def work(_: list[Any]) -> None:
+        raise TimeoutError("the other side is slow")
+
+    await queue.push_tasks([[]])
+    await drain(work, timeout=60)
+    assert await queue.result(0) == {"status": "error", "error": "Processing error: the other side is slow"}
+
+
+async def test_a_process_past_its_time_limit_is_killed(queue: Queue, drain: Any) -> None:
+    await queue.push_tasks([["sleep", 600], ["pid"]])
+    await drain(processors.in_process, 1, timeout=1.0)
+    results = await queue.results()
+    assert results["0"]["error"] == "Processing error: timed out after 1 s"
+    assert results["1"]["status"] == "success"
+
+
+async def test_a_process_that_dies_takes_no_other_task_along(queue: Queue, drain: Any) -> None:
+    await queue.push_tasks([["pid"], ["die"], ["raise"], *[["sleep", 0.1]] * 5])
+    await drain(processors.in_process, 2)
+    results = await queue.results()
+    assert results.pop("1")["error"] == "Processing error: the process that ran the task died, 3 times"
+    assert results.pop("2")["error"] == "Processing error: no"
+    assert {result["status"] for result in results.values()} == {"success"}
+
+
+class Blocked(Observer):
+    def __init__(self) -> None:
+        self.reports: list[tuple[float, str]] = []
+
+    def blocked(self, seconds: float, stack: str) -> None:
+        self.reports.append((seconds, stack))
+
+
+async def test_a_blocked_loop_is_reported_with_the_stack_that_blocks_it(queue: Queue, drain: Any) -> None:
+    observer = Blocked()
+    await queue.push_tasks([[1.5]])
+    await drain(processors.block, observers=[observer])
+    [(seconds, stack)] = observer.reports
+    assert seconds >= 1
+    assert "in block" in stack
+    assert "processors.py" in stack
+
+
+async def test_a_blocked_loop_does_not_cost_the_lease(queue: Queue, worker: Start) -> None:
+    """A loop blocked for two leases: the other worker sees a living one, and the task is done once."""
+    await queue.push_tasks([[4.5]])
+    first = worker("--lease", "2", processor="tests.processors:block")
+    await wait_until(queue.inflight)
+    second = await worker("--lease", "2", processor="tests.processors:block").started()
+    await wait_until(lambda: queue.answered(1))
+    assert "recovered" not in second.log
+    assert "the event loop has been blocked" in first.log
+    for process in (first, second):
+        process.signal(15)
+        assert await process.ended() == 0
+        assert "presumed dead" not in process.log
+
+
+async def test_a_stalled_worker_hands_back_what_it_claimed_ahead(server: EmbeddedServer, queue: Queue) -> None:
+    """Quick tasks make the worker claim ahead; when slow ones fill its slots, the surplus goes to others."""
+
+    def make() -> tuple[Any, list[int]]:
+        done: list[int] = []
+
+        async def work(arguments: list[Any]) -> None:
+            await asyncio.sleep(arguments[0])
+            done.append(arguments[1])
+
+        return work, done
+
+    work, done = make()
+    other, others = make()
+    names = (queue.keys.waiting, queue.keys.output, "list")
+    await queue.push_tasks([[0, n] for n in range(2000)] + [[600, 2000], [600, 2001]] + [[0, n] for n in range(2002, 2100)])
+    async with WorkerPool(server.url, *names, work, 2, shutdown_timeout=0) as pool:
+        await wait_until(lambda: len(done) == 2000 and pool.running == 2)
+        async with WorkerPool(server.url, *names, other, 2, shutdown_timeout=0):
+            await wait_until(lambda: len(others) == 98)
+    await queue.redis.delete(queue.keys.waiting)
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit(3), asyncio.CancelledError(), StopIteration("x"), KeyError("k"), GeneratorExit(), ValueError()]
+)
+@pytest.mark.parametrize("kind", ["inline", "thread", "async"])
+async def test_whatever_a_processor_raises_is_its_error(
+    queue: Queue, drain: Any, raised: BaseException, kind: Any
+) -> None:
+    if kind == "async":
+
+        async def work(arguments: list[Any]) -> Any:
+            if arguments:
+                raise raised
+            return "fine"
+    else:
+
+        @processor(execution=kind)
+        def work(arguments: list[Any]) -> Any:
+            if arguments:
+                raise raised
+            return "fine"
+
+    await queue.push_tasks([[1], []])
+    await drain(work, 1)
+    results = await queue.results()
+    assert results["0"]["error"].startswith("Processing error: ")
+    assert len(results["0"]["error"]) > len("Processing error: ")
+    assert results["1"] == {"status": "success", "result": "fine"}
+
+
+async def test_what_cannot_be_sent_to_a_process_is_refused_at_start(drain: Any) -> None:
+    with pytest.raises(ConfigurationError, match="top level of a module"):
+        await drain(lambda arguments: arguments, execution="process")

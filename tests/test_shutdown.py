@@ -1,0 +1,176 @@
+"""Stopping: nothing is lost, nothing is charged, what was not started is back in its order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redis_worker import Refused, WorkerPool, start_worker_pool
+from redis_worker.broker.keys import Keys
+from redis_worker.embedded import EmbeddedServer
+from tests.support import Queue, WorkerProcess, wait_until
+
+Start = Callable[..., WorkerProcess]
+
+
+def ids(raws: list[bytes]) -> list[int]:
+    return [json.loads(raw)["id"] for raw in raws]
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+@pytest.mark.parametrize(("processor", "concurrency"), [("echo", "4"), ("sleep", "64"), ("nap", "8")])
+async def test_sigterm_under_full_load(
+    queue: Queue, worker: Start, processor: str, concurrency: str, delivery: str
+) -> None:
+    count = 200_000 if processor == "echo" else 5_000
+    await queue.push_tasks([[0.001, n] for n in range(count)])
+    process = worker("-c", concurrency, "--delivery", delivery, processor=f"tests.processors:{processor}")
+    await wait_until(lambda: queue.answered(count // 50))
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0, process.log
+    waiting = ids(await queue.waiting())
+    answered = {int(id) for id in await queue.results()}
+    assert waiting == sorted(waiting)
+    assert len(waiting) + len(answered) == count
+    assert answered | set(waiting) == set(range(count))
+    assert not await queue.inflight()
+    assert not await queue.redis.exists(queue.keys.deliveries)  # nothing is charged
+    assert await queue.dead() == []
+
+
+async def test_running_tasks_finish_within_the_timeout(queue: Queue, worker: Start, tmp_path: Path) -> None:
+    process = await worker("-c", "2", processor="tests.processors:gate").started()
+    await queue.push_tasks([[str(tmp_path)]] * 4)
+    await wait_until(lambda: _lines(tmp_path / "running") == 2)
+    process.signal(signal.SIGTERM)
+    await wait_until(lambda: "stopping: 2 tasks are running" in process.log)
+    await wait_until(lambda: _waiting(queue, [2, 3]))
+    (tmp_path / "open").touch()
+    assert await process.ended() == 0
+    assert set(await queue.results()) == {"0", "1"}
+    assert ids(await queue.waiting()) == [2, 3]
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+async def _waiting(queue: Queue, expected: list[int]) -> bool:
+    return ids(await queue.waiting()) == expected
+
+
+@pytest.mark.parametrize("processor", ["sleep", "nap", "in_process"])
+async def test_what_does_not_finish_in_time_is_handed_back(queue: Queue, worker: Start, processor: str) -> None:
+    task = ["sleep", 600] if processor == "in_process" else [600]
+    process = worker("-c", "3", "--shutdown-timeout", "0.5", processor=f"tests.processors:{processor}")
+    await process.started()
+    await queue.push_tasks([task] * 5)
+    await wait_until(lambda: _waiting(queue, [3, 4]))
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0, process.log
+    assert ids(await queue.waiting()) == [0, 1, 2, 3, 4]
+    assert not await queue.redis.exists(queue.keys.deliveries)
+
+
+async def test_a_second_signal_cancels_and_hands_back(queue: Queue, worker: Start) -> None:
+    process = await worker("-c", "2", "--shutdown-timeout", "600", processor="tests.processors:sleep").started()
+    await queue.push_tasks([[600]] * 3)
+    await wait_until(lambda: _waiting(queue, [2]))
+    process.signal(signal.SIGINT)
+    await wait_until(lambda: "stopping" in process.log)
+    assert process.alive
+    process.signal(signal.SIGINT)
+    assert await process.ended() == 1
+    assert ids(await queue.waiting()) == [0, 1, 2]
+
+
+async def test_a_third_signal_exits(queue: Queue, worker: Start) -> None:
+    process = await worker("-c", "1", "--lease", "2", processor="tests.processors:stubborn").started()
+    await queue.push_tasks([[]])
+    await wait_until(queue.inflight)
+    await asyncio.sleep(0.3)
+    for _ in range(3):
+        process.signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+    assert await process.ended() == 1
+    second = await worker("--lease", "2", processor="tests.processors:echo").started()
+    await wait_until(lambda: queue.answered(1))
+    second.signal(signal.SIGTERM)
+    assert await second.ended() == 0
+
+
+async def test_sigterm_while_redis_is_away(own_server: EmbeddedServer) -> None:
+    """With nothing to finish and nobody to tell, the worker ends; what it held is recovered later."""
+    process = WorkerProcess(own_server.url, Keys("in", "out"), "--lease", "2")
+    try:
+        await process.started()
+        own_server.stop()
+        await wait_until(lambda: "Redis is away" in process.log)
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0, process.log
+    finally:
+        process.close()
+
+
+async def test_cancelling_the_library_call_hands_everything_back(server: EmbeddedServer, queue: Queue) -> None:
+    started = asyncio.Event()
+    cancelled: list[int] = []
+
+    async def work(arguments: list[Any]) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            cancelled.append(arguments[0])
+            raise
+
+    await queue.push_tasks([[n] for n in range(5)])
+    pool = asyncio.create_task(
+        start_worker_pool(server.url, queue.keys.waiting, queue.keys.output, "list", work, 2)
+    )
+    await started.wait()
+    pool.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pool
+    assert ids(await queue.waiting()) == [0, 1, 2, 3, 4]
+    assert cancelled == [0, 1]
+    assert await queue.results() == {}
+
+
+async def test_the_end_of_the_with_block_is_a_graceful_stop(server: EmbeddedServer, queue: Queue) -> None:
+    async def work(arguments: list[int]) -> int:
+        await asyncio.sleep(0.1)
+        return arguments[0]
+
+    await queue.push_tasks([[n] for n in range(10)])
+    async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", work, 3) as pool:
+        await wait_until(lambda: pool.running == 3)
+    assert set(await queue.results()) == {"0", "1", "2"}
+    assert ids(await queue.waiting()) == [3, 4, 5, 6, 7, 8, 9]
+
+
+async def test_a_pool_that_fails_ends_its_with_block(server: EmbeddedServer, queue: Queue) -> None:
+    with pytest.raises(Refused, match="not a hash"):
+        async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", "sum"):
+            await queue.redis.set(queue.keys.output, "text")
+            await queue.push_tasks([[1]])
+            await asyncio.sleep(600)
+    await queue.redis.delete(queue.keys.output)
+    assert ids(await queue.waiting()) == [0]
+
+
+async def test_burst_and_max_tasks(server: EmbeddedServer, queue: Queue) -> None:
+    await queue.push_tasks([[n] for n in range(1000)])
+    names = (server.url, queue.keys.waiting, queue.keys.output, "list", "sum")
+    counters = await start_worker_pool(*names, 8, max_tasks=300)
+    assert counters.processed == 300
+    assert ids(await queue.waiting()) == list(range(300, 1000))
+    counters = await start_worker_pool(*names, 8, burst=True)
+    assert counters.processed == 700
+    assert await queue.waiting() == []
