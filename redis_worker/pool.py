@@ -17,9 +17,10 @@ from redis_worker.broker.preflight import check_server, check_slots, connected, 
 from redis_worker.broker.queue import AtLeastOnceQueue
 from redis_worker.broker.recovery import Recoverer
 from redis_worker.engine.counters import Counters, Counting
-from redis_worker.engine.execution import Coroutines, Execution, Processes, Threads
+from redis_worker.engine.execution import Coroutines, Execution, Threads
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.observers import Observers
+from redis_worker.engine.processes import Processes
 from redis_worker.engine.worker import Worker
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
@@ -298,9 +299,7 @@ async def start_worker_pool(
     are callables or names; `options` are the fields of PoolOptions. Returns what was done, when the
     pool ends by itself (`burst`, `max_tasks`). Raises ConfigurationError, Unreachable, Refused.
     """
-    pool = WorkerPool(
-        redis, input_key, output_key, parser, processor, concurrency, observers=observers, **options
-    )
+    pool = WorkerPool(redis, input_key, output_key, parser, processor, concurrency, observers=observers, **options)
     await pool.run()
     return pool.counters
 

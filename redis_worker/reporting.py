@@ -43,9 +43,7 @@ class Reporter(Observer):
 
     def recovered(self, worker: str, count: int) -> None:
         if count:
-            logger.warning(
-                "recovered %d tasks of the dead worker %s", count, worker, extra=self._extra(count=count)
-            )
+            logger.warning("recovered %d tasks of the dead worker %s", count, worker, extra=self._extra(count=count))
         else:
             logger.info("the worker %s is gone; it held nothing", worker, extra=self._extra())
 

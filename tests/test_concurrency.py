@@ -187,7 +187,9 @@ async def test_a_stalled_worker_hands_back_what_it_claimed_ahead(server: Embedde
     work, done = make()
     other, others = make()
     names = (queue.keys.waiting, queue.keys.output, "list")
-    await queue.push_tasks([[0, n] for n in range(2000)] + [[600, 2000], [600, 2001]] + [[0, n] for n in range(2002, 2100)])
+    await queue.push_tasks(
+        [[0, n] for n in range(2000)] + [[600, 2000], [600, 2001]] + [[0, n] for n in range(2002, 2100)]
+    )
     async with WorkerPool(server.url, *names, work, 2, shutdown_timeout=0) as pool:
         await wait_until(lambda: len(done) == 2000 and pool.running == 2)
         async with WorkerPool(server.url, *names, other, 2, shutdown_timeout=0):
@@ -196,7 +198,8 @@ async def test_a_stalled_worker_hands_back_what_it_claimed_ahead(server: Embedde
 
 
 @pytest.mark.parametrize(
-    "raised", [SystemExit(3), asyncio.CancelledError(), StopIteration("x"), KeyError("k"), GeneratorExit(), ValueError()]
+    "raised",
+    [SystemExit(3), asyncio.CancelledError(), StopIteration("x"), KeyError("k"), GeneratorExit(), ValueError()],
 )
 @pytest.mark.parametrize("kind", ["inline", "thread", "async"])
 async def test_whatever_a_processor_raises_is_its_error(

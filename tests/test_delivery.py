@@ -84,9 +84,7 @@ async def test_killed_while_the_task_runs(queue: Queue, worker: Start, tmp_path:
     assert await queue.ledger() == {"1": 1}
 
 
-async def test_killed_when_the_task_is_finished_and_not_written(
-    queue: Queue, worker: Start, tmp_path: Path
-) -> None:
+async def test_killed_when_the_task_is_finished_and_not_written(queue: Queue, worker: Start, tmp_path: Path) -> None:
     first = await worker(*LEASE, processor="tests.processors:gate").started()
     await queue.push({"id": 1, "task": [str(tmp_path)]})
     await wait_until((tmp_path / "running").exists)

@@ -35,15 +35,13 @@ def drain(server: EmbeddedServer, queue: Queue) -> Any:
         (10**30, "1" + "0" * 30),
         ("with spaces and {braces}", "with spaces and {braces}"),
         ("émoji 🦊", "émoji 🦊"),
-        ("quote\"back\\slash\nline", "quote\"back\\slash\nline"),
+        ('quote"back\\slash\nline', 'quote"back\\slash\nline'),
     ],
 )
 async def test_id_becomes_the_field_of_the_result(queue: Queue, drain: Any, id: Any, field: str) -> None:
     await queue.push({"id": id, "task": [1, 2, 3]})
     await drain()
-    assert await queue.redis.hgetall(queue.keys.output) == {
-        field.encode(): b'{"status":"success","result":6}'
-    }
+    assert await queue.redis.hgetall(queue.keys.output) == {field.encode(): b'{"status":"success","result":6}'}
 
 
 @pytest.mark.parametrize(
@@ -95,9 +93,10 @@ async def test_an_integer_of_5000_digits_comes_through(queue: Queue, drain: Any)
 async def test_a_refused_task_is_an_error_result(queue: Queue, drain: Any, payload: Any, error: str) -> None:
     await queue.push(payload)
     await drain()
-    assert await queue.redis.hget(queue.keys.output, "1") == json.dumps(
-        {"status": "error", "error": error}, separators=(",", ":")
-    ).encode()
+    assert (
+        await queue.redis.hget(queue.keys.output, "1")
+        == json.dumps({"status": "error", "error": error}, separators=(",", ":")).encode()
+    )
     assert await queue.dead() == []
 
 

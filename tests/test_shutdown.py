@@ -131,9 +131,7 @@ async def test_cancelling_the_library_call_hands_everything_back(server: Embedde
             raise
 
     await queue.push_tasks([[n] for n in range(5)])
-    pool = asyncio.create_task(
-        start_worker_pool(server.url, queue.keys.waiting, queue.keys.output, "list", work, 2)
-    )
+    pool = asyncio.create_task(start_worker_pool(server.url, queue.keys.waiting, queue.keys.output, "list", work, 2))
     await started.wait()
     pool.cancel()
     with pytest.raises(asyncio.CancelledError):

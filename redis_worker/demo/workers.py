@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,8 @@ class WorkerProcess:
         if code is None or self._killed:
             return self._killed
         if code or not self._stopping:
-            last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise RedisWorkerError(f"{self} ended with exit code {code}: {last or 'it logged nothing'}")
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise RedisWorkerError(f"{self} {how}; its last words: {self._last_words()}")
         return True
 
     def recovered(self, dead: str) -> int | None:
@@ -75,11 +76,18 @@ class WorkerProcess:
         return sum(line["count"] for line in self._lines(_CLAIMED_AGAIN))
 
     def _lines(self, beginning: str) -> Iterator[dict[str, Any]]:
-        for text in self._log.read_text().splitlines():
+        for text in self._log.read_text(errors="replace").splitlines():
             if text.startswith("{") and text.endswith("}"):  # the last one may be half written
                 line = json.loads(text)
                 if line["message"].startswith(beginning) and "count" in line:
                     yield line
+
+    def _last_words(self) -> str:
+        last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+        try:
+            return str(json.loads(last)["message"])
+        except (ValueError, KeyError, TypeError):  # an error before there is a log, or a traceback
+            return last or "none"
 
 
 class Crew:

@@ -1,0 +1,48 @@
+# Each target does all of its own set-up; Python 3.11 or later and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := redis_worker benchmarks examples tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format types clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## See it work: two workers, thousands of tasks, a kill -9, nothing lost
+	@$(BIN)/redis-worker demo
+
+test: $(VENV)/.dev ## Run the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, types and the layers of the house
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/ruff format --quiet --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## Put the code in the house's style
+	@$(BIN)/ruff check --quiet --fix $(SOURCES)
+	@$(BIN)/ruff format --quiet $(SOURCES)
+
+clean: ## Remove what these targets have made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "redis_worker needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) …"
+	@$(PIP) -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with what tests and checks need …"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo

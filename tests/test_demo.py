@@ -1,0 +1,288 @@
+"""The demo as a user sees it, with real processes; and its ledger, which would say what is lost or wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from redis_worker.broker.address import address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.demo.ledger import Account, account
+from redis_worker.demo.plan import Plan, files_to_serve, make_plan
+from redis_worker.demo.queue import DemoQueue
+from redis_worker.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parent.parent
+
+# Tests run by nohup or in the background of a shell inherit that SIGINT is ignored.
+DEMO = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from redis_worker.cli.main import main
+main(["demo", *sys.argv[1:]])
+"""
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """With a temporary folder of its own, so that a look shows what was left there."""
+    return os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)} | more
+
+
+def demo(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "redis_worker", "demo", *arguments],
+        env=environment(folder, **more),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
+    """A demo in a session of its own, and the files with its output and its errors."""
+    output, errors = folder.with_suffix(".out"), folder.with_suffix(".err")
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", DEMO],
+            env=environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    try:
+        yield process, output, errors
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ps(columns: str) -> str:
+    return subprocess.run(["ps", "-A", "-o", columns], capture_output=True, text=True, check=True).stdout
+
+
+def descendants(pid: int) -> set[int]:
+    parents = {int(child): int(parent) for child, parent in map(str.split, ps("pid=,ppid=").splitlines())}
+    found: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
+        found |= more
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that run; a zombie that waits for its parent does not."""
+    states = dict(line.split() for line in ps("pid=,stat=").splitlines())
+    return {pid for pid in pids if not states.get(str(pid), "Z").startswith("Z")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    return folder
+
+
+def test_nothing_is_lost_and_the_killed_workers_tasks_are_delivered_again(folder: Path) -> None:
+    run = demo(folder, "--tasks", "400")
+
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    held = re.search(r"\(pid \d+\) holds (\d+) tasks: kill -9", run.stdout)
+    again = re.search(r"(\d+) delivered again, lost 0\.", run.stdout)
+    assert held, run.stdout
+    assert again, run.stdout
+    assert int(again[1]) >= int(held[1]) > 0
+    assert re.search(r"^  total +400 .* 0 +0$", run.stdout, re.MULTILINE), run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    assert list(folder.iterdir()) == []
+
+
+def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
+    (folder / ".env").write_text("REDIS_WORKER_BURST=1\nREDIS_WORKER_MAX_TASKS=1\nREDIS_URL=redis://no.invalid\n")
+
+    run = demo(folder, "--tasks", "100", REDIS_WORKER_DELIVERY="at-most-once", REDIS_WORKER_PROCESSES="2")
+
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+
+
+@pytest.mark.parametrize("moment", ["files to download", "tasks pushed", "kill -9", "recovered"])
+def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: str) -> None:
+    with started(folder) as (process, output, errors):
+        wait_until(lambda: moment in output.read_text())
+        processes = descendants(process.pid)
+
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+
+        assert process.wait(60) == 130
+        assert len(processes) >= 2, "at least the server and its guard"
+        assert alive(processes) == set()
+        assert errors.read_text().strip() == ""  # click ends the line with the ^C in it
+        assert list(folder.iterdir()) == []
+
+
+def test_nothing_outlives_a_demo_that_is_killed(folder: Path) -> None:
+    with started(folder) as (process, output, _):
+        wait_until(lambda: "kill -9" in output.read_text())
+        processes = descendants(process.pid)
+
+        process.kill()
+
+        wait_until(lambda: not alive(processes))
+        wait_until(lambda: not list(folder.iterdir()))
+
+
+def test_without_a_server_it_says_what_to_do(folder: Path) -> None:
+    run = demo(folder, REDIS_SERVER="/nowhere/redis-server")
+
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert re.fullmatch(r"Error: REDIS_SERVER is .*\n", run.stderr)
+    assert list(folder.iterdir()) == []
+
+
+def test_on_a_terminal_it_shows_bars(folder: Path) -> None:
+    pytest.importorskip("rich")
+    terminal, side = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "redis_worker", "demo", "--tasks", "100"],
+        env=environment(folder, TERM="xterm", COLUMNS="80", LINES="40"),
+        stdout=side,
+        stderr=side,
+    )
+    os.close(side)
+    with process, open(terminal, "rb", buffering=0) as screen:
+        shown = b""
+        try:
+            while piece := screen.read(65536):
+                shown += piece
+        except OSError:  # the end, on Linux
+            pass
+
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert "━" in text
+    assert "24 of 24" in text
+    assert "lost 0" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is hidden"
+
+
+@pytest.mark.parametrize("tasks", [100, 101, 400, 6000])
+def test_the_plan_has_every_fate_in_every_queue(tasks: int) -> None:
+    plan = make_plan(tasks, "http://127.0.0.1:1", Path("/nowhere"))
+
+    everything = [task for queue in plan.values() for task in queue]
+    assert len({task.raw for task in everything}) == len({task.id for task in everything}) == tasks
+    for queue in plan.values():
+        assert {task.fate for task in queue} == {"succeeded", "failed", "dead"}
+
+
+class Books:
+    """A queue whose tasks have all come to the right end, by hand, for a test to tamper with."""
+
+    def __init__(self, connection: Connection, processor: str, plan: Plan) -> None:
+        self.queue = DemoQueue(connection, processor)
+        self.plan = plan[processor]
+        self._connection = connection
+
+    async def call(self, *command: str | bytes) -> None:
+        await self._connection.call(*command)
+
+    async def balance(self) -> Account:
+        return await account(self.queue, self.plan)
+
+    async def settle(self) -> None:
+        keys = self.queue.keys
+        for task in self.plan:
+            if task.fate == "dead":
+                await self.call("RPUSH", keys.dead, b'{"raw":"%b"}' % task.raw.replace(b'"', b'\\"'))
+            else:
+                ending = b'so."}' if task.fate == "failed" else b""
+                await self.call("HSET", keys.output, task.id, task.answers[0] + ending)
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[Connection]:
+    with EmbeddedServer() as server:
+        connection = Connection(address_of(server.url).open(), owned=True)
+        yield connection
+        await connection.close()
+
+
+@pytest.fixture
+async def books(connection: Connection, folder: Path) -> Books:
+    books = Books(connection, "sum", make_plan(100, "http://127.0.0.1:1", folder))
+    await books.settle()
+    return books
+
+
+async def test_the_ledger_balances_when_all_is_well(books: Books) -> None:
+    assert await books.balance() == Account(pushed=31, succeeded=26, failed=4, dead=1)
+
+
+async def test_the_ledger_sees_what_is_lost(books: Books) -> None:
+    await books.call("HDEL", books.queue.keys.output, "sum-1")
+    await books.call("DEL", books.queue.keys.dead)
+
+    assert await books.balance() == Account(pushed=31, succeeded=25, failed=4, lost=2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"status":"success","result":112}',
+        '{"status":"success","result":111.0}',
+        '{"status":"success","result":"111"}',
+        '{"status":"error","error":"Processing error: no"}',
+        "",
+    ],
+)
+async def test_the_ledger_sees_a_wrong_answer(books: Books, answer: str) -> None:
+    await books.call("HSET", books.queue.keys.output, "sum-1", answer)
+
+    assert await books.balance() == Account(pushed=31, succeeded=25, failed=4, dead=1, wrong=1)
+
+
+async def test_the_ledger_sees_a_success_that_should_be_none(books: Books) -> None:
+    failing = next(task for task in books.plan if task.fate == "failed")
+    await books.call("HSET", books.queue.keys.output, failing.id, '{"status":"success","result":1}')
+
+    assert await books.balance() == Account(pushed=31, succeeded=26, failed=3, dead=1, wrong=1)
+
+
+async def test_the_ledger_sees_what_was_never_pushed(books: Books) -> None:
+    await books.call("HSET", books.queue.keys.output, "stranger", '{"status":"success","result":1}')
+    await books.call("RPUSH", books.queue.keys.dead, '{"raw":"stranger"}')
+
+    assert await books.balance() == Account(pushed=31, succeeded=26, failed=4, dead=1, wrong=2)
+
+
+async def test_the_ledger_looks_at_the_files(connection: Connection, folder: Path) -> None:
+    plan = make_plan(100, "http://127.0.0.1:1", folder)
+    books = Books(connection, "download", plan)
+    await books.settle()
+    for path, content in files_to_serve(plan).items():
+        (folder / path[1:]).write_bytes(content)
+    assert await books.balance() == Account(pushed=24, succeeded=20, failed=3, dead=1)
+
+    (folder / "file-1.txt").unlink()
+    (folder / "file-2.txt").write_bytes(b"something else")
+
+    assert await books.balance() == Account(pushed=24, succeeded=18, failed=3, dead=1, wrong=2)
