@@ -111,6 +111,7 @@ class WorkerPool:
         self._counting = Counting()
         self._observer = Observers((self._counting, Reporter(input_key), *observers))
         self._worker: Worker | None = None
+        self._ran = False
         self._stop_asked = False
         self._started = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -159,6 +160,9 @@ class WorkerPool:
         Cancelling it stops at once: coroutines are cancelled and what is unfinished is handed back.
         Raises Unreachable when no server answers at start, and Refused for what trying again cannot mend.
         """
+        if self._ran:
+            raise ConfigurationError("a pool runs once; make another one")
+        self._ran = True
         work = asyncio.ensure_future(self._run())
         try:
             await asyncio.shield(work)

@@ -78,8 +78,12 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def freeze(self) -> None:
+        """SIGSTOP, and wait until it stands still."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
         self.process.kill()
         self.process.wait()
 

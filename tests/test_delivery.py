@@ -51,7 +51,7 @@ class Announcements:
 async def hold_one_claim(worker: WorkerProcess, queue: Queue) -> None:
     """Stop the worker with a task that the server has moved in flight and the worker has not seen."""
     for id in range(1000):
-        worker.signal(signal.SIGSTOP)
+        worker.freeze()
         await queue.push({"id": f"probe{id}", "task": [str(id)]})
         await asyncio.sleep(0.02)
         if await queue.inflight():
@@ -141,7 +141,7 @@ async def test_stopped_past_its_lease_and_continued(queue: Queue, worker: Start,
         first = await worker(*LEASE, processor="tests.processors:gate").started()
         await queue.push({"id": 1, "task": [str(tmp_path)]})
         await wait_until((tmp_path / "running").exists)
-        first.signal(signal.SIGSTOP)
+        first.freeze()
         second = await worker(*LEASE, processor="tests.processors:gate").started()
         await wait_until(lambda: _lines(tmp_path / "running") == 2)
         (tmp_path / "open").touch()

@@ -116,7 +116,9 @@ def test_nothing_is_lost_and_the_killed_workers_tasks_are_delivered_again(folder
 
 
 def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
-    (folder / ".env").write_text("REDIS_WORKER_BURST=1\nREDIS_WORKER_MAX_TASKS=1\nREDIS_URL=redis://no.invalid\n")
+    (folder / ".env").write_text(
+        "REDIS_WORKER_BURST=1\nREDIS_WORKER_MAX_TASKS=1\nREDIS_URL=redis://no.invalid\n"
+    )
 
     run = demo(folder, "--tasks", "100", REDIS_WORKER_DELIVERY="at-most-once", REDIS_WORKER_PROCESSES="2")
 
@@ -126,7 +128,8 @@ def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
 @pytest.mark.parametrize("moment", ["files to download", "tasks pushed", "kill -9", "recovered"])
 def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: str) -> None:
     with started(folder) as (process, output, errors):
-        wait_until(lambda: moment in output.read_text())
+        wait_until(lambda: moment in output.read_text() or process.poll() is not None)
+        assert process.poll() is None, output.read_text() + errors.read_text()
         processes = descendants(process.pid)
 
         os.killpg(process.pid, signal.SIGINT)  # as the terminal does
@@ -139,8 +142,9 @@ def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: 
 
 
 def test_nothing_outlives_a_demo_that_is_killed(folder: Path) -> None:
-    with started(folder) as (process, output, _):
-        wait_until(lambda: "kill -9" in output.read_text())
+    with started(folder) as (process, output, errors):
+        wait_until(lambda: "kill -9" in output.read_text() or process.poll() is not None)
+        assert process.poll() is None, output.read_text() + errors.read_text()
         processes = descendants(process.pid)
 
         process.kill()

@@ -56,8 +56,9 @@ class LeaseKeeper:
         self._seconds = seconds
         self._lease: Lease | None = None
         self._on_lost: Callable[[], None] = lambda: None
-        self._loop = asyncio.SelectorEventLoop()
-        self._stop = asyncio.Event()
+        self._ended = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="redis-worker-lease", daemon=True)
 
     def start(self, lease: Lease, on_lost: Callable[[], None]) -> None:
@@ -71,10 +72,12 @@ class LeaseKeeper:
 
     def stop(self) -> None:
         """Renew no more. Returns at once; the thread ends by itself."""
-        if self._thread.ident is None:
-            self._loop.close()
-        elif self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+        self._ended.set()
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:
+                pass  # the thread has ended already
 
     def join(self, seconds: float) -> None:
         """Wait for the thread to end, for so many seconds at most."""
@@ -82,13 +85,15 @@ class LeaseKeeper:
             self._thread.join(seconds)
 
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(self._run())
 
     async def _run(self) -> None:
+        # In this order: who stops after the first line wakes us, who stopped before it is seen below.
+        self._loop = asyncio.get_running_loop()
         connection = Connection(self._address.open(), owned=True)
         try:
-            while not self._stop.is_set():
+            while not self._ended.is_set():
                 delay = self._seconds / 3
                 try:
                     await self._renew(connection)
@@ -97,7 +102,7 @@ class LeaseKeeper:
                 except Refused:
                     pass  # the pool meets the same refusal, and says so
                 try:
-                    await asyncio.wait_for(self._stop.wait(), delay)
+                    await asyncio.wait_for(self._wake.wait(), delay)
                 except TimeoutError:
                     continue
         finally:

@@ -192,7 +192,10 @@ class AtLeastOnceQueue:
     async def close(self) -> None:
         """Hand back whatever is still in flight, uncharged, and give up the lease."""
         self._keeper.stop()
-        await self._retire(self._lease)
+        try:
+            await self._retire(self._lease)
+        finally:
+            await asyncio.to_thread(self._keeper.join, 1.0)
 
     async def _start_anew(self) -> None:
         """Go on under a new name: what was claimed under the old one belongs to others now."""

@@ -62,8 +62,8 @@ class WorkerProcess:
         if code is None or self._killed:
             return self._killed
         if code or not self._stopping:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise RedisWorkerError(f"{self} {how}; its last words: {self._last_words()}")
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise RedisWorkerError(f"{self} ended ({how}); its last words: {self._last_words()}")
         return True
 
     def recovered(self, dead: str) -> int | None:
