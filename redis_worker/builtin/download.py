@@ -12,15 +12,14 @@ import io
 import math
 import os
 import re
-import stat
 import string
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.builtin.files import DownloadError, exists, place_of, store
 from redis_worker.vocabulary.payload import json_type
 from redis_worker.vocabulary.processor import processor
 
@@ -42,10 +41,6 @@ _PIECE = 1 << 16
 _IPV4_CARRIERS = (0, 0xFFFF, 0xFFFF0000, 0x64FF9B << 64)
 
 
-class DownloadError(RedisWorkerError):
-    """A download that failed on its way; nothing of the file is left behind."""
-
-
 @processor(execution="thread")
 def download(arguments: list[Any]) -> str:
     """Download a file, given a list of its http(s) URL and the path to store it at."""
@@ -54,13 +49,13 @@ def download(arguments: list[Any]) -> str:
     for name, argument in zip(("URL", "path"), arguments, strict=True):
         if type(argument) is not str:
             raise ValueError(f"the {name} should be a string, got {json_type(argument)}")
-    url, (base, place) = _checked(arguments[0]), _place_of(arguments[1])
+    url, (base, place) = _checked(arguments[0]), place_of(arguments[1])
     max_bytes = int(_setting("REDIS_WORKER_DOWNLOAD_MAX_BYTES", 1 << 30))
     clock = _Clock(_setting("REDIS_WORKER_DOWNLOAD_TIMEOUT", 300))
-    if _exists(os.path.join(base, place)):
+    if exists(os.path.join(base, place)):
         return SKIPPED
     with _following(url, clock) as (host, response):
-        stored = _store(base, place, _pieces(response, host, clock, max_bytes))
+        stored = store(base, place, _pieces(response, host, clock, max_bytes))
     return DOWNLOADED if stored else SKIPPED
 
 
@@ -279,82 +274,3 @@ def _pieces(response: HTTPResponse, host: str, clock: _Clock, max_bytes: int) ->
     if not ended or (expected is not None and received < expected):
         total = "an unknown number of" if expected is None else expected
         raise DownloadError(f"the connection ended after {received} of {total} bytes")
-
-
-def _place_of(path: str) -> tuple[str, str]:
-    """The download directory, and the place within it that `path` names, free of symbolic links."""
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        path = ""
-    if not path or "\0" in path or len(path) > 4096:  # no system takes a longer one
-        raise ValueError("the path is not a valid file name")
-    with _file_errors():
-        base = os.path.realpath(os.environ.get("REDIS_WORKER_DOWNLOAD_DIR") or os.curdir)
-        real = os.path.realpath(os.path.join(base, path))
-    if os.path.commonpath((base, real)) != base:
-        raise ValueError("the path leads out of the download directory")
-    if real == base or path.endswith("/"):
-        raise ValueError("the path names a directory, not a file")
-    return base, os.path.relpath(real, base)
-
-
-def _exists(path: str, folder: int | None = None) -> bool:
-    with _file_errors():
-        try:
-            mode = os.lstat(path, dir_fd=folder).st_mode
-        except FileNotFoundError:
-            return False
-    if stat.S_ISDIR(mode):
-        raise ValueError("the path names a directory, not a file")
-    if stat.S_ISLNK(mode):  # realpath leaves one in place only where links lead in a circle
-        raise ValueError("the path is a symbolic link that leads nowhere")
-    return True
-
-
-def _store(base: str, place: str, pieces: Iterable[bytes]) -> bool:
-    """Write the file and give it its name at the end; False when another has got that name meanwhile."""
-    *folders, name = place.split(os.sep)
-    temporary = f".download-{os.urandom(8).hex()}.part"
-    with _file_errors(), _folder(base, folders) as folder:
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
-            with open(descriptor, "wb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(descriptor)  # or a power cut may leave the name without the content
-            if _exists(name, folder):
-                return False
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
-    return True
-
-
-@contextmanager
-def _folder(base: str, folders: list[str]) -> Iterator[int]:
-    """A descriptor of the target's directory, made where it is missing.
-
-    It is opened step by step, following no link, so that none put there meanwhile leads out of `base`.
-    """
-    os.makedirs(base, exist_ok=True)
-    folder = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for name in folders:
-            with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=folder)
-            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        yield folder
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _file_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DownloadError(f"the file cannot be written: {error.strerror or error}") from None

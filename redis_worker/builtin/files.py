@@ -1,0 +1,94 @@
+"""Where downloads are stored: in one directory, whole or not at all, whatever the path says."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from redis_worker.vocabulary.errors import RedisWorkerError
+
+
+class DownloadError(RedisWorkerError):
+    """A download that failed on its way; nothing of the file is left behind."""
+
+
+def place_of(path: str) -> tuple[str, str]:
+    """The download directory, and the place within it that `path` names, free of symbolic links."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        path = ""
+    if not path or "\0" in path or len(path) > 4096:  # no system takes a longer one
+        raise ValueError("the path is not a valid file name")
+    with _file_errors():
+        base = os.path.realpath(os.environ.get("REDIS_WORKER_DOWNLOAD_DIR") or os.curdir)
+        real = os.path.realpath(os.path.join(base, path))
+    if os.path.commonpath((base, real)) != base:
+        raise ValueError("the path leads out of the download directory")
+    if real == base or path.endswith("/"):
+        raise ValueError("the path names a directory, not a file")
+    return base, os.path.relpath(real, base)
+
+
+def exists(path: str, folder: int | None = None) -> bool:
+    """Whether there is a file at `path`, seen from `folder`. Raises ValueError where it is something else."""
+    with _file_errors():
+        try:
+            mode = os.lstat(path, dir_fd=folder).st_mode
+        except FileNotFoundError:
+            return False
+    if stat.S_ISDIR(mode):
+        raise ValueError("the path names a directory, not a file")
+    if stat.S_ISLNK(mode):  # realpath leaves one in place only where links lead in a circle
+        raise ValueError("the path is a symbolic link that leads nowhere")
+    return True
+
+
+def store(base: str, place: str, pieces: Iterable[bytes]) -> bool:
+    """Write the file and give it its name at the end; False when another has got that name meanwhile."""
+    *folders, name = place.split(os.sep)
+    temporary = f".download-{os.urandom(8).hex()}.part"
+    with _file_errors(), _folder(base, folders) as folder:
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+            with open(descriptor, "wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(descriptor)  # or a power cut may leave the name without the content
+            if exists(name, folder):
+                return False
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+    return True
+
+
+@contextmanager
+def _folder(base: str, folders: list[str]) -> Iterator[int]:
+    """A descriptor of the target's directory, made where it is missing.
+
+    It is opened step by step, following no link, so that none put there meanwhile leads out of `base`.
+    """
+    os.makedirs(base, exist_ok=True)
+    folder = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in folders:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(f"the file cannot be written: {error.strerror or error}") from None
