@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         Disconnected,
         RedisWorkerError,
         Refused,
+        Reject,
+        Retry,
         TaskError,
         Unreachable,
     )
@@ -31,6 +33,8 @@ __all__ = [
     "PoolOptions",
     "RedisWorkerError",
     "Refused",
+    "Reject",
+    "Retry",
     "SyncTaskClient",
     "TaskClient",
     "TaskError",

@@ -13,14 +13,16 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import LeaseKeeper
 from redis_worker.broker.lossy import AtMostOnceQueue
-from redis_worker.broker.preflight import check_server, check_slots, connected, lie_apart
-from redis_worker.broker.queue import AtLeastOnceQueue
+from redis_worker.broker.preflight import check_expiry, check_server, check_slots, connected, lie_apart
+from redis_worker.broker.queue import AtLeastOnceQueue, Limits
 from redis_worker.broker.recovery import Recoverer
+from redis_worker.broker.schedule import Promoter
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.execution import Coroutines, Execution, Threads
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.processes import Processes
+from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.worker import Worker
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 Delivery = Literal["at-least-once", "at-most-once"]
 ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
+
+
+_LEAST = {"concurrency": 1, "max_deliveries": 1, "max_tasks": 1, "lease": 2, "dead_limit": 1, "result_ttl": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,16 @@ class PoolOptions:
     """End when the queue is empty and nothing is running."""
     max_tasks: int | None = None
     """End after so many tasks."""
+    retries: int | None = None
+    """How often a task that failed is tried again; None leaves it to the processor's own declaration, as below."""
+    retry_backoff: float | None = None
+    """The first delay before that; each one after is twice as long, with jitter."""
+    retry_backoff_max: float | None = None
+    """The longest delay."""
+    dead_limit: int = 10_000
+    """The most dead letters kept; the oldest are dropped, and counted."""
+    result_ttl: int | None = None
+    """After so many seconds a result expires (Redis 7.4, Valkey 9); None keeps it."""
 
     def __post_init__(self) -> None:
         if self.delivery not in get_args(Delivery):
@@ -65,7 +80,7 @@ class PoolOptions:
         if self.execution not in get_args(ExecutionChoice):
             known = ", ".join(get_args(ExecutionChoice))
             raise ConfigurationError(f"execution must be one of {known}, got {self.execution!r}")
-        for name, least in (("concurrency", 1), ("max_deliveries", 1), ("max_tasks", 1), ("lease", 2)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
@@ -107,7 +122,16 @@ class WorkerPool:
         self._parser = find_parser(parser) if isinstance(parser, str) else parser
         self._processor = find_processor(processor) if isinstance(processor, str) else processor
         execution = None if self.options.execution == "auto" else self.options.execution
-        self.declaration: Declaration = declaration_of(self._processor, execution, self.options.timeout)
+        self.declaration: Declaration = declaration_of(
+            self._processor,
+            execution=execution,
+            timeout=self.options.timeout,
+            retries=self.options.retries,
+            retry_backoff=self.options.retry_backoff,
+            retry_backoff_max=self.options.retry_backoff_max,
+        )
+        if self.declaration.retries and self.options.delivery == "at-most-once":
+            raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
         self._counting = Counting()
         self._observer = Observers((self._counting, Reporter(input_key), *observers))
         self._worker: Worker | None = None
@@ -216,6 +240,8 @@ class WorkerPool:
         try:
             await connected(ordinary, self._address.name, self.options.connect_timeout)
             await check_server(ordinary, self._keys)
+            if self.options.result_ttl is not None:
+                await check_expiry(ordinary, self._keys)
             await self._work(ordinary, blocking)
         finally:
             await blocking.close()
@@ -229,7 +255,10 @@ class WorkerPool:
         queue, upkeep = self._queue(ordinary, blocking)
         await queue.open()
         declared = self.declaration
-        handler = Handler(self._parser, self._processor, execution, declared.timeout, options.max_deliveries)
+        policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max)
+        if options.delivery == "at-most-once":
+            policy = RetryPolicy(granted=0)
+        handler = Handler(self._parser, self._processor, execution, declared.timeout, options.max_deliveries, policy)
         self._worker = Worker(
             queue,
             handler,
@@ -257,8 +286,10 @@ class WorkerPool:
         self, ordinary: Connection, blocking: Connection
     ) -> tuple[AtLeastOnceQueue | AtMostOnceQueue, list[Callable[[], Coroutine[Any, Any, None]]]]:
         """The queue, and what is to run beside it."""
+        limits = Limits(self.options.dead_limit, self.options.result_ttl or 0)
+        promoter = Promoter(ordinary, self._address, self._keys)
         if self.options.delivery == "at-most-once":
-            return AtMostOnceQueue(ordinary, blocking, self._keys), []
+            return AtMostOnceQueue(ordinary, blocking, self._keys, limits), [promoter.run]
         lease = self.options.lease
         queue = AtLeastOnceQueue(
             ordinary,
@@ -268,9 +299,10 @@ class WorkerPool:
             self._observer,
             lease=lease,
             max_deliveries=self.options.max_deliveries,
+            limits=limits,
             output_apart=self._address.cluster and lie_apart(self._keys),
         )
-        return queue, [Recoverer(ordinary, self._keys, queue, self._observer, lease=lease).run]
+        return queue, [Recoverer(ordinary, self._keys, queue, self._observer, lease=lease).run, promoter.run]
 
     def _execution(self) -> Execution | None:
         """Where the processor is called; None is inline."""

@@ -18,7 +18,7 @@ class Reporter(Observer):
         self._queue = queue
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        again = sum(delivery.attempt > 1 for delivery in deliveries)
+        again = sum(delivery.deaths > 0 for delivery in deliveries)
         if again:
             logger.info("claimed %d tasks that dead workers had held", again, extra=self._extra(count=again))
 
@@ -29,7 +29,7 @@ class Reporter(Observer):
                     self._task(logging.DEBUG, outcome, "succeeded")
         for outcome in outcomes:
             if outcome.error is not None:
-                self._task(logging.WARNING, outcome, "dead letter" if outcome.dead else "failed")
+                self._task(logging.WARNING, outcome, _verdict(outcome))
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         logger.warning(
@@ -80,3 +80,9 @@ class Reporter(Observer):
 
     def _extra(self, **fields: object) -> dict[str, object]:
         return {"queue": self._queue, **fields}
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.again is not None:
+        return f"failed, to be tried again in {outcome.again:.1f} s,"
+    return "dead letter" if outcome.dead else "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -88,3 +89,19 @@ async def stubborn(arguments: list[Any]) -> None:
             await asyncio.sleep(600)
         except asyncio.CancelledError:
             continue
+
+
+@processor
+async def fail_while(arguments: list[Any]) -> int:
+    """Fail as long as a file is there."""
+    if (Path(arguments[0]) / "fail").exists():
+        raise ValueError("not yet")
+    return os.getpid()
+
+
+@processor
+async def unreliable(arguments: list[Any]) -> Any:
+    await asyncio.sleep(0.002)
+    if random.random() < 0.33:
+        raise ValueError("bad luck")
+    return arguments[0]

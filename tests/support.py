@@ -146,18 +146,25 @@ class Queue:
 
         An answered task that is also a dead letter counts once: both were written in one step.
         """
-        waiting, held, answered, dead = await self.redis.eval(_LEDGER, 3, self.keys.waiting, self.keys.output, self.keys.dead, self.keys.inflight(""))  # fmt: skip
-        places = Counter(str(json.loads(raw)["id"]) for raw in (*waiting, *held))
+        keys = self.keys
+        waiting, held, answered, dead, delayed = await self.redis.eval(
+            _LEDGER, 4, keys.waiting, keys.output, keys.dead, keys.delayed, keys.inflight("")
+        )
+        put_off = (raw.partition(b":")[2] for raw in delayed)
+        places = Counter(str(json.loads(raw)["id"]) for raw in (*waiting, *held, *put_off))
         letters = {str(json.loads(raw)["id"]) for raw in dead}
         places.update({id.decode() for id in answered} | letters)
         return places
 
 
-# KEYS 1 waiting, 2 output, 3 dead; ARGV 1 stem of the in-flight lists
+# KEYS 1 waiting, 2 output, 3 dead, 4 delayed; ARGV 1 stem of the in-flight lists
 _LEDGER = """
 local held = {}
 for _, key in ipairs(redis.call('KEYS', '*' .. ARGV[1]:gsub('[%[%]*?\\\\]', '?') .. '*')) do
   for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do held[#held + 1] = raw end
 end
-return {redis.call('LRANGE', KEYS[1], 0, -1), held, redis.call('HKEYS', KEYS[2]), redis.call('LRANGE', KEYS[3], 0, -1)}
+return {
+  redis.call('LRANGE', KEYS[1], 0, -1), held, redis.call('HKEYS', KEYS[2]), redis.call('LRANGE', KEYS[3], 0, -1),
+  redis.call('ZRANGE', KEYS[4], 0, -1)
+}
 """

@@ -202,7 +202,7 @@ async def test_killers_in_threads_take_nobody_along(queue: Queue, worker: Start)
     fleet = worker(*LEASE, "-c", "8", "-w", "2", processor="tests.processors:slow_killer")
     await wait_until(lambda: queue.answered(40), seconds=2 * PATIENCE)
     await wait_until(lambda: queue.buried(2))
-    await wait_until(lambda: _no_key(queue, queue.keys.deliveries))
+    await wait_until(lambda: _no_key(queue, queue.keys.attempts))
     fleet.signal(signal.SIGTERM)
     assert await fleet.ended() == 0
     results = await queue.results()

@@ -40,7 +40,7 @@ async def test_sigterm_under_full_load(
     assert len(waiting) + len(answered) == count
     assert answered | set(waiting) == set(range(count))
     assert not await queue.inflight()
-    assert not await queue.redis.exists(queue.keys.deliveries)  # nothing is charged
+    assert not await queue.redis.exists(queue.keys.attempts)  # nothing is charged
     assert await queue.dead() == []
 
 
@@ -75,7 +75,7 @@ async def test_what_does_not_finish_in_time_is_handed_back(queue: Queue, worker:
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0, process.log
     assert ids(await queue.waiting()) == [0, 1, 2, 3, 4]
-    assert not await queue.redis.exists(queue.keys.deliveries)
+    assert not await queue.redis.exists(queue.keys.attempts)
 
 
 async def test_a_second_signal_cancels_and_hands_back(queue: Queue, worker: Start) -> None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,8 @@ from redis.exceptions import RedisError
 
 from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.connection import Connection, translated
-from redis_worker.broker.keys import results_channel
+from redis_worker.broker.keys import Keys, results_channel
+from redis_worker.broker.schedule import put_off
 from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
 from redis_worker.vocabulary.payload import dumps, integer_text, loads
 
@@ -79,17 +81,24 @@ class TaskClient:
             self._listener = None
         await self._connection.close()
 
-    async def submit(self, task: Any, id: str | int | None = None) -> str:
-        """Append `task`, any JSON value, to the queue. Returns its id, as text; made up when none is given."""
-        ids = await self._push([(task, id)])
+    async def submit(
+        self, task: Any, id: str | int | None = None, *, delay: float | None = None, at: datetime | None = None
+    ) -> str:
+        """Append `task`, any JSON value, to the queue. Returns its id, as text; made up when none is given.
+
+        With `delay` (seconds) or `at` it is put off until then, by the server's clock.
+        """
+        ids = await self._push([(task, id)], delay, at)
         return ids[0]
 
-    async def submit_many(self, tasks: Iterable[Any]) -> list[str]:
+    async def submit_many(
+        self, tasks: Iterable[Any], *, delay: float | None = None, at: datetime | None = None
+    ) -> list[str]:
         """Append all `tasks`, many in one call. Returns their ids in the same order."""
         iterator = iter(tasks)
         ids: list[str] = []
         while batch := list(islice(iterator, _BATCH)):
-            ids += await self._push([(task, None) for task in batch])
+            ids += await self._push([(task, None) for task in batch], delay, at)
         return ids
 
     async def result(self, id: str | int, timeout: float | None = None, *, delete: bool = False) -> Any:
@@ -140,18 +149,33 @@ class TaskClient:
         fields = [_text(id) for id in ids]
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
 
-    async def push_raw(self, payloads: Sequence[bytes], *, left: bool = False) -> None:
-        """Put payloads on the queue as they stand; with `left` at its head, so that the last one comes first."""
-        await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
+    async def push_raw(
+        self,
+        payloads: Sequence[bytes],
+        *,
+        left: bool = False,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Put payloads on the queue as they stand; with `left` at its head, so that the last one comes first.
 
-    async def _push(self, tasks: Sequence[tuple[Any, str | int | None]]) -> list[str]:
+        With `delay` or `at` they are put off. Raises ValueError for a negative delay, or a time without a zone.
+        """
+        if delay is None and at is None:
+            await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
+        else:
+            await put_off(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
+
+    async def _push(
+        self, tasks: Sequence[tuple[Any, str | int | None]], delay: float | None, at: datetime | None
+    ) -> list[str]:
         made: list[bytes] = []
         ids: list[str] = []
         for task, given in tasks:
             id = new_id() if given is None else given
             made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
             ids.append(_text(id))
-        await self.push_raw(made)
+        await self.push_raw(made, delay=delay, at=at)
         return ids
 
     async def _listen(self, end: float | None) -> None:

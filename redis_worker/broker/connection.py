@@ -68,9 +68,7 @@ class Connection:
         options: dict[str, Any] = {}
         if isinstance(self.client, RedisCluster):
             options["target_nodes"] = RedisCluster.DEFAULT_NODE
-        info: dict[str, Any] = await self._watched(
-            self.client.execute_command("INFO", "server", **options), PATIENCE
-        )
+        info: dict[str, Any] = await self._watched(self.client.execute_command("INFO", "server", **options), PATIENCE)
         return info
 
     async def _watched(self, reply: Awaitable[T], patience: float) -> T:

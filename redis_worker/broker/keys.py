@@ -44,9 +44,27 @@ class Keys:
         return f"{tagged(self.waiting)}:retired"
 
     @property
-    def deliveries(self) -> str:
-        """Hash: digest of a raw task -> how many workers died holding it. Absent in good times."""
-        return f"{tagged(self.waiting)}:deliveries"
+    def attempts(self) -> str:
+        """Hash: `d` and the digest of a raw task -> workers that died holding it; `r` … -> its retries.
+
+        Absent in good times, so that claims need not look into it.
+        """
+        return f"{tagged(self.waiting)}:attempts"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set: a token, a colon and the raw task -> when it is due, in ms of the server's clock."""
+        return f"{tagged(self.waiting)}:delayed"
+
+    @property
+    def dropped(self) -> str:
+        """Counter: dead letters dropped because there were too many."""
+        return f"{tagged(self.waiting)}:dropped"
+
+    @property
+    def wake(self) -> str:
+        """Pub/sub channel: something has been put off, so look when it is due."""
+        return f"{tagged(self.waiting)}:wake"
 
     @property
     def dead(self) -> str:

@@ -9,7 +9,7 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import worker_name
 from redis_worker.broker.letters import dead_letter
-from redis_worker.broker.queue import BLOCK, write_results
+from redis_worker.broker.queue import BLOCK, Limits, write_results
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -22,10 +22,11 @@ class _Receipt:
 class AtMostOnceQueue:
     """The port `Queue` over Redis without claims: what a worker that dies has taken is gone."""
 
-    def __init__(self, ordinary: Connection, blocking: Connection, keys: Keys) -> None:
+    def __init__(self, ordinary: Connection, blocking: Connection, keys: Keys, limits: Limits) -> None:
         self._ordinary = ordinary
         self._blocking = blocking
         self._keys = keys
+        self._limits = limits
         self._receipt = _Receipt()
         self.worker = worker_name()
 
@@ -45,10 +46,11 @@ class AtMostOnceQueue:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Results and dead letters are two calls: there is no claim to tie them to."""
-        await write_results(self._ordinary, self._keys, outcomes)
+        await write_results(self._ordinary, self._keys, outcomes, self._limits.result_ttl)
         letters = [dead_letter(outcome, self.worker) for outcome in outcomes if outcome.dead]
         if letters:
             await self._ordinary.call("RPUSH", self._keys.dead, *letters)
+            await self._ordinary.call("LTRIM", self._keys.dead, -self._limits.dead, -1)
         return []
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:

@@ -67,3 +67,13 @@ def check_slots(keys: Keys) -> None:
 def lie_apart(keys: Keys) -> bool:
     """In Redis Cluster: whether the output hash lies in another slot than the queue."""
     return bool(key_slot(keys.waiting.encode()) != key_slot(keys.output.encode()))
+
+
+async def check_expiry(connection: Connection, keys: Keys) -> None:
+    """Raises Refused where the server cannot let the fields of a hash expire."""
+    try:
+        await connection.call("HTTL", keys.output, "FIELDS", 1, "")
+    except Refused as error:
+        raise Refused(
+            f"results cannot expire here, leave out the result TTL: the server needs HEXPIRE (Redis 7.4, Valkey 9); {error}"
+        ) from None

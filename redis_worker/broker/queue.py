@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis_worker.broker.connection import Connection, UnknownScript
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.broker.letters import dead_letter
+from redis_worker.broker.schedule import new_token
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import Disconnected
@@ -46,6 +48,7 @@ class AtLeastOnceQueue:
         *,
         lease: float,
         max_deliveries: int,
+        limits: Limits,
         output_apart: bool = False,
     ) -> None:
         self._ordinary = ordinary
@@ -55,6 +58,7 @@ class AtLeastOnceQueue:
         self._observer = observer
         self._lease_ms = int(lease * 1000)
         self._max_deliveries = max_deliveries
+        self._limits = limits
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._lease = Lease(worker_name())
@@ -119,7 +123,7 @@ class AtLeastOnceQueue:
         keys, name = self._keys, self._lease.name
         return (
             "claim",
-            [keys.waiting, keys.inflight(name), keys.workers, keys.deliveries],
+            [keys.waiting, keys.inflight(name), keys.workers, keys.attempts],
             [name, limit, self._max_deliveries, mode],
         )
 
@@ -140,7 +144,10 @@ class AtLeastOnceQueue:
             tasks.insert(0, arrived)
         lease.held.update(tasks)
         if counts:
-            return [Delivery(raw, lease, 1 + count) for raw, count in zip(tasks, counts, strict=True)]
+            return [
+                Delivery(raw, lease, deaths, retries)
+                for raw, deaths, retries in zip(tasks, counts[::2], counts[1::2], strict=True)
+            ]
         return [Delivery(raw, lease) for raw in tasks]
 
     async def _found(self) -> list[Delivery]:
@@ -162,8 +169,8 @@ class AtLeastOnceQueue:
             return lost
         # One pool has one lease at a time: what was claimed under an earlier one is lost.
         lease = self._lease
-        if any(outcome.dead for outcome in outcomes):
-            outcomes = sorted(outcomes, key=lambda outcome: outcome.dead)
+        if any(outcome.error is not None for outcome in outcomes):
+            outcomes = sorted(outcomes, key=_section)
         refused = await self._write(lease, outcomes)
         for outcome in outcomes:
             lease.drop(outcome.delivery.raw)
@@ -171,12 +178,14 @@ class AtLeastOnceQueue:
 
     async def _write(self, lease: Lease, outcomes: Sequence[Outcome]) -> list[int]:
         keys = self._keys
-        written = [keys.inflight(lease.name), keys.deliveries, keys.dead, keys.workers]
+        written = [keys.inflight(lease.name), keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped]
         if self._output_apart:
-            await write_results(self._ordinary, keys, outcomes)
+            await write_results(self._ordinary, keys, outcomes, self._limits.result_ttl)
         else:
             written.append(keys.output)
-        positions: list[int] = await self._ordinary.run("settle", written, _settlement(keys, lease.name, outcomes))
+        positions: list[int] = await self._ordinary.run(
+            "settle", written, _settlement(keys, lease.name, outcomes, self._limits)
+        )
         return positions
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -229,39 +238,59 @@ async def reclaim(
     """Return the tasks of `worker` to the queue; how many, or -1 when it has a lease and no `force` is used."""
     count: int = await connection.run(
         "reclaim",
-        [keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.deliveries],
+        [keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts],
         [worker, retired_ms, _COUNTS_MS, int(force)],
     )
     return count
 
 
-# How long it is remembered that workers died holding a task, in ms: a week.
+# How long it is remembered how often a task was tried, in ms: a week.
 _COUNTS_MS = 7 * 86_400_000
 
 
-async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome]) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept of what is done."""
+
+    dead: int = 10_000
+    """The most dead letters; the oldest are dropped, and counted."""
+    result_ttl: int = 0
+    """After so many seconds a result expires; 0 keeps it."""
+
+
+async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome], ttl: int) -> None:
     """Write the results of `outcomes` and announce them, acknowledging nothing."""
-    arguments: list[Any] = [keys.channel]
+    arguments: list[Any] = [keys.channel, ttl]
     for outcome in outcomes:
         if outcome.id is not None and outcome.result is not None:
             arguments += (outcome.id, outcome.result)
-    if len(arguments) > 1:
+    if len(arguments) > 2:
         await connection.run("write", [keys.output], arguments)
 
 
-def _settlement(keys: Keys, worker: str, outcomes: Sequence[Outcome]) -> list[Any]:
-    """The arguments of settle.lua: first what is only answered, then what goes to the dead letters too."""
-    arguments: list[Any] = [keys.channel, 0]
-    answered = 0
+def _section(outcome: Outcome) -> int:
+    """Where an outcome stands among the arguments of settle.lua."""
+    if outcome.dead:
+        return 2
+    return 0 if outcome.again is None else 1
+
+
+def _settlement(keys: Keys, worker: str, outcomes: Sequence[Outcome], limits: Limits) -> list[Any]:
+    """The arguments of settle.lua, for outcomes sorted by section."""
+    arguments: list[Any] = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, _COUNTS_MS, 0, 0]
+    answered = again = 0
     for outcome in outcomes:
-        if not outcome.dead:
-            arguments += (outcome.delivery.raw, outcome.id, outcome.result)
-            answered += 1
-        else:
+        raw = outcome.delivery.raw
+        if outcome.dead:
             answer = ("", "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
-            arguments += (outcome.delivery.raw, dead_letter(outcome, worker), *answer)
-    arguments[1] = answered
-    arguments.append(worker)
+            arguments += (raw, dead_letter(outcome, worker), *answer)
+        elif outcome.again is not None:
+            arguments += (raw, new_token(), int(outcome.again * 1000))
+            again += 1
+        else:
+            arguments += (raw, outcome.id, outcome.result)
+            answered += 1
+    arguments[6:8] = answered, again
     return arguments
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,15 @@ class SyncTaskClient:
         self._runner.run(self._client.close())
         self._runner.close()
 
-    def submit(self, task: Any, id: str | int | None = None) -> str:
+    def submit(
+        self, task: Any, id: str | int | None = None, *, delay: float | None = None, at: datetime | None = None
+    ) -> str:
         """See TaskClient.submit."""
-        return self._runner.run(self._client.submit(task, id))
+        return self._runner.run(self._client.submit(task, id, delay=delay, at=at))
 
-    def submit_many(self, tasks: Iterable[Any]) -> list[str]:
+    def submit_many(self, tasks: Iterable[Any], *, delay: float | None = None, at: datetime | None = None) -> list[str]:
         """See TaskClient.submit_many."""
-        return self._runner.run(self._client.submit_many(tasks))
+        return self._runner.run(self._client.submit_many(tasks, delay=delay, at=at))
 
     def result(self, id: str | int, timeout: float | None = None, *, delete: bool = False) -> Any:
         """See TaskClient.result."""

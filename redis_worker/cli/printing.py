@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from redis_worker.broker.client import TaskClient
 
 
-async def print_results(
-    client: TaskClient, ids: Sequence[str], timeout: float | None, *, delete: bool = False
-) -> int:
+async def print_results(client: TaskClient, ids: Sequence[str], timeout: float | None, *, delete: bool = False) -> int:
     """Print the results of `ids` as they arrive, a JSON object a line. 0, or 1 if one failed or is missing."""
     from redis_worker.vocabulary.payload import dumps
 

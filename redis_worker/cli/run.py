@@ -86,6 +86,9 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     metavar="S",
     help="How long running tasks may take after a stop.",
 )
+@option("--retries", type=click.IntRange(0), metavar="N", help="Try a task that failed again, N times.")
+@option("--retry-backoff", type=_ABOVE_ZERO, metavar="S", help="The first delay before that; then it doubles.")
+@option("--retry-backoff-max", type=_ABOVE_ZERO, metavar="S", help="The longest delay.")
 @option("--burst", is_flag=True, help="End when the queue is empty and nothing is running.")
 @option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks.")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")

@@ -61,9 +61,7 @@ def make_plan(tasks: int, base_url: str, folder: Path) -> Plan:
     return {
         "sum": _queue("sum", tasks - downloads - fibonacci - add100, _sum, _sum_of_a_text),
         "add100": _queue("add100", add100, _add100, _add100_to_an_object),
-        "fibonacci": _queue(
-            "fibonacci", fibonacci, partial(_fibonacci, _fibonacci_numbers()), _fibonacci_below_zero
-        ),
+        "fibonacci": _queue("fibonacci", fibonacci, partial(_fibonacci, _fibonacci_numbers()), _fibonacci_below_zero),
         "download": _queue(
             "download", downloads, partial(_download, base_url, folder), partial(_download_missing, base_url)
         ),

@@ -52,9 +52,7 @@ class _Stalled(RedisWorkerError):
 
 
 class _Story:
-    def __init__(
-        self, display: Display, connection: Connection, files: FileServer, plan: Plan, crew: Crew
-    ) -> None:
+    def __init__(self, display: Display, connection: Connection, files: FileServer, plan: Plan, crew: Crew) -> None:
         self._display = display
         self._files = files
         self._plan = plan

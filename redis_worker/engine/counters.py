@@ -21,6 +21,8 @@ class Counters:
     """Settled with an error result, or without one."""
     dead: int = 0
     """Of the failed, those that went to the dead letters."""
+    retried: int = 0
+    """Put off, to be tried again."""
     redelivered: int = 0
     """Claimed after another worker had died holding them."""
     refused: int = 0
@@ -51,14 +53,17 @@ class Counting(Observer):
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         self.counters.claimed += len(deliveries)
-        self.counters.redelivered += sum(delivery.attempt > 1 for delivery in deliveries)
+        self.counters.redelivered += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
+        counters = self.counters
         failed = sum(outcome.error is not None for outcome in outcomes)
-        self.counters.failed += failed
-        self.counters.succeeded += len(outcomes) - failed
+        counters.succeeded += len(outcomes) - failed
         if failed:
-            self.counters.dead += sum(outcome.dead for outcome in outcomes)
+            retried = sum(outcome.again is not None for outcome in outcomes)
+            counters.retried += retried
+            counters.failed += failed - retried
+            counters.dead += sum(outcome.dead for outcome in outcomes)
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         self.counters.refused += len(outcomes)

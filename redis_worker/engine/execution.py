@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.payload import failure, success
 
 # What a processor may raise without harm to its worker: a processor that calls sys.exit() has failed,
@@ -14,11 +15,18 @@ from redis_worker.vocabulary.payload import failure, success
 CAUGHT = (Exception, SystemExit, asyncio.CancelledError, GeneratorExit)
 
 
+Verdict = Literal["failed", "retry", "reject"]
+
+
 class Answer(NamedTuple):
     """A result ready to be stored, and its error text if it is one."""
 
     result: bytes
     error: str | None = None
+    verdict: Verdict = "failed"
+    """Of an error: what the processor makes of it."""
+    delay: float | None = None
+    """With "retry": after how many seconds, if the processor says so."""
 
 
 class TimedOut(Exception):
@@ -44,7 +52,9 @@ def refusal(kind: str, error: BaseException) -> Answer:
     text = f"{kind}: {str(error) or type(error).__name__}"
     if isinstance(error, KeyError):
         text = f"{kind}: KeyError: {error}"
-    return Answer(failure(text), text)
+    if isinstance(error, Retry):
+        return Answer(failure(text), text, "retry", error.delay)
+    return Answer(failure(text), text, "reject" if isinstance(error, Reject) else "failed")
 
 
 def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer:

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from redis_worker.engine.execution import CAUGHT, Answer, Execution, TimedOut, refusal
+from redis_worker.engine.retry import RetryPolicy
 from redis_worker.ports import Parser, Processor
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import MissingTask, failure, read_task, success
@@ -30,12 +31,14 @@ class Handler:
         execution: Execution | None,
         timeout: float | None,
         max_deliveries: int,
+        policy: RetryPolicy,
     ) -> None:
         self._parser = parser
         self._processor = processor
         self._execution = execution
         self._timeout = timeout
         self._max_deliveries = max_deliveries
+        self._policy = policy
 
     def handle_inline(self, delivery: Delivery) -> Outcome:
         """The outcome of calling the processor here and now."""
@@ -47,8 +50,7 @@ class Handler:
         try:
             result = success(self._processor(arguments))
         except CAUGHT as error:
-            answer = refusal("Processing error", error)
-            return Outcome(delivery, task.id, answer.result, answer.error, False, perf_counter() - started)
+            return self._failed(delivery, task, refusal("Processing error", error), perf_counter() - started)
         return Outcome(delivery, task.id, result, None, False, perf_counter() - started)
 
     async def handle(self, delivery: Delivery) -> Handled:
@@ -68,7 +70,18 @@ class Handler:
             answer = Answer(failure(text), text)
         except Exception as error:
             answer = refusal("Processing error", error)
-        return Handled(Outcome(delivery, task.id, *answer, False, perf_counter() - started), leftover)
+        seconds = perf_counter() - started
+        if answer.error is not None:
+            return Handled(self._failed(delivery, task, answer, seconds), leftover)
+        return Handled(Outcome(delivery, task.id, answer.result, None, False, seconds), leftover)
+
+    def _failed(self, delivery: Delivery, task: Task, answer: Answer, seconds: float) -> Outcome:
+        """Again after a delay, or an error result, with a dead letter where retries are over or declined."""
+        delay = self._policy.delay(answer, delivery.retries)
+        if delay is not None:
+            return Outcome(delivery, task.id, None, answer.error, False, seconds, delay)
+        dead = self._policy.is_last_resort(answer)
+        return Outcome(delivery, task.id, answer.result, answer.error, dead, seconds)
 
     def _read(self, delivery: Delivery) -> tuple[Task, list[Any]] | Outcome:
         """The task and its arguments, or the outcome where there is nothing to call."""
@@ -78,7 +91,7 @@ class Handler:
             return Outcome(delivery, None, None, str(error), dead=True)
         except MissingTask as missing:
             return _refused(delivery, missing.id, missing)
-        if delivery.attempt > self._max_deliveries:
+        if delivery.deaths >= self._max_deliveries:
             return self._condemned(delivery, task)
         try:
             return task, self._parser(task.payload)
@@ -86,7 +99,7 @@ class Handler:
             return _refused(delivery, task.id, error)
 
     def _condemned(self, delivery: Delivery, task: Task) -> Outcome:
-        times = delivery.attempt - 1
+        times = delivery.deaths
         text = f"Processing error: given up: {times} worker{'s' * (times > 1)} died while holding the task"
         return Outcome(delivery, task.id, failure(text), text, dead=True)
 

@@ -31,6 +31,24 @@ class ProcessDied(RedisWorkerError):
     """A process that ran a task died of it, each time it was tried."""
 
 
+class Retry(RedisWorkerError):
+    """Raised by a processor: try the task again, after `delay` seconds or, without it, after the usual backoff.
+
+    Counts as one of the pool's retries; a pool that has none grants ten.
+    """
+
+    def __init__(self, reason: str = "asked to be tried again", *, delay: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay = delay
+
+
+class Reject(RedisWorkerError):
+    """Raised by a processor: give the task up at once; it gets an error result and a dead letter."""
+
+    def __init__(self, reason: str = "rejected") -> None:
+        super().__init__(reason)
+
+
 class TaskError(RedisWorkerError):
     """The error result of a task, raised by the client where its value was awaited.
 

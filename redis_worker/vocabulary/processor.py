@@ -31,13 +31,25 @@ class Declaration:
     timeout: float | None = None
     """The time limit of one run, in seconds; None for no limit."""
     summary: str = ""
+    retries: int = 0
+    """How often a task that failed is tried again."""
+    retry_backoff: float = 1.0
+    """The first delay before that, in seconds; each one after is twice as long."""
+    retry_backoff_max: float = 60.0
+    """The longest delay, in seconds."""
 
 
 @overload
 def processor(function: F, /) -> F: ...
 @overload
 def processor(
-    *, execution: Execution | None = None, name: str | None = None, timeout: float | None = None
+    *,
+    execution: Execution | None = None,
+    name: str | None = None,
+    timeout: float | None = None,
+    retries: int | None = None,
+    retry_backoff: float | None = None,
+    retry_backoff_max: float | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -48,56 +60,78 @@ def processor(
     execution: Execution | None = None,
     name: str | None = None,
     timeout: float | None = None,
+    retries: int | None = None,
+    retry_backoff: float | None = None,
+    retry_backoff_max: float | None = None,
 ) -> F | Callable[[F], F]:
-    """Declare how a processor runs.
+    """Declare how a processor runs, and what to do when it fails.
 
-        @processor(execution="process", timeout=30)
+        @processor(execution="process", timeout=30, retries=3)
         def render(arguments): ...
 
     `execution` is "async" for a coroutine function (and may be left out), "inline", "thread" (the
-    default of a plain function) or "process"; `timeout` is in seconds. Raises ConfigurationError
-    where the two do not fit the function.
+    default of a plain function) or "process"; times are in seconds. Raises ConfigurationError
+    where they do not fit the function.
     """
+    given = {
+        "execution": execution,
+        "name": name,
+        "timeout": timeout,
+        "retries": retries,
+        "retry_backoff": retry_backoff,
+        "retry_backoff_max": retry_backoff_max,
+    }
+    said = {key: value for key, value in given.items() if value is not None}
 
     def declare(function: F) -> F:
-        setattr(function, _ATTRIBUTE, _declaration(function, execution, name, timeout))
+        _declaration(function, said)
+        setattr(function, _ATTRIBUTE, said)
         return function
 
     return declare if function is None else declare(function)
 
 
-def declaration_of(
-    function: Callable[..., Any], execution: Execution | None = None, timeout: float | None = None
-) -> Declaration:
-    """The declaration of `function`, with what the caller says in place of what it says itself."""
-    declared = getattr(function, _ATTRIBUTE, None)
-    if not isinstance(declared, Declaration):
-        return _declaration(function, execution, None, timeout)
-    execution = execution or declared.execution
-    timeout = declared.timeout if timeout is None else timeout
-    return _declaration(function, execution, declared.name, timeout)
+def declaration_of(function: Callable[..., Any], **overrides: Any) -> Declaration:
+    """The declaration of `function`, with what the caller says, where it is not None, in place of its own."""
+    said = dict(getattr(function, _ATTRIBUTE, {}))
+    return _declaration(function, said | {key: value for key, value in overrides.items() if value is not None})
 
 
-def _declaration(
-    function: Callable[..., Any], execution: Execution | None, name: str | None, timeout: float | None
-) -> Declaration:
-    name = name or str(getattr(function, "__name__", type(function).__name__))
+def _declaration(function: Callable[..., Any], said: dict[str, Any]) -> Declaration:
+    document = inspect.getdoc(function) or ""
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
     )
-    execution = execution or ("async" if is_async else "thread")
+    defaults: dict[str, Any] = {
+        "name": getattr(function, "__name__", type(function).__name__),
+        "execution": "async" if is_async else "thread",
+        "summary": document.partition("\n")[0],
+    }
+    declared = Declaration(**defaults | said)
+    problem = _problem(declared, is_async)
+    if problem:
+        raise ConfigurationError(f"processor {declared.name}: {problem}")
+    return declared
+
+
+def _problem(declared: Declaration, is_async: bool) -> str | None:
+    """What is wrong with a declaration."""
+    execution, timeout = declared.execution, declared.timeout
     if execution not in get_args(Execution):
-        raise ConfigurationError(
-            f"processor {name}: unknown execution {execution!r}, use one of {', '.join(get_args(Execution))}"
-        )
+        return f"unknown execution {execution!r}, use one of {', '.join(get_args(Execution))}"
     if is_async != (execution == "async"):
-        kind = f"a coroutine function cannot run as {execution}" if is_async else "a plain function cannot run as async"
-        raise ConfigurationError(f"processor {name}: {kind}")
-    if timeout is not None and timeout <= 0:
-        raise ConfigurationError(f"processor {name}: the time limit must be above 0 seconds, got {timeout}")
+        if is_async:
+            return f"a coroutine function cannot run as {execution}"
+        return "a plain function cannot run as async"
+    if timeout is not None and not timeout > 0:
+        return f"the time limit must be above 0 seconds, got {timeout}"
     if timeout is not None and execution == "inline":
-        raise ConfigurationError(
-            f"processor {name}: an inline call cannot be interrupted, so it takes no time limit; use thread"
+        return "an inline call cannot be interrupted, so it takes no time limit; use thread"
+    if declared.retries < 0:
+        return f"retries must not be negative, got {declared.retries}"
+    if not 0 < declared.retry_backoff <= declared.retry_backoff_max:
+        return (
+            f"the retry backoff must be above 0 seconds and at most {declared.retry_backoff_max:g}, "
+            f"got {declared.retry_backoff:g}"
         )
-    document = inspect.getdoc(function) or ""
-    return Declaration(name, execution, timeout, document.partition("\n")[0])
+    return None

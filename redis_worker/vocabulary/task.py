@@ -18,8 +18,15 @@ class Delivery(NamedTuple):
 
     raw: bytes
     receipt: Receipt
-    attempt: int = 1
-    """1 for the first delivery; one more for each worker that died holding the task."""
+    deaths: int = 0
+    """How many workers have died holding the task."""
+    retries: int = 0
+    """How many times the task has been tried again."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first delivery, one more for each one after."""
+        return 1 + self.deaths + self.retries
 
 
 class Task(NamedTuple):
@@ -47,3 +54,5 @@ class Outcome(NamedTuple):
     """True when the task also goes to the dead letters, with `error` as the reason."""
     seconds: float = 0.0
     """How long the task ran."""
+    again: float | None = None
+    """Try the task again after so many seconds: it is neither answered nor dead yet, and `error` says why."""

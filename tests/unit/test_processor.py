@@ -38,7 +38,7 @@ def test_the_decorator_returns_the_function_itself() -> None:
     assert processor(execution="process", name="named", timeout=3)(plain) is plain
     declared = declaration_of(plain)
     assert (declared.name, declared.execution, declared.timeout) == ("named", "process", 3)
-    assert declaration_of(plain, "thread", 5).timeout == 5
+    assert declaration_of(plain, execution="thread", timeout=5).timeout == 5
     del plain.__redis_worker__  # type: ignore[attr-defined]
 
 

@@ -1,11 +1,13 @@
--- Write results and dead letters, and acknowledge, in one step, for the tasks the worker still holds.
--- KEYS 1 inflight, 2 deliveries, 3 dead, 4 workers, 5 output (absent when it lies in another slot:
---      there the results have been written before, by write.lua)
--- ARGV 1 channel, 2 how many tasks are only answered: N; then N times raw, field, result; then for each
---      that goes to the dead letters raw, letter, has result ('1' or ''), field, result; last the worker
+-- Write what has become of tasks, and acknowledge them, in one step, as far as the worker still holds them.
+-- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 output (absent when it lies in
+--      another slot: there the results have been written before, by write.lua)
+-- ARGV 1 worker, 2 channel of results, 3 channel of what is put off, 4 most dead letters, 5 time to live of
+--      results in s (0: for ever), 6 how long counts are kept in ms, 7 how many are only answered: N,
+--      8 how many are put off: M; then N times raw, field, result; M times raw, token, delay in ms;
+--      for each dead one raw, letter, has result ('1' or ''), field, result
 -- Returns the positions, from 0, of the tasks that have gone to other workers: nothing is written for
 -- them. A task that is not held while the worker has its lease was settled before, and the reply lost.
-local output = KEYS[5]
+local output = KEYS[7]
 if output then
   -- Checked first: a script that fails half-way is not undone.
   local kind = redis.call('TYPE', output).ok
@@ -14,7 +16,7 @@ if output then
   end
 end
 
-local suspects = redis.call('EXISTS', KEYS[2]) == 1
+local tried = redis.call('EXISTS', KEYS[2]) == 1
 local digest = redis.sha1hex or function(raw) return raw end
 local fields, ids, refused = {}, {}, {}
 
@@ -23,10 +25,14 @@ local function acknowledge(raw, position)
     refused[#refused + 1] = position
     return false
   end
-  if suspects then
-    redis.call('HDEL', KEYS[2], digest(raw))
-  end
   return true
+end
+
+local function forget(raw)
+  if tried then
+    local name = digest(raw)
+    redis.call('HDEL', KEYS[2], 'd' .. name, 'r' .. name)
+  end
 end
 
 local function answer(field, result)
@@ -35,19 +41,49 @@ local function answer(field, result)
   fields[#fields + 1] = result
 end
 
-local answered = tonumber(ARGV[2])
-local first_dead = 3 + 3 * answered
-for i = 3, first_dead - 1, 3 do
-  if acknowledge(ARGV[i], (i - 3) / 3) then
+local answered, again = tonumber(ARGV[7]), tonumber(ARGV[8])
+local first_again = 9 + 3 * answered
+local first_dead = first_again + 3 * again
+
+for i = 9, first_again - 1, 3 do
+  if acknowledge(ARGV[i], (i - 9) / 3) then
+    forget(ARGV[i])
     answer(ARGV[i + 1], ARGV[i + 2])
   end
 end
-for i = first_dead, #ARGV - 1, 5 do
-  if acknowledge(ARGV[i], answered + (i - first_dead) / 5) then
-    redis.call('RPUSH', KEYS[3], ARGV[i + 1])
-    if ARGV[i + 2] == '1' then
-      answer(ARGV[i + 3], ARGV[i + 4])
+
+if again > 0 then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local keep = tonumber(ARGV[6])
+  for i = first_again, first_dead - 1, 3 do
+    local raw, delay = ARGV[i], tonumber(ARGV[i + 2])
+    if acknowledge(raw, answered + (i - first_again) / 3) then
+      redis.call('ZADD', KEYS[5], now + delay, ARGV[i + 1] .. ':' .. raw)
+      redis.call('HINCRBY', KEYS[2], 'r' .. digest(raw), 1)
+      keep = math.max(keep, delay + tonumber(ARGV[6]))
     end
+  end
+  if redis.call('PTTL', KEYS[2]) < keep then
+    redis.call('PEXPIRE', KEYS[2], keep)
+  end
+  redis.pcall('PUBLISH', ARGV[3], '')
+end
+
+if first_dead <= #ARGV then
+  for i = first_dead, #ARGV, 5 do
+    if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5) then
+      forget(ARGV[i])
+      redis.call('RPUSH', KEYS[3], ARGV[i + 1])
+      if ARGV[i + 2] == '1' then
+        answer(ARGV[i + 3], ARGV[i + 4])
+      end
+    end
+  end
+  local surplus = redis.call('LLEN', KEYS[3]) - tonumber(ARGV[4])
+  if surplus > 0 then
+    redis.call('LTRIM', KEYS[3], surplus, -1)
+    redis.call('INCRBY', KEYS[6], surplus)
   end
 end
 
@@ -55,10 +91,16 @@ if output and #fields > 0 then
   for first = 1, #fields, 4000 do
     redis.call('HSET', output, unpack(fields, first, math.min(first + 3999, #fields)))
   end
+  if ARGV[5] ~= '0' then
+    for first = 1, #ids, 4000 do
+      local last = math.min(first + 3999, #ids)
+      redis.call('HEXPIRE', output, ARGV[5], 'FIELDS', last - first + 1, unpack(ids, first, last))
+    end
+  end
   -- pcall: a user without a right to the channel still gets results; clients then poll.
-  redis.pcall('PUBLISH', ARGV[1], cjson.encode(ids))
+  redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
 end
-if #refused > 0 and redis.call('ZSCORE', KEYS[4], ARGV[#ARGV]) then
+if #refused > 0 and redis.call('ZSCORE', KEYS[4], ARGV[1]) then
   return {}
 end
 return refused

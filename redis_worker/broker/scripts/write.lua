@@ -1,16 +1,22 @@
 -- Write results and announce them, with no claim to acknowledge.
 -- KEYS 1 output
--- ARGV 1 channel, then field, result for each
+-- ARGV 1 channel, 2 time to live in s (0: for ever), then field, result for each
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then
   return redis.error_reply('WRONGTYPE the output key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a hash')
 end
 local ids = {}
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   ids[#ids + 1] = ARGV[i]
 end
-for first = 2, #ARGV, 4000 do
+for first = 3, #ARGV, 4000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+end
+if ARGV[2] ~= '0' then
+  for first = 1, #ids, 4000 do
+    local last = math.min(first + 3999, #ids)
+    redis.call('HEXPIRE', KEYS[1], ARGV[2], 'FIELDS', last - first + 1, unpack(ids, first, last))
+  end
 end
 redis.pcall('PUBLISH', ARGV[1], cjson.encode(ids))
 return #ids

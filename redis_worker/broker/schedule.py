@@ -1,0 +1,111 @@
+"""Tasks put off: they wait in a sorted set of their own, and the server's clock says when they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import chain, count
+
+from redis.exceptions import RedisError
+
+from redis_worker.broker.address import Address
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.vocabulary.errors import Disconnected, Refused
+
+# So many tasks are promoted in one step: it holds up everybody else on the server.
+_BATCH = 1000
+# How long the promoter sleeps when nothing is known to be due: its subscription wakes it earlier.
+_LONGEST = 1.0
+# Workers look a little after the time, each at another moment: most then find that somebody else has been there.
+_SPREAD = 0.02
+
+
+# Milliseconds up to here are exact in Lua and in a sorted set, in seconds.
+_END_OF_TIME = 2**52 / 1000
+
+
+_PROCESS = secrets.token_hex(3)
+_numbers = count()
+
+
+def new_token() -> str:
+    """What tells two tasks of the same bytes apart while they are put off, and keeps those due at once in order."""
+    return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_PROCESS}"
+
+
+async def put_off(
+    connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: float | None, at: datetime | None
+) -> None:
+    """Have tasks become due after `delay` seconds or `at` a time, by the server's clock.
+
+    Raises ValueError where the two do not make a time.
+    """
+    if delay is not None and at is not None:
+        raise ValueError("give a delay or a time, not both")
+    if at is not None:
+        if at.tzinfo is None:
+            raise ValueError(f"the time {at.isoformat()} needs a time zone")
+        when, how = at.timestamp(), "at"
+    else:
+        when, how = delay or 0.0, "in"
+    if not 0 <= when < _END_OF_TIME:
+        raise ValueError(f"the delay must not be negative or beyond all time, got {when:g} s")
+    items = chain.from_iterable((new_token(), raw) for raw in raws)
+    await connection.run("schedule", [keys.delayed], [keys.wake, int(when * 1000), how, *items])
+
+
+class Promoter:
+    """Appends tasks that are due to the queue. Every worker does it; one script decides who."""
+
+    def __init__(self, connection: Connection, address: Address, keys: Keys) -> None:
+        self._connection = connection
+        self._address = address
+        self._keys = keys
+        self._woken = asyncio.Event()
+
+    async def run(self) -> None:
+        """Promote, until cancelled."""
+        listener = asyncio.create_task(self._listen(), name="redis-worker wake")
+        try:
+            while True:
+                await self._sleep(await self._promote())
+        finally:
+            listener.cancel()
+            await asyncio.wait({listener})
+
+    async def _promote(self) -> float:
+        """Promote what is due; in how many seconds to look again."""
+        self._woken.clear()
+        try:
+            promoted, next_due = await self._connection.run("promote", [self._keys.delayed, self._keys.waiting], [_BATCH])
+        except (Disconnected, Refused):
+            return _LONGEST  # the pool meets the same, and says so
+        if promoted == _BATCH:
+            return 0.0
+        return _LONGEST if next_due < 0 else min(_LONGEST, next_due / 1000 + random.uniform(0.001, _SPREAD))
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+
+    async def _listen(self) -> None:
+        """Wake up when something is put off. Who may not subscribe looks every second."""
+        connection = Connection(self._address.open(), owned=True)
+        try:
+            while True:
+                try:
+                    async with connection.client.pubsub(ignore_subscribe_messages=True) as subscription:
+                        await subscription.subscribe(self._keys.wake)
+                        while True:
+                            if await subscription.get_message(timeout=60.0) is not None:
+                                self._woken.set()
+                except (RedisError, OSError):
+                    await asyncio.sleep(_LONGEST)
+        finally:
+            await connection.close()

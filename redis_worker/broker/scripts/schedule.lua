@@ -1,0 +1,14 @@
+-- Put tasks off until they are due.
+-- KEYS 1 delayed
+-- ARGV 1 channel of what is put off, 2 when they are due: in ms, of the server's clock if 3 is 'at', from
+--      now on if it is 'in'; then token, raw for each
+local due = tonumber(ARGV[2])
+if ARGV[3] == 'in' then
+  local time = redis.call('TIME')
+  due = due + time[1] * 1000 + math.floor(time[2] / 1000)
+end
+for i = 4, #ARGV, 2 do
+  redis.call('ZADD', KEYS[1], due, ARGV[i] .. ':' .. ARGV[i + 1])
+end
+redis.pcall('PUBLISH', ARGV[1], '')
+return (#ARGV - 3) / 2

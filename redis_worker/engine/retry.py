@@ -1,0 +1,37 @@
+"""Whether a task that failed is tried again, and when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from redis_worker.engine.execution import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """So many retries, after delays that double, with jitter. Times are in seconds."""
+
+    retries: int = 0
+    backoff: float = 1.0
+    longest: float = 60.0
+    granted: int = 10
+    """So many retries for a processor that raises Retry where `retries` is 0."""
+
+    def delay(self, answer: Answer, retries: int) -> float | None:
+        """When to try a task again that has been tried again `retries` times and got `answer`; None: not at all."""
+        if answer.verdict == "reject":
+            return None
+        limit = self.retries
+        if answer.verdict == "retry":
+            limit = limit or self.granted
+        if retries >= limit:
+            return None
+        if answer.delay is not None:
+            return max(0.0, answer.delay)
+        # Half of the delay is jitter, so that what failed together is not tried again together.
+        return float(min(self.longest, self.backoff * 2**retries) * random.uniform(0.5, 1.0))
+
+    def is_last_resort(self, answer: Answer) -> bool:
+        """Whether a failure that is not tried again is worth a dead letter, not only an error result."""
+        return self.retries > 0 or answer.verdict != "failed"
