@@ -234,10 +234,10 @@ async def test_at_most_once_takes_what_is_due_and_asks_nobody_again(
     async def work(_: list[int]) -> None:
         raise Retry
 
-    async with TaskClient(server.url, queue.keys.waiting, queue.keys.output) as client:
-        async with pool(work, delivery="at-most-once"):
-            await client.submit([1], 1, delay=0.05)
-            await wait_until(lambda: queue.answered(1))
+    client = TaskClient(server.url, queue.keys.waiting, queue.keys.output)
+    async with client, pool(work, delivery="at-most-once"):
+        await client.submit([1], 1, delay=0.05)
+        await wait_until(lambda: queue.answered(1))
     result = await queue.result(1)
     assert result is not None
     assert result["status"] == "error"

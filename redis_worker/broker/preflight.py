@@ -75,5 +75,5 @@ async def check_expiry(connection: Connection, keys: Keys) -> None:
         await connection.call("HTTL", keys.output, "FIELDS", 1, "")
     except Refused as error:
         raise Refused(
-            f"results cannot expire here, leave out the result TTL: the server needs HEXPIRE (Redis 7.4, Valkey 9); {error}"
+            f"results cannot expire here: the server needs HEXPIRE (Redis 7.4, Valkey 9); no result TTL, then ({error})"
         ) from None

@@ -35,7 +35,7 @@ _numbers = count()
 
 
 def new_token() -> str:
-    """What tells two tasks of the same bytes apart while they are put off, and keeps those due at once in order."""
+    """Tells two tasks of the same bytes apart while they are put off, and keeps those due at once in order."""
     return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_PROCESS}"
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from redis_worker import __version__
+from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
 from redis_worker.cli.options import ENVIRONMENT
 from redis_worker.cli.processors import processors
@@ -37,7 +38,7 @@ def cli() -> None:
     """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
 
 
-for _command in (run, push, result, processors, demo):
+for _command in (run, push, result, dead, processors, demo):
     cli.add_command(_command)
 
 

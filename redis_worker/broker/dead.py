@@ -1,0 +1,103 @@
+"""The dead letters of a queue, for an operator: look, put back, throw away."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, Collection, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from redis_worker.broker.address import Client, address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_PAGE = 200
+
+
+class DeadLetter(NamedTuple):
+    """One task that could not be done."""
+
+    id: str | None
+    """The task's id; None when it has none that can be read."""
+    raw: bytes
+    """The task as its producer wrote it."""
+    reason: str
+    attempts: int
+    at: float
+    """When it died, in seconds since the epoch."""
+    worker: str
+    stored: bytes
+    """The letter as it stands in the list."""
+
+
+class DeadLetters:
+    """The dead letters of the queue `input_key`; `redis` is a URL, or a client that is used and not closed."""
+
+    def __init__(self, redis: str | Client, input_key: str) -> None:
+        self._keys = Keys(input_key, "")
+        given = None if isinstance(redis, str) else redis
+        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    async def count(self) -> int:
+        """How many there are."""
+        return int(await self._connection.call("LLEN", self._keys.dead))
+
+    async def dropped(self) -> int:
+        """How many were dropped because there were too many."""
+        return int(await self._connection.call("GET", self._keys.dropped) or 0)
+
+    async def letters(self, ids: Collection[str] = (), reason: str | None = None) -> AsyncGenerator[DeadLetter, None]:
+        """The letters, oldest first: those of `ids`, if any are given, whose reason contains `reason`.
+
+        Letters taken off the list meanwhile may hide others; look again until there are none.
+        """
+        start = 0
+        while page := await self._connection.call("LRANGE", self._keys.dead, start, start + _PAGE - 1):
+            for stored in page:
+                letter = _read(stored)
+                if (not ids or letter.id in ids) and (reason is None or reason in letter.reason):
+                    yield letter
+            start += len(page)
+
+    async def requeue(self, letters: Sequence[DeadLetter]) -> int:
+        """Put the tasks of `letters` back on the queue, byte for byte and with all their attempts. How many."""
+        return await self._revive("requeue", letters)
+
+    async def purge(self, letters: Sequence[DeadLetter]) -> int:
+        """Throw `letters` away. How many."""
+        return await self._revive("purge", letters)
+
+    async def _revive(self, what: str, letters: Sequence[DeadLetter]) -> int:
+        count = 0
+        keys = [self._keys.dead, self._keys.waiting, self._keys.attempts]
+        for start in range(0, len(letters), _PAGE):
+            arguments: list[Any] = [what]
+            for letter in letters[start : start + _PAGE]:
+                arguments += (letter.stored, letter.raw)
+            count += int(await self._connection.run("revive", keys, arguments))
+        return count
+
+
+def _read(stored: bytes) -> DeadLetter:
+    """The letter; one that another program has put there is shown as it is."""
+    try:
+        fields = orjson.loads(stored)
+        raw = fields["raw"].encode() if "raw" in fields else base64.b64decode(fields["raw_base64"])
+        return DeadLetter(
+            fields["id"], raw, fields["reason"], fields["attempts"], fields["at"], fields["worker"], stored
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return DeadLetter(None, stored, "no dead letter of a worker", 0, 0.0, "", stored)

@@ -1,0 +1,17 @@
+-- Take dead letters off their list and, if wanted, put their tasks back on the queue, uncharged.
+-- KEYS 1 dead, 2 waiting, 3 attempts
+-- ARGV 1 'requeue' or 'purge', then letter, raw task for each
+-- Returns how many there were.
+local digest = redis.sha1hex or function(raw) return raw end
+local count = 0
+for i = 2, #ARGV, 2 do
+  if redis.call('LREM', KEYS[1], 1, ARGV[i]) == 1 then
+    count = count + 1
+    if ARGV[1] == 'requeue' then
+      redis.call('RPUSH', KEYS[2], ARGV[i + 1])
+      local name = digest(ARGV[i + 1])
+      redis.call('HDEL', KEYS[3], 'd' .. name, 'r' .. name)
+    end
+  end
+end
+return count
