@@ -14,9 +14,10 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import LeaseKeeper
 from redis_worker.broker.lossy import AtMostOnceQueue
 from redis_worker.broker.preflight import check_expiry, check_server, check_slots, connected, lie_apart
-from redis_worker.broker.queue import AtLeastOnceQueue, Limits
+from redis_worker.broker.queue import AtLeastOnceQueue
 from redis_worker.broker.recovery import Recoverer
 from redis_worker.broker.schedule import Promoter
+from redis_worker.broker.settlement import Limits
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.execution import Coroutines, Execution, Threads
 from redis_worker.engine.handler import Handler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -22,6 +22,9 @@ class Queue(Protocol):
 
         Must not be cancelled: what has been claimed would not be known.
         """
+
+    async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
+        """Tasks claimed by this worker that are not among those it `held`: the reply of their claim was lost."""
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Write results and dead letters and acknowledge, atomically, all in one call.

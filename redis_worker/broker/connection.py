@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from redis import exceptions
 from redis.asyncio import RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.client import NEVER_DECODE
 
 from redis_worker.broker.address import Client
 from redis_worker.broker.scripts import script
+from redis_worker.broker.wire import execute, execute_together
 from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Connection:
         reply, and with a socket timeout on Python < 3.12 the cancellation itself. When no reply
         comes within `patience` seconds the connection is cut, which ends the call with an error.
         """
-        return await self._watched(self.client.execute_command(*command, **{NEVER_DECODE: True}), patience)
+        return await self._watched(execute(self.client, *command), patience)
 
     async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
         """The reply of the script `name`. Raises Disconnected or Refused."""
@@ -57,10 +57,7 @@ class Connection:
         """The replies to several commands sent at once, an error reply as the exception it stands for."""
         if isinstance(self.client, RedisCluster):  # which gives up the order of a pipeline
             return [await self.call(*command, patience=patience) for command in commands]
-        pipeline = self.client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies = await self._watched(pipeline.execute(raise_on_error=False), patience)
+        replies = await self._watched(execute_together(self.client, commands), patience)
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     async def info(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable
 
 from redis_worker.broker.address import Address
@@ -27,18 +26,8 @@ class Lease:
         self.name = name
         self.lost = False
         """True once Redis has said that the worker was presumed dead: its tasks went to others."""
-        self.held: Counter[bytes] = Counter()
-        """The raw tasks claimed and not settled, to be compared with the in-flight list."""
         self.unanswered = 0
         """Claims whose reply has not come, or never came: they may still move a task."""
-
-    def drop(self, raw: bytes) -> None:
-        """`raw` is not held any more."""
-        left = self.held[raw] - 1
-        if left > 0:
-            self.held[raw] = left
-        else:
-            del self.held[raw]
 
 
 def worker_name() -> str:

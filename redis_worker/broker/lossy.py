@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import worker_name
 from redis_worker.broker.letters import dead_letter
-from redis_worker.broker.queue import BLOCK, Limits, write_results
+from redis_worker.broker.queue import BLOCK, write_results
+from redis_worker.broker.settlement import Limits
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -43,6 +44,10 @@ class AtMostOnceQueue:
                 await asyncio.sleep(0.02)
             tasks = popped[1:] if popped else []
         return [Delivery(raw, self._receipt) for raw in tasks or []]
+
+    async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
+        """See the port: what was lost with a reply is gone."""
+        return []
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Results and dead letters are two calls: there is no claim to tie them to."""

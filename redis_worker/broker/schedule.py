@@ -83,7 +83,8 @@ class Promoter:
         """Promote what is due; in how many seconds to look again."""
         self._woken.clear()
         try:
-            promoted, next_due = await self._connection.run("promote", [self._keys.delayed, self._keys.waiting], [_BATCH])
+            keys = [self._keys.delayed, self._keys.waiting]
+            promoted, next_due = await self._connection.run("promote", keys, [_BATCH])
         except (Disconnected, Refused):
             return _LONGEST  # the pool meets the same, and says so
         if promoted == _BATCH:

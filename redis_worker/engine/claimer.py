@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.ports import Observer, Queue
+from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery
 
 # Tasks claimed ahead that found no slot for so long are handed back, for another worker to take, in seconds.
 _STALLED = 0.25
+# How often what is in flight is compared with what the worker holds, in seconds; and after each lost connection.
+_COMPARE_EVERY = 30.0
 
 
 class Claimer:
@@ -36,6 +40,8 @@ class Claimer:
         self._burst = burst
         self._left = max_tasks
         self._stopping = False
+        self._returning: list[Delivery] = []
+        self._compare_at = time.monotonic() + _COMPARE_EVERY
 
     def stop(self) -> None:
         """Claim no more. What is being claimed just now still arrives."""
@@ -66,7 +72,19 @@ class Claimer:
     async def _claim(self, limit: int) -> list[Delivery]:
         if self._stopping:
             return []  # told to stop while the queue was away
-        return await self._queue.claim(limit, wait=not self._burst)
+        try:
+            if time.monotonic() >= self._compare_at:
+                missing = await self._queue.missing(self._held())
+                self._compare_at = time.monotonic() + _COMPARE_EVERY
+                if missing:
+                    return missing
+            return await self._queue.claim(limit, wait=not self._burst)
+        except Disconnected:
+            self._compare_at = 0.0  # the reply may be lost
+            raise
+
+    def _held(self) -> list[Delivery]:
+        return [*self._runner.held(), *self._settler.held(), *self._returning]
 
     def _arrived(self, deliveries: list[Delivery]) -> None:
         if self._left is not None:
@@ -88,7 +106,9 @@ class Claimer:
             return
         if self._left is not None:
             self._left += len(taken)
+        self._returning = taken
         await self._reconnect.call(lambda: self._queue.release(taken))
+        self._returning = []
         self._observer.released(taken)
 
     async def _all_done(self) -> bool:

@@ -15,6 +15,8 @@ from redis_worker.vocabulary.payload import failure, success
 CAUGHT = (Exception, SystemExit, asyncio.CancelledError, GeneratorExit)
 
 
+_new = tuple.__new__
+
 Verdict = Literal["failed", "retry", "reject"]
 
 
@@ -75,7 +77,7 @@ class Coroutines:
     async def call(self, arguments: list[Any]) -> Answer:
         try:
             if self._timeout is None:
-                return Answer(success(await self._processor(arguments)))
+                return _new(Answer, (success(await self._processor(arguments)), None, "failed", None))
             return await self._limited(arguments)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -11,10 +11,12 @@ from time import perf_counter
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.settler import Settler
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import Delivery
 
 # Inline calls hold the event loop for so long at a stretch, in seconds; then it may turn.
 _STRETCH = 0.001
+# So many turns: a reply passes through several coroutines, one a turn, before the next command is sent.
+_TURNS = 6
 
 
 class Runner(ABC):
@@ -54,6 +56,10 @@ class Runner(ABC):
             self._touched = perf_counter()
         self._pending.extend(deliveries)
         self._arrived.set()
+
+    def held(self) -> list[Delivery]:
+        """What is pending or runs."""
+        return list(self._pending)
 
     def stalled(self, seconds: float) -> bool:
         """True when tasks are pending and none has been started for so long."""
@@ -108,7 +114,8 @@ class InlineRunner(Runner):
             self._pace.note((self._touched - started + outcome.seconds) / len(outcomes))
             self._settler.add(outcomes)
             self.progress.set()
-            await asyncio.sleep(0)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
 
 
 class TaskRunner(Runner):
@@ -117,7 +124,7 @@ class TaskRunner(Runner):
     def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
         super().__init__(handler, settler, concurrency)
         self._slots = asyncio.Semaphore(concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
 
     @property
     def running(self) -> int:
@@ -132,7 +139,10 @@ class TaskRunner(Runner):
             except asyncio.CancelledError:
                 self._slots.release()
                 raise
-            self._tasks.add(loop.create_task(self._work(delivery)))
+            self._tasks[loop.create_task(self._work(delivery))] = delivery
+
+    def held(self) -> list[Delivery]:
+        return [*super().held(), *self._tasks.values()]
 
     def cancel(self) -> None:
         for task in self._tasks:
@@ -141,16 +151,11 @@ class TaskRunner(Runner):
     async def _work(self, delivery: Delivery) -> None:
         try:
             outcome, leftover = await self._handler.handle(delivery)
-            self._finish(outcome)
+            self._pace.note(outcome[5])
+            self._settler.add((outcome,))
             if leftover is not None:
                 await asyncio.wait({leftover})
         finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.discard(task)
+            del self._tasks[asyncio.current_task()]  # type: ignore[arg-type] # it is one of them
             self._slots.release()
             self.progress.set()
-
-    def _finish(self, outcome: Outcome) -> None:
-        self._pace.note(outcome.seconds)
-        self._settler.add((outcome,))

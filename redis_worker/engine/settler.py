@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.ports import Observer, Queue
-from redis_worker.vocabulary.task import Outcome
+from redis_worker.vocabulary.task import Delivery, Outcome
 
-# One write takes so many outcomes and bytes at the most: it holds up everybody else on the server,
-# and a server cuts off a client that sends a gigabyte at once.
-_MOST = 1000
-_MOST_BYTES = 16 * 1024 * 1024
+# One write takes so many outcomes at the most: it holds up everybody else on the server.
+_MOST = 2000
 # So many outcomes may wait to be written before claiming pauses.
 _FULL = 10_000
 
@@ -25,8 +22,8 @@ class Settler:
         self._queue = queue
         self._reconnect = reconnect
         self._observer = observer
-        self._finished: deque[Outcome] = deque()
-        self._writing = False
+        self._finished: list[Outcome] = []
+        self._writing: list[Outcome] = []
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -40,8 +37,8 @@ class Settler:
 
     @property
     def waiting(self) -> int:
-        """Outcomes not yet taken up by a write."""
-        return len(self._finished)
+        """How many outcomes are not written."""
+        return len(self._finished) + len(self._writing)
 
     @property
     def idle(self) -> bool:
@@ -51,8 +48,13 @@ class Settler:
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Have `outcomes` written."""
         self._finished.extend(outcomes)
-        self._idle.clear()
-        self._ready.set()
+        if not self._ready.is_set():
+            self._idle.clear()
+            self._ready.set()
+
+    def held(self) -> list[Delivery]:
+        """The tasks whose outcomes are not written."""
+        return [outcome.delivery for outcome in (*self._writing, *self._finished)]
 
     async def flush(self) -> None:
         """Wait until everything is written."""
@@ -64,7 +66,10 @@ class Settler:
             await self._ready.wait()
             self._ready.clear()
             while self._finished:
-                await self._write(self._batch())
+                self._writing, self._finished = self._finished[:_MOST], self._finished[_MOST:]
+                await self._write(self._writing)
+                self._writing = []
+                self.settled.set()
             self._idle.set()
             self.settled.set()
 
@@ -76,13 +81,3 @@ class Settler:
             batch = [outcome for outcome in batch if id(outcome) not in gone]
         if batch:
             self._observer.settled(batch)
-        self.settled.set()
-
-    def _batch(self) -> list[Outcome]:
-        batch: list[Outcome] = []
-        size = 0
-        while self._finished and len(batch) < _MOST and size < _MOST_BYTES:
-            outcome = self._finished.popleft()
-            size += len(outcome.delivery.raw) + len(outcome.result or b"")
-            batch.append(outcome)
-        return batch

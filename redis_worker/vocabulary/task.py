@@ -22,6 +22,8 @@ class Delivery(NamedTuple):
     """How many workers have died holding the task."""
     retries: int = 0
     """How many times the task has been tried again."""
+    plain: bool = False
+    """True when the queue has seen that the task holds no number of more than 18 digits, which are read slowly."""
 
     @property
     def attempt(self) -> int:
@@ -36,8 +38,8 @@ class Task(NamedTuple):
     """The text form of the id, which is the result's field in the output hash."""
     payload: Any
     """The member `task`: any JSON value."""
-    emit_ts: float | None
-    """When the producer says it made the task, in seconds since the epoch."""
+    emit_ts: Any
+    """When the producer says it made the task, in seconds since the epoch; unchecked."""
 
 
 class Outcome(NamedTuple):

@@ -45,8 +45,19 @@ local answered, again = tonumber(ARGV[7]), tonumber(ARGV[8])
 local first_again = 9 + 3 * answered
 local first_dead = first_again + 3 * again
 
+-- Tasks that are settled in the order of their claim are acknowledged all at once: a command for each
+-- would cost more than the rest of the script.
+local in_order = 0
+if answered > 1 and redis.call('LINDEX', KEYS[1], 0) == ARGV[9] then
+  local held = redis.call('LRANGE', KEYS[1], 0, answered - 1)
+  while held[in_order + 1] and held[in_order + 1] == ARGV[9 + 3 * in_order] and in_order < answered do
+    in_order = in_order + 1
+  end
+  redis.call('LTRIM', KEYS[1], in_order, -1)
+end
 for i = 9, first_again - 1, 3 do
-  if acknowledge(ARGV[i], (i - 9) / 3) then
+  local position = (i - 9) / 3
+  if position < in_order or acknowledge(ARGV[i], position) then
     forget(ARGV[i])
     answer(ARGV[i + 1], ARGV[i + 2])
   end
