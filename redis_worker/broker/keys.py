@@ -75,6 +75,10 @@ class Keys:
         """List: the tasks that `worker` has claimed and not settled."""
         return f"{tagged(self.waiting)}:inflight:{worker}"
 
+    def arrived(self, worker: str) -> str:
+        """List: the task that a blocking pop of `worker` has brought and that is not yet claimed."""
+        return f"{self.inflight(worker)}:arrived"
+
     @property
     def channel(self) -> str:
         """Pub/sub channel: a JSON list of the ids whose results have just been written."""

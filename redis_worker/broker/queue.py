@@ -28,9 +28,8 @@ _PAUSE = 0.02
 
 _new = tuple.__new__
 
-# States and modes of claim.lua.
-_LEASE_LOST, _ALONE, _ASK_AGAIN = 1, 2, 3
-_PLAIN, _ARRIVED, _AFTER_POP = 0, 1, 2
+# States of claim.lua.
+_LEASE_LOST, _ALONE = 1, 2
 
 
 class AtLeastOnceQueue:
@@ -83,53 +82,43 @@ class AtLeastOnceQueue:
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        deliveries = await self._take(limit)
+        command = self._claim_command(limit)
+        deliveries = await self._claimed(await self._blocking.run(*command))
         if deliveries or not wait or self._lease.lost:
             return deliveries
         asked = self._now()
-        inflight = self._keys.inflight(self._lease.name)
-        pop = ("BLMOVE", self._keys.waiting, inflight, "LEFT", "RIGHT", BLOCK)
-        # Sent together, so that what follows the first task comes without another round trip.
-        raw, reply = await self._blocking.together(
-            pop, self._claim_command(limit - 1, _AFTER_POP), patience=_BLOCK_PATIENCE
-        )
-        for answer in (raw, reply):
-            if isinstance(answer, Exception) and not isinstance(answer, UnknownScript):
-                raise answer
-        if raw is None and self._now() - asked < BLOCK / 2:  # a server that does not block, as in fakeredis
+        arrived = self._keys.arrived(self._lease.name)
+        pop = ("BLMOVE", self._keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
+        name, keys, arguments = command
+        # Sent together, so that what has arrived is claimed without another round trip, and even when
+        # this worker dies in between.
+        claim = ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
+        popped, reply = await self._blocking.together(pop, claim, patience=_BLOCK_PATIENCE)
+        if isinstance(popped, Exception):
+            raise popped
+        if isinstance(reply, UnknownScript):
+            return await self._claimed(await self._blocking.run(*command))
+        if isinstance(reply, Exception):
+            raise reply
+        if popped is None and self._now() - asked < BLOCK / 2:  # a server that does not block, as in fakeredis
             await asyncio.sleep(_PAUSE)
-        if isinstance(reply, Exception) or reply[0] == _ASK_AGAIN:
-            return [] if raw is None else await self._take(limit - 1, raw)
-        return await self._taken(reply, raw)
+        return await self._claimed(reply)
 
-    async def _take(self, limit: int, arrived: bytes | None = None) -> list[Delivery]:
-        """Up to `limit` tasks, after the one that has `arrived` in flight by BLMOVE."""
-        mode = _PLAIN if arrived is None else _ARRIVED
-        return await self._taken(await self._blocking.run(*self._claim_script(limit, mode)), arrived)
-
-    def _claim_script(self, limit: int, mode: int) -> tuple[str, list[str], list[Any]]:
+    def _claim_command(self, limit: int) -> tuple[str, list[str], list[Any]]:
         keys, name = self._keys, self._lease.name
         return (
             "claim",
-            [keys.waiting, keys.inflight(name), keys.workers, keys.attempts],
-            [name, limit, self._max_deliveries, mode],
+            [keys.waiting, keys.inflight(name), keys.arrived(name), keys.workers, keys.attempts],
+            [name, limit, self._max_deliveries],
         )
 
-    def _claim_command(self, limit: int, mode: int) -> tuple[Any, ...]:
-        name, keys, arguments = self._claim_script(limit, mode)
-        return ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
-
-    async def _taken(self, reply: tuple[int, list[bytes], list[int]], arrived: bytes | None) -> list[Delivery]:
+    async def _claimed(self, reply: tuple[int, list[bytes], list[int]]) -> list[Delivery]:
         lease = self._lease
         state, tasks, counts = reply
         if state == _LEASE_LOST:
             self._lose(lease)
-            return []
         if state == _ALONE:
             await asyncio.sleep(_PAUSE)
-            return []
-        if arrived is not None:
-            tasks.insert(0, arrived)
         if counts:
             return [
                 Delivery(raw, lease, deaths, retries)
@@ -213,7 +202,7 @@ async def reclaim(
     """Return the tasks of `worker` to the queue; how many, or -1 when it has a lease and no `force` is used."""
     count: int = await connection.run(
         "reclaim",
-        [keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts],
+        [keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts, keys.arrived(worker)],
         [worker, retired_ms, COUNTS_MS, int(force)],
     )
     return count

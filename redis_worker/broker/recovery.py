@@ -52,8 +52,8 @@ class Recoverer:
             if name != self._queue.worker:
                 await self._reclaim(name)
         for name in (raw.decode() for raw in retired):
-            if await self._connection.call("LLEN", self._keys.inflight(name)):
-                await self._reclaim(name)
+            if count := await reclaim(self._connection, self._keys, name):
+                self._observer.recovered(name, count)
         if expired:
             await self._connection.call("ZREM", self._keys.retired, *expired)
 

@@ -1,5 +1,5 @@
 -- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
--- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts
+-- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker
 -- ARGV 1 worker, 2 how long it stays retired in ms (0: not at all, nothing can come late), 3 how long counts are kept in ms,
 --      4 force: 1 when the worker itself gives up, 0 when it must have let its lease end
 -- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile.
@@ -12,17 +12,22 @@ end
 
 local digest = redis.sha1hex or function(raw) return raw end
 local count = 0
+-- What has arrived and not been claimed was not run: it is not charged.
+while redis.call('LMOVE', KEYS[6], KEYS[4], 'RIGHT', 'LEFT') do
+  count = count + 1
+end
+local charged = 0
 while true do
   local raw = redis.call('LMOVE', KEYS[3], KEYS[4], 'RIGHT', 'LEFT')
   if not raw then break end
-  -- A worker that is already retired got the task by a late command and never ran it.
   if ends and ARGV[4] ~= '1' then
     redis.call('HINCRBY', KEYS[5], 'd' .. digest(raw), 1)
+    charged = charged + 1
   end
   count = count + 1
 end
 if ends then
-  if count > 0 and ARGV[4] ~= '1' and redis.call('PTTL', KEYS[5]) < tonumber(ARGV[3]) then
+  if charged > 0 and redis.call('PTTL', KEYS[5]) < tonumber(ARGV[3]) then
     redis.call('PEXPIRE', KEYS[5], ARGV[3])
   end
   redis.call('ZREM', KEYS[1], ARGV[1])
