@@ -26,10 +26,12 @@ def main() -> int:
         bench = Bench(server.url)
         try:
             print(_machine(bench, server), flush=True)
+            busy = os.getloadavg()[0]
             rows = list(_measure(bench, options))
         finally:
             bench.close()
     print(f"\n{table(rows)}")
+    print(f"\nLoad of the machine before: {busy:.1f}. Other programs cost the worker more than the bare loop.")
     if options.quick:
         print("\nA quick run shows that the benchmark works; its figures mean nothing.")
     return int(options.check and any(row.met is False for row in rows))

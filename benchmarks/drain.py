@@ -41,17 +41,14 @@ def heats() -> tuple[tuple[Entry, ...], ...]:
             worker("async no-op, concurrency 256", "benchmarks.processors:async_noop", "--concurrency", "256"),
             target=ASYNC,
         ),
+        Entry(bare_loop(1000)),
         Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
         Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),
         Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.1),
     )
-    sizes = ((1_000, "1 kB", 0.5), (10_000, "10 kB", 0.1))
     large = (
-        (
-            Entry(bare_loop(), share, padding),
-            Entry(worker(f"sum, tasks of {size}", "sum"), share, padding),
-        )
-        for padding, size, share in sizes
+        (Entry(bare_loop(), share, padding), Entry(worker("sum", "sum"), share, padding))
+        for padding, share in ((1_000, 0.5), (10_000, 0.1))
     )
     return small, *large
 
@@ -77,7 +74,7 @@ def _rate(bench: Bench, entry: Entry, count: int) -> float:
 
 def _row(entry: Entry, bare: Entry) -> Row:
     is_bare = entry is bare
-    size = f", tasks of {entry.padding // 1000} kB" if is_bare and entry.padding else ""
+    size = f", tasks of {entry.padding // 1000} kB" if entry.padding else ""
     ratio = None if is_bare else entry.rate / bare.rate
     return Row(
         f"drain: {entry.contender.name}{size}",

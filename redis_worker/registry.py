@@ -6,8 +6,9 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from redis_worker.ports import Parser, Processor
@@ -49,15 +50,15 @@ def find_parser(name: str) -> Parser:
 
 
 def available_processors() -> Iterator[Available]:
-    """The processors that have a name. One that cannot be loaded is left to `find_processor` to explain."""
+    """The processors that have a name. One that cannot be loaded says so in its summary."""
     for name, place in _PROCESSORS.items():
         yield Available(name, declaration_of(_load("processor", name, place)), "built in")
     for point in entry_points(group="redis_worker.processors"):
         source = point.dist.name if point.dist else "entry point"
         try:
-            declaration = declaration_of(point.load())
-        except Exception as error:
-            declaration = Declaration(point.name, "thread", summary=f"cannot be loaded: {error}")
+            declaration = declaration_of(_load("processor", point.name, _place(point)))
+        except ConfigurationError as error:
+            declaration = Declaration(point.name, "thread", summary=f"cannot be used: {error}")
         yield Available(point.name, declaration, source)
 
 
@@ -68,44 +69,79 @@ def _find(kind: str, name: str, builtin: Mapping[str, str]) -> Any:
         return _load(kind, name, name)
     offered = {point.name: point for point in entry_points(group=f"redis_worker.{kind}s")}
     if point := offered.get(name):
-        return _load(kind, name, point.value)
-    known = [*builtin, *offered]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}, or your own as module:function"
-    raise ConfigurationError(f"unknown {kind} {name!r}: {hint}")
+        return _load(kind, name, _place(point))
+    raise ConfigurationError(f"unknown {kind} {name!r}: {_hint(name, [*builtin, *offered])}")
+
+
+def _place(point: EntryPoint) -> str:
+    return f"{point.module}:{point.attr}"
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    if near := difflib.get_close_matches(name.lower(), known, 1):
+        return f"did you mean {near[0]}?"
+    module, dot, function = name.rpartition(".")
+    if dot and function != "py":
+        return f"did you mean {module}:{function}?"
+    return f"there are {', '.join(known)}, or your own as module:function"
 
 
 def _load(kind: str, name: str, place: str) -> Any:
-    module_name, _, attribute = place.partition(":")
+    """The callable at `place`, which is module:attribute. Raises ConfigurationError."""
+    module, _, path = (part.strip() for part in place.partition(":"))
+    try:
+        if not module or not path:
+            raise ConfigurationError("write it as module:function")
+        return _attribute(_imported(module, path), path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the {kind} {name!r}: {error}") from error.__cause__
+
+
+def _imported(name: str, path: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         # A module of one's own lies in the working directory; the command's folder stands in its place.
         sys.path.insert(0, os.getcwd())
+    dotted = os.path.normpath(name).removesuffix(".py").replace("/", ".").lstrip(".")
+    if "/" in name or name.startswith("."):
+        raise ConfigurationError(f"{name!r} is a path, where a module should be; did you mean {dotted}:{path}?")
     try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ConfigurationError(
-                f"the {kind} {name!r}: no module named {error.name!r} in {os.getcwd()} or among the installed ones"
-            ) from None
-        raise ConfigurationError(_broken(kind, name, module_name, error)) from error
+        return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ConfigurationError(_broken(kind, name, module_name, error)) from error
-    for part in attribute.strip().split("."):
-        found = getattr(found, part, None)
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not missing or not f"{name}.".startswith(f"{missing}."):
+            raise ConfigurationError(f"module {name} fails on import{_where(error)}: {_text(error)}") from error
+    hint = f"; did you mean {dotted}:{path}?" if name.endswith(".py") else ""
+    raise ConfigurationError(f"no module named {missing!r} in {os.getcwd()} or among the installed ones{hint}")
+
+
+def _attribute(module: ModuleType, path: str) -> Any:
+    found: Any = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            known = [name for name, value in vars(module).items() if callable(value)]
+            near = difflib.get_close_matches(path, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigurationError(f"module {module.__name__} has no function {path!r}{hint}") from None
     if not callable(found):
-        known = [key for key, value in vars(sys.modules[module_name]).items() if callable(value)]
-        near = difflib.get_close_matches(attribute, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigurationError(f"the {kind} {name!r}: module {module_name} has no function {attribute!r}{hint}")
+        kind = type(found).__name__
+        raise ConfigurationError(f"{path} in module {module.__name__} is of type {kind}, which cannot be called")
     return found
 
 
-def _broken(kind: str, name: str, module: str, error: BaseException) -> str:
+def _text(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised `error`, as far as it is not the import's own."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
     where, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if "importlib" not in file and not file.startswith("<"):
+        if file not in (__file__, importlib.__file__) and not file.startswith("<"):
             where = f" at {file}:{trace.tb_lineno}"
         trace = trace.tb_next
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"the {kind} {name!r}: module {module} fails on import{where}: {text}"
+    return where

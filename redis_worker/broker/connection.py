@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from redis import exceptions
 from redis.asyncio import RedisCluster
-from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from redis_worker.broker.address import Client
 from redis_worker.broker.scripts import script
@@ -20,12 +21,23 @@ T = TypeVar("T")
 
 # A server that has not answered an ordinary call in this time is taken for gone, in seconds.
 PATIENCE = 15.0
+# So many calls go on at once; more wait their turn, for a pool of redis-py's that has no connection left fails.
+_AT_ONCE = 32
+# How long a call may take to end once its connection is cut, in seconds.
+_LAST_BREATH = 1.0
 
 # Replies by which a server says "not now": it loads, fails over, is full, or cannot write.
-_PASSING = (
+_PASSING = frozenset((
     "LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS",
     "UNBLOCKED", "BUSY", "UNKILLABLE",
-)  # fmt: skip
+))  # fmt: skip
+# Failures of TLS that are as they are until somebody changes a setting or a certificate.
+_TLS_MISMATCH = re.compile(
+    "CERTIFICATE|UNKNOWN_CA|WRONG_VERSION|PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|HANDSHAKE_FAILURE|"
+    "NO_SHARED_CIPHER|UNRECOGNIZED_NAME|HTTP_REQUEST"
+)
+# Errors of redis-py's that say that it was used wrongly.
+_DEFECTS = (exceptions.DataError,)
 
 
 class Connection:
@@ -34,6 +46,9 @@ class Connection:
     def __init__(self, client: Client, owned: bool) -> None:
         self.client = client
         self._owned = owned
+        self._turns = asyncio.Semaphore(min(_AT_ONCE, _most_connections(client)))
+        self._abandoned: set[asyncio.Future[Any]] = set()
+        """Calls that nobody waits for any more, and that have not ended."""
 
     async def call(self, *command: Any, patience: float = PATIENCE) -> Any:
         """The reply to one command, never decoded. Raises Disconnected or Refused.
@@ -42,7 +57,7 @@ class Connection:
         reply, and with a socket timeout on Python < 3.12 the cancellation itself. When no reply
         comes within `patience` seconds the connection is cut, which ends the call with an error.
         """
-        return await self._watched(execute(self.client, *command), patience)
+        return await self._watched(lambda: execute(self.client, *command), patience)
 
     async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
         """The reply of the script `name`. Raises Disconnected or Refused."""
@@ -56,58 +71,135 @@ class Connection:
     async def together(self, *commands: tuple[Any, ...], patience: float) -> list[Any]:
         """The replies to several commands sent at once, an error reply as the exception it stands for."""
         if isinstance(self.client, RedisCluster):  # which gives up the order of a pipeline
-            return [await self.call(*command, patience=patience) for command in commands]
-        replies = await self._watched(execute_together(self.client, commands), patience)
+            return [await self._reply(*command, patience=patience) for command in commands]
+        client = self.client
+        replies = await self._watched(lambda: execute_together(client, commands), patience)
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _reply(self, *command: Any, patience: float) -> Any:
+        try:
+            return await self.call(*command, patience=patience)
+        except (Refused, UnknownScript) as error:
+            return error
+
+    async def ping(self, patience: float) -> None:
+        """Returns when the server answers and can work. Raises Disconnected or Refused."""
+        if not isinstance(self.client, RedisCluster):
+            await self.call("PING", patience=patience)
+            return
+        # PING would go to every node, and a cluster that has lost a replica works. One that is being
+        # put together answers, but does not work yet.
+        reply = await self._at_one_node("CLUSTER INFO", patience=patience)
+        if isinstance(reply, dict) and reply.get("cluster_state") == "fail":
+            raise Disconnected("the state of the cluster is fail")
 
     async def info(self) -> dict[str, Any]:
         """What the server says of itself (INFO server)."""
-        options: dict[str, Any] = {}
         if isinstance(self.client, RedisCluster):
-            options["target_nodes"] = RedisCluster.DEFAULT_NODE
-        info: dict[str, Any] = await self._watched(self.client.execute_command("INFO", "server", **options), PATIENCE)
-        return info
+            return dict(await self._at_one_node("INFO", "server", patience=PATIENCE))
+        client: Any = self.client
+        return dict(await self._watched(lambda: client.execute_command("INFO", "server"), PATIENCE))
 
-    async def _watched(self, reply: Awaitable[T], patience: float) -> T:
-        call = asyncio.ensure_future(reply)
+    async def _at_one_node(self, *command: str, patience: float) -> Any:
+        client: Any = self.client
+        node = RedisCluster.DEFAULT_NODE
+        return await self._watched(lambda: client.execute_command(*command, target_nodes=node), patience)
+
+    async def _watched(self, send: Callable[[], Awaitable[T]], patience: float) -> T:
+        call = asyncio.create_task(self._in_turn(send))
         try:
             done, _ = await asyncio.wait({call}, timeout=patience)
         except asyncio.CancelledError:
-            call.add_done_callback(_forget)
+            self._abandon(call)
             raise
         if not done:
             await self.cut()
-            if not (await asyncio.wait({call}, timeout=1.0))[0]:
-                call.cancel()
-                raise Disconnected(f"the server has not answered for {patience:g} s")
+            try:
+                done, _ = await asyncio.wait({call}, timeout=_LAST_BREATH)
+            finally:
+                if not done:
+                    self._abandon(call)
+                    call.cancel()
+        if not done:
+            raise Disconnected(f"the server has not answered for {patience:g} s")
         try:
             return call.result()
         except Exception as error:
             raise translated(error) from error
 
+    async def _in_turn(self, send: Callable[[], Awaitable[T]]) -> T:
+        async with self._turns:
+            return await send()
+
+    def _abandon(self, call: asyncio.Future[Any]) -> None:
+        self._abandoned.add(call)
+        call.add_done_callback(self._forget)
+
+    def _forget(self, call: asyncio.Future[Any]) -> None:
+        self._abandoned.discard(call)
+        if not call.cancelled():
+            call.exception()
+
     async def cut(self) -> None:
-        """Drop the connections of a client of ours, so that its calls end; a caller's client is left alone."""
+        """Drop the connections of a client of ours, so that its calls end; a caller's client is left alone.
+
+        They are torn, not closed: closing waits for what is still to be sent, and with TLS for a
+        farewell, and a server that hangs takes neither.
+        """
         if not self._owned:
             return
-        try:
-            if isinstance(self.client, RedisCluster):
-                await asyncio.gather(*(node.disconnect() for node in self.client.get_nodes()))
-            else:
-                await self.client.connection_pool.disconnect()
-        except (exceptions.RedisError, OSError):
-            pass
+        for connection in _connections(self.client):
+            transport = getattr(connection._writer, "transport", None)  # fakeredis has none
+            if transport is not None:
+                transport.abort()
+            try:
+                await connection.disconnect(nowait=True)
+            except (exceptions.RedisError, OSError):
+                pass
 
     async def close(self) -> None:
-        """Close a client of ours; a caller's client is left open."""
+        """Close a client of ours; a caller's client is left open. What was called and given up ends here."""
+        await self.cut()
+        if self._abandoned:
+            if self._owned:
+                for call in self._abandoned:
+                    call.cancel()  # it may be connecting just now, and would then go on
+            await asyncio.wait(self._abandoned, timeout=_LAST_BREATH)
+            for call in self._abandoned:
+                call.cancel()
         if not self._owned:
             return
         try:
             await self.client.aclose()
-            pool = getattr(self.client, "connection_pool", None)
-            if isinstance(pool, SentinelConnectionPool):
-                await pool.sentinel_manager.aclose()
+            if not isinstance(self.client, RedisCluster):
+                pool = self.client.connection_pool
+                if isinstance(pool, SentinelConnectionPool):
+                    await pool.sentinel_manager.aclose()
         except (exceptions.RedisError, OSError):
             pass
+        # A transport that was torn closes its socket in the next turn of the loop.
+        await asyncio.sleep(0)
+
+
+def _most_connections(client: Client) -> int:
+    options: Any = client.connection_kwargs if isinstance(client, RedisCluster) else vars(client.connection_pool)
+    return int(options.get("max_connections") or _AT_ONCE)
+
+
+def _connections(client: Client) -> list[Any]:
+    """All connections of a client, idle and in use; redis-py has no public way to ask.
+
+    Of a cluster those of every node are listed, because a client that has lost one node does not
+    close the others: it takes itself for one that is not open.
+    """
+    if isinstance(client, RedisCluster):
+        manager = client.nodes_manager
+        nodes = {id(node): node for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values())}
+        return [connection for node in nodes.values() for connection in node._connections]
+    pools = [client.connection_pool]
+    if isinstance(client.connection_pool, SentinelConnectionPool):
+        pools += [sentinel.connection_pool for sentinel in client.connection_pool.sentinel_manager.sentinels]
+    return [connection for pool in pools for connection in (*pool._available_connections, *pool._in_use_connections)]
 
 
 class UnknownScript(RedisWorkerError):
@@ -116,42 +208,77 @@ class UnknownScript(RedisWorkerError):
 
 def translated(error: Exception) -> Exception:
     """`error` as Disconnected (trying again may help), Refused (it will not), or as it is (a defect)."""
-    text = str(error) or type(error).__name__
     if isinstance(error, exceptions.NoScriptError):
-        return UnknownScript(text)
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
-        return Refused(f"Redis refuses the login: {text}; check the user name and password")
-    if isinstance(error, (exceptions.NoPermissionError, exceptions.AuthorizationError)):
-        return Refused(f"Redis refuses the command: {text}; grant the user the right to it")
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-        return Refused(f"the server's certificate is not accepted: {text}")
-    if isinstance(error, exceptions.ResponseError) and not isinstance(error, exceptions.ClusterError):
-        # Some classes of redis-py take the code off the text: ask for both.
-        if _is_passing(error, text):
-            return Disconnected(text)
-        return Refused(_refusal(text))
-    if isinstance(error, (exceptions.RedisError, OSError, EOFError, asyncio.TimeoutError)):
-        return Disconnected(text)
+        return UnknownScript(_text(error))
+    causes = list(_causes(error))
+    for cause in causes:
+        if refusal := _refusal(cause):
+            return Refused(refusal)
+    if isinstance(causes[-1], (exceptions.RedisError, OSError, EOFError)) and not isinstance(error, _DEFECTS):
+        return Disconnected(_text(error))
+    if isinstance(error, exceptions.RedisClusterException) and "cover" in str(error):
+        return Disconnected(_text(error))  # some slots have no node yet, or none any more
     return error
 
 
-def _is_passing(error: Exception, text: str) -> bool:
-    passing = (
-        exceptions.ReadOnlyError, exceptions.TryAgainError, exceptions.OutOfMemoryError,
-        exceptions.MovedError, exceptions.AskError,
-    )  # fmt: skip
-    return isinstance(error, passing) or any(code in text[:40] for code in _PASSING)
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and what redis-py has wrapped in it: so it does with TLS, Unix sockets, and a cluster's first node."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        context = cause.__context__
+        wraps = isinstance(context, ssl.SSLError) or isinstance(cause, exceptions.RedisClusterException)
+        cause = cause.__cause__ or (context if wraps else None)
 
 
-def _refusal(text: str) -> str:
-    if "WRONGTYPE" in text:
-        detail = text.partition("WRONGTYPE")[2].strip()
-        return f"a key holds another type than it should: {detail}"
-    if "NOAUTH" in text or "WRONGPASS" in text or "invalid password" in text:
+def _refusal(error: BaseException) -> str | None:
+    """What is to be said of an error that trying again cannot mend; None when it may."""
+    text = _text(error)
+    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
         return f"Redis refuses the login: {text}; check the user name and password"
+    if isinstance(error, MasterNotFoundError) and "AuthenticationError" in str(error):
+        return "the sentinels refuse the login; give sentinel_username and sentinel_password"
+    if isinstance(error, (exceptions.NoPermissionError, exceptions.AuthorizationError)):
+        return f"Redis refuses the command: {text}; grant the user the right to it"
+    if isinstance(error, ssl.SSLError) and _TLS_MISMATCH.search(str(error)):
+        return f"no TLS connection can be made: {text}; check the certificates, and that the port is one for TLS"
+    if isinstance(error, (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)):
+        return f"Redis is a node of a cluster ({text}): name it as redis+cluster://"
+    if isinstance(error, exceptions.ResponseError):
+        return None if _is_passing(error) else _said(text)
+    return None
+
+
+def _is_passing(error: exceptions.ResponseError) -> bool:
+    text = str(error)
+    if "max number of clients" in text:
+        return True
+    # Until Redis 7 an error in a script was wrapped in another: ERR Error running script (…): … -OOM command …
+    if wrapped := re.search(r"Error running script.*: -?([A-Z]{3,}) ", text):
+        return wrapped[1] in _PASSING
+    # redis-py takes the code off the text of those it has classes for.
+    return (error.status_code or text.partition(" ")[0]) in _PASSING
+
+
+def _said(text: str) -> str:
+    """What is to be said of an error reply that redis-py has no class of its own for."""
+    if "WRONGTYPE" in text:
+        return f"a key holds another type than it should: {text.partition('WRONGTYPE')[2].strip()}"
+    if "executing the script can't" in text:  # in Redis 7.0, with no code
+        return f"Redis refuses the command: {text}; grant the user the right to it"
+    if "invalid password" in text:
+        return f"Redis refuses the login: {text}; check the user name and password"
+    if "cluster support disabled" in text:
+        return "Redis is no node of a cluster: name it as redis:// or rediss://"
+    if "unknown command" in text:
+        return f"Redis refuses: {text}; it must be version 6.2 or later, with no proxy before it that knows less"
     return f"Redis refuses: {text}"
 
 
-def _forget(call: asyncio.Future[Any]) -> None:
-    if not call.cancelled():
-        call.exception()
+def _text(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    # A server that does not know a command quotes its arguments: of AUTH and HELLO, the password.
+    text = text.partition(", with args beginning with")[0]
+    # The sentinels that were asked, as Python objects; places in our scripts, and in Python's.
+    text = re.sub(r" : <redis\..*| script: \w+, on @user_script:\d+| \(_ssl\.c:\d+\)", "", text)
+    return text.rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from redis.crc import key_slot
@@ -14,7 +15,7 @@ from tenacity import (
     wait_random,
 )
 
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection import PATIENCE, Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
 
@@ -24,14 +25,21 @@ _OLDEST = (6, 2)
 
 async def connected(connection: Connection, name: str, timeout: float) -> None:
     """Wait for a server, with backoff, for `timeout` seconds, 0 for ever. Raises Unreachable or Refused."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + timeout
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Disconnected),
         wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0.0, 0.1),
         stop=stop_after_delay(timeout) if timeout else stop_never,
         reraise=True,
     )
+
+    async def ping() -> None:
+        # A server that takes connections and does not answer is given what is left of the time.
+        await connection.ping(max(0.1, end - clock()) if timeout else PATIENCE)
+
     try:
-        await retrying(connection.call, "PING", patience=timeout or 15.0)
+        await retrying(ping)
     except Disconnected as error:
         raise Unreachable(
             f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
@@ -39,14 +47,17 @@ async def connected(connection: Connection, name: str, timeout: float) -> None:
 
 
 async def check_server(connection: Connection, keys: Keys) -> None:
-    """Raises Refused where the server is too old or a key holds another type."""
+    """Raises Refused where the server is too old, or a sentinel, or a key holds another type."""
     try:
-        version = str((await connection.info()).get("redis_version", ""))
+        info = await connection.info()
     except Refused:
-        version = ""  # not everybody may ask, and not every server (fakeredis) answers
+        info = {}  # not everybody may ask, and not every server (fakeredis) answers
+    version = str(info.get("redis_version", ""))
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers and numbers < _OLDEST:
         raise Refused(f"the server is Redis {version}; redis_worker needs 6.2 or later")
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # the latter in Valkey
+        raise Refused("this is a sentinel and keeps no data: name it as redis+sentinel://host:port/service/0")
     for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output"), (keys.dead, "list", "")):
         found = (await connection.call("TYPE", key)).decode()
         if found not in (kind, "none"):
@@ -60,7 +71,8 @@ def check_slots(keys: Keys) -> None:
     """In Redis Cluster: raises ConfigurationError where derived keys would lie in another slot than the queue."""
     if key_slot(keys.waiting.encode()) != key_slot(keys.workers.encode()):
         raise ConfigurationError(
-            f"in Redis Cluster the input key {keys.waiting!r} cannot be used: it has braces that are no hash tag"
+            f"in Redis Cluster the input key {keys.waiting!r} cannot be used: its braces are no hash tag; "
+            "name it without braces, or with a tag such as {name}"
         )
 
 

@@ -7,18 +7,28 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+import click
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class _Text(logging.Formatter):
+    def __init__(self, number: int | None) -> None:
+        super().__init__()
+        self._who = "" if number is None else f"[{number}] "
+
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        text = f"{time} {level}{record.getMessage()}"
+        text = f"{time} {self._who}{level}{record.getMessage()}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
 class _Json(logging.Formatter):
+    def __init__(self, number: int | None) -> None:
+        super().__init__()
+        self._who = {} if number is None else {"process": number}
+
     def format(self, record: logging.LogRecord) -> str:
         import orjson
 
@@ -26,6 +36,7 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **self._who,
             "message": record.getMessage(),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
@@ -34,11 +45,33 @@ class _Json(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def configure(level: str, form: str) -> None:
-    """Have log records of `level` and above written to standard error, as "text" or "json"."""
+def configure(level: str, form: str, number: int | None = None) -> None:
+    """Have log records of `level` and above written to standard error, as "text" or "json".
+
+    `number` is the one of a worker process among several, which its lines bear.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(_Json(number) if form == "json" else _Text(number))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("redis_worker").setLevel(level.upper())
+
+
+def announce(text: str) -> None:
+    """Tell the user, whatever the log level is, in the form that log lines have."""
+    _tell(logging.INFO, text, text)
+
+
+def complain(text: str) -> None:
+    """Tell the user what is wrong, whatever the log level is, in the form that log lines have."""
+    _tell(logging.ERROR, text, f"Error: {text}")
+
+
+def _tell(level: int, message: str, plain: str) -> None:
+    if any(isinstance(handler.formatter, _Json) for handler in logging.getLogger().handlers):
+        logger = logging.getLogger("redis_worker")
+        # handle() asks the logger for no level.
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, message, (), None))
+    else:
+        click.echo(plain, err=True)

@@ -6,15 +6,15 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 from redis_worker import __version__
 from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
-from redis_worker.cli.options import ENVIRONMENT
+from redis_worker.cli.options import ENVIRONMENT, load_env_file
 from redis_worker.cli.processors import processors
 from redis_worker.cli.push import push
 from redis_worker.cli.result import result
@@ -44,7 +44,6 @@ for _command in (run, push, result, dead, processors, demo):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process: 0 done, 1 failed, 2 wrong usage, 3 Redis unreachable or refusing."""
-    _load_env_file()
     code = _run(arguments)
     _flush()
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
@@ -55,24 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        load_env_file()
         code = cli.main(arguments, prog_name="redis-worker", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.Abort:
-        return 130
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         return 130
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _usage(error)
     except BrokenPipeError:
         # The reader of our output has left, as `head` does; say nothing more to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except RedisWorkerError as error:
-        click.echo(f"Error: {error}", err=True)
+        _complain(str(error))
         return _exit_code(error)
+    except Exception as error:
+        return _defect(error)
 
 
 def _exit_code(error: RedisWorkerError) -> int:
@@ -81,12 +80,41 @@ def _exit_code(error: RedisWorkerError) -> int:
     return 3 if isinstance(error, (Unreachable, Refused, Disconnected)) else 1
 
 
-def _load_env_file() -> None:
-    path = Path(".env")
-    if path.is_file():
-        from dotenv import load_dotenv
+def _usage(error: click.ClickException) -> int:
+    if isinstance(error, click.BadParameter) and (variable := _variable(error)):
+        error = click.UsageError(f"{variable} in the environment or in .env: {error.format_message()}", error.ctx)
+    error.show()
+    return error.exit_code
 
-        load_dotenv(path)
+
+def _variable(error: click.BadParameter) -> str | None:
+    """The environment variable that the bad value came from, if it did."""
+    context, parameter = error.ctx, error.param
+    if context is None or parameter is None or parameter.name is None:
+        return None
+    if context.get_parameter_source(parameter.name) is not ParameterSource.ENVIRONMENT:
+        return None
+    names = parameter.envvar or ()
+    return next((name for name in ([names] if isinstance(names, str) else names) if os.environ.get(name)), None)
+
+
+def _defect(error: Exception) -> int:
+    """Say in one line what nobody has thought of; -v shows where it came from."""
+    import logging
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
+    logging.getLogger("redis_worker").debug("a defect", exc_info=error)
+    _complain(f"this is a defect of redis-worker, please report it: {type(error).__name__}: {error}{where}")
+    return 1
+
+
+def _complain(text: str) -> None:
+    from redis_worker.cli import logs
+
+    logs.complain(text)
 
 
 def _flush() -> None:

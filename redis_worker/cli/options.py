@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -15,13 +17,37 @@ ENVIRONMENT = "Every option can also be set in the environment or in .env: --inp
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
+# The variables that say which server it is, each of which the next ones only fill in for.
+_SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
+
+
+def text(value: str) -> str:
+    """A text that says something: an empty one is most often a shell variable that is not set."""
+    if not value.strip():
+        raise click.BadParameter("it must not be empty.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{value!r} is not UTF-8.") from None
+    return value
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, which `nan` and `inf` are not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """A click option that can be set as REDIS_WORKER_<NAME>."""
-    long = max((name.split("/")[0] for name in names if name.startswith("--")), key=len)
-    variable = "REDIS_WORKER_" + long[2:].upper().replace("-", "_")
-    settings.setdefault("envvar", variable)
+    long = next(name for name in names if name.startswith("--"))
+    settings.setdefault("envvar", "REDIS_WORKER_" + long[2:].upper().replace("-", "_"))
+    if "is_flag" not in settings:
+        settings.setdefault("type", text)
     return click.option(*names, **settings)
 
 
@@ -45,17 +71,44 @@ def redis_url(url: str | None) -> str:
     username = os.environ.get("REDIS_USERNAME", "")
     credentials = f"{quote(username, safe='')}:{quote(password, safe='')}@" if username or password else ""
     scheme = "rediss" if _flag("REDIS_TLS") else "redis"
-    host = os.environ.get("REDIS_HOST") or "localhost"
-    host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{credentials}{host}:{_number('REDIS_PORT', 6379)}/{_number('REDIS_DB', 0)}"
+    return f"{scheme}://{credentials}{_host()}:{_number('REDIS_PORT', 6379, 65535)}/{_number('REDIS_DB', 0)}"
 
 
-def _number(name: str, default: int) -> int:
+def load_env_file() -> None:
+    """Add what `.env` in the working directory says to the environment, which comes first."""
+    if not Path(".env").is_file():
+        return
+    from dotenv import dotenv_values
+
+    try:
+        found = dotenv_values(".env")
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f".env in {os.getcwd()} cannot be read: {error}") from None
+    if any(os.environ.get(name) for name in _SERVER):
+        # REDIS_URL of the file would otherwise beat REDIS_HOST of the environment.
+        found = {name: value for name, value in found.items() if name not in _SERVER}
+    for name, value in found.items():
+        if value is not None:
+            os.environ.setdefault(name, value)
+
+
+def _host() -> str:
+    host = os.environ.get("REDIS_HOST", "").strip() or "localhost"
+    if "/" in host or host.count(":") == 1:
+        raise click.UsageError(
+            f"REDIS_HOST must be a host name or an address, got {host!r}; a port goes to REDIS_PORT, a URL to REDIS_URL"
+        )
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _number(name: str, default: int, most: int | None = None) -> int:
     text = os.environ.get(name, "").strip()
     if not text:
         return default
-    if not text.isdecimal():
-        raise click.UsageError(f"{name} must be a whole number, got {text!r}")
+    if not (text.isascii() and text.isdecimal()) or (most is not None and int(text) > most):
+        # Kubernetes sets REDIS_PORT to a URL where a service is named redis.
+        limit = "" if most is None else f" up to {most}"
+        raise click.UsageError(f"{name} must be a whole number{limit}, got {text!r}; set it, or REDIS_URL in its place")
     return int(text)
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from redis_worker.broker.client import TaskClient
+from redis_worker.broker.address import mask
+from redis_worker.broker.client import TaskClient
+from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.payload import dumps
+
+
+async def fetch_results(url: str, output_key: str, ids: Sequence[str], timeout: float, delete: bool) -> int:
+    """Print the results of `ids`. Returns the exit code."""
+    async with TaskClient(url, "", output_key) as client:
+        with explained(url, f"cannot read results from {output_key!r}"):
+            return await print_results(client, ids, timeout, delete=delete)
 
 
 async def print_results(client: TaskClient, ids: Sequence[str], timeout: float | None, *, delete: bool = False) -> int:
     """Print the results of `ids` as they arrive, a JSON object a line. 0, or 1 if one failed or is missing."""
-    from redis_worker.vocabulary.payload import dumps
-
     code = 0
     missing = dict.fromkeys(ids)
     try:
@@ -27,9 +35,22 @@ async def print_results(client: TaskClient, ids: Sequence[str], timeout: float |
             else:
                 line |= {"status": "error", "error": result.error}
                 code = 1
-            click.echo(dumps(line).decode())
+            click.echo(dumps(line))  # bytes: JSON is UTF-8, whatever the terminal is
     except TimeoutError:
-        some = ", ".join(islice(missing, 3)) + ("…" if len(missing) > 3 else "")
+        some = ", ".join(islice(missing, 3)) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         click.echo(f"Error: no result for {some}", err=True)
         return 1
     return code
+
+
+@contextmanager
+def explained(url: str, what: str) -> Iterator[None]:
+    """Have errors say what cannot be done and where."""
+    try:
+        yield
+    except Disconnected as error:
+        raise Disconnected(
+            f"{what}: no Redis at {mask(url)} ({error}); is it running, and is the address right?"
+        ) from None
+    except Refused as error:
+        raise Refused(f"{what}: {error}") from None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, Seconds, option, redis_url, url_option
 
 if TYPE_CHECKING:
-    from redis_worker.pool import WorkerPool
+    from redis_worker.cli.member import Member
 
 EPILOG = f"""
 \b
@@ -26,10 +25,6 @@ queue, running tasks finish. A second one cancels them and hands them back, a th
 
 {ENVIRONMENT}
 """
-
-_REPORT_EVERY = 10.0
-_SECONDS = click.FloatRange(min=0)
-_ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(epilog=EPILOG)
@@ -53,7 +48,7 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Where the processor runs; auto is what it declares.",
 )
-@option("--timeout", type=_ABOVE_ZERO, metavar="S", help="Time limit of one task, in seconds.")
+@option("--timeout", type=Seconds(min=0, min_open=True), metavar="S", help="Time limit of one task, in seconds.")
 @option(
     "--max-deliveries",
     type=click.IntRange(1),
@@ -64,24 +59,24 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 )
 @option(
     "--lease",
-    type=click.FloatRange(min=2),
-    default=6.0,
+    type=Seconds(min=2),
+    default=6,
     show_default=True,
     metavar="S",
     help="A worker not heard of for so long is presumed dead.",
 )
 @option(
     "--connect-timeout",
-    type=_SECONDS,
-    default=10.0,
+    type=Seconds(min=0),
+    default=10,
     show_default=True,
     metavar="S",
     help="How long to wait for Redis at start; 0: for ever.",
 )
 @option(
     "--shutdown-timeout",
-    type=_SECONDS,
-    default=30.0,
+    type=Seconds(min=0),
+    default=30,
     show_default=True,
     metavar="S",
     help="How long running tasks may take after a stop.",
@@ -90,7 +85,7 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 @option("--retry-backoff", type=_ABOVE_ZERO, metavar="S", help="The first delay before that; then it doubles.")
 @option("--retry-backoff-max", type=_ABOVE_ZERO, metavar="S", help="The longest delay.")
 @option("--burst", is_flag=True, help="End when the queue is empty and nothing is running.")
-@option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks.")
+@option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks, each worker process.")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards.")
 @option(
@@ -99,7 +94,7 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
     metavar="DIR",
     help="Restart when a Python file in DIR changes.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="A line for each task: the same as --log-level debug.")
+@option("-v", "--verbose", is_flag=True, help="A line for each task: the same as --log-level debug.")
 @option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -119,128 +114,59 @@ def run(
 ) -> int:
     """Work on the tasks of a list, and put their results in a hash."""
     from redis_worker.cli import logs
-    from redis_worker.cli.fleet import fleet_url, run_fleet
+    from redis_worker.cli.member import member
 
-    logs.configure("debug" if verbose else log_level, log_format)
-    context = click.get_current_context()
-    if embedded and context.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
-        raise click.UsageError("--embedded starts a server of its own, so it takes no --url")
-    if in_fleet := fleet_url():
-        return _work(in_fleet, settings)
+    parent = member()
+    logs.configure("debug" if verbose else log_level, log_format, parent.number if parent else None)
+    if parent and parent.url:
+        return _work(parent.url, settings, parent)
     with ExitStack() as stack:
-        address = _embedded(stack, settings) if embedded else redis_url(url)
+        address = _embedded(stack, settings) if _embeds(embedded) else redis_url(url)
         if processes > 1 or watch is not None:
-            return run_fleet(processes, watch, address)
-        return _work(address, settings)
+            return _work_in_fleet(address, settings, processes, watch)
+        return _work(address, settings, parent)
+
+
+def _work(address: str, settings: dict[str, Any], parent: Member | None) -> int:
+    from redis_worker.cli.serving import work
+
+    return work(address, settings, parent)
+
+
+def _work_in_fleet(address: str, settings: dict[str, Any], processes: int, watch: Path | None) -> int:
+    from redis_worker.cli.fleet import Fleet
+    from redis_worker.cli.sources import Sources
+
+    fleet = Fleet(
+        processes,
+        address,
+        finite=settings["burst"] or settings["max_tasks"] is not None,
+        shutdown_timeout=settings["shutdown_timeout"],
+        sources=None if watch is None else Sources(watch),
+    )
+    return fleet.run()
+
+
+def _embeds(embedded: bool) -> bool:
+    """Whether to start a server; a --url goes before an --embedded that is only in the environment."""
+    source = click.get_current_context().get_parameter_source
+    if not embedded or source("url") is not ParameterSource.COMMANDLINE:
+        return embedded
+    if source("embedded") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--embedded starts a server of its own, so it takes no --url")
+    return False
 
 
 def _embedded(stack: ExitStack, settings: dict[str, Any]) -> str:
+    from shlex import quote
+
+    from redis_worker.cli import logs
     from redis_worker.embedded import EmbeddedServer
 
     server = stack.enter_context(EmbeddedServer())
-    click.echo(
+    keys = f"--input {quote(settings['input_key'])} --output {quote(settings['output_key'])}"
+    logs.announce(
         f"An embedded server runs at {server.url}; to push a task from another terminal:\n"
-        f"  redis-worker push --url {server.url} --input {settings['input_key']} "
-        f"--output {settings['output_key']} --wait '[30]'",
-        err=True,
+        f"  redis-worker push --url {server.url} {keys} --wait '[30]'"
     )
     return server.url
-
-
-def _work(address: str, settings: dict[str, Any]) -> int:
-    from redis_worker.pool import WorkerPool
-
-    names = {name: settings.pop(name) for name in ("input_key", "output_key", "parser", "processor")}
-    pool = WorkerPool(address, **names, **settings)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(pool, names))
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-async def _serve(pool: WorkerPool, names: dict[str, str]) -> int:
-    import logging
-
-    from redis_worker.cli.fleet import stop_with_parent
-    from redis_worker.cli.signals import stop_signals
-    from redis_worker.vocabulary.errors import RedisWorkerError, Refused
-
-    logger = logging.getLogger("redis_worker.run")
-    cancelled = False
-
-    def stop() -> None:
-        logger.info("stopping: %d tasks are running; once more to cancel them", pool.running)
-        pool.stop()
-
-    def cancel() -> None:
-        nonlocal cancelled
-        cancelled = True
-        logger.warning("cancelling: what is unfinished goes back to the queue")
-        pool.cancel()
-
-    reporting = asyncio.create_task(_report(pool, names, logger))
-    with stop_signals(stop, cancel):
-        stop_with_parent(stop)
-        try:
-            await pool.run()
-        except Refused as error:
-            if not pool.started:
-                raise
-            raise RedisWorkerError(str(error)) from error
-        finally:
-            reporting.cancel()
-            if pool.started:
-                _summarise(pool, logger)
-    return 1 if cancelled else 0
-
-
-async def _report(pool: WorkerPool, names: dict[str, str], logger: Any) -> None:
-    """Say what runs where, once it does; then, while there is work, how it goes."""
-    await pool.wait_until_started()
-    logger.info(
-        "%s on %s: %s -> %s, %d at once, %s, %s",
-        names["processor"],
-        pool.address,
-        names["input_key"],
-        names["output_key"],
-        pool.options.concurrency,
-        {"inline": "inline on the event loop", "async": "coroutines"}.get(
-            pool.declaration.execution, f"each in a {pool.declaration.execution}"
-        ),
-        pool.options.delivery,
-    )
-    counters = pool.counters
-    before = 0
-    while True:
-        await asyncio.sleep(_REPORT_EVERY)
-        processed = counters.processed
-        if processed != before or pool.running:
-            logger.info(
-                "%d processed (%.0f/s), %d failed, %d running",
-                processed,
-                (processed - before) / _REPORT_EVERY,
-                counters.failed,
-                pool.running,
-            )
-        before = processed
-
-
-def _summarise(pool: WorkerPool, logger: Any) -> None:
-    counters = pool.counters
-    extra = "".join(
-        f", {count} {what}"
-        for count, what in (
-            (counters.redelivered, "delivered again"),
-            (counters.released, "handed back"),
-            (counters.refused, "not written (done elsewhere)"),
-        )
-        if count
-    )
-    logger.info("ended: %d processed, %d failed%s, %.1f/s", counters.processed, counters.failed, extra, counters.rate)
-    sys.stderr.flush()

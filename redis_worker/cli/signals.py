@@ -8,13 +8,10 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
-
 
 @contextmanager
 def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
     """First SIGINT or SIGTERM: `stop`; second: `cancel`; third: the process exits. For the running loop."""
-    loop = asyncio.get_running_loop()
     received = 0
 
     def receive() -> None:
@@ -27,12 +24,30 @@ def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterat
         else:
             os._exit(1)
 
-    before = {number: signal.getsignal(number) for number in _STOPPING}
-    for number in _STOPPING:
-        loop.add_signal_handler(number, receive)
+    with _handled({signal.SIGINT: receive, signal.SIGTERM: receive}):
+        yield
+
+
+@contextmanager
+def fleet_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
+    """In a worker of a fleet. SIGTERM: `stop`, however often it comes; SIGINT: `cancel`.
+
+    A service manager sends SIGTERM to the workers and to their parent, which passes it on: a second
+    one does not mean that anybody has lost patience.
+    """
+    with _handled({signal.SIGTERM: stop, signal.SIGINT: cancel}):
+        yield
+
+
+@contextmanager
+def _handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, earlier in before.items():
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+            signal.signal(number, earlier)

@@ -1,0 +1,136 @@
+"""What `redis-worker push` does: batches of payloads to Redis, and results back as they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import click
+
+from redis_worker.broker.client import TaskClient
+from redis_worker.cli.payloads import Batch
+from redis_worker.cli.printing import explained, print_results
+from redis_worker.vocabulary.errors import RedisWorkerError
+
+# With --wait, pushing pauses while so many tasks are without a result: memory stays bounded.
+_UNANSWERED = 10_000
+
+
+class Target(NamedTuple):
+    """Where tasks go, and how."""
+
+    url: str
+    input_key: str
+    output_key: str | None
+    left: bool
+    """Push to the head of the list."""
+    wait: bool
+    """Print the results; otherwise the ids are printed."""
+
+
+class Pusher:
+    """Pushes to one target."""
+
+    def __init__(self, target: Target, *, bar: Any = None, ids: bool = True) -> None:
+        """`bar`, a progress bar, is told how many bytes have been read; without `ids` these are not printed."""
+        self._target = target
+        self._bar = bar
+        self._ids = ids and not target.wait
+        self._pushed = 0
+        self._sent = 0
+        """How many of a push under way, which Redis has not acknowledged yet."""
+        self._code = 0
+        self._unanswered = 0
+        self._printing: set[asyncio.Task[None]] = set()
+
+    async def run(self, batches: Iterator[Batch]) -> int:
+        """Push all `batches`. Returns the exit code."""
+        target = self._target
+        async with TaskClient(target.url, target.input_key, target.output_key or "") as client:
+            try:
+                with self._bar or nullcontext():
+                    error = await self._push_all(client, batches)
+                if error:
+                    so_far = f"{self._so_far()}, and nothing after it" if self._pushed else "nothing was pushed"
+                    click.echo(f"Error: {error}; {so_far}", err=True)
+                    self._code = 1
+                while self._printing:
+                    await self._print_some()
+            except RedisWorkerError:
+                if self._pushed:
+                    click.echo(f"Interrupted: {self._so_far()}", err=True)
+                raise
+            except asyncio.CancelledError:
+                doubt = f", and perhaps {self._sent} more" if self._sent else ""
+                click.echo(f"Interrupted: {self._so_far()}{doubt}", err=True)
+                raise
+            finally:
+                for task in self._printing:
+                    task.cancel()
+                await asyncio.gather(*self._printing, return_exceptions=True)
+        if not (self._ids or target.wait or error):
+            click.echo(f"{self._so_far()}; redirect the output to have the ids")
+        return self._code
+
+    async def _push_all(self, client: TaskClient, batches: Iterator[Batch]) -> str | None:
+        """Returns why not all could be read, if so."""
+        while batch := await _next(batches):
+            if batch.payloads:
+                await self._push(client, batch)
+            if self._bar:
+                self._bar.update(batch.size)
+            if batch.error:
+                return batch.error
+        return None
+
+    async def _push(self, client: TaskClient, batch: Batch) -> None:
+        ids = [item.id for item in batch.payloads]
+        target = self._target
+        if target.wait:
+            with explained(target.url, f"cannot wait for results in {target.output_key!r}"):
+                # A result that an earlier task of the same id has left is not the one that is waited for.
+                await client.delete(ids)
+        with explained(target.url, f"cannot push to {target.input_key!r}"):
+            self._sent = len(ids)
+            await client.push_raw([item.raw for item in batch.payloads], left=target.left)
+        self._sent = 0
+        self._pushed += len(ids)
+        if target.wait:
+            self._unanswered += len(ids)
+            self._printing.add(asyncio.create_task(self._print(client, ids)))
+            while self._unanswered > _UNANSWERED or any(task.done() for task in self._printing):
+                await self._print_some()
+        elif self._ids:
+            click.echo("\n".join(ids))
+
+    async def _print(self, client: TaskClient, ids: list[str]) -> None:
+        with explained(self._target.url, f"cannot read results from {self._target.output_key!r}"):
+            self._code = max(self._code, await print_results(client, ids, None))
+        self._unanswered -= len(ids)
+
+    async def _print_some(self) -> None:
+        done, self._printing = await asyncio.wait(self._printing, return_when=asyncio.FIRST_COMPLETED)
+        if errors := [error for task in done if (error := task.exception())]:
+            raise errors[0]
+
+    def _so_far(self) -> str:
+        return "1 task was pushed" if self._pushed == 1 else f"{self._pushed} tasks were pushed"
+
+
+async def _next(batches: Iterator[Batch]) -> Batch | None:
+    """The next batch, read in a thread that nobody waits for: Ctrl-C need not wait for a line to come."""
+    reading: Future[Batch | None] = Future()
+    reading.set_running_or_notify_cancel()
+
+    def read() -> None:
+        try:
+            reading.set_result(next(batches, None))
+        except Exception as error:
+            reading.set_exception(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await asyncio.wrap_future(reading)

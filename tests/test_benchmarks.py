@@ -1,0 +1,84 @@
+"""The benchmark as a program: it runs to its end and prints every figure. What the figures are is not asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.report import Row, table
+
+ROOT = Path(__file__).parent.parent
+
+ROWS = [
+    "drain: bare loop, 200 at a time",
+    "drain: sum",
+    "drain: async no-op, concurrency 256",
+    "drain: bare loop, 1000 at a time",
+    "drain: sum, at-most-once",
+    "drain: no-op in 4 threads",
+    "drain: no-op in 2 processes",
+    "drain: bare loop, 200 at a time, tasks of 1 kB",
+    "drain: sum, tasks of 1 kB",
+    "drain: bare loop, 200 at a time, tasks of 10 kB",
+    "drain: sum, tasks of 10 kB",
+    "pick-up, median: PING alone, the floor",
+    "pick-up, median: bare loop, 200 at a time",
+    "pick-up, median: sum",
+    "memory: idle worker",
+    "memory: after 2,000 tasks",
+    "memory: after 4,000 tasks",
+    "memory: after 6,000 tasks",
+    "memory: after 8,000 tasks",
+]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # What is set for other workers does not reach those that are measured.
+    environment = os.environ | {"REDIS_WORKER_CONCURRENCY": "nonsense", "REDIS_URL": "redis://nowhere.invalid"}
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def test_a_quick_run_prints_every_row() -> None:
+    ended = bench("--quick")
+    assert ended.returncode == 0, ended.stderr
+    cells = [line.split("|")[1:-1] for line in ended.stdout.splitlines() if line.startswith("|")]
+    printed = {name.strip(): [cell.strip() for cell in rest] for name, *rest in cells[2:]}
+    assert list(printed) == ROWS
+    assert all(figure for figure, *_ in printed.values())
+    judged = [name for name, (*_, target, verdict) in printed.items() if target and verdict in ("met", "MISSED")]
+    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", "memory: idle worker", ROWS[-1]]
+
+
+def test_one_part_can_be_asked_for() -> None:
+    ended = bench("--quick", "--check", "memory")
+    # Tiny as the run is, an idle worker's memory is what it is.
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "memory: idle worker" in ended.stdout
+    assert "drain" not in ended.stdout
+
+
+def test_an_unknown_part_is_refused() -> None:
+    ended = bench("speed")
+    assert ended.returncode == 2
+    assert "there is no part 'speed', but drain, pickup, memory" in ended.stderr
+
+
+def test_the_table_says_what_is_met_and_what_is_missed() -> None:
+    rows = [Row("a", "1/s"), Row("b", "22/s", "2 to 3", 0.5, "at least 0.4", True), Row("c", "", met=False)]
+    assert table(rows).splitlines() == [
+        "|   | figure | spread | of the bare loop |       target |        |",
+        "|---|-------:|-------:|-----------------:|-------------:|-------:|",
+        "| a |    1/s |        |                  |              |        |",
+        "| b |   22/s | 2 to 3 |             0.50 | at least 0.4 |    met |",
+        "| c |        |        |                  |              | MISSED |",
+    ]

@@ -1,0 +1,680 @@
+"""Every way of naming a Redis, with real servers: Cluster, Sentinel, TLS, Unix sockets, passwords and rights."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.crc import key_slot
+
+from redis_worker import ConfigurationError, Disconnected, Refused, TaskClient, Unreachable, WorkerPool
+from redis_worker.broker.address import address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.embedded import HOST, PORTS, EmbeddedServer
+from tests.support import PATIENCE, WorkerProcess, wait_until
+
+SECRET = "hush-hush"
+NAMES = ("{q}:in", "{q}:out")
+# In a cluster of three these lie on different nodes.
+APART = ("one:in", "two:out")
+
+
+async def double(arguments: list[Any]) -> Any:
+    return arguments[0] * 2
+
+
+async def works(redis: Any, names: tuple[str, str] = NAMES, count: int = 200) -> WorkerPool:
+    """Have a pool process tasks, failing ones and unreadable ones too, and a client collect the results."""
+    pool = WorkerPool(redis, *names, "list", double, 10, max_tasks=count + 2)
+    async with pool, TaskClient(redis, *names) as client:
+        assert await client.run([21], PATIENCE) == 42
+        ids = await client.submit_many([[n] if n % 10 else {} for n in range(count)])
+        await client.push_raw([b"unreadable"])
+        results = {result.id: result async for result in client.results(ids, PATIENCE, delete=True)}
+        assert [results[id].value for id in ids] == [n * 2 if n % 10 else None for n in range(count)]
+        await wait_until(lambda: pool.counters.processed == count + 2)
+    assert (pool.counters.failed, pool.counters.dead) == (count // 10 + 1, 1)
+    assert pool.counters.reconnects == 0
+    return pool
+
+
+async def left_behind(redis: Any, names: tuple[str, str] = NAMES) -> list[str]:
+    """Which keys there are of the queue, but for its dead letters, which are deleted."""
+    keys = Keys(*names)
+    assert await redis.delete(keys.dead) == 1
+    return [key for key in (*names, keys.workers, keys.retired, keys.deliveries) if await redis.exists(key)]
+
+
+# Redis Cluster
+
+
+class Cluster:
+    """A cluster of a few masters, each a process."""
+
+    def __init__(self, nodes: list[EmbeddedServer]) -> None:
+        self.nodes = nodes
+        self.url = f"redis+cluster://{HOST}:{nodes[0].port}"
+        for index, node in enumerate(nodes):
+            first, last = (16384 * edge // len(nodes) for edge in (index, index + 1))
+            self.command(node, "CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+            self.command(node, "CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+            self.command(node, "CLUSTER", "MEET", HOST, nodes[0].port)
+        end = time.monotonic() + PATIENCE
+        while not all(map(self.sees_all, nodes)):
+            assert time.monotonic() < end, "the cluster did not come up"
+            time.sleep(0.02)
+
+    def command(self, node: EmbeddedServer, *command: Any) -> Any:
+        with redis_py.Redis(port=node.port) as client:
+            return client.execute_command(*command)
+
+    def sees_all(self, node: EmbeddedServer) -> bool:
+        try:
+            state = self.command(node, "CLUSTER", "INFO").decode().split()
+        except redis_py.ConnectionError:
+            return False
+        return "cluster_state:ok" in state and f"cluster_known_nodes:{len(self.nodes)}" in state
+
+    def id(self, node: EmbeddedServer) -> str:
+        return str(self.command(node, "CLUSTER", "MYID").decode())
+
+    def node_of(self, key: str) -> EmbeddedServer:
+        slot = key_slot(key.encode())
+        for first, last, (_, port, *_), *_ in self.command(self.nodes[0], "CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"slot {slot} belongs to nobody")
+
+    def migrate(self, key: str) -> None:
+        """Move the slot of `key` to another node, with all that is in it, as `redis-cli --cluster reshard` does."""
+        slot, source = key_slot(key.encode()), self.node_of(key)
+        target = next(node for node in self.nodes if node is not source)
+        self.command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id(source))
+        self.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id(target))
+        while keys := self.command(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            self.command(source, "MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source, *self.nodes):
+            self.command(node, "CLUSTER", "SETSLOT", slot, "NODE", self.id(target))
+
+
+@pytest.fixture(scope="module")
+def cluster(server: EmbeddedServer) -> Iterator[Cluster]:
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--enable-debug-command", "yes")
+    nodes = [EmbeddedServer(server.binary, persistent=True, options=options) for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        yield Cluster([stack.enter_context(node) for node in nodes])
+
+
+def cluster_client(cluster: Cluster) -> RedisCluster:
+    return RedisCluster(HOST, cluster.nodes[-1].port)
+
+
+@pytest.mark.parametrize("names", [NAMES, APART], ids=["one slot", "two slots"])
+async def test_a_cluster_by_its_url(cluster: Cluster, names: tuple[str, str]) -> None:
+    pool = await works(cluster.url, names)
+    assert pool.address == cluster.url
+    async with cluster_client(cluster) as client:
+        assert await left_behind(client, names) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True, "protocol": 2}], ids=["plain", "decoding"])
+async def test_a_cluster_by_the_callers_client(cluster: Cluster, options: dict[str, Any]) -> None:
+    async with RedisCluster(HOST, cluster.nodes[1].port, **options) as client:
+        await works(client, APART)
+        assert await left_behind(client, APART) == []  # the client is open
+        assert any(connection.is_connected for node in client.get_nodes() for connection in node._connections)
+
+
+async def test_in_two_slots_the_result_comes_first_and_the_acknowledgement_after(cluster: Cluster) -> None:
+    keys = Keys(*APART)
+    node = cluster.node_of(keys.waiting)
+    assert node is not cluster.node_of(keys.output)
+    gate = asyncio.Event()
+
+    async def work(arguments: list[Any]) -> None:
+        await gate.wait()
+
+    async with cluster_client(cluster) as client:
+        async with WorkerPool(cluster.url, *APART, "list", work, max_tasks=1) as pool:
+            await client.rpush(keys.waiting, b'{"id":1,"task":[]}')
+            await wait_until(lambda: pool.running == 1)
+            os.kill(node.pid, signal.SIGSTOP)
+            try:
+                gate.set()
+                await wait_until(lambda: client.hexists(keys.output, "1"))
+                assert pool.counters.processed == 0
+            finally:
+                os.kill(node.pid, signal.SIGCONT)
+            await wait_until(lambda: pool.counters.processed == 1)
+        await client.delete(keys.output)
+
+
+async def test_killed_in_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    keys = Keys(*APART)
+    processes = [WorkerProcess(cluster.url, keys, "--lease", "2", processor="tests.processors:gate") for _ in range(2)]
+    first, second = processes
+    try:
+        async with cluster_client(cluster) as client:
+            await first.started()
+            await client.rpush(keys.waiting, f'{{"id":1,"task":["{tmp_path}"]}}')
+            await wait_until(lambda: second.alive and (tmp_path / "running").exists())
+            [pid] = map(int, (tmp_path / "running").read_text().split())
+            victim, other = (first, second) if pid == first.pid else (second, first)
+            victim.kill()
+            (tmp_path / "open").touch()
+            await wait_until(lambda: client.hexists(keys.output, "1"))
+            assert await client.hget(keys.output, "1") == b'{"status":"success","result":%d}' % other.pid
+            await wait_until(lambda: "recovered 1 tasks" in other.log)
+            other.signal(signal.SIGTERM)
+            assert await other.ended() == 0
+            await client.delete(keys.output, keys.retired)
+    finally:
+        for process in processes:
+            process.close()
+
+
+async def test_braces_that_are_no_tag_are_refused_in_a_cluster(cluster: Cluster) -> None:
+    with pytest.raises(ConfigurationError, match=r"'a}b' cannot be used: its braces are no hash tag"):
+        await WorkerPool(cluster.url, "a}b", "out", "list", double).run()
+
+
+async def flow(client: TaskClient, disturb: Callable[[], Awaitable[None]]) -> None:
+    """Submit tasks all the time while something happens; every one of them must be answered."""
+    ids: list[str] = []
+
+    async def submit() -> None:
+        for n in range(50):
+            with contextlib.suppress(Disconnected):
+                ids.append(await client.submit([n], f"{len(ids)}"))
+            await asyncio.sleep(0.001)
+
+    await submit()
+    await asyncio.gather(submit(), disturb())
+    await submit()
+    results = {result.id async for result in client.results(ids, PATIENCE, delete=True)}
+    assert results == set(ids)
+
+
+async def test_a_slot_moves_to_another_node_while_the_pool_works(cluster: Cluster) -> None:
+    async with WorkerPool(cluster.url, *NAMES, "list", double), TaskClient(cluster.url, *NAMES) as client:
+        for _ in range(2):
+            await flow(client, lambda: asyncio.to_thread(cluster.migrate, NAMES[0]))
+    async with cluster_client(cluster) as redis:
+        assert not await redis.exists(NAMES[0])
+        assert not await redis.exists(Keys(*NAMES).workers)
+        await redis.delete(Keys(*NAMES).retired)
+
+
+async def test_a_node_restarts_while_the_pool_works(cluster: Cluster) -> None:
+    node = cluster.node_of(NAMES[0])
+
+    async def restart() -> None:
+        with contextlib.suppress(redis_py.ConnectionError):
+            cluster.command(node, "DEBUG", "CRASH-AND-RECOVER", 0)
+        await wait_until(lambda: cluster.sees_all(node))
+
+    async with WorkerPool(cluster.url, *NAMES, "list", double) as pool, TaskClient(cluster.url, *NAMES) as client:
+        await flow(client, restart)
+        assert pool.counters.reconnects > 0
+    async with cluster_client(cluster) as redis:
+        assert not await redis.exists(NAMES[0])
+        await redis.delete(Keys(*NAMES).retired)
+
+
+async def test_naming_a_cluster_as_a_server_and_a_server_as_a_cluster(cluster: Cluster, server: EmbeddedServer) -> None:
+    node = next(node for node in cluster.nodes if node is not cluster.node_of(NAMES[0]))
+    with pytest.raises(Refused, match=r"Redis is a node of a cluster .*: name it as redis\+cluster://"):
+        await WorkerPool(node.url, *NAMES, "list", double).run()
+    with pytest.raises(Refused, match="Redis is no node of a cluster: name it as redis://"):
+        await WorkerPool(f"redis+cluster://{HOST}:{server.port}", *NAMES, "list", double).run()
+
+
+async def test_a_cluster_that_is_not_whole_is_waited_for(server: EmbeddedServer) -> None:
+    with EmbeddedServer(server.binary, options=("--cluster-enabled", "yes")) as node:
+        pool = WorkerPool(f"redis+cluster://{HOST}:{node.port}", *NAMES, "list", double, connect_timeout=0.3)
+        with pytest.raises(Unreachable, match="slots are not covered"):
+            await pool.run()
+
+
+# Sentinel
+
+
+@dataclass
+class Replicated:
+    """A master, its replica, and the sentinel that watches them, at `port`."""
+
+    master: EmbeddedServer
+    replica: EmbeddedServer
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{HOST}:{self.port}/mymaster/0"
+
+
+@contextlib.contextmanager
+def sentinel_of(master: EmbeddedServer, folder: Path, *settings: str) -> Iterator[int]:
+    """A sentinel, which ends with this process however that ends; its port."""
+    for port in random.sample(PORTS, 20):
+        config = folder / f"sentinel-{port}.conf"
+        lines = [
+            f"port {port}",
+            f"bind {HOST}",
+            f"dir {folder}",
+            *settings,
+            f"sentinel monitor mymaster {HOST} {master.port} 1",
+            "sentinel down-after-milliseconds mymaster 500",
+            "sentinel failover-timeout mymaster 2000",
+        ]
+        config.write_text("\n".join(lines))
+        log = folder / f"sentinel-{port}.log"
+        with log.open("wb") as output:
+            guard = subprocess.Popen(
+                ["/bin/sh", "-c", '"$@" & read -r _; kill -9 $!', "guard", master.binary, config, "--sentinel"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                process_group=0,
+            )
+        try:
+            if _opens(port, log):
+                yield port
+                return
+        finally:
+            guard.communicate(b"\n")
+    raise AssertionError("no port for a sentinel")
+
+
+def _opens(port: int, log: Path) -> bool:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if b"bind: " in log.read_bytes():
+            return False
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port)):
+            return True
+        time.sleep(0.01)
+    raise AssertionError(log.read_text())
+
+
+@contextlib.contextmanager
+def replicated(binary: Path, folder: Path) -> Iterator[Replicated]:
+    with contextlib.ExitStack() as stack:
+        master = stack.enter_context(EmbeddedServer(binary, options=("--repl-diskless-sync-delay", "0")))
+        replica = stack.enter_context(EmbeddedServer(binary, options=("--replicaof", HOST, str(master.port))))
+        port = stack.enter_context(sentinel_of(master, folder))
+        sentinel = stack.enter_context(redis_py.Redis(port=port))
+        end = time.monotonic() + PATIENCE
+        while not (known := sentinel.sentinel_slaves("mymaster")) or known[0]["flags"] != "slave":
+            assert time.monotonic() < end, f"the sentinel does not see the replica: {known}"
+            time.sleep(0.05)
+        yield Replicated(master, replica, port)
+
+
+@pytest.fixture(scope="module")
+def watched(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
+    with replicated(server.binary, tmp_path_factory.mktemp("sentinel")) as servers:
+        yield servers
+
+
+async def test_sentinel_by_its_url(watched: Replicated) -> None:
+    pool = await works(watched.url)
+    assert pool.address == watched.url
+    async with Redis.from_url(watched.master.url) as client:
+        assert await left_behind(client) == []
+
+
+async def test_sentinel_by_the_callers_client(watched: Replicated) -> None:
+    sentinel = Sentinel([(HOST, watched.port)], decode_responses=True)  # type: ignore[no-untyped-call]
+    async with sentinel, sentinel.master_for("mymaster") as client:
+        pool = await works(client)
+        assert pool.address == "sentinel service mymaster"
+        assert await left_behind(client) == []  # the client is open
+        # The sentinel is asked by connections that are closed afterwards.
+        async with Redis(port=watched.port) as asked:
+            await wait_until(lambda: _few_clients(asked, 2 + 1 + 2))
+
+
+async def _few_clients(redis: Redis, most: int) -> bool:
+    return len(await redis.client_list()) <= most
+
+
+async def test_no_such_sentinel_service(watched: Replicated) -> None:
+    url = f"redis+sentinel://{HOST}:{watched.port}/other"
+    with pytest.raises(Unreachable, match="No master found for 'other'") as raised:
+        await WorkerPool(url, *NAMES, "list", double, connect_timeout=0.3).run()
+    assert "redis.asyncio" not in str(raised.value)
+
+
+async def test_naming_a_sentinel_as_a_server(watched: Replicated) -> None:
+    with pytest.raises(Refused, match=r"this is a sentinel and keeps no data: name it as redis\+sentinel://"):
+        await WorkerPool(f"redis://{HOST}:{watched.port}", *NAMES, "list", double).run()
+
+
+async def test_a_sentinel_with_a_password(watched: Replicated, tmp_path: Path) -> None:
+    with sentinel_of(watched.master, tmp_path, f"requirepass {SECRET}") as port:
+        with pytest.raises(Refused, match="the sentinels refuse the login; give sentinel_username"):
+            await WorkerPool(f"redis+sentinel://{HOST}:{port}/mymaster", *NAMES, "list", double).run()
+        pool = await works(f"redis+sentinel://{HOST}:{port}/mymaster?sentinel_password={SECRET}")
+        assert SECRET not in pool.address
+    async with Redis.from_url(watched.master.url) as client:
+        assert await left_behind(client) == []
+
+
+async def test_the_master_dies_and_its_replica_takes_over(server: EmbeddedServer, tmp_path: Path) -> None:
+    with replicated(server.binary, tmp_path) as servers:
+        async with WorkerPool(servers.url, *NAMES, "list", double) as pool, TaskClient(servers.url, *NAMES) as client:
+            ids = await client.submit_many([[n] for n in range(100)])
+            assert {result.id async for result in client.results(ids, PATIENCE)} == set(ids)
+            awaited = asyncio.create_task(client.result("late", PATIENCE))
+            assert await client.run([1], PATIENCE) == 2
+            os.kill(servers.master.pid, signal.SIGKILL)
+            await wait_until(lambda: _leads(servers.replica))
+            await wait_until(lambda: _submitted(client))
+            assert await awaited == 42
+            await wait_until(lambda: pool.counters.reconnects)
+
+
+async def _submitted(client: TaskClient) -> bool:
+    with contextlib.suppress(Disconnected):
+        return await client.submit([21], "late") == "late"
+    return False  # the sentinel still names the old master
+
+
+def _leads(server: EmbeddedServer) -> bool:
+    with redis_py.Redis(port=server.port) as redis, contextlib.suppress(redis_py.ConnectionError):
+        return bool(redis.info("replication")["role"] == "master")
+    return False  # it drops all connections when it takes over
+
+
+# TLS, Unix sockets, passwords, rights
+
+
+@dataclass
+class Secured:
+    """A server that asks for a password, at a port, at a Unix socket and, where it can, with TLS."""
+
+    server: EmbeddedServer
+    socket: Path
+    tls_port: int | None
+    certificates: Path
+
+    def url(self, way: str, user: str = "", password: str = SECRET) -> str:
+        match way:
+            case "tcp":
+                return f"redis://{user}:{password}@{HOST}:{self.server.port}"
+            case "unix":
+                return f"unix://{user}:{password}@{self.socket}"
+        if self.tls_port is None:
+            pytest.skip("this server, or this machine, has no TLS")
+        return f"rediss://{user}:{password}@{HOST}:{self.tls_port}?ssl_ca_certs={self.certificates / 'ca.crt'}"
+
+    def admin(self) -> Redis:
+        return Redis(port=self.server.port, password=SECRET)
+
+
+@pytest.fixture(scope="module")
+def secured(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    certificates = tmp_path_factory.mktemp("certificates")
+    # The path of a socket may have some hundred characters.
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        path = Path(folder) / "socket"
+        options = ["--requirepass", SECRET, "--unixsocket", str(path)]
+        tls_port = random.choice(PORTS)
+        try:
+            if not _make_certificates(certificates):
+                raise ConfigurationError("no openssl")
+            tls = [
+                *("--tls-port", str(tls_port), "--tls-auth-clients", "no"),
+                *("--tls-ca-cert-file", str(certificates / "ca.crt")),
+                *("--tls-cert-file", str(certificates / "server.crt")),
+                *("--tls-key-file", str(certificates / "server.key")),
+            ]
+            running = stack.enter_context(EmbeddedServer(server.binary, options=[*options, *tls]))
+            yield Secured(running, path, tls_port, certificates)
+        except ConfigurationError:
+            running = stack.enter_context(EmbeddedServer(server.binary, options=options))
+            yield Secured(running, path, None, certificates)
+
+
+def _make_certificates(folder: Path) -> bool:
+    """An authority, and a server certificate of its making; False where there is no openssl."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return False
+    (folder / "names").write_text(f"subjectAltName=IP:{HOST}\n")
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for arguments in (
+        ("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=authority"),
+        ("req", *new, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server"),
+        ("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
+         "-out", "server.crt", "-days", "2", "-extfile", "names"),
+    ):  # fmt: skip
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+    return True
+
+
+WAYS = pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
+
+
+@WAYS
+async def test_every_way_with_a_password(secured: Secured, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    pool = await works(secured.url(way))
+    assert SECRET not in pool.address
+    assert SECRET not in caplog.text
+    async with secured.admin() as client:
+        assert await left_behind(client) == []
+
+
+@WAYS
+async def test_every_way_by_the_callers_client(secured: Secured, way: str) -> None:
+    async with Redis.from_url(secured.url(way)) as client:
+        pool = await works(client)
+        assert SECRET not in pool.address
+        assert await left_behind(client) == []
+
+
+@WAYS
+@pytest.mark.parametrize(("user", "password"), [("", "wrong-secret"), ("nobody", SECRET), ("", "")])
+async def test_a_wrong_password_ends_it_at_once(
+    secured: Secured, way: str, user: str, password: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    url = secured.url(way, user, password)
+    # Without end, were it tried again.
+    with pytest.raises(Refused, match=r"refuses the login: .*; check the user name and password") as raised:
+        await WorkerPool(url, *NAMES, "list", double, connect_timeout=0).run()
+    async with TaskClient(url, *NAMES) as client:
+        with pytest.raises(Refused, match="refuses the login"):
+            await client.submit([1])
+        with pytest.raises(Refused, match="refuses the login"):
+            await client.result("1")
+    for text in (str(raised.value), caplog.text, repr(client)):
+        assert "\n" not in str(raised.value)
+        assert not password or password not in text
+
+
+async def test_the_password_changes_while_the_pool_works(secured: Secured) -> None:
+    """The connections there are live on; who has to connect anew ends, and says why."""
+    async with secured.admin() as admin:
+        await admin.execute_command("ACL", "SETUSER", "ann", "on", ">first", "~*", "&*", "+@all")
+        url = secured.url("tcp", "ann", "first")
+        with pytest.raises(Refused, match="refuses the login"):
+            await _cut_off(admin, url)
+        await admin.execute_command("ACL", "DELUSER", "ann")
+        await admin.flushall()
+
+
+async def _cut_off(admin: Redis, url: str) -> None:
+    async with WorkerPool(url, *NAMES, "list", double):
+        await admin.execute_command("ACL", "SETUSER", "ann", "resetpass", ">second")
+        await admin.execute_command("CLIENT", "KILL", "USER", "ann")
+        await asyncio.sleep(PATIENCE)
+
+
+async def test_a_user_without_a_right_to_channels(secured: Secured) -> None:
+    """Nobody hears of results then: the client looks for them."""
+    async with secured.admin() as admin:
+        await admin.execute_command("ACL", "SETUSER", "ann", "on", ">pass", "~*", "resetchannels", "+@all", "-publish")
+        await works(secured.url("tcp", "ann", "pass"))
+        assert await left_behind(admin) == []
+        await admin.execute_command("ACL", "DELUSER", "ann")
+
+
+@pytest.mark.parametrize(
+    ("rights", "sentence"),
+    [
+        (("~*", "+@all", "-evalsha"), "'evalsha' command"),
+        (("~*", "+@all", "-blmove"), "'blmove' command"),
+        (("~other", "+@all"), "[Kk]ey"),
+        (("~*", "+@all", "-lrange"), "'lrange' command|in script|the script can't run"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+async def test_a_user_without_a_right_that_is_needed(secured: Secured, rights: tuple[str, ...], sentence: str) -> None:
+    async with secured.admin() as admin:
+        await admin.execute_command("ACL", "SETUSER", "ann", "on", ">pass", *rights)
+        with pytest.raises(Refused, match=rf"refuses the command: .*{sentence}.*; grant the user") as raised:
+            await WorkerPool(secured.url("tcp", "ann", "pass"), *NAMES, "list", double, connect_timeout=0).run()
+        assert "\n" not in str(raised.value)
+        await admin.execute_command("ACL", "DELUSER", "ann")
+        await admin.flushall()
+
+
+async def test_tls_that_cannot_be_ends_it_at_once(secured: Secured) -> None:
+    """An authority nobody knows, a name that is not the server's, a server that asks for the client's certificate."""
+    trusted = secured.url("tls")
+    for url in (trusted.partition("?")[0], trusted.replace(f"@{HOST}", "@localhost")):
+        with pytest.raises(Refused, match=r"no TLS connection can be made: .*; check the certificates, and that"):
+            await WorkerPool(url, *NAMES, "list", double, connect_timeout=0).run()
+    async with secured.admin() as admin:
+        await admin.config_set("tls-auth-clients", "yes")
+        try:
+            with pytest.raises(Refused, match="no TLS connection can be made"):
+                await WorkerPool(trusted, *NAMES, "list", double, connect_timeout=0).run()
+            mine = (
+                f"&ssl_certfile={secured.certificates / 'server.crt'}&ssl_keyfile={secured.certificates / 'server.key'}"
+            )
+            await works(trusted + mine)
+            assert await left_behind(admin) == []
+        finally:
+            await admin.config_set("tls-auth-clients", "no")
+
+
+async def test_nobody_is_there(tmp_path: Path) -> None:
+    with socket.socket() as held:  # bound, and not listening
+        held.bind((HOST, 0))
+        urls = (
+            f"redis://{HOST}:{held.getsockname()[1]}",
+            f"rediss://{HOST}:{held.getsockname()[1]}",
+            f"redis+cluster://{HOST}:{held.getsockname()[1]}",
+            f"redis+sentinel://{HOST}:{held.getsockname()[1]}/mymaster",
+            f"unix://{tmp_path}/socket",
+            "redis://no-such-host.invalid",
+        )
+        pools = [WorkerPool(url, *NAMES, "list", double, connect_timeout=0.2) for url in urls]
+        errors = await asyncio.gather(*(pool.run() for pool in pools), return_exceptions=True)
+    for url, error in zip(urls, errors, strict=True):
+        assert isinstance(error, Unreachable), url
+        assert str(error).startswith(f"no Redis at {url} within 0.2 s (")
+        assert str(error).endswith("; is it running, and is the address right?")
+
+
+# A server that hangs
+
+
+@WAYS
+@pytest.mark.parametrize("sending", ["little", "much"])
+async def test_a_hung_call_is_cut_off(secured: Secured, way: str, sending: str) -> None:
+    """The server takes the connection and never answers, or does not even read what is sent."""
+    connection = Connection(address_of(secured.url(way)).open(), owned=True)
+    await asyncio.gather(connection.call("PING"), connection.call("PING"))  # two connections
+    os.kill(secured.server.pid, signal.SIGSTOP)
+    try:
+        waiting = asyncio.create_task(connection.call("BLPOP", "nothing", 0))
+        await asyncio.sleep(0)
+        with pytest.raises(Disconnected, match=r"closed|lost|has not answered for 0\.1 s"):
+            await connection.call("SET", "key", b"x" * (50_000_000 if sending == "much" else 1), patience=0.1)
+        with pytest.raises(Disconnected):
+            await waiting  # ends with it: all connections were cut
+        await connection.close()
+    finally:
+        os.kill(secured.server.pid, signal.SIGCONT)
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    async with secured.admin() as admin:
+        await wait_until(lambda: _few_clients(admin, 1))
+        assert await admin.strlen("key") <= 1  # what was not sent by then never is
+        await admin.delete("key")
+
+
+async def test_a_hung_node_is_cut_off(cluster: Cluster) -> None:
+    node = cluster.node_of("key")
+    connection = Connection(address_of(cluster.url).open(), owned=True)
+    await connection.call("GET", "key")
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        for _ in range(2):  # then it cannot even ask which nodes there are
+            with pytest.raises(Disconnected):
+                await connection.call("GET", "key", patience=0.1)
+        await connection.close()
+        fresh = Connection(address_of(f"redis+cluster://{HOST}:{node.port}").open(), owned=True)
+        with pytest.raises(Disconnected):
+            await fresh.call("GET", "key", patience=0.1)
+        await fresh.close()
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_cluster_client_that_lost_a_node_leaves_nothing_open(cluster: Cluster) -> None:
+    connection = Connection(address_of(cluster.url).open(), owned=True)
+    for key in ("a", "b", "c", "d"):
+        await connection.call("GET", key)
+    nodes = connection.client.get_nodes()  # type: ignore[union-attr]
+    assert sum(opened.is_connected for node in nodes for opened in node._connections) == 3
+    cluster.command(cluster.node_of("a"), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with pytest.raises(Disconnected):
+        await connection.call("GET", "a")
+    await connection.close()
+    assert not any(opened.is_connected for node in nodes for opened in node._connections)
+
+
+async def test_a_call_given_up_while_connecting_leaves_nothing_open(secured: Secured) -> None:
+    connection = Connection(address_of(secured.url("tcp")).open(), owned=True)
+    os.kill(secured.server.pid, signal.SIGSTOP)
+    try:
+        call = asyncio.create_task(connection.call("BLPOP", "nothing", 0))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call})
+        assert call.cancelled()
+        await connection.close()
+    finally:
+        os.kill(secured.server.pid, signal.SIGCONT)
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    async with secured.admin() as admin:
+        await wait_until(lambda: _few_clients(admin, 1))
+
+
+async def test_a_server_that_hangs_from_the_start_is_waited_for(secured: Secured) -> None:
+    os.kill(secured.server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unreachable, match=r"within 0\.3 s"):
+            await WorkerPool(secured.url("tcp"), *NAMES, "list", double, connect_timeout=0.3).run()
+    finally:
+        os.kill(secured.server.pid, signal.SIGCONT)
