@@ -59,6 +59,8 @@ class AtLeastOnceQueue:
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._lease = Lease(worker_name())
+        self._drained = False
+        """The last claim took all there was: the next one may wait at once."""
 
     @property
     def worker(self) -> str:
@@ -83,9 +85,11 @@ class AtLeastOnceQueue:
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         command = self._claim_command(limit)
-        deliveries = await self._claimed(await self._blocking.run(*command))
-        if deliveries or not wait or self._lease.lost:
-            return deliveries
+        if not (wait and self._drained):
+            deliveries = await self._claimed(await self._blocking.run(*command))
+            self._drained = len(deliveries) < limit
+            if deliveries or not wait or self._lease.lost:
+                return deliveries
         asked = self._now()
         arrived = self._keys.arrived(self._lease.name)
         pop = ("BLMOVE", self._keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
@@ -102,7 +106,9 @@ class AtLeastOnceQueue:
             raise reply
         if popped is None and self._now() - asked < BLOCK / 2:  # a server that does not block, as in fakeredis
             await asyncio.sleep(_PAUSE)
-        return await self._claimed(reply)
+        deliveries = await self._claimed(reply)
+        self._drained = len(deliveries) < limit
+        return deliveries
 
     def _claim_command(self, limit: int) -> tuple[str, list[str], list[Any]]:
         keys, name = self._keys, self._lease.name

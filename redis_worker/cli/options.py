@@ -32,10 +32,18 @@ def text(value: str) -> str:
     return value
 
 
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
 class Seconds(click.FloatRange):
-    """A number of seconds, which `nan` and `inf` are not."""
+    """A time in seconds, or with a unit: `90`, `1.5m`, `24h`. `nan` and `inf` are none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, str):
+            number = value.strip().rstrip("".join(_UNITS))
+            unit = _UNITS.get(value.strip()[len(number) :])
+            if unit is not None and number.replace(".", "", 1).isdecimal():
+                value = float(number) * unit
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)

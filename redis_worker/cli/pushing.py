@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import click
@@ -30,6 +31,10 @@ class Target(NamedTuple):
     """Push to the head of the list."""
     wait: bool
     """Print the results; otherwise the ids are printed."""
+    delay: float | None = None
+    """Have the tasks done after so many seconds."""
+    at: datetime | None = None
+    """Have them done at a time."""
 
 
 class Pusher:
@@ -96,7 +101,8 @@ class Pusher:
                 await client.delete(ids)
         with explained(target.url, f"cannot push to {target.input_key!r}"):
             self._sent = len(ids)
-            await client.push_raw([item.raw for item in batch.payloads], left=target.left)
+            raws = [item.raw for item in batch.payloads]
+            await client.push_raw(raws, left=target.left, delay=target.delay, at=target.at)
         self._sent = 0
         self._pushed += len(ids)
         if target.wait:

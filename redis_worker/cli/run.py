@@ -82,8 +82,29 @@ queue, running tasks finish. A second one cancels them and hands them back, a th
     help="How long running tasks may take after a stop.",
 )
 @option("--retries", type=click.IntRange(0), metavar="N", help="Try a task that failed again, N times.")
-@option("--retry-backoff", type=_ABOVE_ZERO, metavar="S", help="The first delay before that; then it doubles.")
-@option("--retry-backoff-max", type=_ABOVE_ZERO, metavar="S", help="The longest delay.")
+@option(
+    "--retry-backoff",
+    type=Seconds(min=0, min_open=True),
+    metavar="S",
+    help="The first delay before that, then it doubles; 1 s, if the processor does not say.",
+)
+@option(
+    "--retry-backoff-max",
+    type=Seconds(min=0, min_open=True),
+    metavar="S",
+    help="The longest delay; 60 s, if the processor does not say.",
+)
+@option(
+    "--dead-limit",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Keep N dead letters; the oldest are dropped, and counted.",
+)
+@option(
+    "--result-ttl", type=click.IntRange(1), metavar="S", help="Results expire after S seconds (Redis 7.4, Valkey 9)."
+)
 @option("--burst", is_flag=True, help="End when the queue is empty and nothing is running.")
 @option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks, each worker process.")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
