@@ -236,8 +236,8 @@ class WorkerPool:
             self._host.cancel()
 
     async def _run(self) -> None:
-        ordinary = Connection(self._given or self._address.open(), owned=self._given is None)
-        blocking = Connection(self._address.open(), owned=True)
+        ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
+        blocking = Connection(self._address.open(), owned=True, lasting=True)
         try:
             await connected(ordinary, self._address.name, self.options.connect_timeout)
             await check_server(ordinary, self._keys)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from redis import exceptions
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from redis_worker.broker.address import Client
 from redis_worker.broker.scripts import script
-from redis_worker.broker.wire import execute, execute_together
+from redis_worker.broker.wire import Line, execute, execute_together
 from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused
 
 T = TypeVar("T")
@@ -43,8 +43,10 @@ _DEFECTS = (exceptions.DataError,)
 class Connection:
     """A client, ours or the caller's, and how it is called."""
 
-    def __init__(self, client: Client, owned: bool) -> None:
+    def __init__(self, client: Client, owned: bool, lasting: bool = False) -> None:
+        """`lasting`: for a caller that makes call after call, and tries again those that fail."""
         self.client = client
+        self._line = Line(client) if lasting and owned and isinstance(client, Redis) and Line.fits(client) else None
         self._owned = owned
         self._turns = asyncio.Semaphore(min(_AT_ONCE, _most_connections(client)))
         self._abandoned: set[asyncio.Future[Any]] = set()
@@ -57,7 +59,26 @@ class Connection:
         reply, and with a socket timeout on Python < 3.12 the cancellation itself. When no reply
         comes within `patience` seconds the connection is cut, which ends the call with an error.
         """
+        if self._line is not None:
+            [reply] = await self._on_line(self._line, [command], patience)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
         return await self._watched(lambda: execute(self.client, *command), patience)
+
+    async def _on_line(self, line: Line, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
+        """The replies to several commands sent at once, with nothing between the caller and the socket.
+
+        A caller who is cancelled loses the replies, and the connection with them.
+        """
+        watch = asyncio.get_running_loop().call_later(patience, self._tear)
+        try:
+            replies = await line.exchange(commands)
+        except Exception as error:
+            raise translated(error) from error
+        finally:
+            watch.cancel()
+        return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
         """The reply of the script `name`. Raises Disconnected or Refused."""
@@ -72,6 +93,8 @@ class Connection:
         """The replies to several commands sent at once, an error reply as the exception it stands for."""
         if isinstance(self.client, RedisCluster):  # which gives up the order of a pipeline
             return [await self._reply(*command, patience=patience) for command in commands]
+        if self._line is not None:
+            return await self._on_line(self._line, commands, patience)
         client = self.client
         replies = await self._watched(lambda: execute_together(client, commands), patience)
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
@@ -148,14 +171,18 @@ class Connection:
         """
         if not self._owned:
             return
+        self._tear()
         for connection in _connections(self.client):
-            transport = getattr(connection._writer, "transport", None)  # fakeredis has none
-            if transport is not None:
-                transport.abort()
             try:
                 await connection.disconnect(nowait=True)
             except (exceptions.RedisError, OSError):
                 pass
+
+    def _tear(self) -> None:
+        for connection in _connections(self.client):
+            transport = getattr(connection._writer, "transport", None)  # fakeredis has none
+            if transport is not None:
+                transport.abort()
 
     async def close(self) -> None:
         """Close a client of ours; a caller's client is left open. What was called and given up ends here."""

@@ -49,6 +49,14 @@ def _is_plain(client: Client) -> bool:
 async def _exchange(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     pool = client.connection_pool
     connection = await pool.get_connection()
+    try:
+        return await _ask(connection, commands)
+    finally:
+        await pool.release(connection)
+
+
+async def _ask(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The replies to `commands` on a connection, which is closed unless all of them have come."""
     replies: list[Any] = []
     try:
         await connection.send_packed_command([pack_command(tuple(command)) for command in commands])
@@ -61,5 +69,28 @@ async def _exchange(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]
         if len(replies) < len(commands):
             # What comes on this connection from now on would be taken for replies to other commands.
             await connection.disconnect(nowait=True)
-        await pool.release(connection)
     return replies
+
+
+class Line:
+    """One connection of a client, kept from call to call: taking one from the pool asks the socket each time.
+
+    For callers that try again: a connection that the server has closed meanwhile fails the next call.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._pool: Any = client.connection_pool
+        self._idle: list[Any] = []
+
+    @staticmethod
+    def fits(client: Client) -> bool:
+        """Whether the client's connections can be kept."""
+        return _is_plain(client)
+
+    async def exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies to several commands sent at once, an error reply as the exception it stands for."""
+        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+        try:
+            return await _ask(connection, commands)
+        finally:
+            self._idle.append(connection)
