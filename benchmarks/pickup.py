@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from statistics import median, quantiles
-from typing import Any
 
 from benchmarks.bench import Bench, task
 from benchmarks.contenders import INPUT, OUTPUT, Running, bare_loop, worker
@@ -24,8 +22,8 @@ def pickup(bench: Bench, pushes: int, say: Callable[[str], None]) -> Iterator[Ro
     yield _row("PING alone, the floor", pings)
     bare = None
     for contender in (bare_loop(), worker("sum", "sum", "--concurrency", "4")):
-        with bench.warmed_up(contender) as process, _hash_events(bench) as events:
-            times = [_timed_task(bench, process, events, number) for number in range(pushes)]
+        with bench.warmed_up(contender) as process:
+            times = [_timed_task(bench, process, number) for number in range(pushes)]
             bench.verify(contender, pushes)
         say(f"{contender.name}: {median(times):.3f} ms")
         yield _row(contender.name, times, bare)
@@ -52,35 +50,20 @@ def _timed_ping(bench: Bench) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def _timed_task(bench: Bench, process: Running, events: Any, number: int) -> float:
-    """The milliseconds from just before the push until the server says that the hash has changed."""
+def _timed_task(bench: Bench, process: Running, number: int) -> float:
+    """The milliseconds from just before the push until HGET has returned the result."""
     _pause()
     raw, field = task(number), f"t{number}"
     begun = time.perf_counter()
     bench.redis.rpush(INPUT, raw)
-    # To ask for the result again and again would take the server's time, and a core from the contender.
-    while events.get_message(timeout=_TIMEOUT) is not None:
-        seen = time.perf_counter()
-        if bench.redis.hget(OUTPUT, field) is not None:
-            return (seen - begun) * 1000
-    process.check()
-    raise TimeoutError(f"{process.contender.name}: no result after {_TIMEOUT:g} s")
+    # One look after the other: this process sleeps in between, until the server has answered.
+    while bench.redis.hget(OUTPUT, field) is None:
+        if time.perf_counter() - begun > _TIMEOUT:
+            process.check()
+            raise TimeoutError(f"{process.contender.name}: no result after {_TIMEOUT:g} s")
+    return (time.perf_counter() - begun) * 1000
 
 
 def _pause() -> None:
     """A pause that differs, so that the pushes do not fall in step with anything."""
     time.sleep(random.uniform(*_PAUSE))
-
-
-@contextmanager
-def _hash_events(bench: Bench) -> Iterator[Any]:
-    """Be told by the server of each HSET: the same way for the bare loop, which announces nothing."""
-    bench.redis.config_set("notify-keyspace-events", "Kh")
-    events = bench.redis.pubsub()
-    events.subscribe(f"__keyspace@0__:{OUTPUT}")
-    events.get_message(timeout=_TIMEOUT)  # the confirmation
-    try:
-        yield events
-    finally:
-        events.close()
-        bench.redis.config_set("notify-keyspace-events", "")
