@@ -138,6 +138,7 @@ class WorkerPool:
         self._worker: Worker | None = None
         self._ran = False
         self._stop_asked = False
+        self._waiting: asyncio.Future[None] | None = None
         self._started = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._host: asyncio.Task[Any] | None = None
@@ -172,10 +173,12 @@ class WorkerPool:
         self._stop_asked = True
         if self._worker is not None:
             self._worker.stop()
+        elif self._waiting is not None:
+            self._waiting.cancel()
 
     def cancel(self) -> None:
         """Stop at once: running coroutines are cancelled, and what is unfinished is handed back."""
-        self._stop_asked = True
+        self.stop()
         if self._worker is not None:
             self._worker.cancel()
 
@@ -239,7 +242,8 @@ class WorkerPool:
         ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         blocking = Connection(self._address.open(), owned=True, lasting=True)
         try:
-            await connected(ordinary, self._address.name, self.options.connect_timeout)
+            if not await self._connected(ordinary):
+                return
             await check_server(ordinary, self._keys)
             if self.options.result_ttl is not None:
                 await check_expiry(ordinary, self._keys)
@@ -247,6 +251,17 @@ class WorkerPool:
         finally:
             await blocking.close()
             await ordinary.close()
+
+    async def _connected(self, connection: Connection) -> bool:
+        """Wait for a server; False when the pool was stopped before there was one."""
+        if not self._stop_asked:
+            self._waiting = asyncio.ensure_future(
+                connected(connection, self._address.name, self.options.connect_timeout)
+            )
+            await asyncio.wait({self._waiting})
+            if not self._waiting.cancelled():
+                self._waiting.result()
+        return not self._stop_asked
 
     async def _work(self, ordinary: Connection, blocking: Connection) -> None:
         options = self.options

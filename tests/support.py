@@ -43,7 +43,7 @@ class WorkerProcess:
     def __init__(
         self, url: str, keys: Keys, *arguments: str, processor: str = "sum", env: dict[str, str] | None = None
     ) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "error", "-m", "redis_worker", "run", "--url", url),

@@ -57,7 +57,7 @@ async def hold_one_claim(worker: WorkerProcess, queue: Queue) -> None:
         if await queue.inflight():
             return
         worker.signal(signal.SIGCONT)
-        await wait_until(lambda: queue.answered(id + 1))
+        await wait_until(lambda count=id + 1: queue.answered(count))
     raise AssertionError("the worker was never waiting")
 
 

@@ -116,9 +116,7 @@ def test_nothing_is_lost_and_the_killed_workers_tasks_are_delivered_again(folder
 
 
 def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
-    (folder / ".env").write_text(
-        "REDIS_WORKER_BURST=1\nREDIS_WORKER_MAX_TASKS=1\nREDIS_URL=redis://no.invalid\n"
-    )
+    (folder / ".env").write_text("REDIS_WORKER_BURST=1\nREDIS_WORKER_MAX_TASKS=1\nREDIS_URL=redis://no.invalid\n")
 
     run = demo(folder, "--tasks", "100", REDIS_WORKER_DELIVERY="at-most-once", REDIS_WORKER_PROCESSES="2")
 

@@ -282,9 +282,7 @@ class TestTheEndOfTheParent:
 
 
 class TestPorts:
-    def test_a_taken_port_is_passed_over(
-        self, binary: Path, taken: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_taken_port_is_passed_over(self, binary: Path, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = random.sample
         monkeypatch.setattr(random, "sample", lambda *given: [taken, *sample(*given)])
         with EmbeddedServer(binary) as server:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,19 @@ class Cluster:
             self.command(node, "CLUSTER", "ADDSLOTSRANGE", first, last - 1)
             self.command(node, "CLUSTER", "SET-CONFIG-EPOCH", index + 1)
             self.command(node, "CLUSTER", "MEET", HOST, nodes[0].port)
+        self.wait_until(lambda: all(map(self.sees_all, nodes)))
+
+    def add_replica(self, replica: EmbeddedServer, master: EmbeddedServer) -> None:
+        """Have an empty node follow a master."""
+        self.command(replica, "CLUSTER", "MEET", HOST, master.port)
+        self.nodes.append(replica)
+        self.wait_until(lambda: all(map(self.sees_all, self.nodes)))
+        self.command(replica, "CLUSTER", "REPLICATE", self.id(master))
+        self.wait_until(lambda: b"master_link_status:up" in self.command(replica, "INFO replication"))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
-        while not all(map(self.sees_all, nodes)):
+        while not condition():
             assert time.monotonic() < end, "the cluster did not come up"
             time.sleep(0.02)
 
@@ -113,12 +124,20 @@ class Cluster:
             self.command(node, "CLUSTER", "SETSLOT", slot, "NODE", self.id(target))
 
 
+@contextlib.contextmanager
+def cluster_nodes(binary: Path, count: int) -> Iterator[list[EmbeddedServer]]:
+    options = (
+        *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"),
+        *("--repl-diskless-sync-delay", "0"),
+    )
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(EmbeddedServer(binary, options=options)) for _ in range(count)]
+
+
 @pytest.fixture(scope="module")
 def cluster(server: EmbeddedServer) -> Iterator[Cluster]:
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--enable-debug-command", "yes")
-    nodes = [EmbeddedServer(server.binary, persistent=True, options=options) for _ in range(3)]
-    with contextlib.ExitStack() as stack:
-        yield Cluster([stack.enter_context(node) for node in nodes])
+    with cluster_nodes(server.binary, 3) as nodes:
+        yield Cluster(nodes)
 
 
 def cluster_client(cluster: Cluster) -> RedisCluster:
@@ -194,47 +213,74 @@ async def test_braces_that_are_no_tag_are_refused_in_a_cluster(cluster: Cluster)
         await WorkerPool(cluster.url, "a}b", "out", "list", double).run()
 
 
-async def flow(client: TaskClient, disturb: Callable[[], Awaitable[None]]) -> None:
-    """Submit tasks all the time while something happens; every one of them must be answered."""
+async def test_a_slot_moves_to_another_node_while_the_pool_works(cluster: Cluster) -> None:
     ids: list[str] = []
 
-    async def submit() -> None:
-        for n in range(50):
+    async def submit(client: TaskClient) -> None:
+        for _ in range(50):
             with contextlib.suppress(Disconnected):
-                ids.append(await client.submit([n], f"{len(ids)}"))
-            await asyncio.sleep(0.001)
+                ids.append(await client.submit([1], f"task{len(ids)}"))
 
-    await submit()
-    await asyncio.gather(submit(), disturb())
-    await submit()
-    results = {result.id async for result in client.results(ids, PATIENCE, delete=True)}
-    assert results == set(ids)
-
-
-async def test_a_slot_moves_to_another_node_while_the_pool_works(cluster: Cluster) -> None:
     async with WorkerPool(cluster.url, *NAMES, "list", double), TaskClient(cluster.url, *NAMES) as client:
-        for _ in range(2):
-            await flow(client, lambda: asyncio.to_thread(cluster.migrate, NAMES[0]))
+        for _ in range(3):
+            await asyncio.gather(submit(client), asyncio.to_thread(cluster.migrate, NAMES[0]))
+        await submit(client)
+        assert {result.id async for result in client.results(ids, PATIENCE, delete=True)} == set(ids)
     async with cluster_client(cluster) as redis:
         assert not await redis.exists(NAMES[0])
         assert not await redis.exists(Keys(*NAMES).workers)
         await redis.delete(Keys(*NAMES).retired)
 
 
-async def test_a_node_restarts_while_the_pool_works(cluster: Cluster) -> None:
-    node = cluster.node_of(NAMES[0])
+@pytest.mark.parametrize("names", [NAMES, APART], ids=["one slot", "two slots"])
+async def test_results_are_heard_of_in_a_cluster(
+    cluster: Cluster, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are announced; who is not told would look only after a long time here."""
+    monkeypatch.setattr("redis_worker.broker.client._POLL", 10 * PATIENCE)
+    gate = asyncio.Event()
 
-    async def restart() -> None:
-        with contextlib.suppress(redis_py.ConnectionError):
-            cluster.command(node, "DEBUG", "CRASH-AND-RECOVER", 0)
-        await wait_until(lambda: cluster.sees_all(node))
+    async def work(arguments: list[Any]) -> Any:
+        await gate.wait()
+        return arguments[0]
 
-    async with WorkerPool(cluster.url, *NAMES, "list", double) as pool, TaskClient(cluster.url, *NAMES) as client:
-        await flow(client, restart)
-        assert pool.counters.reconnects > 0
-    async with cluster_client(cluster) as redis:
-        assert not await redis.exists(NAMES[0])
-        await redis.delete(Keys(*NAMES).retired)
+    def subscribed() -> bool:
+        replies = [cluster.command(node, "PUBSUB", "NUMSUB", Keys(*names).channel) for node in cluster.nodes]
+        return any(count for _, count in replies)
+
+    async with WorkerPool(cluster.url, *names, "list", work, max_tasks=1), TaskClient(cluster.url, *names) as client:
+        waiting = asyncio.create_task(client.run([5], PATIENCE))
+        await wait_until(subscribed)
+        gate.set()
+        assert await waiting == 5
+
+
+async def test_a_node_dies_and_its_replica_takes_over(server: EmbeddedServer) -> None:
+    with cluster_nodes(server.binary, 4) as [*masters, replica]:
+        cluster = Cluster(masters)
+        master = cluster.node_of(NAMES[0])
+        cluster.add_replica(replica, master)
+        url = f"redis+cluster://{HOST}:{master.port}"  # of all nodes the one that dies
+        async with WorkerPool(url, *NAMES, "list", double) as pool, TaskClient(url, *NAMES) as client:
+            await answers_after(client, master)
+            await wait_until(lambda: pool.counters.reconnects)
+
+
+async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
+    """Tasks are answered before and after the death of a master, and who waits then goes on waiting."""
+    ids = await client.submit_many([[n] for n in range(100)])
+    assert {result.id async for result in client.results(ids, PATIENCE)} == set(ids)
+    awaited = asyncio.create_task(client.result("late", PATIENCE))
+    assert await client.run([1], PATIENCE) == 2
+    os.kill(master.pid, signal.SIGKILL)
+
+    async def submitted() -> bool:
+        with contextlib.suppress(Disconnected):
+            return await client.submit([21], "late") == "late"
+        return False  # nobody has taken over yet
+
+    await wait_until(submitted)
+    assert await awaited == 42
 
 
 async def test_naming_a_cluster_as_a_server_and_a_server_as_a_cluster(cluster: Cluster, server: EmbeddedServer) -> None:
@@ -378,27 +424,8 @@ async def test_a_sentinel_with_a_password(watched: Replicated, tmp_path: Path) -
 async def test_the_master_dies_and_its_replica_takes_over(server: EmbeddedServer, tmp_path: Path) -> None:
     with replicated(server.binary, tmp_path) as servers:
         async with WorkerPool(servers.url, *NAMES, "list", double) as pool, TaskClient(servers.url, *NAMES) as client:
-            ids = await client.submit_many([[n] for n in range(100)])
-            assert {result.id async for result in client.results(ids, PATIENCE)} == set(ids)
-            awaited = asyncio.create_task(client.result("late", PATIENCE))
-            assert await client.run([1], PATIENCE) == 2
-            os.kill(servers.master.pid, signal.SIGKILL)
-            await wait_until(lambda: _leads(servers.replica))
-            await wait_until(lambda: _submitted(client))
-            assert await awaited == 42
+            await answers_after(client, servers.master)
             await wait_until(lambda: pool.counters.reconnects)
-
-
-async def _submitted(client: TaskClient) -> bool:
-    with contextlib.suppress(Disconnected):
-        return await client.submit([21], "late") == "late"
-    return False  # the sentinel still names the old master
-
-
-def _leads(server: EmbeddedServer) -> bool:
-    with redis_py.Redis(port=server.port) as redis, contextlib.suppress(redis_py.ConnectionError):
-        return bool(redis.info("replication")["role"] == "master")
-    return False  # it drops all connections when it takes over
 
 
 # TLS, Unix sockets, passwords, rights

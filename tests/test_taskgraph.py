@@ -117,9 +117,7 @@ async def test_answers_and_errors(queue: Queue, worker: Callable[..., WorkerProc
     await end(process, queue)
 
 
-async def test_parse_errors_arrive_too(
-    queue: Queue, worker: Callable[..., WorkerProcess], graph: Graph
-) -> None:
+async def test_parse_errors_arrive_too(queue: Queue, worker: Callable[..., WorkerProcess], graph: Graph) -> None:
     process = worker("--parser", "number", processor="add100")
     done = await asyncio.to_thread(graph, [1])
     assert done.results == {}
@@ -127,9 +125,7 @@ async def test_parse_errors_arrive_too(
     await end(process, queue)
 
 
-async def test_a_second_run_uses_the_same_ids(
-    queue: Queue, worker: Callable[..., WorkerProcess], graph: Graph
-) -> None:
+async def test_a_second_run_uses_the_same_ids(queue: Queue, worker: Callable[..., WorkerProcess], graph: Graph) -> None:
     process = worker(processor="fibonacci")
     expected = dict(enumerate(islice(fibonacci(), 60), 1))
     for first in (1, 31):

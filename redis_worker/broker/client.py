@@ -79,6 +79,7 @@ class TaskClient:
             self._listener.cancel()
             await asyncio.wait({self._listener})
             self._listener = None
+        self._fail_all(Disconnected("the client was closed"))
         await self._connection.close()
 
     async def submit(
@@ -127,7 +128,9 @@ class TaskClient:
         try:
             if timeout != 0:
                 await self._listen(end)
-            await self._look(pending)
+            with contextlib.suppress(TimeoutError):
+                # A server that hangs must not hold the caller beyond the timeout.
+                await asyncio.wait_for(self._look(pending), None if end is None else max(1.0, _left(end) or 0.0))
             while pending:
                 result = await _arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
@@ -173,8 +176,8 @@ class TaskClient:
         ids: list[str] = []
         for task, given in tasks:
             id = new_id() if given is None else given
-            made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
             ids.append(_text(id))
+            made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
         await self.push_raw(made, delay=delay, at=at)
         return ids
 
@@ -210,17 +213,20 @@ class TaskClient:
 
     async def _trouble(self, error: Exception) -> None:
         """Wait for Redis to come back; who has no right to subscribe polls."""
+        self._listening.set()  # who waits for it finds out by itself
         if isinstance(translated(error), Refused):
-            self._listening.set()
             try:
                 await self._look(list(self._waiting))
             except Refused as refused:
-                for queues in self._waiting.values():
-                    for arrivals in queues:
-                        arrivals.put_nowait(refused)
+                self._fail_all(refused)
             except Disconnected:
                 pass
         await asyncio.sleep(_POLL)
+
+    def _fail_all(self, error: Exception) -> None:
+        for queues in self._waiting.values():
+            for arrivals in queues:
+                arrivals.put_nowait(error)
 
     async def _look(self, ids: Iterable[str]) -> None:
         """Pass on those results of `ids` that are there and awaited."""
@@ -239,7 +245,11 @@ def new_id() -> str:
 
 
 def _text(id: str | int) -> str:
-    return id if isinstance(id, str) else integer_text(id)
+    if isinstance(id, str):
+        return id
+    if isinstance(id, bool) or not isinstance(id, int):
+        raise TypeError(f"an id is a string or an integer, got {type(id).__name__}")
+    return integer_text(id)
 
 
 def _read(id: str, raw: bytes) -> Result:

@@ -105,6 +105,7 @@ class LeaseKeeper:
         reply = await connection.run(
             "renew", [self._keys.workers], [lease.name, milliseconds], patience=max(1.0, self._seconds / 3)
         )
-        if reply == 0 and lease is self._lease:
+        # When the pool has ended meanwhile, it is the pool that gave the lease up.
+        if reply == 0 and lease is self._lease and not self._ended.is_set():
             lease.lost = True
             self._on_lost()

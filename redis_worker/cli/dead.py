@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,6 +118,8 @@ def _check_selection(ids: tuple[str, ...], reason: str | None, everything: bool)
 
 
 def _with(url: str | None, input_key: str, work: Callable[[DeadLetters], Any]) -> Any:
+    import asyncio
+
     from redis_worker.broker.dead import DeadLetters
 
     async def run() -> Any:

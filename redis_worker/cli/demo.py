@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from redis_worker.cli.options import option
+
 EPILOG = """
 \b
 Example:
@@ -12,9 +14,9 @@ Example:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--tasks", type=click.IntRange(100), default=6000, show_default=True, help="How many tasks to push.")
+@option("--tasks", type=click.IntRange(100), default=6000, show_default=True, help="How many tasks to push.")
 def demo(tasks: int) -> int:
-    """Two workers, thousands of tasks, and a kill -9 in the middle: nothing is lost."""
+    """See thousands of tasks survive the kill -9 of a worker."""
     from redis_worker.demo import run_demo
 
     return run_demo(tasks)

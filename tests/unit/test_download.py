@@ -132,9 +132,7 @@ def test_success_then_skipped(server: Server, folder: Path) -> None:
     assert files(folder) == ["some/where/file.bin"]
 
 
-def test_the_working_directory_is_the_default(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_working_directory_is_the_default(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REDIS_WORKER_DOWNLOAD_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
     assert download([server.url("/file"), "file"]) == DOWNLOADED
@@ -188,9 +186,7 @@ def test_credentials_of_the_url_are_sent_to_its_host_only(server: Server, folder
         assert "Authorization" not in other.requests[0][1]
 
 
-def test_proxies_of_the_environment_are_ignored(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_of_the_environment_are_ignored(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert download([server.url("/file"), "x"]) == DOWNLOADED
@@ -326,9 +322,7 @@ def test_redirects_to_other_schemes_and_in_circles_are_refused(server: Server, f
 # Paths
 
 
-@pytest.mark.parametrize(
-    "path", ["../x", "a/../../x", "/etc/x", "out/x", "out/../x", "link", "deep/out/x", "dangling"]
-)
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "out/x", "out/../x", "link", "deep/out/x", "dangling"])
 def test_paths_that_lead_out_are_refused(path: str, server: Server, folder: Path) -> None:
     outside = folder.parent / "outside"
     (outside / "kept").write_text("kept")
@@ -618,9 +612,7 @@ def test_tls_with_a_server_that_has_none(server: Server, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_server_that_never_takes_the_connection(
-    scheme: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_never_takes_the_connection(scheme: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_WORKER_DOWNLOAD_TIMEOUT", "0.2")
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]

@@ -56,7 +56,18 @@ def test_nan_and_infinities_are_refused(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [{1, 2}, b"bytes", object(), {1: 2}, {None: 1}, {(1,): 2}, datetime.datetime.now(), 1j, "\ud800", [None, {1: 2**70}]],
+    [
+        {1, 2},
+        b"bytes",
+        object(),
+        {1: 2},
+        {None: 1},
+        {(1,): 2},
+        datetime.datetime.now(),
+        1j,
+        "\ud800",
+        [None, {1: 2**70}],
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
@@ -64,7 +75,9 @@ def test_what_json_cannot_hold_is_refused(value: Any) -> None:
         dumps(value)
 
 
-@pytest.mark.parametrize("raw", [b"NaN", b"[Infinity]", b"1e400", b"12345678901234567890e999", b'{"a":1,}', b"\xff", b""])
+@pytest.mark.parametrize(
+    "raw", [b"NaN", b"[Infinity]", b"1e400", b"12345678901234567890e999", b'{"a":1,}', b"\xff", b""]
+)
 def test_what_is_no_json_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):
         loads(raw)
