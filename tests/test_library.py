@@ -472,7 +472,7 @@ gc.collect()
     ("inside", "outside", "said"),
     [
         ("refused(SyncTaskClient, url, 'in', 'out')", "asyncio.run(inside())", "use TaskClient"),
-        ("refused(client.submit, [1])", "client = SyncTaskClient(url, 'in', 'out'); asyncio.run(inside()); client.close()",
+        ("refused(client.submit, [1])", "client = SyncTaskClient(url, 'in', 'out'); asyncio.run(inside()); client.close()",  # noqa: E501
          "use TaskClient"),
         ("", "client = SyncTaskClient(url, 'in', 'out'); client.close(); client.close(); refused(client.submit, [1])",
          "closed"),

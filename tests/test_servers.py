@@ -591,6 +591,8 @@ async def test_tls_that_cannot_be_ends_it_at_once(secured: Secured) -> None:
             await WorkerPool(url, *NAMES, "list", double, connect_timeout=0).run()
     async with secured.admin() as admin:
         await admin.config_set("tls-auth-clients", "yes")
+        # With TLS 1.3 the refusal comes after the handshake, and may get lost when the connection is reset.
+        await admin.config_set("tls-protocols", "TLSv1.2")
         try:
             with pytest.raises(Refused, match="no TLS connection can be made"):
                 await WorkerPool(trusted, *NAMES, "list", double, connect_timeout=0).run()
@@ -601,6 +603,7 @@ async def test_tls_that_cannot_be_ends_it_at_once(secured: Secured) -> None:
             assert await left_behind(admin) == []
         finally:
             await admin.config_set("tls-auth-clients", "no")
+            await admin.config_set("tls-protocols", "")
 
 
 async def test_nobody_is_there(tmp_path: Path) -> None:
