@@ -320,6 +320,8 @@ async def test_results_are_heard_of(server: EmbeddedServer, queue: Queue, monkey
 
 async def test_the_connection_is_cut_while_somebody_waits(client: TaskClient, queue: Queue) -> None:
     waiting = asyncio.create_task(client.result("late", PATIENCE))
+    await queue.redis.hset(queue.keys.output, "early", SUCCESS % 1)
+    assert await client.result("early", PATIENCE) == 1  # the other one has looked too, and waits
     for _ in range(3):
         await wait_until(lambda: _subscribers(queue))
         await queue.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

@@ -58,7 +58,7 @@ async def left_behind(redis: Any, names: tuple[str, str] = NAMES) -> list[str]:
     """Which keys there are of the queue, but for its dead letters, which are deleted."""
     keys = Keys(*names)
     assert await redis.delete(keys.dead) == 1
-    return [key for key in (*names, keys.workers, keys.retired, keys.deliveries) if await redis.exists(key)]
+    return [key for key in (*names, keys.workers, keys.retired, keys.attempts) if await redis.exists(key)]
 
 
 # Redis Cluster
@@ -630,9 +630,10 @@ async def test_nobody_is_there(tmp_path: Path) -> None:
 
 @WAYS
 @pytest.mark.parametrize("sending", ["little", "much"])
-async def test_a_hung_call_is_cut_off(secured: Secured, way: str, sending: str) -> None:
+@pytest.mark.parametrize("lasting", [False, True], ids=["", "lasting"])
+async def test_a_hung_call_is_cut_off(secured: Secured, way: str, sending: str, lasting: bool) -> None:
     """The server takes the connection and never answers, or does not even read what is sent."""
-    connection = Connection(address_of(secured.url(way)).open(), owned=True)
+    connection = Connection(address_of(secured.url(way)).open(), owned=True, lasting=lasting)
     await asyncio.gather(connection.call("PING"), connection.call("PING"))  # two connections
     os.kill(secured.server.pid, signal.SIGSTOP)
     try:
@@ -650,6 +651,18 @@ async def test_a_hung_call_is_cut_off(secured: Secured, way: str, sending: str) 
         await wait_until(lambda: _few_clients(admin, 1))
         assert await admin.strlen("key") <= 1  # what was not sent by then never is
         await admin.delete("key")
+
+
+async def test_a_call_that_hangs_after_connecting_is_cut_off(secured: Secured) -> None:
+    """When it is cut off for the first time there is no connection yet."""
+    connection = Connection(address_of(secured.url("tcp")).open(), owned=True, lasting=True)
+    os.kill(secured.server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Disconnected):
+            await connection.call("PING", patience=0)
+        await connection.close()
+    finally:
+        os.kill(secured.server.pid, signal.SIGCONT)
 
 
 async def test_a_hung_node_is_cut_off(cluster: Cluster) -> None:
@@ -684,8 +697,9 @@ async def test_a_cluster_client_that_lost_a_node_leaves_nothing_open(cluster: Cl
     assert not any(opened.is_connected for node in nodes for opened in node._connections)
 
 
-async def test_a_call_given_up_while_connecting_leaves_nothing_open(secured: Secured) -> None:
-    connection = Connection(address_of(secured.url("tcp")).open(), owned=True)
+@pytest.mark.parametrize("lasting", [False, True], ids=["", "lasting"])
+async def test_a_call_given_up_while_connecting_leaves_nothing_open(secured: Secured, lasting: bool) -> None:
+    connection = Connection(address_of(secured.url("tcp")).open(), owned=True, lasting=lasting)
     os.kill(secured.server.pid, signal.SIGSTOP)
     try:
         call = asyncio.create_task(connection.call("BLPOP", "nothing", 0))

@@ -11,6 +11,7 @@ from redis_worker.broker.keys import Keys, results_channel
 from redis_worker.broker.preflight import check_slots, lie_apart
 from redis_worker.vocabulary.errors import ConfigurationError
 
+OF_THE_OUTPUT = ("channel",)
 keys = st.text(st.characters(codec="utf-8"), min_size=1)
 
 
@@ -19,7 +20,13 @@ def slot(key: str) -> int:
 
 
 def derived(keys: Keys) -> list[str]:
-    return [keys.workers, keys.retired, keys.deliveries, keys.dead, keys.inflight("host-1-abc")]
+    """All that is made from the input key, but for the input key itself."""
+    made = [value for name, value in vars(Keys).items() if isinstance(value, property) and name not in OF_THE_OUTPUT]
+    return [
+        *(value.fget(keys) for value in made if value.fget),
+        keys.inflight("host-1-abc"),
+        keys.arrived("host-1-abc"),
+    ]
 
 
 def test_derived_keys_carry_the_tag() -> None:
