@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import RedisError
 
 from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import Connection, translated
+from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys, results_channel
 from redis_worker.broker.schedule import put_off
+from redis_worker.broker.translation import translated
 from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
 from redis_worker.vocabulary.payload import dumps, integer_text, loads
 
