@@ -58,7 +58,7 @@ async def left_behind(redis: Any, names: tuple[str, str] = NAMES) -> list[str]:
     """Which keys there are of the queue, but for its dead letters, which are deleted."""
     keys = Keys(*names)
     assert await redis.delete(keys.dead) == 1
-    return [key for key in (*names, keys.workers, keys.retired, keys.deliveries) if await redis.exists(key)]
+    return [key for key in (*names, keys.workers, keys.retired, keys.attempts) if await redis.exists(key)]
 
 
 # Redis Cluster
