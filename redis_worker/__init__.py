@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from redis_worker.broker.client import TaskClient
     from redis_worker.broker.sync_client import SyncTaskClient
     from redis_worker.engine.counters import Counters
-    from redis_worker.pool import PoolOptions, WorkerPool, start_worker_pool
+    from redis_worker.options import PoolOptions
+    from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
     from redis_worker.vocabulary.errors import (
         ConfigurationError,
@@ -48,7 +49,7 @@ _MODULES = {
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",
     "Counters": "engine.counters",
-    "PoolOptions": "pool",
+    "PoolOptions": "options",
     "WorkerPool": "pool",
     "start_worker_pool": "pool",
     "Observer": "ports",

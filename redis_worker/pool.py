@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from redis_worker.broker.address import Address, Client, address_of
 from redis_worker.broker.connection import Connection
@@ -25,6 +24,7 @@ from redis_worker.engine.observers import Observers
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.worker import Worker
+from redis_worker.options import pool_options
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.reporting import Reporter
@@ -33,61 +33,6 @@ from redis_worker.vocabulary.processor import Declaration, declaration_of
 
 if TYPE_CHECKING:
     from typing import Self
-
-Delivery = Literal["at-least-once", "at-most-once"]
-ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
-
-
-_LEAST = {"concurrency": 1, "max_deliveries": 1, "max_tasks": 1, "lease": 2, "dead_limit": 1, "result_ttl": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class PoolOptions:
-    """How a pool works, beyond what it works on. All times are in seconds."""
-
-    concurrency: int = 4
-    """How many tasks run at once, at the most."""
-    delivery: Delivery = "at-least-once"
-    execution: ExecutionChoice = "auto"
-    """Where the processor runs; "auto" leaves it to the processor's own declaration."""
-    timeout: float | None = None
-    """The time limit of one task; None leaves it to the processor's own declaration."""
-    max_deliveries: int = 3
-    """After so many workers have died holding a task, it is given up."""
-    lease: float = 6.0
-    """A worker not heard of for so long is presumed dead, and its tasks go to others."""
-    connect_timeout: float = 10.0
-    """How long to wait for a server at start; 0 is for ever."""
-    shutdown_timeout: float = 30.0
-    """How long running tasks may take to finish after a stop."""
-    burst: bool = False
-    """End when the queue is empty and nothing is running."""
-    max_tasks: int | None = None
-    """End after so many tasks."""
-    retries: int | None = None
-    """How often a task that failed is tried again; None leaves it to the processor's own declaration, as below."""
-    retry_backoff: float | None = None
-    """The first delay before that; each one after is twice as long, with jitter."""
-    retry_backoff_max: float | None = None
-    """The longest delay."""
-    dead_limit: int = 10_000
-    """The most dead letters kept; the oldest are dropped, and counted."""
-    result_ttl: int | None = None
-    """After so many seconds a result expires (Redis 7.4, Valkey 9); None keeps it."""
-
-    def __post_init__(self) -> None:
-        if self.delivery not in get_args(Delivery):
-            raise ConfigurationError(f"delivery must be at-least-once or at-most-once, got {self.delivery!r}")
-        if self.execution not in get_args(ExecutionChoice):
-            known = ", ".join(get_args(ExecutionChoice))
-            raise ConfigurationError(f"execution must be one of {known}, got {self.execution!r}")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        for name in ("connect_timeout", "shutdown_timeout"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 class WorkerPool:
@@ -114,7 +59,7 @@ class WorkerPool:
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError."""
-        self.options = _options(concurrency, options)
+        self.options = pool_options(concurrency, options)
         self._address: Address = address_of(redis)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
@@ -354,12 +299,3 @@ async def start_worker_pool(
     pool = WorkerPool(redis, input_key, output_key, parser, processor, concurrency, observers=observers, **options)
     await pool.run()
     return pool.counters
-
-
-def _options(concurrency: int, options: dict[str, Any]) -> PoolOptions:
-    try:
-        return PoolOptions(concurrency=concurrency, **options)
-    except TypeError:
-        known = [field.name for field in fields(PoolOptions)]
-        unknown = ", ".join(repr(name) for name in options if name not in known)
-        raise ConfigurationError(f"unknown option {unknown}; a pool has {', '.join(known)}") from None

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import RedisError
 
 from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import Connection, translated
+from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys, results_channel
 from redis_worker.broker.schedule import put_off
+from redis_worker.broker.translation import translated
 from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
 from redis_worker.vocabulary.payload import dumps, integer_text, loads
 
@@ -130,7 +131,7 @@ class TaskClient:
                 await self._listen(end)
             with contextlib.suppress(TimeoutError):
                 # A server that hangs must not hold the caller beyond the timeout.
-                await asyncio.wait_for(self._look(pending), None if end is None else max(1.0, _left(end) or 0.0))
+                await asyncio.wait_for(self._look_first(pending), None if end is None else max(1.0, _left(end) or 0.0))
             while pending:
                 result = await _arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
@@ -227,6 +228,13 @@ class TaskClient:
         for queues in self._waiting.values():
             for arrivals in queues:
                 arrivals.put_nowait(error)
+
+    async def _look_first(self, ids: Collection[str]) -> None:
+        """Look before waiting. Raises Disconnected when there is no server, not for a connection that was cut."""
+        try:
+            await self._look(ids)
+        except Disconnected:
+            await self._look(ids)
 
     async def _look(self, ids: Iterable[str]) -> None:
         """Pass on those results of `ids` that are there and awaited."""

@@ -1,21 +1,20 @@
-"""One connection to Redis: calls with a liveness check, redis-py's errors in the house's words."""
+"""One connection to Redis: calls with a liveness check."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 
 from redis_worker.broker.address import Client
 from redis_worker.broker.scripts import script
+from redis_worker.broker.translation import UnknownScript, translated
 from redis_worker.broker.wire import Line, execute, execute_together
-from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused
+from redis_worker.vocabulary.errors import Disconnected, Refused
 
 T = TypeVar("T")
 
@@ -25,19 +24,6 @@ PATIENCE = 15.0
 _AT_ONCE = 32
 # How long a call may take to end once its connection is cut, in seconds.
 _LAST_BREATH = 1.0
-
-# Replies by which a server says "not now": it loads, fails over, is full, or cannot write.
-_PASSING = frozenset((
-    "LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS",
-    "UNBLOCKED", "BUSY", "UNKILLABLE",
-))  # fmt: skip
-# Failures of TLS that are as they are until somebody changes a setting or a certificate.
-_TLS_MISMATCH = re.compile(
-    "CERTIFICATE|UNKNOWN_CA|WRONG_VERSION|PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|HANDSHAKE_FAILURE|"
-    "NO_SHARED_CIPHER|UNRECOGNIZED_NAME|HTTP_REQUEST"
-)
-# Errors of redis-py's that say that it was used wrongly.
-_DEFECTS = (exceptions.DataError,)
 
 
 class Connection:
@@ -71,7 +57,15 @@ class Connection:
 
         A caller who is cancelled loses the replies, and the connection with them.
         """
-        watch = asyncio.get_running_loop().call_later(patience, self._tear)
+        loop = asyncio.get_running_loop()
+        watch: asyncio.TimerHandle
+
+        def tear() -> None:
+            nonlocal watch
+            self._tear()
+            watch = loop.call_later(_LAST_BREATH, tear)  # the call may have been connecting, and wait again
+
+        watch = loop.call_later(patience, tear)
         try:
             replies = await line.exchange(commands)
         except Exception as error:
@@ -227,85 +221,3 @@ def _connections(client: Client) -> list[Any]:
     if isinstance(client.connection_pool, SentinelConnectionPool):
         pools += [sentinel.connection_pool for sentinel in client.connection_pool.sentinel_manager.sentinels]
     return [connection for pool in pools for connection in (*pool._available_connections, *pool._in_use_connections)]
-
-
-class UnknownScript(RedisWorkerError):
-    """The server does not know the script, or has forgotten it in a restart."""
-
-
-def translated(error: Exception) -> Exception:
-    """`error` as Disconnected (trying again may help), Refused (it will not), or as it is (a defect)."""
-    if isinstance(error, exceptions.NoScriptError):
-        return UnknownScript(_text(error))
-    causes = list(_causes(error))
-    for cause in causes:
-        if refusal := _refusal(cause):
-            return Refused(refusal)
-    if isinstance(causes[-1], (exceptions.RedisError, OSError, EOFError)) and not isinstance(error, _DEFECTS):
-        return Disconnected(_text(error))
-    if isinstance(error, exceptions.RedisClusterException) and "cover" in str(error):
-        return Disconnected(_text(error))  # some slots have no node yet, or none any more
-    return error
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, and what redis-py has wrapped in it: so it does with TLS, Unix sockets, and a cluster's first node."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        context = cause.__context__
-        wraps = isinstance(context, ssl.SSLError) or isinstance(cause, exceptions.RedisClusterException)
-        cause = cause.__cause__ or (context if wraps else None)
-
-
-def _refusal(error: BaseException) -> str | None:
-    """What is to be said of an error that trying again cannot mend; None when it may."""
-    text = _text(error)
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
-        return f"Redis refuses the login: {text}; check the user name and password"
-    if isinstance(error, MasterNotFoundError) and "AuthenticationError" in str(error):
-        return "the sentinels refuse the login; give sentinel_username and sentinel_password"
-    if isinstance(error, (exceptions.NoPermissionError, exceptions.AuthorizationError)):
-        return f"Redis refuses the command: {text}; grant the user the right to it"
-    if isinstance(error, ssl.SSLError) and _TLS_MISMATCH.search(str(error)):
-        return f"no TLS connection can be made: {text}; check the certificates, and that the port is one for TLS"
-    if isinstance(error, (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)):
-        return f"Redis is a node of a cluster ({text}): name it as redis+cluster://"
-    if isinstance(error, exceptions.ResponseError):
-        return None if _is_passing(error) else _said(text)
-    return None
-
-
-def _is_passing(error: exceptions.ResponseError) -> bool:
-    text = str(error)
-    if "max number of clients" in text:
-        return True
-    # Until Redis 7 an error in a script was wrapped in another: ERR Error running script (…): … -OOM command …
-    if wrapped := re.search(r"Error running script.*: -?([A-Z]{3,}) ", text):
-        return wrapped[1] in _PASSING
-    # redis-py takes the code off the text of those it has classes for.
-    return (error.status_code or text.partition(" ")[0]) in _PASSING
-
-
-def _said(text: str) -> str:
-    """What is to be said of an error reply that redis-py has no class of its own for."""
-    if "WRONGTYPE" in text:
-        return f"a key holds another type than it should: {text.partition('WRONGTYPE')[2].strip()}"
-    if "executing the script can't" in text:  # in Redis 7.0, with no code
-        return f"Redis refuses the command: {text}; grant the user the right to it"
-    if "invalid password" in text:
-        return f"Redis refuses the login: {text}; check the user name and password"
-    if "cluster support disabled" in text:
-        return "Redis is no node of a cluster: name it as redis:// or rediss://"
-    if "unknown command" in text:
-        return f"Redis refuses: {text}; it must be version 6.2 or later, with no proxy before it that knows less"
-    return f"Redis refuses: {text}"
-
-
-def _text(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    # A server that does not know a command quotes its arguments: of AUTH and HELLO, the password.
-    text = text.partition(", with args beginning with")[0]
-    # The sentinels that were asked, as Python objects; places in our scripts, and in Python's.
-    text = re.sub(r" : <redis\..*| script: \w+, on @user_script:\d+| \(_ssl\.c:\d+\)", "", text)
-    return text.rstrip(".")

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from redis_worker.broker.connection import Connection, UnknownScript
+from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.broker.scripts import script
 from redis_worker.broker.settlement import COUNTS_MS, Limits, settlements
+from redis_worker.broker.translation import UnknownScript
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome

@@ -93,4 +93,8 @@ class Line:
         try:
             return await _ask(connection, commands)
         finally:
-            self._idle.append(connection)
+            if connection.is_connected:
+                self._idle.append(connection)
+            else:
+                # The pool connects it anew, and with Sentinel asks where the master is by then.
+                await self._pool.release(connection)

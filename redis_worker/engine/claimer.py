@@ -14,6 +14,9 @@ from redis_worker.vocabulary.task import Delivery
 
 # Tasks claimed ahead that found no slot for so long are handed back, for another worker to take, in seconds.
 _STALLED = 0.25
+# So many turns of the loop the others get before the next claim is sent: a task that came alone is then
+# done, and its result on its way.
+_TURNS = 3
 # How often what is in flight is compared with what the worker holds, in seconds; and after each lost connection.
 _COMPARE_EVERY = 30.0
 
@@ -60,6 +63,8 @@ class Claimer:
             deliveries = await self._reconnect.call(lambda limit=room: self._claim(limit))  # type: ignore[misc]
             if deliveries:
                 self._arrived(deliveries)
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
             elif self._burst and await self._all_done():
                 return
 

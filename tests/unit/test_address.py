@@ -16,7 +16,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, SentinelManagedSSLConnec
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from redis_worker.broker.address import address_of, mask
-from redis_worker.broker.connection import UnknownScript, translated
+from redis_worker.broker.translation import UnknownScript, translated
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 
 SECRET = "hush"

@@ -1,0 +1,73 @@
+"""How a pool works, beyond what it works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from redis_worker.vocabulary.errors import ConfigurationError
+
+Delivery = Literal["at-least-once", "at-most-once"]
+ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
+
+
+_LEAST = {"concurrency": 1, "max_deliveries": 1, "max_tasks": 1, "lease": 2, "dead_limit": 1, "result_ttl": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How a pool works, beyond what it works on. All times are in seconds."""
+
+    concurrency: int = 4
+    """How many tasks run at once, at the most."""
+    delivery: Delivery = "at-least-once"
+    execution: ExecutionChoice = "auto"
+    """Where the processor runs; "auto" leaves it to the processor's own declaration."""
+    timeout: float | None = None
+    """The time limit of one task; None leaves it to the processor's own declaration."""
+    max_deliveries: int = 3
+    """After so many workers have died holding a task, it is given up."""
+    lease: float = 6.0
+    """A worker not heard of for so long is presumed dead, and its tasks go to others."""
+    connect_timeout: float = 10.0
+    """How long to wait for a server at start; 0 is for ever."""
+    shutdown_timeout: float = 30.0
+    """How long running tasks may take to finish after a stop."""
+    burst: bool = False
+    """End when the queue is empty and nothing is running."""
+    max_tasks: int | None = None
+    """End after so many tasks."""
+    retries: int | None = None
+    """How often a task that failed is tried again; None leaves it to the processor's own declaration, as below."""
+    retry_backoff: float | None = None
+    """The first delay before that; each one after is twice as long, with jitter."""
+    retry_backoff_max: float | None = None
+    """The longest delay."""
+    dead_limit: int = 10_000
+    """The most dead letters kept; the oldest are dropped, and counted."""
+    result_ttl: int | None = None
+    """After so many seconds a result expires (Redis 7.4, Valkey 9); None keeps it."""
+
+    def __post_init__(self) -> None:
+        if self.delivery not in get_args(Delivery):
+            raise ConfigurationError(f"delivery must be at-least-once or at-most-once, got {self.delivery!r}")
+        if self.execution not in get_args(ExecutionChoice):
+            known = ", ".join(get_args(ExecutionChoice))
+            raise ConfigurationError(f"execution must be one of {known}, got {self.execution!r}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+        for name in ("connect_timeout", "shutdown_timeout"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+def pool_options(concurrency: int, options: dict[str, Any]) -> PoolOptions:
+    """The options of a pool, from keyword arguments. Raises ConfigurationError."""
+    try:
+        return PoolOptions(concurrency=concurrency, **options)
+    except TypeError:
+        known = [field.name for field in fields(PoolOptions)]
+        unknown = ", ".join(repr(name) for name in options if name not in known)
+        raise ConfigurationError(f"unknown option {unknown}; a pool has {', '.join(known)}") from None
