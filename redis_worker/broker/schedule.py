@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import secrets
 import time
@@ -57,7 +58,7 @@ async def put_off(
     if not 0 <= when < _END_OF_TIME:
         raise ValueError(f"the delay must not be negative or beyond all time, got {when:g} s")
     items = chain.from_iterable((new_token(), raw) for raw in raws)
-    await connection.run("schedule", [keys.delayed], [keys.wake, int(when * 1000), how, *items])
+    await connection.run("schedule", [keys.delayed], [keys.wake, math.ceil(when * 1000), how, *items])
 
 
 class Promoter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ class Settlement:
     def _take_failed(self, outcome: Outcome, worker: str) -> None:
         raw = outcome.delivery.raw
         if outcome.again is not None:
-            self._again += (raw, new_token(), int(outcome.again * 1000))
+            self._again += (raw, new_token(), math.ceil(outcome.again * 1000))
         elif outcome.dead:
             answer = ("", "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
             self._dead += (raw, dead_letter(outcome, worker), *answer)

@@ -5,7 +5,7 @@
 local due = tonumber(ARGV[2])
 if ARGV[3] == 'in' then
   local time = redis.call('TIME')
-  due = due + time[1] * 1000 + math.floor(time[2] / 1000)
+  due = due + time[1] * 1000 + math.ceil(time[2] / 1000)  -- rounded up: nothing is due early
 end
 for i = 4, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], due, ARGV[i] .. ':' .. ARGV[i + 1])

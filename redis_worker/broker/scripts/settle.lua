@@ -65,7 +65,7 @@ end
 
 if again > 0 then
   local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = time[1] * 1000 + math.ceil(time[2] / 1000)
   local keep = tonumber(ARGV[6])
   for i = first_again, first_dead - 1, 3 do
     local raw, delay = ARGV[i], tonumber(ARGV[i + 2])
