@@ -37,6 +37,12 @@ class Bench:
         """Close the connections."""
         self.redis.close()
 
+    def line(self) -> Any:
+        """A connection with nothing around it, to be disconnected by the caller."""
+        line: Any = Redis.from_url(self.url, protocol=2).connection_pool.make_connection()
+        line.connect()
+        return line
+
     @contextmanager
     def warmed_up(self, contender: Contender) -> Iterator[Running]:
         """Start the contender on an empty server, let it work a little, and wait until it idles."""

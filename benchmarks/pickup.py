@@ -1,11 +1,15 @@
-"""Pick-up: how long a task takes through a worker that idles, from its push until its result can be read."""
+"""Pick-up: how long a task takes through a worker that idles, from its push until its result is in the hash."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from statistics import median, quantiles
+from typing import Any
+
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from benchmarks.bench import Bench, task
 from benchmarks.contenders import INPUT, OUTPUT, Running, bare_loop, worker
@@ -18,12 +22,14 @@ _TIMEOUT = 10.0
 
 def pickup(bench: Bench, pushes: int, say: Callable[[str], None]) -> Iterator[Row]:
     """Push tasks one by one, with pauses, and see what of the time is the machine's own."""
-    pings = [_timed_ping(bench) for _ in range(pushes)]
+    line = bench.line()
+    pings = [_timed_ping(line) for _ in range(pushes)]
+    line.disconnect()
     yield _row("PING alone, the floor", pings)
     bare = None
     for contender in (bare_loop(), worker("sum", "sum", "--concurrency", "4")):
-        with bench.warmed_up(contender) as process:
-            times = [_timed_task(bench, process, number) for number in range(pushes)]
+        with bench.warmed_up(contender) as process, closing(_Watch(bench)) as watch:
+            times = [watch.timed_task(process, number) for number in range(pushes)]
             bench.verify(contender, pushes)
         say(f"{contender.name}: {median(times):.3f} ms")
         yield _row(contender.name, times, bare)
@@ -42,26 +48,47 @@ def _row(name: str, times: list[float], bare: float | None = None) -> Row:
     )
 
 
-def _timed_ping(bench: Bench) -> float:
+def _timed_ping(line: Any) -> float:
     """The milliseconds of one round trip to an idle server: a virtual machine's core is slow to wake."""
     _pause()
     begun = time.perf_counter()
-    bench.redis.ping()
+    line.send_command("PING")
+    line.read_response()
     return (time.perf_counter() - begun) * 1000
 
 
-def _timed_task(bench: Bench, process: Running, number: int) -> float:
-    """The milliseconds from just before the push until HGET has returned the result."""
-    _pause()
-    raw, field = task(number), f"t{number}"
-    begun = time.perf_counter()
-    bench.redis.rpush(INPUT, raw)
-    # One look after the other: this process sleeps in between, until the server has answered.
-    while bench.redis.hget(OUTPUT, field) is None:
-        if time.perf_counter() - begun > _TIMEOUT:
+class _Watch:
+    """Pushes tasks, and is told by the server when the output hash has changed.
+
+    It sleeps until then. Looking again and again would keep the server and one of two cores busy with
+    questions while the worker needs them.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self._pusher, self._listener = bench.line(), bench.line()
+        bench.redis.config_set("notify-keyspace-events", "Kh")
+        self._listener.send_command("SUBSCRIBE", f"__keyspace@0__:{OUTPUT}")
+        self._listener.read_response()
+
+    def timed_task(self, process: Running, number: int) -> float:
+        """The milliseconds from just before the push until the news of the result."""
+        _pause()
+        packed = self._pusher.pack_command("RPUSH", INPUT, task(number))
+        begun = time.perf_counter()
+        self._pusher.send_packed_command(packed)
+        try:
+            self._listener.read_response(timeout=_TIMEOUT)
+        except RedisTimeoutError:
             process.check()
-            raise TimeoutError(f"{process.contender.name}: no result after {_TIMEOUT:g} s")
-    return (time.perf_counter() - begun) * 1000
+            raise TimeoutError(f"{process.contender.name}: no result after {_TIMEOUT:g} s") from None
+        ended = time.perf_counter()
+        self._pusher.read_response()
+        return (ended - begun) * 1000
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pusher.disconnect()
+        self._listener.disconnect()
 
 
 def _pause() -> None:

@@ -11,9 +11,10 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from redis_worker.broker.address import Client
+from redis_worker.broker.line import Line
 from redis_worker.broker.scripts import script
 from redis_worker.broker.translation import UnknownScript, translated
-from redis_worker.broker.wire import Line, execute, execute_together
+from redis_worker.broker.wire import execute, execute_together, is_plain
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
 T = TypeVar("T")
@@ -32,7 +33,9 @@ class Connection:
     def __init__(self, client: Client, owned: bool, lasting: bool = False) -> None:
         """`lasting`: for a caller that makes call after call, and tries again those that fail."""
         self.client = client
-        self._line = Line(client) if lasting and owned and isinstance(client, Redis) and Line.fits(client) else None
+        self._line: Line | None = None
+        if lasting and owned and isinstance(client, Redis) and is_plain(client):
+            self._line = Line(client, self._tear)
         self._owned = owned
         self._turns = asyncio.Semaphore(min(_AT_ONCE, _most_connections(client)))
         self._abandoned: set[asyncio.Future[Any]] = set()
@@ -46,32 +49,17 @@ class Connection:
         comes within `patience` seconds the connection is cut, which ends the call with an error.
         """
         if self._line is not None:
-            [reply] = await self._on_line(self._line, [command], patience)
+            [reply] = await self._on_line(self._line, (command,), patience)
             if isinstance(reply, Exception):
                 raise reply
             return reply
         return await self._watched(lambda: execute(self.client, *command), patience)
 
     async def _on_line(self, line: Line, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
-        """The replies to several commands sent at once, with nothing between the caller and the socket.
-
-        A caller who is cancelled loses the replies, and the connection with them.
-        """
-        loop = asyncio.get_running_loop()
-        watch: asyncio.TimerHandle
-
-        def tear() -> None:
-            nonlocal watch
-            self._tear()
-            watch = loop.call_later(_LAST_BREATH, tear)  # the call may have been connecting, and wait again
-
-        watch = loop.call_later(patience, tear)
         try:
-            replies = await line.exchange(commands)
+            replies = await line.exchange(commands, patience)
         except Exception as error:
             raise translated(error) from error
-        finally:
-            watch.cancel()
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
@@ -190,6 +178,8 @@ class Connection:
                 call.cancel()
         if not self._owned:
             return
+        if self._line is not None:
+            self._line.close()
         try:
             await self.client.aclose()
             if not isinstance(self.client, RedisCluster):

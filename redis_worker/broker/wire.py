@@ -20,7 +20,7 @@ from redis_worker.broker.address import Client
 
 async def execute(client: Client, *command: Any) -> Any:
     """The reply to one command. Raises what redis-py raises."""
-    if not _is_plain(client):
+    if not is_plain(client):
         return await client.execute_command(*command, **{NEVER_DECODE: True})
     [reply] = await _exchange(client, [command])
     if isinstance(reply, RedisError):
@@ -30,7 +30,7 @@ async def execute(client: Client, *command: Any) -> Any:
 
 async def execute_together(client: Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
     """The replies to several commands sent at once, an error reply as the exception it stands for."""
-    if _is_plain(client):
+    if is_plain(client):
         return await _exchange(client, commands)
     pipeline = client.pipeline(transaction=False)
     for command in commands:
@@ -38,7 +38,7 @@ async def execute_together(client: Redis, commands: Sequence[Sequence[Any]]) -> 
     return list(await pipeline.execute(raise_on_error=False))
 
 
-def _is_plain(client: Client) -> bool:
+def is_plain(client: Client) -> bool:
     """Whether connections of redis-py's own can be taken from the client's pool, one for each call."""
     if not isinstance(client, Redis) or client.single_connection_client:
         return False
@@ -70,31 +70,3 @@ async def _ask(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
             # What comes on this connection from now on would be taken for replies to other commands.
             await connection.disconnect(nowait=True)
     return replies
-
-
-class Line:
-    """One connection of a client, kept from call to call: taking one from the pool asks the socket each time.
-
-    For callers that try again: a connection that the server has closed meanwhile fails the next call.
-    """
-
-    def __init__(self, client: Redis) -> None:
-        self._pool: Any = client.connection_pool
-        self._idle: list[Any] = []
-
-    @staticmethod
-    def fits(client: Client) -> bool:
-        """Whether the client's connections can be kept."""
-        return _is_plain(client)
-
-    async def exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """The replies to several commands sent at once, an error reply as the exception it stands for."""
-        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
-        try:
-            return await _ask(connection, commands)
-        finally:
-            if connection.is_connected:
-                self._idle.append(connection)
-            else:
-                # The pool connects it anew, and with Sentinel asks where the master is by then.
-                await self._pool.release(connection)

@@ -94,8 +94,8 @@ class Claimer:
     def _arrived(self, deliveries: list[Delivery]) -> None:
         if self._left is not None:
             self._left -= len(deliveries)
-        self._observer.claimed(deliveries)
         self._runner.add(deliveries)
+        self._observer.claimed(deliveries)
 
     async def _wait_for_room(self) -> None:
         self._runner.progress.clear()

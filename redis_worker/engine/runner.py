@@ -100,22 +100,39 @@ class InlineRunner(Runner):
     def running(self) -> int:
         return 0
 
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Start `deliveries` at once where nothing is before them: a task that came alone waits for no turn."""
+        idle = not self._pending
+        self._pending.extend(deliveries)
+        if idle:
+            self._stretch()
+        if self._pending:
+            self._arrived.set()
+
     async def run(self) -> None:
         while True:
-            outcome = self._handler.handle_inline(await self._next())
-            outcomes = [outcome]
-            started = perf_counter()
-            end = started + _STRETCH - outcome.seconds
-            while self._pending and perf_counter() < end:
-                delivery = self._pending.popleft()
-                if not delivery.receipt.lost:
-                    outcomes.append(self._handler.handle_inline(delivery))
-            self._touched = perf_counter()
-            self._pace.note((self._touched - started + outcome.seconds) / len(outcomes))
-            self._settler.add(outcomes)
-            self.progress.set()
+            while not self._pending:
+                self._arrived.clear()
+                await self._arrived.wait()
+            self._stretch()
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
+
+    def _stretch(self) -> None:
+        """Call the processor for as many pending tasks as a stretch has time for."""
+        pending, handle = self._pending, self._handler.handle_inline
+        outcomes = []
+        now = started = perf_counter()
+        while pending and now - started < _STRETCH:
+            delivery = pending.popleft()
+            if not delivery[1].lost:
+                outcomes.append(handle(delivery))
+            now = perf_counter()
+        self._touched = now
+        if outcomes:
+            self._pace.note((now - started) / len(outcomes))
+            self._settler.add(outcomes)
+            self.progress.set()
 
 
 class TaskRunner(Runner):

@@ -11,7 +11,18 @@ if not redis.call('ZSCORE', KEYS[4], ARGV[1]) then
 end
 
 -- Only one BLMOVE is under way at a time, but the reply of an earlier claim may have been lost.
-local arrived = redis.call('LRANGE', KEYS[3], 0, -1)
+local tried = redis.call('EXISTS', KEYS[5]) == 1
+local arrived = {}
+if tried then
+  arrived = redis.call('LRANGE', KEYS[3], 0, -1)
+else
+  -- The way of a task that comes alone: each command counts.
+  local raw = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
+  while raw do
+    arrived[#arrived + 1] = raw
+    raw = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
+  end
+end
 
 local function take(from, tasks)
   -- In flight first, then off the list: an error between the two repeats tasks, it loses none.
@@ -32,8 +43,7 @@ if head and limit > 0 then
   candidates = redis.call('LRANGE', KEYS[1], 0, limit - 1)
 end
 
-if redis.call('EXISTS', KEYS[5]) == 0 then
-  if #arrived > 0 then take(KEYS[3], arrived) end
+if not tried then
   if #candidates > 0 then take(KEYS[1], candidates) end
   for _, raw in ipairs(candidates) do
     arrived[#arrived + 1] = raw
