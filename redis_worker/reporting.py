@@ -25,11 +25,13 @@ class Reporter(Observer):
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         if logger.isEnabledFor(logging.DEBUG):
             for outcome in outcomes:
-                if outcome.error is None:
+                if outcome.error is None and not outcome.skipped:
                     self._task(logging.DEBUG, outcome, "succeeded")
         for outcome in outcomes:
             if outcome.error is not None:
                 self._task(logging.WARNING, outcome, _verdict(outcome))
+            elif outcome.skipped:
+                self._task(logging.INFO, outcome, "skipped, as it was completed before,")
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         logger.warning(

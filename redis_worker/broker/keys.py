@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TOPICS = "{mq}:topics"
+"""Set: the topics that have ever been published to or consumed."""
+
+
+def topic_list(topic: str) -> str:
+    """The list that the messages of `topic` are published to."""
+    return f"mq:{topic}"
+
 
 def tagged(key: str) -> str:
     """`key` as the stem of derived names that hash to its slot.
@@ -27,8 +35,8 @@ class Keys:
 
     waiting: str
     """The input list K itself."""
-    output: str
-    """The output hash."""
+    output: str = ""
+    """The output hash; empty where there are no results, as with topics."""
 
     @property
     def workers(self) -> str:
@@ -55,6 +63,16 @@ class Keys:
     def delayed(self) -> str:
         """Sorted set: a token, a colon and the raw task -> when it is due, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:delayed"
+
+    @property
+    def done(self) -> str:
+        """Sorted set: id of a completed message -> until when that is remembered, in ms of the server's clock."""
+        return f"{tagged(self.waiting)}:done"
+
+    @property
+    def begun(self) -> str:
+        """Hash: id of a message that was begun -> its worker, a newline and the message: others with its id wait."""
+        return f"{tagged(self.waiting)}:begun"
 
     @property
     def dropped(self) -> str:

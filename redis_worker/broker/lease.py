@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
@@ -36,42 +37,48 @@ def worker_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class LeaseKeeper:
-    """Renews a lease every third of its length, in a thread."""
+class _Kept(NamedTuple):
+    keys: Keys
+    on_lost: Callable[[], None]
 
-    def __init__(self, address: Address, keys: Keys, seconds: float) -> None:
+
+class LeaseKeeper:
+    """Renews leases every third of their length, in a thread: all leases of one pool, or of many topics."""
+
+    def __init__(self, address: Address, seconds: float) -> None:
         self._address = address
-        self._keys = keys
         self._seconds = seconds
-        self._lease: Lease | None = None
-        self._on_lost: Callable[[], None] = lambda: None
+        self._kept: dict[Lease, _Kept] = {}
         self._ended = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="redis-worker-lease", daemon=True)
 
-    def start(self, lease: Lease, on_lost: Callable[[], None]) -> None:
+    @property
+    def seconds(self) -> float:
+        """How long a lease lasts that is not renewed."""
+        return self._seconds
+
+    def keep(self, keys: Keys, lease: Lease, on_lost: Callable[[], None]) -> None:
         """Keep `lease` alive; `on_lost` is called, in the thread, when it has been taken away."""
-        self._lease, self._on_lost = lease, on_lost
-        self._thread.start()
+        self._kept = {**self._kept, lease: _Kept(keys, on_lost)}  # a new one: the thread may be walking the old one
+        if self._thread.ident is None:
+            self._thread.start()
 
-    def keep(self, lease: Lease) -> None:
-        """Keep `lease` from now on: the worker goes on under a new name."""
-        self._lease = lease
+    def drop(self, lease: Lease) -> None:
+        """Renew `lease` no more."""
+        self._kept = {kept: how for kept, how in self._kept.items() if kept is not lease}
 
-    def stop(self) -> None:
-        """Renew no more. Returns at once; the thread ends by itself."""
+    async def close(self) -> None:
+        """Renew no more, and wait a moment for the thread to end."""
         self._ended.set()
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._wake.set)
             except RuntimeError:
                 pass  # the thread has ended already
-
-    def join(self, seconds: float) -> None:
-        """Wait for the thread to end, for so many seconds at most."""
         if self._thread.ident is not None:
-            self._thread.join(seconds)
+            await asyncio.to_thread(self._thread.join, 1.0)
 
     def _main(self) -> None:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
@@ -85,11 +92,10 @@ class LeaseKeeper:
             while not self._ended.is_set():
                 delay = self._seconds / 3
                 try:
-                    await self._renew(connection)
+                    for lease in self._kept:
+                        await self._renew(connection, lease)
                 except Disconnected:
                     delay = min(1.0, self._seconds / 10)
-                except Refused:
-                    pass  # the pool meets the same refusal, and says so
                 try:
                     await asyncio.wait_for(self._wake.wait(), delay)
                 except TimeoutError:
@@ -97,15 +103,16 @@ class LeaseKeeper:
         finally:
             await connection.close()
 
-    async def _renew(self, connection: Connection) -> None:
-        lease = self._lease
-        if lease is None or lease.lost:
+    async def _renew(self, connection: Connection, lease: Lease) -> None:
+        kept = self._kept.get(lease)
+        if kept is None or lease.lost or self._ended.is_set():
             return
-        milliseconds = int(self._seconds * 1000)
-        reply = await connection.run(
-            "renew", [self._keys.workers], [lease.name, milliseconds], patience=max(1.0, self._seconds / 3)
-        )
-        # When the pool has ended meanwhile, it is the pool that gave the lease up.
-        if reply == 0 and lease is self._lease and not self._ended.is_set():
+        arguments = [lease.name, int(self._seconds * 1000)]
+        try:
+            reply = await connection.run("renew", [kept.keys.workers], arguments, patience=max(1.0, self._seconds / 3))
+        except Refused:
+            return  # the pool meets the same refusal, and says so
+        # When the pool has given the lease up meanwhile, nothing was taken away.
+        if reply == 0 and lease in self._kept and not self._ended.is_set():
             lease.lost = True
-            self._on_lost()
+            kept.on_lost()

@@ -44,7 +44,6 @@ class AtLeastOnceQueue:
         keeper: LeaseKeeper,
         observer: Observer,
         *,
-        lease: float,
         max_deliveries: int,
         limits: Limits,
         output_apart: bool = False,
@@ -54,7 +53,6 @@ class AtLeastOnceQueue:
         self._keys = keys
         self._keeper = keeper
         self._observer = observer
-        self._lease_ms = int(lease * 1000)
         self._max_deliveries = max_deliveries
         self._limits = limits
         self._output_apart = output_apart
@@ -71,8 +69,6 @@ class AtLeastOnceQueue:
     async def open(self) -> None:
         """Take a lease. Raises Disconnected or Refused."""
         await self._register()
-        loop = asyncio.get_running_loop()
-        self._keeper.start(self._lease, lambda: _tell(loop, self._observer, self._lease.name))
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port."""
@@ -132,7 +128,7 @@ class AtLeastOnceQueue:
                 for raw, deaths, retries in zip(tasks, counts[::2], counts[1::2], strict=True)
             ]
         plain = not has_long_number(tasks)
-        return [_new(Delivery, (raw, lease, 0, 0, plain)) for raw in tasks]  # half the time of Delivery(…)
+        return [_new(Delivery, (raw, lease, 0, 0, plain, False)) for raw in tasks]  # half the time of Delivery(…)
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
@@ -159,7 +155,7 @@ class AtLeastOnceQueue:
     def _settled_keys(self, worker: str) -> list[str]:
         keys = self._keys
         settled = [keys.inflight(worker), keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped]
-        return settled if self._output_apart else [*settled, keys.output]
+        return [*settled, keys.output] if keys.output and not self._output_apart else settled
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
@@ -171,24 +167,23 @@ class AtLeastOnceQueue:
 
     async def close(self) -> None:
         """Hand back whatever is still in flight, uncharged, and give up the lease."""
-        self._keeper.stop()
-        try:
-            await self._retire(self._lease)
-        finally:
-            await asyncio.to_thread(self._keeper.join, 1.0)
+        await self._retire(self._lease)
 
     async def _start_anew(self) -> None:
         """Go on under a new name: what was claimed under the old one belongs to others now."""
         await self._retire(self._lease)
         self._lease = Lease(worker_name())
         await self._register()
-        self._keeper.keep(self._lease)
 
     async def _register(self) -> None:
-        await self._ordinary.run("register", [self._keys.workers], [self._lease.name, self._lease_ms])
+        lease, milliseconds = self._lease, int(self._keeper.seconds * 1000)
+        await self._ordinary.run("register", [self._keys.workers], [lease.name, milliseconds])
+        loop = asyncio.get_running_loop()
+        self._keeper.keep(self._keys, lease, lambda: _tell(loop, self._observer, lease.name))
 
     async def _retire(self, lease: Lease) -> None:
         """Return what is in flight, and have the others look for what comes late, if anything can."""
+        self._keeper.drop(lease)
         await reclaim(
             self._ordinary, self._keys, lease.name, force=True, retired_ms=RETIRED_MS if lease.unanswered else 0
         )

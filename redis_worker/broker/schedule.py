@@ -8,7 +8,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import chain, count
 
@@ -64,25 +64,19 @@ async def put_off(
 class Promoter:
     """Appends tasks that are due to the queue. Every worker does it; one script decides who."""
 
-    def __init__(self, connection: Connection, address: Address, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, wait: Callable[[float], Awaitable[None]]) -> None:
+        """`wait` returns after so many seconds, or earlier when something has been put off."""
         self._connection = connection
-        self._address = address
         self._keys = keys
-        self._woken = asyncio.Event()
+        self._wait = wait
 
     async def run(self) -> None:
         """Promote, until cancelled."""
-        listener = asyncio.create_task(self._listen(), name="redis-worker wake")
-        try:
-            while True:
-                await self._sleep(await self._promote())
-        finally:
-            listener.cancel()
-            await asyncio.wait({listener})
+        while True:
+            await self._wait(await self._promote())
 
     async def _promote(self) -> float:
         """Promote what is due; in how many seconds to look again."""
-        self._woken.clear()
         try:
             keys = [self._keys.delayed, self._keys.waiting]
             promoted, next_due = await self._connection.run("promote", keys, [_BATCH])
@@ -92,18 +86,29 @@ class Promoter:
             return 0.0
         return _LONGEST if next_due < 0 else min(_LONGEST, next_due / 1000 + random.uniform(0.001, _SPREAD))
 
-    async def _sleep(self, seconds: float) -> None:
+
+class WakeChannel:
+    """Hears when something is put off. Who may not subscribe hears nothing, and looks every second."""
+
+    def __init__(self, address: Address, channel: str) -> None:
+        self._address = address
+        self._channel = channel
+        self._woken = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something has been put off since the last time, or after so many seconds."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
+        self._woken.clear()
 
-    async def _listen(self) -> None:
-        """Wake up when something is put off. Who may not subscribe looks every second."""
+    async def run(self) -> None:
+        """Listen, until cancelled."""
         connection = Connection(self._address.open(), owned=True)
         try:
             while True:
                 try:
                     async with connection.client.pubsub(ignore_subscribe_messages=True) as subscription:
-                        await subscription.subscribe(self._keys.wake)
+                        await subscription.subscribe(self._channel)
                         while True:
                             if await subscription.get_message(timeout=60.0) is not None:
                                 self._woken.set()

@@ -25,6 +25,8 @@ class Counters:
     """Put off, to be tried again."""
     redelivered: int = 0
     """Claimed after another worker had died holding them."""
+    skipped: int = 0
+    """Acknowledged and not handled: completed before under the same id."""
     refused: int = 0
     """Finished here after the task had gone to another worker: nothing was written."""
     released: int = 0
@@ -37,7 +39,7 @@ class Counters:
     @property
     def processed(self) -> int:
         """Tasks settled, either way."""
-        return self.succeeded + self.failed
+        return self.succeeded + self.failed + self.skipped
 
     @property
     def rate(self) -> float:
@@ -58,7 +60,9 @@ class Counting(Observer):
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         counters = self.counters
         failed = sum(outcome.error is not None for outcome in outcomes)
-        counters.succeeded += len(outcomes) - failed
+        skipped = sum(outcome.skipped for outcome in outcomes)
+        counters.skipped += skipped
+        counters.succeeded += len(outcomes) - failed - skipped
         if failed:
             retried = sum(outcome.again is not None for outcome in outcomes)
             counters.retried += retried

@@ -59,6 +59,12 @@ def refusal(kind: str, error: BaseException) -> Answer:
     return Answer(failure(text), text, "reject" if isinstance(error, Reject) else "failed")
 
 
+def timed_out(timeout: float | None) -> Answer:
+    """The error result of a task whose time limit of so many seconds is over."""
+    text = f"Processing error: timed out after {timeout:g} s"
+    return Answer(failure(text), text)
+
+
 def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer:
     """Call a plain processor and encode its value, where the call is made. Raises nothing of its making."""
     try:

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from redis_worker.engine.execution import Answer
+from redis_worker.vocabulary.task import Delivery, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,16 @@ class RetryPolicy:
     longest: float = 60.0
     granted: int = 10
     """So many retries for a processor that raises Retry where `retries` is 0."""
+    bury: bool = False
+    """Every failure that is not tried again gets a dead letter, as where there are no results to tell of it."""
+
+    def outcome(self, delivery: Delivery, id: str, answer: Answer, seconds: float) -> Outcome:
+        """Of a failure: again after a delay, or an error, with a dead letter where retries are over or declined."""
+        delay = self.delay(answer, delivery.retries)
+        if delay is not None:
+            return Outcome(delivery, id, None, answer.error, False, seconds, delay)
+        dead = self.bury or self.retries > 0 or answer.verdict != "failed"
+        return Outcome(delivery, id, answer.result, answer.error, dead, seconds)
 
     def delay(self, answer: Answer, retries: int) -> float | None:
         """When to try a task again that has been tried again `retries` times and got `answer`; None: not at all."""
@@ -31,7 +42,3 @@ class RetryPolicy:
             return max(0.0, answer.delay)
         # Half of the delay is jitter, so that what failed together is not tried again together.
         return float(min(self.longest, self.backoff * 2**retries) * random.uniform(0.5, 1.0))
-
-    def is_last_resort(self, answer: Answer) -> bool:
-        """Whether a failure that is not tried again is worth a dead letter, not only an error result."""
-        return self.retries > 0 or answer.verdict != "failed"

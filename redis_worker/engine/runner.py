@@ -11,6 +11,7 @@ from time import perf_counter
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.slots import Slots
 from redis_worker.vocabulary.task import Delivery
 
 # Inline calls hold the event loop for so long at a stretch, in seconds; then it may turn.
@@ -22,8 +23,7 @@ _TURNS = 6
 class Runner(ABC):
     """Holds what is claimed and not started (`pending`) and starts it as slots come free."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
-        self._handler = handler
+    def __init__(self, settler: Settler, concurrency: int) -> None:
         self._settler = settler
         self._concurrency = concurrency
         self._pace = Pace()
@@ -81,20 +81,27 @@ class Runner(ABC):
     def cancel(self) -> None:  # noqa: B027 - inline calls cannot be cancelled
         """Cancel what runs and can be cancelled; it is not answered."""
 
-    async def _next(self) -> Delivery:
+    async def _some_pending(self) -> None:
+        while not self._pending:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _pop(self) -> Delivery | None:
         """The next task to start. Those that belong to other workers by now are dropped."""
-        while True:
-            while not self._pending:
-                self._arrived.clear()
-                await self._arrived.wait()
-            self._touched = perf_counter()
+        self._touched = perf_counter()
+        while self._pending:
             delivery = self._pending.popleft()
-            if not delivery.receipt.lost:
+            if not delivery[1].lost:
                 return delivery
+        return None
 
 
 class InlineRunner(Runner):
     """Calls the processor on the event loop, one task after the other."""
+
+    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
+        super().__init__(settler, concurrency)
+        self._handler = handler
 
     @property
     def running(self) -> int:
@@ -111,9 +118,7 @@ class InlineRunner(Runner):
 
     async def run(self) -> None:
         while True:
-            while not self._pending:
-                self._arrived.clear()
-                await self._arrived.wait()
+            await self._some_pending()
             self._stretch()
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
@@ -125,7 +130,7 @@ class InlineRunner(Runner):
         now = started = perf_counter()
         while pending and now - started < _STRETCH:
             delivery = pending.popleft()
-            if not delivery[1].lost:
+            if not delivery[1].lost:  # as in _pop
                 outcomes.append(handle(delivery))
             now = perf_counter()
         self._touched = now
@@ -138,23 +143,33 @@ class InlineRunner(Runner):
 class TaskRunner(Runner):
     """Runs each task as an asyncio task, as many at once as there are slots."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
-        super().__init__(handler, settler, concurrency)
-        self._slots = asyncio.Semaphore(concurrency)
+    def __init__(self, handler: Handler, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+        """`shared` slots are shared with other runners: a task takes one of them as well."""
+        super().__init__(settler, concurrency)
+        self._handler = handler
+        self._slots = Slots(concurrency)
+        self._shared = shared
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
 
     @property
     def running(self) -> int:
         return len(self._tasks)
 
+    def room(self) -> int:
+        room = super().room()
+        if self._shared is None:
+            return room
+        # Where others have taken all that is shared, one task waits in the queue for it, on behalf of the rest.
+        return min(room, max(self._shared.free, 1 - len(self._pending)))
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._slots.acquire()
+            await self._slots.take()
             try:
                 delivery = await self._next()
             except asyncio.CancelledError:
-                self._slots.release()
+                self._slots.give_back()
                 raise
             self._tasks[loop.create_task(self._work(delivery))] = delivery
 
@@ -165,6 +180,18 @@ class TaskRunner(Runner):
         for task in self._tasks:
             task.cancel()
 
+    async def _next(self) -> Delivery:
+        """The next task to start, with a shared slot for it."""
+        while True:
+            await self._some_pending()
+            if self._shared is not None:
+                await self._shared.take()  # the task may be handed back meanwhile
+            delivery = self._pop()
+            if delivery is not None:
+                return delivery
+            if self._shared is not None:
+                self._shared.give_back()
+
     async def _work(self, delivery: Delivery) -> None:
         try:
             outcome, leftover = await self._handler.handle(delivery)
@@ -174,5 +201,7 @@ class TaskRunner(Runner):
                 await asyncio.wait({leftover})
         finally:
             del self._tasks[asyncio.current_task()]  # type: ignore[arg-type] # it is one of them
-            self._slots.release()
+            self._slots.give_back()
+            if self._shared is not None:
+                self._shared.give_back()
             self.progress.set()

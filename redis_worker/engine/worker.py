@@ -8,11 +8,9 @@ from typing import Any
 
 from redis_worker.engine.claimer import Claimer
 from redis_worker.engine.execution import Execution
-from redis_worker.engine.handler import Handler
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
-from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer, Queue
 
 # How long cancelled coroutines get to clean up, and how long the last results get to be written, in seconds.
@@ -27,26 +25,28 @@ class Worker:
     def __init__(
         self,
         queue: Queue,
-        handler: Handler,
+        runner: Callable[[Settler], Runner],
         execution: Execution | None,
         observer: Observer,
         *,
-        concurrency: int,
         shutdown_timeout: float,
         burst: bool = False,
         max_tasks: int | None = None,
         upkeep: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+        reconnect: Reconnect | None = None,
     ) -> None:
-        """`execution` is None for a processor that is called inline; `upkeep` runs beside, until the end."""
+        """`runner` makes the runner; `execution`, if its processor needs one, is closed at the end.
+
+        `upkeep` runs beside, until the end. Workers that share a server may share a `reconnect`.
+        """
         self._execution = execution
         self._shutdown_timeout = shutdown_timeout
-        self._upkeep = (*upkeep, Watchdog(observer).run)
+        self._upkeep = upkeep
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._reconnect = Reconnect(observer)
+        self._reconnect = reconnect or Reconnect(observer)
         self._settler = Settler(queue, self._reconnect, observer)
-        runner_class = InlineRunner if execution is None else TaskRunner
-        self._runner: Runner = runner_class(handler, self._settler, concurrency)
+        self._runner = runner(self._settler)
         self._claimer = Claimer(
             queue, self._runner, self._settler, self._reconnect, observer, burst=burst, max_tasks=max_tasks
         )

@@ -122,6 +122,14 @@ def read_task(raw: bytes, plain: bool = False) -> Task:
 
 def _read_task(raw: bytes) -> Task:
     """The same for what is not the most common form, step by step."""
+    id, payload = read_object(raw)
+    if "task" not in payload:
+        raise MissingTask(id)
+    return Task(id, payload["task"], payload.get("emit_ts"))
+
+
+def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
+    """The text form of the member `id`, and all members, of the JSON object in `raw`. Raises Unreadable."""
     payload = _loads_or_unreadable(raw)
     if type(payload) is not dict:
         raise Unreadable(f"not a JSON object but {json_type(payload)}")
@@ -131,9 +139,7 @@ def _read_task(raw: bytes) -> Task:
     elif type(id) is not str:
         missing = "id" not in payload
         raise Unreadable("the id is missing" if missing else f"the id is {json_type(id)}, not a string or integer")
-    if "task" not in payload:
-        raise MissingTask(id)
-    return Task(id, payload["task"], payload.get("emit_ts"))
+    return id, payload
 
 
 def _loads_or_unreadable(raw: bytes) -> Any:

@@ -24,6 +24,8 @@ class Delivery(NamedTuple):
     """How many times the task has been tried again."""
     plain: bool = False
     """True when the queue has seen that the task holds no number of more than 18 digits, which are read slowly."""
+    done: bool = False
+    """True when a message with the same id was completed before: it is to be acknowledged, and not handled."""
 
     @property
     def attempt(self) -> int:
@@ -58,3 +60,5 @@ class Outcome(NamedTuple):
     """How long the task ran."""
     again: float | None = None
     """Try the task again after so many seconds: it is neither answered nor dead yet, and `error` says why."""
+    skipped: bool = False
+    """True when there was nothing to do: a message with the same id was completed before."""

@@ -1,13 +1,16 @@
 -- Write what has become of tasks, and acknowledge them, in one step, as far as the worker still holds them.
--- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 output (absent when it lies in
---      another slot: there the results have been written before, by write.lua)
+-- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 output (absent where there are no
+--      results, or where it lies in another slot: there they have been written before, by write.lua); of an
+--      idempotent topic, which has no output, 7 done, 8 begun
 -- ARGV 1 worker, 2 channel of results, 3 channel of what is put off, 4 most dead letters, 5 time to live of
---      results in s (0: for ever), 6 how long counts are kept in ms, 7 how many are only answered: N,
---      8 how many are put off: M; then N times raw, field, result; M times raw, token, delay in ms;
---      for each dead one raw, letter, has result ('1' or ''), field, result
+--      results in s (0: for ever), 6 how long counts are kept in ms, 7 how long it is remembered in ms what was
+--      completed (0: not idempotent), 8 how many are only answered: N, 9 how many are put off: M; then
+--      N times raw, field, result; M times raw, token, delay in ms; for each dead one raw, letter,
+--      has result ('1' or ''), field, result
 -- Returns the positions, from 0, of the tasks that have gone to other workers: nothing is written for
 -- them. A task that is not held while the worker has its lease was settled before, and the reply lost.
-local output = KEYS[7]
+local remember = tonumber(ARGV[7])
+local output = remember == 0 and KEYS[7]
 if output then
   -- Checked first: a script that fails half-way is not undone.
   local kind = redis.call('TYPE', output).ok
@@ -41,22 +44,22 @@ local function answer(field, result)
   fields[#fields + 1] = result
 end
 
-local answered, again = tonumber(ARGV[7]), tonumber(ARGV[8])
-local first_again = 9 + 3 * answered
+local answered, again = tonumber(ARGV[8]), tonumber(ARGV[9])
+local first_again = 10 + 3 * answered
 local first_dead = first_again + 3 * again
 
 -- Tasks that are settled in the order of their claim are acknowledged all at once: a command for each
 -- would cost more than the rest of the script.
 local in_order = 0
-if answered > 1 and redis.call('LINDEX', KEYS[1], 0) == ARGV[9] then
+if answered > 1 and redis.call('LINDEX', KEYS[1], 0) == ARGV[10] then
   local held = redis.call('LRANGE', KEYS[1], 0, answered - 1)
-  while held[in_order + 1] and held[in_order + 1] == ARGV[9 + 3 * in_order] and in_order < answered do
+  while held[in_order + 1] and held[in_order + 1] == ARGV[10 + 3 * in_order] and in_order < answered do
     in_order = in_order + 1
   end
   redis.call('LTRIM', KEYS[1], in_order, -1)
 end
-for i = 9, first_again - 1, 3 do
-  local position = (i - 9) / 3
+for i = 10, first_again - 1, 3 do
+  local position = (i - 10) / 3
   if position < in_order or acknowledge(ARGV[i], position) then
     forget(ARGV[i])
     answer(ARGV[i + 1], ARGV[i + 2])
@@ -95,6 +98,17 @@ if first_dead <= #ARGV then
   if surplus > 0 then
     redis.call('LTRIM', KEYS[3], surplus, -1)
     redis.call('INCRBY', KEYS[6], surplus)
+  end
+end
+
+if remember > 0 and #ids > 0 then
+  -- In this step, so that a crash between the work and the mark repeats the work, and does not skip it.
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
+  for _, id in ipairs(ids) do
+    redis.call('ZADD', KEYS[7], 'NX', now + remember, id)
+    redis.call('HDEL', KEYS[8], id)
   end
 end
 

@@ -1,0 +1,37 @@
+-- Which of the messages just claimed may be handled: not those completed before under the same id, and not
+-- those whose id another one is handled under just now. The latter are put off, uncharged.
+-- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed
+-- ARGV 1 worker, 2 stem of the in-flight lists, 3 how long to put off in ms; then raw, id, token,
+--      busy ('1' when this worker itself handles the id) for each
+-- Returns for each 0 (handle it), 1 (completed before) or 2 (put off)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- A message that was begun is handled only as long as its worker has a lease and has it in flight: there is
+-- no lock that could be left behind.
+local function is_handled_elsewhere(id)
+  local holder = redis.call('HGET', KEYS[3], id)
+  if not holder then return false end
+  local split = string.find(holder, '\n', 1, true)
+  local worker, raw = string.sub(holder, 1, split - 1), string.sub(holder, split + 1)
+  return worker ~= ARGV[1] and redis.call('ZSCORE', KEYS[4], worker)
+    and redis.call('LPOS', ARGV[2] .. worker, raw)
+end
+
+local verdicts = {}
+for i = 4, #ARGV, 4 do
+  local raw, id, token, busy = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1'
+  local remembered = redis.call('ZSCORE', KEYS[2], id)
+  if remembered and tonumber(remembered) > now then
+    verdicts[#verdicts + 1] = 1
+  elseif busy or is_handled_elsewhere(id) then
+    if redis.call('LREM', KEYS[1], -1, raw) == 1 then
+      redis.call('ZADD', KEYS[5], now + ARGV[3], token .. ':' .. raw)
+    end
+    verdicts[#verdicts + 1] = 2
+  else
+    redis.call('HSET', KEYS[3], id, ARGV[1] .. '\n' .. raw)
+    verdicts[#verdicts + 1] = 0
+  end
+end
+return verdicts

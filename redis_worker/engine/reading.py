@@ -1,0 +1,70 @@
+"""Reading: what a delivery has its processor or handler called with, or its outcome where there is nothing to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redis_worker.engine.execution import refusal
+from redis_worker.ports import Parser
+from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.message import Message, read_message
+from redis_worker.vocabulary.payload import MissingTask, failure, read_task
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+Read = Callable[[Delivery], tuple[str, Any] | Outcome]
+"""The id of a task and what its processor is called with, or an outcome."""
+
+
+class TaskReader:
+    """Reads tasks; the parser makes the arguments."""
+
+    def __init__(self, parser: Parser, max_deliveries: int) -> None:
+        self._parser = parser
+        self._max_deliveries = max_deliveries
+
+    def read(self, delivery: Delivery) -> tuple[str, list[Any]] | Outcome:
+        """The task's id and arguments; the hot path."""
+        try:
+            task = read_task(delivery[0], delivery[4])
+        except Unreadable as error:
+            return Outcome(delivery, None, None, str(error), dead=True)
+        except MissingTask as missing:
+            return _refused(delivery, missing.id, missing)
+        if delivery[2] >= self._max_deliveries:
+            return _condemned(delivery, task.id)
+        try:
+            return task[0], self._parser(task[1])
+        except Exception as error:
+            return _refused(delivery, task.id, error)
+
+
+class MessageReader:
+    """Reads messages of a topic."""
+
+    def __init__(self, topic: str, max_deliveries: int) -> None:
+        self._topic = topic
+        self._max_deliveries = max_deliveries
+
+    def read(self, delivery: Delivery) -> tuple[str, Message] | Outcome:
+        """The message and its id."""
+        try:
+            message = read_message(delivery.raw, self._topic, delivery.attempt)
+        except Unreadable as error:
+            return Outcome(delivery, None, None, str(error), dead=True)
+        if delivery.done:
+            return Outcome(delivery, message.id, None, skipped=True)
+        if delivery.deaths >= self._max_deliveries:
+            return _condemned(delivery, message.id)
+        return message.id, message
+
+
+def _condemned(delivery: Delivery, id: str) -> Outcome:
+    times = delivery.deaths
+    text = f"Processing error: given up: {times} worker{'s' * (times > 1)} died while holding the task"
+    return Outcome(delivery, id, failure(text), text, dead=True)
+
+
+def _refused(delivery: Delivery, id: str, error: Exception) -> Outcome:
+    answer = refusal("Parse error", error)
+    return Outcome(delivery, id, answer.result, answer.error)

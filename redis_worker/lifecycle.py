@@ -1,0 +1,140 @@
+"""How what works in an event loop begins and ends: in the foreground, or around a `with` block."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from redis_worker.broker.address import Address
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.preflight import connected
+from redis_worker.vocabulary.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Service(ABC):
+    """Works in the caller's event loop until it is stopped. Installs no signal handler, configures no logging."""
+
+    def __init__(self, name: str, address: Address, connect_timeout: float) -> None:
+        """`connect_timeout` is how many seconds to wait for a server at start; 0 is for ever."""
+        self._name = name
+        self._address = address
+        self._connect_timeout = connect_timeout
+        self._stop_asked = False
+        self._started = asyncio.Event()
+        self._ran = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._host: asyncio.Task[Any] | None = None
+        self._failed_host = False
+
+    @property
+    def address(self) -> str:
+        """Where the server is, without its password."""
+        return self._address.name
+
+    @property
+    def started(self) -> bool:
+        """True once the server has been found fit and work has begun."""
+        return self._started.is_set()
+
+    async def wait_until_started(self) -> None:
+        """Wait until work begins, which it does not if `run` fails before."""
+        await self._started.wait()
+
+    def stop(self) -> None:
+        """Stop gracefully: claim no more, hand back what is not started, let running tasks finish."""
+        self._stop_asked = True
+        if self.started:
+            self._stop_work()
+        elif self._waiting is not None:
+            self._waiting.cancel()
+
+    def cancel(self) -> None:
+        """Stop at once: running coroutines are cancelled, and what is unfinished is handed back."""
+        self.stop()
+        if self.started:
+            self._cancel_work()
+
+    async def run(self) -> None:
+        """Work until stopped, cancelled or done.
+
+        Cancelling it stops at once: coroutines are cancelled and what is unfinished is handed back.
+        Raises Unreachable when no server answers at start, and Refused for what trying again cannot mend.
+        """
+        if self._ran:
+            raise ConfigurationError(f"{self._name} runs once; make another one")
+        self._ran = True
+        work = asyncio.ensure_future(self._work())
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self.cancel()
+            if not self.started:
+                work.cancel()  # still waiting for a server
+            await asyncio.wait({work})
+            if not work.cancelled() and (error := work.exception()):
+                raise error from None
+            raise
+
+    async def __aenter__(self) -> Self:
+        """Start; returns when work has begun. Raises as `run` does."""
+        self._task = asyncio.create_task(self.run(), name=f"redis-worker {self._name}")
+        started = asyncio.create_task(self._started.wait())
+        try:
+            await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+        finally:
+            started.cancel()
+        if self._task.done():
+            self._task.result()
+        # When the work fails, the block fails too: nobody should go on submitting to what is dead.
+        self._host = asyncio.current_task()
+        self._task.add_done_callback(self._fail_host)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        host, self._host = self._host, None
+        self.stop()
+        await asyncio.wait({self._task})
+        if self._failed_host and host is not None and host.uncancel() == 0 and kind is asyncio.CancelledError:
+            self._task.result()
+        if kind is None:
+            self._task.result()
+        elif not self._task.cancelled():
+            self._task.exception()  # heard, and less than what the block raises itself
+
+    def _fail_host(self, task: asyncio.Task[None]) -> None:
+        if self._host is not None and not task.cancelled() and task.exception() is not None:
+            self._failed_host = True
+            self._host.cancel()
+
+    async def _connected(self, connection: Connection) -> bool:
+        """Wait for a server; False when there was a stop before there was one."""
+        if not self._stop_asked:
+            self._waiting = asyncio.ensure_future(connected(connection, self._address.name, self._connect_timeout))
+            await asyncio.wait({self._waiting})
+            if not self._waiting.cancelled():
+                self._waiting.result()
+        return not self._stop_asked
+
+    @abstractmethod
+    async def _work(self) -> None:
+        """Everything from the first connection on; sets `_started` once there is something to stop."""
+
+    @abstractmethod
+    def _stop_work(self) -> None:
+        """See `stop`."""
+
+    @abstractmethod
+    def _cancel_work(self) -> None:
+        """See `cancel`."""
