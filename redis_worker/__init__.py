@@ -9,11 +9,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from redis_worker.broker.client import TaskClient
+    from redis_worker.broker.publisher import Publisher
     from redis_worker.broker.sync_client import SyncTaskClient
     from redis_worker.engine.counters import Counters
     from redis_worker.options import PoolOptions
     from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
+    from redis_worker.topics.worker import TopicWorker
     from redis_worker.vocabulary.errors import (
         ConfigurationError,
         Disconnected,
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
         TaskError,
         Unreachable,
     )
+    from redis_worker.vocabulary.message import Message
     from redis_worker.vocabulary.processor import processor
 
 __all__ = [
     "ConfigurationError",
     "Counters",
     "Disconnected",
+    "Message",
     "Observer",
     "PoolOptions",
+    "Publisher",
     "RedisWorkerError",
     "Refused",
     "Reject",
@@ -39,6 +44,7 @@ __all__ = [
     "SyncTaskClient",
     "TaskClient",
     "TaskError",
+    "TopicWorker",
     "Unreachable",
     "WorkerPool",
     "processor",
@@ -46,6 +52,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Publisher": "broker.publisher",
+    "TopicWorker": "topics.worker",
+    "Message": "vocabulary.message",
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",
     "Counters": "engine.counters",

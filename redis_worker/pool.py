@@ -10,7 +10,7 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import LeaseKeeper
 from redis_worker.broker.lossy import AtMostOnceQueue
-from redis_worker.broker.preflight import check_expiry, check_server, check_slots, lie_apart
+from redis_worker.broker.preflight import check_expiry, check_keys, check_server, check_slots, lie_apart
 from redis_worker.broker.queue import AtLeastOnceQueue
 from redis_worker.broker.recovery import Recoverer
 from redis_worker.broker.schedule import Promoter, WakeChannel
@@ -107,7 +107,8 @@ class WorkerPool(Service):
         try:
             if not await self._connected(ordinary):
                 return
-            await check_server(ordinary, self._keys)
+            await check_server(ordinary)
+            await check_keys(ordinary, self._keys)
             if self.options.result_ttl is not None:
                 await check_expiry(ordinary, self._keys)
             await self._work_on(ordinary, blocking, keeper)

@@ -46,8 +46,8 @@ async def connected(connection: Connection, name: str, timeout: float) -> None:
         ) from None
 
 
-async def check_server(connection: Connection, keys: Keys) -> None:
-    """Raises Refused where the server is too old, or a sentinel, or a key holds another type."""
+async def check_server(connection: Connection) -> None:
+    """Raises Refused where the server is too old, or a sentinel."""
     try:
         info = await connection.info()
     except Refused:
@@ -58,7 +58,13 @@ async def check_server(connection: Connection, keys: Keys) -> None:
         raise Refused(f"the server is Redis {version}; redis_worker needs 6.2 or later")
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # the latter in Valkey
         raise Refused("this is a sentinel and keeps no data: name it as redis+sentinel://host:port/service/0")
+
+
+async def check_keys(connection: Connection, keys: Keys) -> None:
+    """Raises Refused where a key holds another type."""
     for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output"), (keys.dead, "list", "")):
+        if not key:
+            continue  # topics have no output
         found = (await connection.call("TYPE", key)).decode()
         if found not in (kind, "none"):
             raise Refused(

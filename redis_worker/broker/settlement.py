@@ -26,6 +26,8 @@ class Limits:
     """The most dead letters; the oldest are dropped, and counted."""
     result_ttl: int = 0
     """After so many seconds a result expires; 0 keeps it."""
+    remember: int = 0
+    """For so many milliseconds it is remembered that a message was completed; 0 where it may be completed twice."""
 
 
 class Settlement:
@@ -93,7 +95,7 @@ def _section(outcome: Outcome) -> int:
 
 def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
     """`outcomes` in as few settlements as their size allows."""
-    header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS]
+    header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
     while outcomes:
         settlement = Settlement(header)
         taken = settlement.take(outcomes, worker)

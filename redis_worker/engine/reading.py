@@ -53,7 +53,7 @@ class MessageReader:
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
         if delivery.done:
-            return Outcome(delivery, message.id, None, skipped=True)
+            return Outcome(delivery, message.id, b"", skipped=True)
         if delivery.deaths >= self._max_deliveries:
             return _condemned(delivery, message.id)
         return message.id, message

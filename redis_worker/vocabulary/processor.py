@@ -91,13 +91,21 @@ def processor(
     return declare if function is None else declare(function)
 
 
-def declaration_of(function: Callable[..., Any], **overrides: Any) -> Declaration:
-    """The declaration of `function`, with what the caller says, where it is not None, in place of its own."""
-    said = dict(getattr(function, _ATTRIBUTE, {}))
-    return _declaration(function, said | {key: value for key, value in overrides.items() if value is not None})
+def declaration_of(function: Callable[..., Any], kind: str = "processor", **overrides: Any) -> Declaration:
+    """The declaration of `function`, with what the caller says, where it is not None, in place of its own.
+
+    Raises ConfigurationError, in which the function is called what `kind` says.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    return _declaration(function, said_by(function) | overrides, kind)
 
 
-def _declaration(function: Callable[..., Any], said: dict[str, Any]) -> Declaration:
+def said_by(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the decorator of `function`, if it has one, says of it."""
+    return dict(getattr(function, _ATTRIBUTE, {}))
+
+
+def _declaration(function: Callable[..., Any], said: dict[str, Any], kind: str = "processor") -> Declaration:
     document = inspect.getdoc(function) or ""
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
@@ -110,7 +118,7 @@ def _declaration(function: Callable[..., Any], said: dict[str, Any]) -> Declarat
     declared = Declaration(**defaults | said)
     problem = _problem(declared, is_async)
     if problem:
-        raise ConfigurationError(f"processor {declared.name}: {problem}")
+        raise ConfigurationError(f"{kind} {declared.name}: {problem}")
     return declared
 
 

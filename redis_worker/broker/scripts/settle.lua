@@ -66,6 +66,7 @@ for i = 10, first_again - 1, 3 do
   end
 end
 
+local completed = #ids
 if again > 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.ceil(time[2] / 1000)
@@ -89,7 +90,9 @@ if first_dead <= #ARGV then
     if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5) then
       forget(ARGV[i])
       redis.call('RPUSH', KEYS[3], ARGV[i + 1])
-      if ARGV[i + 2] == '1' then
+      if remember > 0 then
+        redis.call('HDEL', KEYS[8], ARGV[i + 3])
+      elseif ARGV[i + 2] == '1' then
         answer(ARGV[i + 3], ARGV[i + 4])
       end
     end
@@ -101,14 +104,14 @@ if first_dead <= #ARGV then
   end
 end
 
-if remember > 0 and #ids > 0 then
+if remember > 0 and completed > 0 then
   -- In this step, so that a crash between the work and the mark repeats the work, and does not skip it.
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
-  for _, id in ipairs(ids) do
-    redis.call('ZADD', KEYS[7], 'NX', now + remember, id)
-    redis.call('HDEL', KEYS[8], id)
+  for i = 1, completed do
+    redis.call('ZADD', KEYS[7], 'NX', now + remember, ids[i])
+    redis.call('HDEL', KEYS[8], ids[i])
   end
 end
 

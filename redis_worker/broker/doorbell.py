@@ -1,0 +1,124 @@
+"""The doorbell: one connection that hears when any of many keys has changed, whoever changed it.
+
+`BLMOVE` waits on one list. The server's own bookkeeping for client-side caches (CLIENT TRACKING, Redis 6) waits
+on as many as one likes, takes nothing from them and needs no setting: what a connection has read is
+remembered, and it is told once when that changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError
+
+from redis_worker.broker.address import Address
+
+# How often to look where the server does not tell, in seconds: in a cluster, before Redis 6, and in fakeredis.
+_POLL = 0.1
+# How long to wait before the next try to connect, in seconds.
+_PAUSE = 1.0
+
+
+class Doorbell:
+    """Rings when a key changes, or may have changed."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._changed: dict[str, asyncio.Event] = {}
+        self._armed: set[str] = set()
+        """What the server will tell of."""
+        self._to_arm: set[str] = set()
+        self._arming: deque[list[str]] = deque()
+        """What it has been asked to tell of, as long as it has not replied."""
+        self._wanted = asyncio.Event()
+        self._connected = False
+
+    async def wait(self, key: str, seconds: float) -> None:
+        """Return when `key` has changed since the last time, or might have; at the latest after so many seconds."""
+        changed = self._changed.setdefault(key, asyncio.Event())
+        if not self._connected:
+            seconds = min(seconds, _POLL)
+        elif key not in self._armed:
+            self._to_arm.add(key)
+            self._wanted.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), seconds)
+        changed.clear()
+
+    def ring(self) -> None:
+        """Have everybody who waits look."""
+        for changed in self._changed.values():
+            changed.set()
+
+    async def run(self) -> None:
+        """Listen, until cancelled."""
+        while True:
+            client = self._address.open()
+            try:
+                if isinstance(client, RedisCluster):
+                    await asyncio.Event().wait()  # a node tells of its own keys only: look instead
+                else:
+                    await self._listen(client)
+            except (RedisError, OSError, AttributeError):
+                pass  # whoever waits polls meanwhile
+            finally:
+                self._connected = False
+                self._armed.clear()
+                self.ring()
+                with contextlib.suppress(RedisError, OSError):
+                    await client.aclose()
+            await asyncio.sleep(_PAUSE)
+
+    async def _listen(self, client: Any) -> None:
+        pool = client.connection_pool
+        pool.connection_kwargs["protocol"] = 3  # which has messages that are no replies
+        connection = await pool.get_connection()
+        await connection.send_command("CLIENT", "TRACKING", "ON")
+        await connection.read_response()
+        connection._parser.set_invalidation_push_handler(self._invalidate)
+        self._arming.clear()
+        self._connected = True
+        self.ring()
+        arming = asyncio.create_task(self._arm(connection), name="redis-worker doorbell")
+        try:
+            while True:
+                reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
+                if isinstance(reply, int):  # and not what the handler above has returned
+                    self._have_armed(self._arming.popleft())
+        finally:
+            arming.cancel()
+            await asyncio.wait({arming})
+            await connection.disconnect(nowait=True)
+
+    async def _arm(self, connection: Any) -> None:
+        """Read the keys that are waited for, so that the server remembers them."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._to_arm:
+                keys, self._to_arm = list(self._to_arm), set()
+                self._arming.append(keys)
+                await connection.send_command("EXISTS", *keys)
+
+    def _have_armed(self, keys: list[str]) -> None:
+        """The server tells of `keys` from now on. Those who wait look once more: they may have changed before."""
+        self._armed.update(keys)
+        for key in keys:
+            self._changed[key].set()
+
+    async def _invalidate(self, message: list[Any]) -> None:
+        """Keys have changed; all of them, with None, when the server has been emptied."""
+        keys: list[bytes] | None = message[1]
+        if keys is None:
+            self._armed.clear()
+            self.ring()
+            return
+        for key in (raw.decode(errors="surrogateescape") for raw in keys):
+            self._armed.discard(key)
+            if changed := self._changed.get(key):
+                changed.set()

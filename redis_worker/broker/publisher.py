@@ -1,0 +1,94 @@
+"""Publishing messages to topics. Any program that can push JSON to a list can do the same by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from redis_worker.broker.address import Client, address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.broker.schedule import put_off
+from redis_worker.broker.topics import Topics
+from redis_worker.vocabulary.ids import id_text, new_id
+from redis_worker.vocabulary.message import check_topic, write_message
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_BATCH = 500
+# A topic is made known again after so long, in seconds: somebody may have emptied the server.
+_KNOWN_FOR = 60.0
+
+
+class Publisher:
+    """Publishes messages to topics; `redis` is a URL, or a client that is used and not closed.
+
+        async with Publisher("redis://localhost") as publisher:
+            await publisher.publish("order.reminder", {"order": 7}, delay=86_400)
+
+    Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
+    """
+
+    def __init__(self, redis: str | Client) -> None:
+        given = None if isinstance(redis, str) else redis
+        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
+        self._topics = Topics(self._connection)
+        self._known: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what the publisher has opened."""
+        await self._connection.close()
+
+    async def publish(
+        self,
+        topic: str,
+        data: Any,
+        delay: float | None = None,
+        id: str | int | None = None,
+        *,
+        at: datetime | None = None,
+    ) -> str:
+        """Publish `data`, any JSON value, to `topic`. Returns the message's id, as text; made up when none is given.
+
+        With `delay` (seconds) or `at` it is put off until then, by the server's clock.
+        """
+        given = new_id() if id is None else id
+        name = id_text(given)
+        await self._push(topic, [write_message(check_topic(topic), data, given)], delay, at)
+        return name
+
+    async def publish_many(
+        self, topic: str, messages: Iterable[Any], delay: float | None = None, *, at: datetime | None = None
+    ) -> list[str]:
+        """Publish many, in few calls; an id is made up for each. Returns the ids in the same order."""
+        check_topic(topic)
+        iterator = iter(messages)
+        ids: list[str] = []
+        while batch := list(islice(iterator, _BATCH)):
+            names = [new_id() for _ in batch]
+            await self._push(topic, [write_message(topic, *pair) for pair in zip(batch, names, strict=True)], delay, at)
+            ids += names
+        return ids
+
+    async def _push(self, topic: str, raws: list[bytes], delay: float | None, at: datetime | None) -> None:
+        if time.monotonic() > self._known.get(topic, 0.0):
+            await self._topics.add([topic])
+            self._known[topic] = time.monotonic() + _KNOWN_FOR
+        keys = Keys(topic_list(topic))
+        if delay is None and at is None:
+            await self._connection.call("RPUSH", keys.waiting, *raws)
+        else:
+            await put_off(self._connection, keys, raws, delay=delay, at=at)

@@ -1,0 +1,127 @@
+"""The queue of one topic, which waits at a doorbell and may be idempotent; and the registry of known topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.doorbell import Doorbell
+from redis_worker.broker.keys import TOPICS
+from redis_worker.broker.queue import BLOCK, AtLeastOnceQueue
+from redis_worker.broker.schedule import new_token
+from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.payload import read_object
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+# A message whose id another one is handled under just now is looked at again after so long, in ms.
+_POSTPONE_MS = 500
+
+_HANDLE, _DONE, _POSTPONED = 0, 1, 2
+
+
+class TopicQueue(AtLeastOnceQueue):
+    """The port `Queue` over the list of a topic: it has no blocking call of its own, and no results."""
+
+    def __init__(self, ordinary: Connection, doorbell: Doorbell, *args: Any, **options: Any) -> None:
+        super().__init__(ordinary, ordinary, *args, **options)
+        self._doorbell = doorbell
+
+    async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
+        deliveries = await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+        if deliveries or not wait or self._lease.lost:
+            return deliveries
+        await self._doorbell.wait(self._keys.waiting, BLOCK)
+        return await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+
+
+class IdempotentQueue(TopicQueue):
+    """Of messages with the same id one is handled at a time, and after one is completed, none for a while."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._handled: dict[str, Delivery] = {}
+        """What this worker handles, by id."""
+
+    async def claim(self, limit: int, wait: bool) -> list[Delivery]:
+        """See the port. Messages that may not be handled now are put off."""
+        return await self._begin(await super().claim(limit, wait))
+
+    async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
+        """See the port."""
+        return await self._begin(await super().missing(held))
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See the port."""
+        lost = await super().settle(outcomes)
+        self._end(outcome.delivery for outcome in outcomes)
+        return lost
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """See the port."""
+        await super().release(deliveries)
+        self._end(deliveries)
+
+    def _settled_keys(self, worker: str) -> list[str]:
+        return [*super()._settled_keys(worker), self._keys.done, self._keys.begun]
+
+    async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
+        arguments: list[Any] = [self._lease.name, self._keys.inflight(""), _POSTPONE_MS]
+        asked: list[tuple[Delivery, str]] = []
+        begun: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                id, _ = read_object(delivery.raw)
+            except Unreadable:
+                begun.append(delivery)  # for the handler to say so
+                continue
+            busy = self._is_handled(id)
+            if not busy:
+                self._handled[id] = delivery
+            asked.append((delivery, id))
+            arguments += (delivery.raw, id, new_token(), "1" if busy else "0")
+        if not asked:
+            return begun
+        keys = self._keys
+        names = [keys.inflight(self._lease.name), keys.done, keys.begun, keys.workers, keys.delayed]
+        try:
+            verdicts = await self._ordinary.run("begin", names, arguments)
+        except BaseException:
+            self._end(delivery for delivery, _ in asked)  # they are in flight, and will be found missing
+            raise
+        for (delivery, id), verdict in zip(asked, verdicts, strict=True):
+            if verdict == _HANDLE:
+                begun.append(delivery)
+            elif self._handled.get(id) is delivery:
+                del self._handled[id]
+            if verdict == _DONE:
+                begun.append(delivery._replace(done=True))
+        return begun
+
+    def _is_handled(self, id: str) -> bool:
+        handled = self._handled.get(id)
+        return handled is not None and not handled.receipt.lost
+
+    def _end(self, deliveries: Iterable[Delivery]) -> None:
+        ended = {delivery.raw for delivery in deliveries}
+        self._handled = {
+            id: delivery
+            for id, delivery in self._handled.items()
+            if delivery.raw not in ended and not delivery.receipt.lost
+        }
+
+
+class Topics:
+    """The registry of known topics: those that have been published to, or that a worker consumes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, topics: Iterable[str]) -> None:
+        """Make `topics` known. Raises Disconnected or Refused."""
+        if names := list(topics):
+            await self._connection.call("SADD", TOPICS, *names)
+
+    async def known(self) -> set[str]:
+        """All known topics. Raises Disconnected or Refused."""
+        return {raw.decode() for raw in await self._connection.call("SMEMBERS", TOPICS)}

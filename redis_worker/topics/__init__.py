@@ -1,0 +1,1 @@
+"""Topics: handlers for messages, by name or by pattern, many in one process."""

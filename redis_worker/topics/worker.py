@@ -1,0 +1,325 @@
+"""The topic worker: handlers, the topics they are for, and the consumers at work on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from redis_worker.broker.address import Client, address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.doorbell import Doorbell
+from redis_worker.broker.lease import LeaseKeeper
+from redis_worker.broker.preflight import check_server
+from redis_worker.broker.topics import Topics
+from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.observers import Observers
+from redis_worker.engine.reconnect import Reconnect
+from redis_worker.engine.slots import Slots
+from redis_worker.engine.watchdog import Watchdog
+from redis_worker.lifecycle import Service
+from redis_worker.ports import Observer
+from redis_worker.reporting import Reporter
+from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
+from redis_worker.topics.routing import Batching, Router, new_route, no_route
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
+from redis_worker.vocabulary.message import check_topic
+from redis_worker.vocabulary.processor import Execution
+
+logger = logging.getLogger("redis_worker")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# How often to look for topics that patterns, or the default handler, are for, in seconds.
+_LOOK_EVERY = 1.0
+_DAY = 86_400.0
+
+
+class TopicWorker(Service):
+    """Handles the messages of many topics in one process.
+
+        worker = TopicWorker("redis://localhost")
+
+        @worker.handler("order.reminder", concurrency=8, retries=3, timeout=30)
+        async def remind(message): ...
+
+        await worker.run()
+
+    As with WorkerPool, `async with worker:` works in the background. Topics that no handler is for
+    are left to other workers, unless there is a `default_handler`.
+    """
+
+    def __init__(
+        self,
+        redis: str | Client,
+        *,
+        concurrency: int = 100,
+        max_deliveries: int = 3,
+        lease: float = 6.0,
+        connect_timeout: float = 10.0,
+        shutdown_timeout: float = 30.0,
+        dead_limit: int = 10_000,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        """`concurrency` is how many messages are handled at once, of all topics together.
+
+        The other options are as in PoolOptions. Raises ConfigurationError.
+        """
+        for name, value, least in (
+            ("concurrency", concurrency, 1), ("max_deliveries", max_deliveries, 1), ("lease", lease, 2),
+            ("dead_limit", dead_limit, 1), ("connect_timeout", connect_timeout, 0),
+            ("shutdown_timeout", shutdown_timeout, 0),
+        ):  # fmt: skip
+            if not value >= least:
+                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+        super().__init__("the topic worker", address_of(redis), connect_timeout)
+        self._given = None if isinstance(redis, str) else redis
+        self._concurrency, self._lease = concurrency, lease
+        self._max_deliveries, self._dead_limit = max_deliveries, dead_limit
+        self._shutdown_timeout = shutdown_timeout
+        self._counting = Counting()
+        self._observers = (self._counting, *observers)
+        self._router = Router()
+        self._asked: set[str] = set()
+        """Topics that `start_consumer` was called for."""
+        self._left_out: set[str] = set()
+        """Topics that `stop_consumer` was called for."""
+        self._shared: Shared | None = None
+        self._consumers: dict[str, tuple[Consumer, asyncio.Task[None]]] = {}
+        self._opening: set[str] = set()
+        self._changed = asyncio.Event()
+        self._error: Exception | None = None
+        """What has ended a consumer."""
+
+    def handler(
+        self,
+        pattern: str,
+        *,
+        concurrency: int = 4,
+        execution: Execution | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_backoff: float | None = None,
+        retry_backoff_max: float | None = None,
+        idempotent: bool = False,
+        remember: float = _DAY,
+    ) -> Callable[[F], F]:
+        """Have messages of `pattern`, a topic or a pattern such as `order.*`, handled by the decorated function.
+
+        It is called with a Message, runs as a processor would, and what it returns is ignored; a message for
+        which it raises is tried again `retries` times (3), and is a dead letter then. `concurrency` holds for
+        each topic. With `idempotent`, messages whose id was completed in the last `remember` seconds are
+        skipped. Raises ConfigurationError.
+        """
+        options = {
+            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
+            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
+            "retry_backoff_max": retry_backoff_max,
+        }  # fmt: skip
+        return self._registering(pattern, options)
+
+    def batch_handler(
+        self,
+        pattern: str,
+        *,
+        size: int = 100,
+        within: float = 0.5,
+        concurrency: int = 1,
+        execution: Execution | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_backoff: float | None = None,
+        retry_backoff_max: float | None = None,
+        idempotent: bool = False,
+        remember: float = _DAY,
+    ) -> Callable[[F], F]:
+        """The same for a function that is called with a list of up to `size` messages.
+
+        A batch waits `within` seconds for more after its first message; `concurrency` is how many batches are
+        handled at once. The function returns None, or `{id: reason}` of the messages that failed: only those
+        are tried again. A reason is a text or an exception, Retry and Reject included. When the function
+        raises, all have failed. Raises ConfigurationError.
+        """
+        options = {
+            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
+            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
+            "retry_backoff_max": retry_backoff_max, "batching": Batching(size, within),
+        }  # fmt: skip
+        return self._registering(pattern, options)
+
+    @overload
+    def default_handler(self, function: F, /) -> F: ...
+    @overload
+    def default_handler(self, /, **options: Any) -> Callable[[F], F]: ...
+
+    def default_handler(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+        """Have the messages of all known topics that match nothing else handled by the decorated function.
+
+        Takes the options of `handler`, or none. Raises ConfigurationError.
+        """
+        options = {"concurrency": 4, "idempotent": False, "remember": _DAY, **options}
+
+        def register(function: F) -> F:
+            try:
+                self._router.default = new_route("*", function, **options)
+            except TypeError as error:
+                raise ConfigurationError(f"the default handler takes the options of handler(): {error}") from None
+            return function
+
+        return register if function is None else register(function)
+
+    def _registering(self, pattern: str, options: dict[str, Any]) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            self._router.add(new_route(pattern, function, **options))
+            self._changed.set()
+            return function
+
+        return register
+
+    @property
+    def counters(self) -> Counters:
+        """What has been done so far, all topics together."""
+        return self._counting.counters
+
+    @property
+    def running(self) -> int:
+        """How many messages (or batches) are handled just now."""
+        return sum(status.running for status in self.status())
+
+    def status(self) -> list[ConsumerStatus]:
+        """The topics that are consumed just now, by name."""
+        return [self._consumers[topic][0].status for topic in sorted(self._consumers)]
+
+    async def start_consumer(self, topic: str) -> None:
+        """Consume `topic`, now or as soon as the worker runs; with no handler for it, all it has becomes dead letters.
+
+        Raises ConfigurationError, Disconnected or Refused.
+        """
+        self._asked.add(check_topic(topic))
+        self._left_out.discard(topic)
+        if self.started and not self._stop_asked:
+            await self._start(topic)
+
+    async def stop_consumer(self, topic: str) -> None:
+        """Consume `topic` no more, until `start_consumer`; returns when what runs has finished."""
+        self._asked.discard(topic)
+        self._left_out.add(topic)
+        if found := self._consumers.get(topic):
+            consumer, task = found
+            consumer.stop()
+            await asyncio.wait({task})
+
+    async def stop_consumers(self) -> None:
+        """The same for all topics."""
+        await asyncio.gather(*(self.stop_consumer(topic) for topic in list(self._consumers)))
+
+    async def _start(self, topic: str) -> None:
+        if topic in self._consumers or topic in self._opening:
+            return
+        assert self._shared is not None
+        route = self._router.find(topic)
+        if route is None:
+            logger.warning("there is no handler for the topic %s: its messages become dead letters", topic)
+            route = no_route(topic)
+        consumer = Consumer(topic, route, self._shared)
+        self._opening.add(topic)
+        try:
+            await consumer.open()
+        finally:
+            self._opening.discard(topic)
+        if self._stop_asked or topic in self._left_out:
+            await consumer.close()
+            return
+        task = asyncio.create_task(self._consume(consumer), name=f"redis-worker topic {topic}")
+        self._consumers[topic] = consumer, task
+
+    async def _consume(self, consumer: Consumer) -> None:
+        try:
+            await consumer.run()
+        except Exception as error:
+            self._error = self._error or error
+        finally:
+            del self._consumers[consumer.topic]
+            self._changed.set()
+
+    def _stop_work(self) -> None:
+        self._changed.set()
+
+    def _cancel_work(self) -> None:
+        for consumer, _ in self._consumers.values():
+            consumer.cancel()
+
+    async def _work(self) -> None:
+        connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
+        keeper = LeaseKeeper(self._address, self._lease)
+        doorbell = Doorbell(self._address)
+        observer = Observers((Reporter("mq:*"), *self._observers))
+        roles: list[asyncio.Task[None]] = []
+        try:
+            if not await self._connected(connection):
+                return
+            await check_server(connection)
+            self._shared = Shared(
+                connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
+                self._max_deliveries, self._dead_limit, self._shutdown_timeout,
+            )  # fmt: skip
+            roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
+            await self._consume_all(Topics(connection))
+        finally:
+            for role in roles:
+                role.cancel()
+            if roles:
+                await asyncio.wait(roles)
+            await connection.close()
+            await keeper.close()
+
+    async def _consume_all(self, topics: Topics) -> None:
+        """Consume what handlers are for, and was asked for, until the end."""
+        named = {route.pattern for route in self._router.routes if not route.is_pattern} | self._asked
+        try:
+            await topics.add(named)
+            for topic in sorted(named - self._left_out):
+                await self._start(topic)
+            self._started.set()
+            while not self._stop_asked and self._error is None:
+                await self._look_for_topics(topics)
+                await self._wait_for_change()
+        finally:
+            await self._stop_all()
+        if self._error is not None:
+            raise self._error
+
+    async def _look_for_topics(self, topics: Topics) -> None:
+        """Start consumers for known topics that patterns, or the default handler, are for."""
+        if self._router.default is None and not any(route.is_pattern for route in self._router.routes):
+            return
+        try:
+            for topic in sorted(await topics.known() - self._consumers.keys() - self._left_out):
+                if self._router.find(topic) is not None and not self._stop_asked:
+                    await self._start_found(topic)
+        except Disconnected:
+            pass  # the consumers meet the same, and say so
+
+    async def _start_found(self, topic: str) -> None:
+        try:
+            await self._start(topic)
+        except Refused as error:  # one topic that cannot be consumed does not end the others
+            logger.error("the topic %s is not consumed: %s", topic, error)
+            self._left_out.add(topic)
+
+    async def _wait_for_change(self) -> None:
+        """Wait a little, less when a consumer has ended, a handler has come, or all is to stop."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), _LOOK_EVERY)
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    async def _stop_all(self) -> None:
+        tasks = []
+        for consumer, task in list(self._consumers.values()):
+            consumer.stop()
+            tasks.append(task)
+        if tasks:
+            await asyncio.wait(tasks)
