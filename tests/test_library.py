@@ -195,7 +195,7 @@ async def test_a_pool_in_the_foreground(server: EmbeddedServer, queue: Queue) ->
 async def client(server: EmbeddedServer, queue: Queue) -> AsyncIterator[TaskClient]:
     async with TaskClient(server.url, *names(queue)) as client:
         yield client
-        assert not client._waiting, "somebody is still waited for"
+        assert not client._results._waiting, "somebody is still waited for"
 
 
 async def test_submitting(client: TaskClient, queue: Queue) -> None:
@@ -282,7 +282,7 @@ async def test_what_is_given_up_leaves_nothing_behind(client: TaskClient, queue:
     await queue.redis.hset(queue.keys.output, "x", SUCCESS % 1)
     assert (await anext(results)).id == "x"
     await results.aclose()
-    assert not client._waiting
+    assert not client._results._waiting
 
 
 async def _subscribers(queue: Queue) -> int:
@@ -303,7 +303,7 @@ async def test_all_who_wait_share_one_subscription(client: TaskClient, queue: Qu
 
 async def test_results_are_heard_of(server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are announced; who is not told would look only after a long time here."""
-    monkeypatch.setattr("redis_worker.broker.client._POLL", 10 * PATIENCE)
+    monkeypatch.setattr("redis_worker.broker.results._POLL", 10 * PATIENCE)
     gate = asyncio.Event()
 
     async def work(arguments: list[Any]) -> Any:

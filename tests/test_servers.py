@@ -237,7 +237,7 @@ async def test_results_are_heard_of_in_a_cluster(
     cluster: Cluster, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are announced; who is not told would look only after a long time here."""
-    monkeypatch.setattr("redis_worker.broker.client._POLL", 10 * PATIENCE)
+    monkeypatch.setattr("redis_worker.broker.results._POLL", 10 * PATIENCE)
     gate = asyncio.Event()
 
     async def work(arguments: list[Any]) -> Any:
