@@ -342,6 +342,19 @@ async def test_the_output_key_holds_something_else(client: TaskClient, queue: Qu
     await queue.redis.delete(queue.keys.output)
 
 
+async def test_who_gives_up_takes_nothing_from_others(client: TaskClient, queue: Queue) -> None:
+    """One has been brought two results and took one; the other begins to wait for the second."""
+    await queue.redis.hset(queue.keys.output, mapping={"a": SUCCESS % 1, "b": SUCCESS % 2})
+    results = client.results(["a", "b"], PATIENCE)
+    left = {"a", "b"} - {(await anext(results)).id}
+    await queue.redis.delete(queue.keys.output)
+    waiting = asyncio.create_task(client.result(*left, PATIENCE))
+    await asyncio.sleep(0.05)
+    await results.aclose()
+    await queue.redis.hset(queue.keys.output, *left, SUCCESS % 3)
+    assert await waiting == 3
+
+
 async def test_two_clients_of_one_queue(server: EmbeddedServer, client: TaskClient, queue: Queue) -> None:
     async with TaskClient(server.url, *names(queue)) as other:
         waiting = [asyncio.create_task(each.result("both", PATIENCE)) for each in (client, other)]

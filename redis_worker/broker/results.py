@@ -50,7 +50,7 @@ class Results:
         self._connection = connection
         self._address = address
         self._output = output
-        self._waiting: defaultdict[str, list[_Arrivals]] = defaultdict(list)
+        self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
 
@@ -63,7 +63,7 @@ class Results:
         pending = set(ids)
         arrivals: _Arrivals = asyncio.Queue()
         for id in pending:
-            self._waiting[id].append(arrivals)
+            self._waiting[id].add(arrivals)
         end = None if timeout is None else time.monotonic() + timeout
         try:
             if timeout != 0:
@@ -77,7 +77,8 @@ class Results:
                 yield result
         finally:
             for id in pending & self._waiting.keys():
-                self._waiting[id].remove(arrivals)
+                # What was brought and not taken may be awaited by others since.
+                self._waiting[id].discard(arrivals)
                 if not self._waiting[id]:
                     del self._waiting[id]
 
