@@ -20,6 +20,7 @@ from typing import Any
 import fakeredis
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.credentials import CredentialProvider
 
 import redis_worker
 from redis_worker import (
@@ -340,6 +341,34 @@ async def test_the_output_key_holds_something_else(client: TaskClient, queue: Qu
     with pytest.raises(Refused, match="another type than it should"):
         await waiting
     await queue.redis.delete(queue.keys.output)
+
+
+class Vault(CredentialProvider):
+    """A caller's own way to the password, which may fail."""
+
+    sealed = False
+
+    def get_credentials(self) -> tuple[str, str]:
+        if self.sealed:
+            raise LookupError("the vault is sealed")
+        return "default", "any"
+
+
+async def test_an_unforeseen_error_reaches_all_who_wait(server: EmbeddedServer, queue: Queue) -> None:
+    vault = Vault()
+    async with Redis(port=server.port, credential_provider=vault) as redis, TaskClient(redis, *names(queue)) as client:
+        # Connections to ask by are made now, the one to listen on later.
+        await asyncio.gather(client.submit([1]), client.submit([2]))
+        vault.sealed = True
+        waiting = [asyncio.create_task(client.result(id, PATIENCE)) for id in ("a", "b")]
+        for task in waiting:
+            with pytest.raises(LookupError, match="the vault is sealed"):
+                await task
+        vault.sealed = False
+        late = asyncio.create_task(client.result("a", PATIENCE))
+        await wait_until(lambda: _subscribers(queue))
+        await queue.redis.hset(queue.keys.output, "a", SUCCESS % 1)
+        assert await late == 1
 
 
 async def test_who_gives_up_takes_nothing_from_others(client: TaskClient, queue: Queue) -> None:

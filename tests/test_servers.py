@@ -283,6 +283,22 @@ async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
     assert await awaited == 42
 
 
+async def test_a_whole_cluster_goes_away_while_somebody_waits(server: EmbeddedServer) -> None:
+    with EmbeddedServer(server.binary, persistent=True, options=("--cluster-enabled", "yes")) as node:
+        cluster = Cluster([node])
+        async with TaskClient(cluster.url, *NAMES) as client:
+            cluster.command(node, "HSET", NAMES[1], "early", b'{"status":"success","result":1}')
+            results = client.results(["early", "late"], PATIENCE)
+            assert (await anext(results)).id == "early"  # it has looked, and now waits
+            waiting = asyncio.ensure_future(anext(results))
+            os.kill(node.pid, signal.SIGKILL)
+            await asyncio.sleep(1)
+            await asyncio.to_thread(node.restart)
+            await asyncio.to_thread(cluster.wait_until, lambda: cluster.sees_all(node))
+            cluster.command(node, "HSET", NAMES[1], "late", b'{"status":"success","result":1}')
+            assert (await waiting).id == "late"
+
+
 async def test_naming_a_cluster_as_a_server_and_a_server_as_a_cluster(cluster: Cluster, server: EmbeddedServer) -> None:
     node = next(node for node in cluster.nodes if node is not cluster.node_of(NAMES[0]))
     with pytest.raises(Refused, match=r"Redis is a node of a cluster .*: name it as redis\+cluster://"):

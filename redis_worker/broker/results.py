@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
-from redis.exceptions import RedisError
-
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import results_channel
@@ -58,7 +56,8 @@ class Results:
         """The results of the tasks `ids` as they come in.
 
         Raises TimeoutError when they are not all there after `timeout` seconds (None: no limit), and
-        Disconnected or Refused as every call does.
+        Disconnected or Refused as every call does: the former when Redis is away at the beginning, for
+        who waits already goes on waiting.
         """
         pending = set(ids)
         arrivals: _Arrivals = asyncio.Queue()
@@ -94,16 +93,25 @@ class Results:
         """Have the listener run; wait until it has subscribed, or has found that it cannot."""
         if self._listener is None or self._listener.done():
             self._listening.clear()
-            self._listener = asyncio.create_task(self._hear(), name="redis-worker results")
+            self._listener = asyncio.create_task(self._listen_on(), name="redis-worker results")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._listening.wait(), _left(end))
+
+    async def _listen_on(self) -> None:
+        """Hear of results until closed. What ends it before that, all who wait are told."""
+        try:
+            await self._hear()
+        except Exception as error:
+            # Nothing is awaited from here on: who comes now finds the listener ended, and starts another.
+            self._fail_all(error)
+        finally:
+            self._listening.set()
 
     async def _hear(self) -> None:
         """Look up what is announced, and now and then everything that is awaited."""
         connection = Connection(self._address.open(), owned=True)
         try:
-            subscription = connection.client.pubsub(ignore_subscribe_messages=True)
-            async with subscription:
+            async with connection.client.pubsub(ignore_subscribe_messages=True) as subscription:
                 subscribed = False
                 while True:
                     try:
@@ -113,17 +121,19 @@ class Results:
                         self._listening.set()
                         message = await subscription.get_message(timeout=_POLL)
                         await self._look(_announced(message) if message else list(self._waiting))
-                    except (RedisError, OSError, Disconnected, Refused) as error:
+                    except Exception as error:
                         subscribed = False
                         await self._trouble(error)
         finally:
-            self._listening.set()
             await connection.close()
 
     async def _trouble(self, error: Exception) -> None:
-        """Wait for Redis to come back; who has no right to subscribe polls."""
+        """Wait for Redis to come back; who has no right to subscribe polls. Raises `error` if it is a defect."""
+        known = translated(error)
+        if not isinstance(known, (Disconnected, Refused)):
+            raise error
         self._listening.set()  # who waits for it finds out by itself
-        if isinstance(translated(error), Refused):
+        if isinstance(known, Refused):
             try:
                 await self._look(list(self._waiting))
             except Refused as refused:
