@@ -420,6 +420,17 @@ async def test_closing_while_somebody_waits(server: EmbeddedServer, queue: Queue
     assert waiting.exception() is not None
 
 
+async def test_results_are_looked_for_where_no_connection_is_left_to_listen_on(own_server: EmbeddedServer) -> None:
+    async with Redis(port=own_server.port) as redis, TaskClient(own_server.url, "in", "out") as client:
+        await asyncio.gather(client.submit([1]), client.submit([2]))  # connections to ask by
+        await redis.config_set("maxclients", len(await redis.client_list()))
+        waiting = asyncio.create_task(client.result("x", PATIENCE))
+        await asyncio.sleep(0.5)
+        await redis.hset("out", "x", SUCCESS % 1)
+        assert await waiting == 1
+        assert not await redis.pubsub_channels()
+
+
 async def test_the_timeout_holds_when_the_server_hangs(own_server: EmbeddedServer) -> None:
     async with TaskClient(own_server.url, "in", "out") as client:
         with pytest.raises(TimeoutError):

@@ -579,6 +579,37 @@ async def test_a_user_without_a_right_to_channels(secured: Secured) -> None:
         await admin.execute_command("ACL", "DELUSER", "ann")
 
 
+@pytest.mark.parametrize("rights", [("resetchannels",), ("&*", "-subscribe")], ids=["no channels", "no subscribe"])
+@pytest.mark.parametrize("late", [False, True], ids=["never had it", "loses it"])
+async def test_who_may_not_subscribe_finds_results_soon(secured: Secured, rights: tuple[str, ...], late: bool) -> None:
+    """They are looked for five times a second, which is shown with room to spare."""
+    async with secured.admin() as admin:
+
+        async def grant(*rights: str) -> None:
+            await admin.execute_command("ACL", "SETUSER", "ann", "on", ">pass", "~*", "+@all", *rights)
+
+        async def subscribed() -> bool:
+            [(_, count)] = await admin.pubsub_numsub(Keys(*NAMES).channel)
+            return bool(count)
+
+        await grant(*(("&*",) if late else rights))
+        async with TaskClient(secured.url("tcp", "ann", "pass"), *NAMES) as client:
+            waiting = [asyncio.create_task(client.result(n, PATIENCE)) for n in range(5)]
+            if late:
+                await wait_until(subscribed)
+                await grant(*rights)
+                await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.5)
+            assert not await subscribed()
+            for n, task in enumerate(waiting):
+                await admin.hset(NAMES[1], str(n), b'{"status":"success","result":1}')
+                began = time.monotonic()
+                assert await task == 1
+                assert time.monotonic() - began < 2
+        await admin.execute_command("ACL", "DELUSER", "ann")
+        await admin.flushall()
+
+
 @pytest.mark.parametrize(
     ("rights", "sentence"),
     [

@@ -128,18 +128,16 @@ class Results:
             await connection.close()
 
     async def _trouble(self, error: Exception) -> None:
-        """Wait for Redis to come back; who has no right to subscribe polls. Raises `error` if it is a defect."""
-        known = translated(error)
-        if not isinstance(known, (Disconnected, Refused)):
+        """Look without hearing: the subscription may be all that cannot be had. Raises `error` if it is a defect."""
+        if not isinstance(translated(error), (Disconnected, Refused)):
             raise error
         self._listening.set()  # who waits for it finds out by itself
-        if isinstance(known, Refused):
-            try:
-                await self._look(list(self._waiting))
-            except Refused as refused:
-                self._fail_all(refused)
-            except Disconnected:
-                pass
+        try:
+            await self._look(list(self._waiting))
+        except Refused as refused:
+            self._fail_all(refused)
+        except Disconnected:
+            pass
         await asyncio.sleep(_POLL)
 
     def _fail_all(self, error: Exception) -> None:
