@@ -20,6 +20,7 @@ from typing import Any
 import fakeredis
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.credentials import CredentialProvider
 
 import redis_worker
 from redis_worker import (
@@ -195,7 +196,7 @@ async def test_a_pool_in_the_foreground(server: EmbeddedServer, queue: Queue) ->
 async def client(server: EmbeddedServer, queue: Queue) -> AsyncIterator[TaskClient]:
     async with TaskClient(server.url, *names(queue)) as client:
         yield client
-        assert not client._waiting, "somebody is still waited for"
+        assert not client._results._waiting, "somebody is still waited for"
 
 
 async def test_submitting(client: TaskClient, queue: Queue) -> None:
@@ -282,7 +283,7 @@ async def test_what_is_given_up_leaves_nothing_behind(client: TaskClient, queue:
     await queue.redis.hset(queue.keys.output, "x", SUCCESS % 1)
     assert (await anext(results)).id == "x"
     await results.aclose()
-    assert not client._waiting
+    assert not client._results._waiting
 
 
 async def _subscribers(queue: Queue) -> int:
@@ -303,7 +304,7 @@ async def test_all_who_wait_share_one_subscription(client: TaskClient, queue: Qu
 
 async def test_results_are_heard_of(server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are announced; who is not told would look only after a long time here."""
-    monkeypatch.setattr("redis_worker.broker.client._POLL", 10 * PATIENCE)
+    monkeypatch.setattr("redis_worker.broker.results._POLL", 10 * PATIENCE)
     gate = asyncio.Event()
 
     async def work(arguments: list[Any]) -> Any:
@@ -342,6 +343,47 @@ async def test_the_output_key_holds_something_else(client: TaskClient, queue: Qu
     await queue.redis.delete(queue.keys.output)
 
 
+class Vault(CredentialProvider):
+    """A caller's own way to the password, which may fail."""
+
+    sealed = False
+
+    def get_credentials(self) -> tuple[str, str]:
+        if self.sealed:
+            raise LookupError("the vault is sealed")
+        return "default", "any"
+
+
+async def test_an_unforeseen_error_reaches_all_who_wait(server: EmbeddedServer, queue: Queue) -> None:
+    vault = Vault()
+    async with Redis(port=server.port, credential_provider=vault) as redis, TaskClient(redis, *names(queue)) as client:
+        # Connections to ask by are made now, the one to listen on later.
+        await asyncio.gather(client.submit([1]), client.submit([2]))
+        vault.sealed = True
+        waiting = [asyncio.create_task(client.result(id, PATIENCE)) for id in ("a", "b")]
+        for task in waiting:
+            with pytest.raises(LookupError, match="the vault is sealed"):
+                await task
+        vault.sealed = False
+        late = asyncio.create_task(client.result("a", PATIENCE))
+        await wait_until(lambda: _subscribers(queue))
+        await queue.redis.hset(queue.keys.output, "a", SUCCESS % 1)
+        assert await late == 1
+
+
+async def test_who_gives_up_takes_nothing_from_others(client: TaskClient, queue: Queue) -> None:
+    """One has been brought two results and took one; the other begins to wait for the second."""
+    await queue.redis.hset(queue.keys.output, mapping={"a": SUCCESS % 1, "b": SUCCESS % 2})
+    results = client.results(["a", "b"], PATIENCE)
+    left = {"a", "b"} - {(await anext(results)).id}
+    await queue.redis.delete(queue.keys.output)
+    waiting = asyncio.create_task(client.result(*left, PATIENCE))
+    await asyncio.sleep(0.05)
+    await results.aclose()
+    await queue.redis.hset(queue.keys.output, *left, SUCCESS % 3)
+    assert await waiting == 3
+
+
 async def test_two_clients_of_one_queue(server: EmbeddedServer, client: TaskClient, queue: Queue) -> None:
     async with TaskClient(server.url, *names(queue)) as other:
         waiting = [asyncio.create_task(each.result("both", PATIENCE)) for each in (client, other)]
@@ -376,6 +418,17 @@ async def test_closing_while_somebody_waits(server: EmbeddedServer, queue: Queue
     waiting.cancel()
     assert done
     assert waiting.exception() is not None
+
+
+async def test_results_are_looked_for_where_no_connection_is_left_to_listen_on(own_server: EmbeddedServer) -> None:
+    async with Redis(port=own_server.port) as redis, TaskClient(own_server.url, "in", "out") as client:
+        await asyncio.gather(client.submit([1]), client.submit([2]))  # connections to ask by
+        await redis.config_set("maxclients", len(await redis.client_list()))
+        waiting = asyncio.create_task(client.result("x", PATIENCE))
+        await asyncio.sleep(0.5)
+        await redis.hset("out", "x", SUCCESS % 1)
+        assert await waiting == 1
+        assert not await redis.pubsub_channels()
 
 
 async def test_the_timeout_holds_when_the_server_hangs(own_server: EmbeddedServer) -> None:

@@ -237,7 +237,7 @@ async def test_results_are_heard_of_in_a_cluster(
     cluster: Cluster, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are announced; who is not told would look only after a long time here."""
-    monkeypatch.setattr("redis_worker.broker.client._POLL", 10 * PATIENCE)
+    monkeypatch.setattr("redis_worker.broker.results._POLL", 10 * PATIENCE)
     gate = asyncio.Event()
 
     async def work(arguments: list[Any]) -> Any:
@@ -281,6 +281,22 @@ async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
 
     await wait_until(submitted)
     assert await awaited == 42
+
+
+async def test_a_whole_cluster_goes_away_while_somebody_waits(server: EmbeddedServer) -> None:
+    with EmbeddedServer(server.binary, persistent=True, options=("--cluster-enabled", "yes")) as node:
+        cluster = Cluster([node])
+        async with TaskClient(cluster.url, *NAMES) as client:
+            cluster.command(node, "HSET", NAMES[1], "early", b'{"status":"success","result":1}')
+            results = client.results(["early", "late"], PATIENCE)
+            assert (await anext(results)).id == "early"  # it has looked, and now waits
+            waiting = asyncio.ensure_future(anext(results))
+            os.kill(node.pid, signal.SIGKILL)
+            await asyncio.sleep(1)
+            await asyncio.to_thread(node.restart)
+            await asyncio.to_thread(cluster.wait_until, lambda: cluster.sees_all(node))
+            cluster.command(node, "HSET", NAMES[1], "late", b'{"status":"success","result":1}')
+            assert (await waiting).id == "late"
 
 
 async def test_naming_a_cluster_as_a_server_and_a_server_as_a_cluster(cluster: Cluster, server: EmbeddedServer) -> None:
@@ -561,6 +577,37 @@ async def test_a_user_without_a_right_to_channels(secured: Secured) -> None:
         await works(secured.url("tcp", "ann", "pass"))
         assert await left_behind(admin) == []
         await admin.execute_command("ACL", "DELUSER", "ann")
+
+
+@pytest.mark.parametrize("rights", [("resetchannels",), ("&*", "-subscribe")], ids=["no channels", "no subscribe"])
+@pytest.mark.parametrize("late", [False, True], ids=["never had it", "loses it"])
+async def test_who_may_not_subscribe_finds_results_soon(secured: Secured, rights: tuple[str, ...], late: bool) -> None:
+    """They are looked for five times a second, which is shown with room to spare."""
+    async with secured.admin() as admin:
+
+        async def grant(*rights: str) -> None:
+            await admin.execute_command("ACL", "SETUSER", "ann", "on", ">pass", "~*", "+@all", *rights)
+
+        async def subscribed() -> bool:
+            [(_, count)] = await admin.pubsub_numsub(Keys(*NAMES).channel)
+            return bool(count)
+
+        await grant(*(("&*",) if late else rights))
+        async with TaskClient(secured.url("tcp", "ann", "pass"), *NAMES) as client:
+            waiting = [asyncio.create_task(client.result(n, PATIENCE)) for n in range(5)]
+            if late:
+                await wait_until(subscribed)
+                await grant(*rights)
+                await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.5)
+            assert not await subscribed()
+            for n, task in enumerate(waiting):
+                await admin.hset(NAMES[1], str(n), b'{"status":"success","result":1}')
+                began = time.monotonic()
+                assert await task == 1
+                assert time.monotonic() - began < 2
+        await admin.execute_command("ACL", "DELUSER", "ann")
+        await admin.flushall()
 
 
 @pytest.mark.parametrize(

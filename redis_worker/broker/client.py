@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING, Any
 
 from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.keys import Keys, results_channel
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.results import Result, Results
 from redis_worker.broker.schedule import put_off
-from redis_worker.broker.translation import translated
-from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
-from redis_worker.vocabulary.payload import dumps, integer_text, loads
+from redis_worker.vocabulary.payload import dumps, integer_text
 
 if TYPE_CHECKING:
     from typing import Self
 
+# So many tasks are submitted in one call.
 _BATCH = 500
-# How often results are looked for that nobody announces, in seconds: those of other programs' workers.
-_POLL = 0.2
-
-
-class Result(NamedTuple):
-    """The result of one task."""
-
-    id: str
-    value: Any = None
-    error: str | None = None
-    """The text of an error result; None when the task succeeded."""
-
-    def get(self) -> Any:
-        """The value. Raises TaskError when the task failed."""
-        if self.error is not None:
-            raise TaskError(self.id, self.error)
-        return self.value
 
 
 class TaskClient:
@@ -59,12 +38,10 @@ class TaskClient:
         """`redis` is a URL or a `redis.asyncio` client, which is used and not closed."""
         self._input = input_key
         self._output = output_key
-        self._address = address_of(redis)
+        address = address_of(redis)
         given = None if isinstance(redis, str) else redis
-        self._connection = Connection(given or self._address.open(), owned=given is None)
-        self._waiting: defaultdict[str, list[asyncio.Queue[Result | Exception]]] = defaultdict(list)
-        self._listener: asyncio.Task[None] | None = None
-        self._listening = asyncio.Event()
+        self._connection = Connection(given or address.open(), owned=given is None)
+        self._results = Results(self._connection, address, output_key)
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,12 +52,8 @@ class TaskClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close what the client has opened."""
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait({self._listener})
-            self._listener = None
-        self._fail_all(Disconnected("the client was closed"))
+        """Close what the client has opened. Who still waits for a result gets Disconnected."""
+        await self._results.close()
         await self._connection.close()
 
     async def submit(
@@ -121,28 +94,11 @@ class TaskClient:
 
         Raises TimeoutError when they are not all there after `timeout` seconds.
         """
-        pending = {_text(id) for id in ids}
-        arrivals: asyncio.Queue[Result | Exception] = asyncio.Queue()
-        for id in pending:
-            self._waiting[id].append(arrivals)
-        end = None if timeout is None else time.monotonic() + timeout
-        try:
-            if timeout != 0:
-                await self._listen(end)
-            with contextlib.suppress(TimeoutError):
-                # A server that hangs must not hold the caller beyond the timeout.
-                await asyncio.wait_for(self._look_first(pending), None if end is None else max(1.0, _left(end) or 0.0))
-            while pending:
-                result = await _arrival(arrivals, end, pending, timeout)
-                pending.discard(result.id)
+        async with contextlib.aclosing(self._results.of({_text(id) for id in ids}, timeout)) as results:
+            async for result in results:
                 if delete:
                     await self._connection.call("HDEL", self._output, result.id)
                 yield result
-        finally:
-            for id in pending & self._waiting.keys():
-                self._waiting[id].remove(arrivals)
-                if not self._waiting[id]:
-                    del self._waiting[id]
 
     async def run(self, task: Any, timeout: float | None = None) -> Any:
         """Submit `task` and return its value; its result is taken out of the hash. Raises as `result` does."""
@@ -182,70 +138,6 @@ class TaskClient:
         await self.push_raw(made, delay=delay, at=at)
         return ids
 
-    async def _listen(self, end: float | None) -> None:
-        """Have the listener run; wait until it has subscribed, or has found that it cannot."""
-        if self._listener is None or self._listener.done():
-            self._listening.clear()
-            self._listener = asyncio.create_task(self._hear(), name="redis-worker results")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._listening.wait(), _left(end))
-
-    async def _hear(self) -> None:
-        """Look up what is announced, and now and then everything that is awaited."""
-        connection = Connection(self._address.open(), owned=True)
-        try:
-            subscription = connection.client.pubsub(ignore_subscribe_messages=True)
-            async with subscription:
-                subscribed = False
-                while True:
-                    try:
-                        if not subscribed:
-                            await subscription.subscribe(results_channel(self._output))
-                            subscribed = True
-                        self._listening.set()
-                        message = await subscription.get_message(timeout=_POLL)
-                        await self._look(_announced(message) if message else list(self._waiting))
-                    except (RedisError, OSError, Disconnected, Refused) as error:
-                        subscribed = False
-                        await self._trouble(error)
-        finally:
-            self._listening.set()
-            await connection.close()
-
-    async def _trouble(self, error: Exception) -> None:
-        """Wait for Redis to come back; who has no right to subscribe polls."""
-        self._listening.set()  # who waits for it finds out by itself
-        if isinstance(translated(error), Refused):
-            try:
-                await self._look(list(self._waiting))
-            except Refused as refused:
-                self._fail_all(refused)
-            except Disconnected:
-                pass
-        await asyncio.sleep(_POLL)
-
-    def _fail_all(self, error: Exception) -> None:
-        for queues in self._waiting.values():
-            for arrivals in queues:
-                arrivals.put_nowait(error)
-
-    async def _look_first(self, ids: Collection[str]) -> None:
-        """Look before waiting. Raises Disconnected when there is no server, not for a connection that was cut."""
-        try:
-            await self._look(ids)
-        except Disconnected:
-            await self._look(ids)
-
-    async def _look(self, ids: Iterable[str]) -> None:
-        """Pass on those results of `ids` that are there and awaited."""
-        for batch in _batches(id for id in ids if id in self._waiting):
-            found = await self._connection.call("HMGET", self._output, *batch)
-            for id, raw in zip(batch, found, strict=True):
-                if raw is not None:
-                    result = _read(id, raw)
-                    for arrivals in self._waiting.pop(id, ()):
-                        arrivals.put_nowait(result)
-
 
 def new_id() -> str:
     """An id no other task has."""
@@ -258,44 +150,3 @@ def _text(id: str | int) -> str:
     if isinstance(id, bool) or not isinstance(id, int):
         raise TypeError(f"an id is a string or an integer, got {type(id).__name__}")
     return integer_text(id)
-
-
-def _read(id: str, raw: bytes) -> Result:
-    try:
-        content = loads(raw)
-        if content["status"] == "success":
-            return Result(id, content["result"])
-        return Result(id, error=str(content["error"]))
-    except (ValueError, KeyError, TypeError):
-        return Result(id, error="the result cannot be read: it is no JSON object with status and result or error")
-
-
-def _announced(message: dict[str, Any]) -> list[str]:
-    try:
-        return [str(id) for id in loads(message["data"])]
-    except (ValueError, TypeError):
-        return []
-
-
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(list(ids))
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch
-
-
-def _left(end: float | None) -> float | None:
-    return None if end is None else max(0.0, end - time.monotonic())
-
-
-async def _arrival(
-    arrivals: asyncio.Queue[Result | Exception], end: float | None, pending: set[str], timeout: float | None
-) -> Result:
-    try:
-        # A result that is there counts, even when there is no time left.
-        result = await asyncio.wait_for(arrivals.get(), _left(end)) if arrivals.empty() else arrivals.get_nowait()
-    except TimeoutError:
-        some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")
-        raise TimeoutError(f"no result for {len(pending)} tasks ({some}) within {timeout:g} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result

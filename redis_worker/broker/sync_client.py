@@ -9,7 +9,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from redis_worker.broker.client import Result, TaskClient
+from redis_worker.broker.client import TaskClient
+from redis_worker.broker.results import Result
 from redis_worker.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -1,0 +1,62 @@
+"""The parts and options of a Redis URL; what is said of a wrong one quotes no password."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from redis.asyncio.connection import parse_url
+
+_ENCODE = "characters such as / ? # [ @ : in a user name or password must be percent-encoded (/ is %2F)"
+
+
+def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
+    """The parts of `url`, and its options (`?…`) as redis-py reads them. Raises ValueError.
+
+    Those for the sentinels (`?sentinel_…`) are a set of their own, the option "sentinels".
+    """
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError(_ENCODE) from None  # what urllib says quotes the URL
+    if parts.fragment:
+        raise ValueError(_ENCODE)
+    sentinels = {key: value for key, value in pairs if key.startswith("sentinel_")}
+    options = _options({key: value for key, value in pairs if key not in sentinels})
+    options.update(_credentials(parts))
+    if sentinels:
+        options["sentinels"] = _options({key.removeprefix("sentinel_"): value for key, value in sentinels.items()})
+    return parts, options
+
+
+def nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    """The hosts of `user:password@host1:port1,host2:port2`. Raises ValueError."""
+    found = []
+    for item in parts.netloc.rpartition("@")[2].split(","):
+        try:
+            node = urlsplit(f"//{item}")
+            port = node.port
+        except ValueError:
+            raise ValueError(f"a host or port cannot be read; {_ENCODE}") from None
+        if not node.hostname:
+            raise ValueError(f"a host is missing; {_ENCODE}")
+        found.append((node.hostname, default_port if port is None else port))
+    return found
+
+
+def database(text: str) -> int:
+    """The number of a database. Raises ValueError."""
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"the database must be a number, as in …/0; {_ENCODE}")
+    return int(text)
+
+
+def _options(texts: dict[str, str]) -> dict[str, Any]:
+    return {**parse_url(f"redis://?{urlencode(texts)}")}
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    given = {"username": unquote(user), "password": unquote(password)}
+    return {key: value for key, value in given.items() if value}
