@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, Seconds, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, delay_options, option, redis_url, url_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,8 +40,7 @@ that begins with a minus sign goes after a --, as in: redis-worker push --input 
 @option("--id", "id", metavar="ID", help="The id of a single task; one is made up otherwise.")
 @option("--file", "path", metavar="PATH", help="Push a file of tasks, one JSON a line; - is standard input.")
 @option("--left", is_flag=True, help="Push to the head of the list: the last one pushed is taken first.")
-@option("--delay", type=Seconds(min=0), metavar="S", help="Have them done later: after 90 (seconds), 10m, 24h.")
-@option("--at", metavar="TIME", help="Have them done at a time, as 2026-12-01T09:00:00+08:00.")
+@delay_options
 @option("--wait", is_flag=True, help="Print the results as they arrive; exit 1 if a task failed.")
 @url_option
 def push(
@@ -52,7 +51,7 @@ def push(
     path: str | None,
     left: bool,
     delay: float | None,
-    at: str | None,
+    at: datetime | None,
     wait: bool,
     url: str | None,
 ) -> int:
@@ -70,7 +69,7 @@ def push(
     from redis_worker.cli.payloads import Batch, read_batches
     from redis_worker.cli.pushing import Pusher, Target
 
-    target = Target(redis_url(url), input_key, output_key, left, wait, delay, _time(at))
+    target = Target(redis_url(url), input_key, output_key, left, wait, delay, at)
     if not path:
         return asyncio.run(Pusher(target).run(iter([Batch(_payloads(tasks, id), 0)])))
     name = "standard input" if path == "-" else path
@@ -78,19 +77,6 @@ def push(
         bar = _bar(file, wait)
         pusher = Pusher(target, bar=bar, ids=bar is None or not sys.stdout.isatty())
         return asyncio.run(pusher.run(read_batches(file, name)))
-
-
-def _time(text: str | None) -> datetime | None:
-    from datetime import datetime
-
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"--at {text}: no time in the form 2026-12-01T09:00:00+08:00") from None
-    # A time without a zone is the one on the wall here, as for at(1) and cron.
-    return time if time.tzinfo else time.astimezone()
 
 
 def _payloads(tasks: Sequence[str], id: str | None) -> list[Payload]:
