@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-from collections.abc import Sequence
-from io import FileIO
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +11,6 @@ from redis_worker.cli.options import ENVIRONMENT, delay_options, option, redis_u
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from redis_worker.cli.payloads import Payload
 
 EPILOG = f"""
 \b
@@ -28,6 +22,8 @@ Examples:
 
 An object that has a member "task" is taken for a whole payload; anything else is the task itself. A task
 that begins with a minus sign goes after a --, as in: redis-worker push --input numbers -- -5
+
+Messages of a topic are made by: redis-worker publish
 
 {ENVIRONMENT}
 """
@@ -64,48 +60,9 @@ def push(
         raise click.UsageError("--id goes with exactly one task")
     if sum((left, delay is not None, at is not None)) > 1:
         raise click.UsageError("--left, --delay and --at do not go together")
-    import asyncio
-
-    from redis_worker.cli.payloads import Batch, read_batches
-    from redis_worker.cli.pushing import Pusher, Target
+    from redis_worker.cli.payloads import payload
+    from redis_worker.cli.pushing import Target
+    from redis_worker.cli.sending import send
 
     target = Target(redis_url(url), input_key, output_key, left, wait, delay, at)
-    if not path:
-        return asyncio.run(Pusher(target).run(iter([Batch(_payloads(tasks, id), 0)])))
-    name = "standard input" if path == "-" else path
-    with _opened(path, name) as file:
-        bar = _bar(file, wait)
-        pusher = Pusher(target, bar=bar, ids=bar is None or not sys.stdout.isatty())
-        return asyncio.run(pusher.run(read_batches(file, name)))
-
-
-def _payloads(tasks: Sequence[str], id: str | None) -> list[Payload]:
-    from redis_worker.cli.payloads import payload
-
-    made = []
-    for number, text in enumerate(tasks, 1):
-        try:
-            made.append(payload(os.fsencode(text), id))
-        except ValueError as error:
-            shown = text if len(text) <= 40 else text[:40] + "…"
-            raise click.UsageError(f"task {number} ({shown}): {error}") from None
-    return made
-
-
-def _opened(path: str, name: str) -> FileIO:
-    try:
-        # Unbuffered, so that a read returns what there is; and not sys.stdin, on whose lock a thread that
-        # still reads would have the interpreter abort at its end.
-        return open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
-    except OSError as error:
-        raise click.UsageError(f"cannot read {name}: {error.strerror}") from None
-
-
-def _bar(file: FileIO, wait: bool) -> Any:
-    """A progress bar over the file, where there is a terminal, and no results are to be printed on it."""
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or not status.st_size or not sys.stderr.isatty():
-        return None
-    if wait and sys.stdout.isatty():
-        return None
-    return click.progressbar(length=status.st_size, file=sys.stderr, label="pushing")
+    return send(tasks, path, partial(payload, id=id), target)
