@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import EmbeddedServer, servers
-from tests.support import Queue, WorkerProcess
+from tests.support import Queue, Topic, WorkerProcess
 
 # Settings of the person who runs the tests are not settings of the tests.
 for _name in [name for name in os.environ if name.startswith(("REDIS_WORKER_", "REDIS_URL", "REDIS_HOST"))]:
@@ -52,6 +52,15 @@ async def queue(redis: Redis) -> AsyncIterator[Queue]:
     assert left <= allowed, f"left behind: {left - allowed}"
     if left:
         await redis.delete(*left)
+
+
+@pytest.fixture
+async def topic(queue: Queue) -> AsyncIterator[Topic]:
+    """A topic of the test's own. Its keys have the queue's name in them, so the same holds at the end."""
+    topic = Topic(queue.redis, queue.keys.waiting)
+    yield topic
+    keys = topic.keys
+    await queue.redis.delete(keys.waiting, keys.dead, keys.retired, keys.delayed, keys.done, TOPICS)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import Keys, topic_list
 
 ROOT = Path(__file__).parent.parent
 # Generous: a test fails by what it sees, not by how long a busy machine takes to show it.
@@ -155,6 +155,19 @@ class Queue:
         letters = {str(json.loads(raw)["id"]) for raw in dead}
         places.update({id.decode() for id in answered} | letters)
         return places
+
+
+class Topic(Queue):
+    """A topic of a test's own: a queue whose tasks are messages."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        super().__init__(redis, Keys(topic_list(name)))
+        self.name = name
+
+    async def delayed(self) -> dict[bytes, int]:
+        """What is put off, and when it is due, in ms."""
+        found = await self.redis.zrange(self.keys.delayed, 0, -1, withscores=True)
+        return {member.partition(b":")[2]: int(score) for member, score in found}
 
 
 # KEYS 1 waiting, 2 output, 3 dead, 4 delayed; ARGV 1 stem of the in-flight lists

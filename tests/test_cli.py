@@ -14,13 +14,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from redis_worker import __version__
+from redis_worker import Message, TopicWorker, __version__
+from redis_worker.broker.keys import TOPICS
 from redis_worker.cli import main as command_line
 from redis_worker.cli import pushing
 from redis_worker.cli.payloads import Batch, payload, read_batches
@@ -28,7 +31,7 @@ from redis_worker.cli.pushing import Pusher, Target
 from redis_worker.cli.serving import report
 from redis_worker.embedded import PORTS, EmbeddedServer
 from redis_worker.engine.counters import Counters
-from tests.support import PATIENCE, ROOT, Queue, WorkerProcess, wait_until
+from tests.support import PATIENCE, ROOT, Queue, Topic, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -192,6 +195,7 @@ def test_processors_are_listed(inside: Callable[..., Ended]) -> None:
 # --- wrong usage and configuration: exit code 2 ---
 
 PUSH = ("push", "--input", "in", "--url", NOWHERE)
+PUBLISH = ("publish", "--url", NOWHERE)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +231,12 @@ PUSH = ("push", "--input", "in", "--url", NOWHERE)
         ((*PUSH, "1", "--wait"), "--wait reads the results from the hash named by --output"),
         ((*PUSH, "1", "2", "--id", "a"), "--id goes with exactly one task"),
         ((*PUSH, "1", "--id", ""), "'--id': it must not be empty"),
+        ((*PUSH, "1", "--delay", "-1"), "'--delay': -1.0 is not in the range"),
+        ((*PUSH, "1", "--delay", "99999999999d"), "'--delay': 8639999999913600.0 seconds are beyond all time"),
+        ((*PUSH, "1", "--at", "noon"), "'--at': 'noon' is no time in the form 2026-12-01T09:00:00+08:00"),
+        ((*PUSH, "1", "--at", "0001-01-01"), "'--at': '0001-01-01' is"),
+        ((*PUSH, "1", "--at", "1960-01-01T00:00Z"), "'--at': '1960-01-01T00:00Z' is before 1970"),
+        ((*PUSH, "1", "--delay", "1", "--at", "2030-01-01"), "--left, --delay and --at do not go together"),
         ((*PUSH, "--file", "absent"), "cannot read absent: No such file or directory"),
         ((*PUSH, "--file", "."), "cannot read .: Is a directory"),
         ((*PUSH, "[1]", "[30"), "task 2 ([30): not JSON: unexpected end of data, at character 4"),
@@ -236,6 +246,20 @@ PUSH = ("push", "--input", "in", "--url", NOWHERE)
         ((*PUSH, "NaN"), "task 1 (NaN): not JSON"),
         ((*PUSH, '{"id":true,"task":1}'), "the id is a boolean, not a string or an integer"),
         ((*PUSH, '{"id":8,"task":1}', "--id", "7"), "the payload has the id 8, and --id says '7'"),
+        (PUBLISH, "Missing argument 'TOPIC'"),
+        ((*PUBLISH, "", "1"), "'TOPIC': it must not be empty"),
+        ((*PUBLISH, "\udcff", "1"), "'\\udcff' is not UTF-8"),
+        ((*PUBLISH, "order.*", "1"), "'order.*' is no name for a topic: it has no spaces, braces, brackets, * or ?"),
+        ((*PUBLISH, "t"), "give data as arguments, or a file of it with --file PATH, one of the two"),
+        ((*PUBLISH, "t", "1", "--file", "tasks"), "give data as arguments, or a file of it with --file PATH"),
+        ((*PUBLISH, "t", "1", "2", "--id", "a"), "--id goes with exactly one message"),
+        ((*PUBLISH, "t", "--file", "x", "--id", "a"), "--id goes with exactly one message"),
+        ((*PUBLISH, "t", "1", "--delay", "1", "--at", "2030-01-01"), "--delay and --at do not go together"),
+        ((*PUBLISH, "t", "1", "--delay", "-1"), "'--delay': -1.0 is not in the range"),
+        ((*PUBLISH, "t", "1", "--delay", "soon"), "'--delay': 'soon' is not a valid float"),
+        ((*PUBLISH, "t", "1", "--at", "noon"), "'--at': 'noon' is no time in the form 2026-12-01T09:00:00+08:00"),
+        ((*PUBLISH, "t", "[1]", "[30"), "message 2 ([30): not JSON: unexpected end of data, at character 4"),
+        ((*PUBLISH, "t", "1e999"), "message 1 (1e999): not JSON"),
     ],
 )
 def test_wrong_usage(inside: Callable[..., Ended], arguments: tuple[str, ...], expected: str) -> None:
@@ -390,6 +414,7 @@ def test_a_url_goes_before_embedded_in_the_environment(
         (*RUN, "--connect-timeout", "0.1"),
         (*RUN, "--connect-timeout", "0.1", "-w", "2"),
         ("push", "--input", "in", "1"),
+        ("publish", "order.created", "1"),
         ("result", "--output", "out", "1"),
     ],
 )
@@ -795,6 +820,98 @@ async def test_a_progress_bar_on_a_terminal(
     assert len(ids.read_text().splitlines()) == (40_000 if redirected else 0)
     # A bar and a line for each task do not go together.
     assert ("40000 tasks were pushed; redirect the output to have the ids" in started.shown) is not redirected
+
+
+# --- publish ---
+
+
+async def test_publish(topic: Topic, server: EmbeddedServer, outside: Callable[..., Ended]) -> None:
+    publish = ("publish", "--url", server.url, topic.name)
+    whole = '{"id":1,"task":2,"data":3}'
+    first = outside(*publish, '"é😀"', f"[{2**70}]", "1.234567890123456789", whole, "null", "--", "-5")
+    assert first.code == 0, first.err
+    ids = first.out.splitlines()
+    assert outside(*publish, "--id", "mine", ' { "n" : 1 } ') == (0, "mine\n", "")
+    raws = await topic.waiting()
+    messages = [json.loads(raw) for raw in raws]
+    assert [list(message) for message in messages] == [["id", "topic", "data", "published_at"]] * 7
+    assert [message["id"] for message in messages] == [*ids, "mine"]
+    assert len(set(ids)) == 6
+    assert {message["topic"] for message in messages} == {topic.name}
+    # Whatever it looks like it is data, and stands there as it was written.
+    written = ['"é😀"', f"[{2**70}]", "1.234567890123456789", whole, "null", "-5", '{ "n" : 1 }']
+    assert all(f'"data":{data},"published_at":' in raw.decode() for data, raw in zip(written, raws, strict=True))
+    assert abs(messages[0]["published_at"] - time.time()) < 3600
+    assert await topic.redis.smembers(TOPICS) == {topic.name.encode()}
+
+
+async def test_publish_for_later(topic: Topic, server: EmbeddedServer, outside: Callable[..., Ended]) -> None:
+    publish = ("publish", "--url", server.url, topic.name)
+    before = await _now(topic)
+    assert outside(*publish, "--delay", "24h", "--id", "a", "1").out == "a\n"
+    after = await _now(topic)
+    outside(*publish, "--at", "2126-12-01T09:00:00+08:00", "--id", "b", "2")
+    # A time without a zone is the one on the wall, here eight hours east of Greenwich.
+    outside(*publish, "--at", "2126-12-01T09:00", "--id", "c", "3", env={"TZ": "UTC-8"})
+    due = {json.loads(raw)["id"]: at for raw, at in (await topic.delayed()).items()}
+    assert before + 86_400_000 <= due["a"] < after + 86_400_000 + 1
+    assert due["b"] == due["c"] == datetime(2126, 12, 1, 1, tzinfo=UTC).timestamp() * 1000
+    assert await topic.waiting() == []
+    assert await topic.redis.smembers(TOPICS) == {topic.name.encode()}
+
+
+async def _now(topic: Topic) -> float:
+    """The server's time, in milliseconds."""
+    seconds, micros = await topic.redis.time()
+    return float(seconds * 1000 + micros / 1000)
+
+
+async def test_what_is_published_is_handled(
+    topic: Topic, server: EmbeddedServer, outside: Callable[..., Ended]
+) -> None:
+    worker = TopicWorker(server.url)
+    seen: dict[str, Any] = {}
+
+    @worker.handler(topic.name)
+    async def note(message: Message) -> None:
+        seen[message.id] = message.data
+
+    async with worker:
+        publish = ("publish", "--url", server.url, topic.name)
+        await asyncio.to_thread(outside, *publish, "--id", "now", f'{{"é":{2**70}}}')
+        await asyncio.to_thread(outside, *publish, "--id", "soon", "--delay", "10ms", "1")
+        await wait_until(lambda: len(seen) == 2)
+    assert seen == {"now": {"é": 2**70}, "soon": 1}
+
+
+@pytest.mark.parametrize("source", ["file", "standard input"])
+async def test_publish_a_file(
+    topic: Topic, server: EmbeddedServer, outside: Callable[..., Ended], tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "data.jsonl").write_bytes(FILE)
+    path = "data.jsonl" if source == "file" else "-"
+    ended = outside("publish", "--url", server.url, topic.name, "--file", path, input=FILE)
+    assert ended.code == 0, ended.err
+    messages = [json.loads(raw) for raw in await topic.waiting()]
+    assert [message["data"] for message in messages] == [[1], {"id": "a", "task": [2]}, [3]]
+    assert [message["id"] for message in messages] == ended.out.split()
+
+
+async def test_nothing_after_a_bad_line_is_published(
+    topic: Topic, server: EmbeddedServer, outside: Callable[..., Ended]
+) -> None:
+    ended = outside("publish", "--url", server.url, topic.name, "--file", "-", input=b"1\n2\n[3\n4\n")
+    assert ended.code == 1
+    assert "Error: standard input:3: not JSON: unexpected end of data, at character 3; " in ended.err
+    assert "2 messages were pushed, and nothing after it" in ended.err
+    assert len(await topic.waiting()) == len(ended.out.splitlines()) == 2
+
+
+async def test_publish_to_what_is_no_list(topic: Topic, server: EmbeddedServer, outside: Callable[..., Ended]) -> None:
+    await topic.redis.set(topic.keys.waiting, "text")
+    ended = outside("publish", "--url", server.url, topic.name, "1")
+    assert (ended.code, ended.out) == (3, "")
+    assert f"cannot push to '{topic.keys.waiting}': a key holds another type" in ended.err
 
 
 # --- result ---

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from redis_worker import WorkerPool, start_worker_pool
+from redis_worker import Message, TopicWorker, WorkerPool, start_worker_pool
 from redis_worker.embedded import EmbeddedServer
-from tests.support import ROOT, Queue, wait_until
+from tests.support import ROOT, Queue, Topic, wait_until
 
 
 @pytest.fixture
@@ -97,6 +97,40 @@ async def test_purge_asks(queue: Queue, dead: Any) -> None:
     assert "Throw away 4 dead letters" in refused.stdout + refused.stderr
     assert dead("purge", "--all", answer="y\n").returncode == 0
     assert await queue.dead() == []
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_message_of_a_topic_comes_back_too(
+    server: EmbeddedServer, topic: Topic, dead: Any, idempotent: bool
+) -> None:
+    raw = b'{"published_at": 1.50, "data": {"n":  1}, "id":"m1", "note":"\xc3\xa9"}'
+    is_fixed = False
+    done: list[Message] = []
+
+    async def handle(message: Message) -> None:
+        if not is_fixed:
+            raise ValueError("no luck")
+        done.append(message)
+
+    def worker() -> TopicWorker:
+        worker = TopicWorker(server.url)
+        worker.handler(topic.name, retries=0, idempotent=idempotent)(handle)
+        return worker
+
+    await topic.push(raw)
+    async with worker():
+        await wait_until(topic.dead)
+    keys = ("--input", topic.keys.waiting)
+    assert " m1 " in dead("list", *keys).stdout
+    assert json.loads(dead("show", *keys, "--id", "m1").stdout)["raw"].encode() == raw
+    assert dead("requeue", *keys, "--all").returncode == 0
+    assert await topic.waiting() == [raw]
+    assert await topic.dead() == []
+    is_fixed = True
+    async with worker():
+        await wait_until(lambda: done)
+    assert done == [Message("m1", topic.name, {"n": 1}, 1.5)]
+    assert await topic.dead() == []
 
 
 @pytest.mark.parametrize("command", ["requeue", "purge"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -67,7 +67,7 @@ class Publisher:
         """
         given = new_id() if id is None else id
         name = id_text(given)
-        await self._push(topic, [write_message(check_topic(topic), data, given)], delay, at)
+        await self.push_raw(topic, [write_message(check_topic(topic), data, given)], delay=delay, at=at)
         return name
 
     async def publish_many(
@@ -79,11 +79,16 @@ class Publisher:
         ids: list[str] = []
         while batch := list(islice(iterator, _BATCH)):
             names = [new_id() for _ in batch]
-            await self._push(topic, [write_message(topic, *pair) for pair in zip(batch, names, strict=True)], delay, at)
+            raws = [write_message(topic, *pair) for pair in zip(batch, names, strict=True)]
+            await self.push_raw(topic, raws, delay=delay, at=at)
             ids += names
         return ids
 
-    async def _push(self, topic: str, raws: list[bytes], delay: float | None, at: datetime | None) -> None:
+    async def push_raw(
+        self, topic: str, raws: Sequence[bytes], *, delay: float | None = None, at: datetime | None = None
+    ) -> None:
+        """Publish messages as they stand."""
+        check_topic(topic)
         if time.monotonic() > self._known.get(topic, 0.0):
             await self._topics.add([topic])
             self._known[topic] = time.monotonic() + _KNOWN_FOR

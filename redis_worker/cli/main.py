@@ -16,6 +16,7 @@ from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
 from redis_worker.cli.options import ENVIRONMENT, load_env_file
 from redis_worker.cli.processors import processors
+from redis_worker.cli.publish import publish
 from redis_worker.cli.push import push
 from redis_worker.cli.result import result
 from redis_worker.cli.run import run
@@ -38,7 +39,7 @@ def cli() -> None:
     """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
 
 
-for _command in (run, push, result, dead, processors, demo):
+for _command in (run, push, publish, result, dead, processors, demo):
     cli.add_command(_command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -33,6 +34,8 @@ def text(value: str) -> str:
 
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+# More than anybody means, and near enough for Redis to hold it to the millisecond.
+_END_OF_TIME = 1e12
 
 
 class Seconds(click.FloatRange):
@@ -47,7 +50,21 @@ class Seconds(click.FloatRange):
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        if seconds > _END_OF_TIME:
+            self.fail(f"{value!r} seconds are beyond all time.", param, ctx)
         return seconds
+
+
+def time(value: str) -> datetime:
+    """A time as `2026-12-01T09:00:00+08:00`; one without a zone is the one on the wall here, as for at(1) and cron."""
+    try:
+        found = datetime.fromisoformat(value)
+        found = found if found.tzinfo else found.astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is no time in the form 2026-12-01T09:00:00+08:00.") from None
+    if found.timestamp() < 0:
+        raise click.BadParameter(f"{value!r} is before 1970.")
+    return found
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -69,6 +86,16 @@ def url_option(function: F) -> F:
         help="Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://. "
         "Default: $REDIS_URL, or $REDIS_HOST and its companions.",
     )(function)
+
+
+def delay_options(function: F) -> F:
+    """`--delay` and `--at`, which say when."""
+    for decorate in (
+        option("--at", type=time, metavar="TIME", help="Have them done at a time, as 2026-12-01T09:00:00+08:00."),
+        option("--delay", type=Seconds(min=0), metavar="S", help="Have them done later: after 90 (seconds), 10m, 24h."),
+    ):
+        function = decorate(function)
+    return function
 
 
 def redis_url(url: str | None) -> str:

@@ -6,11 +6,14 @@ import codecs
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from redis_worker.broker.client import new_id
+import orjson
+
+from redis_worker.vocabulary.ids import new_id
+from redis_worker.vocabulary.message import write_message
 from redis_worker.vocabulary.payload import dumps, json_type, loads, read_task
 
 # How much of a file is read at once; what it has becomes a batch.
@@ -37,10 +40,7 @@ class Batch(NamedTuple):
 def payload(text: bytes, id: str | None = None) -> Payload:
     """The payload that `text` is, or is the task of. Raises ValueError."""
     text = text.strip()
-    try:
-        value = loads(text)
-    except ValueError as error:
-        raise ValueError(_explained(text, error)) from None
+    value = _loads(text)
     if not (isinstance(value, dict) and "task" in value):
         made = new_id() if id is None else id
         # The task goes in as it was written, to the last digit.
@@ -57,8 +57,17 @@ def payload(text: bytes, id: str | None = None) -> Payload:
     return Payload(found, text)
 
 
-def read_batches(file: FileIO, name: str) -> Iterator[Batch]:
-    """The payloads in a file of JSON lines, in batches of what there is to read, up to the first bad line.
+def message(topic: str, text: bytes, id: str | None = None) -> Payload:
+    """A message of `topic`, whose data is `text`. Raises ValueError."""
+    text = text.strip()
+    _loads(text)
+    made = new_id() if id is None else id
+    # The data goes in as it was written, too; whatever it looks like, it is not taken for a whole message.
+    return Payload(made, write_message(topic, orjson.Fragment(text), made))
+
+
+def read_batches(file: FileIO, name: str, make: Callable[[bytes], Payload] = payload) -> Iterator[Batch]:
+    """What `make` makes of the lines of a file of JSON, in batches of what there is to read, up to the first bad line.
 
     A pipe that is written to slowly gives small batches: nobody waits for the next line.
     """
@@ -72,7 +81,7 @@ def read_batches(file: FileIO, name: str) -> Iterator[Batch]:
                 if not text.strip():
                     continue
                 try:
-                    payloads.append(payload(text))
+                    payloads.append(make(text))
                 except ValueError as error:
                     yield Batch(payloads, size, f"{name}:{number}: {error}")
                     return
@@ -94,6 +103,14 @@ def _read_lines(file: FileIO) -> Iterator[tuple[list[bytes], int]]:
         rest.append(tail)
         yield lines, len(chunk)
     yield [b"".join(rest)], 0
+
+
+def _loads(text: bytes) -> Any:
+    """The JSON value in `text`. Raises ValueError, in words for a user."""
+    try:
+        return loads(text)
+    except ValueError as error:
+        raise ValueError(_explained(text, error)) from None
 
 
 def _explained(text: bytes, error: ValueError) -> str:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-from collections.abc import Sequence
-from io import FileIO
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, Seconds, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, delay_options, option, redis_url, url_option
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from redis_worker.cli.payloads import Payload
 
 EPILOG = f"""
 \b
@@ -29,6 +23,8 @@ Examples:
 An object that has a member "task" is taken for a whole payload; anything else is the task itself. A task
 that begins with a minus sign goes after a --, as in: redis-worker push --input numbers -- -5
 
+Messages of a topic are made by: redis-worker publish
+
 {ENVIRONMENT}
 """
 
@@ -40,8 +36,7 @@ that begins with a minus sign goes after a --, as in: redis-worker push --input 
 @option("--id", "id", metavar="ID", help="The id of a single task; one is made up otherwise.")
 @option("--file", "path", metavar="PATH", help="Push a file of tasks, one JSON a line; - is standard input.")
 @option("--left", is_flag=True, help="Push to the head of the list: the last one pushed is taken first.")
-@option("--delay", type=Seconds(min=0), metavar="S", help="Have them done later: after 90 (seconds), 10m, 24h.")
-@option("--at", metavar="TIME", help="Have them done at a time, as 2026-12-01T09:00:00+08:00.")
+@delay_options
 @option("--wait", is_flag=True, help="Print the results as they arrive; exit 1 if a task failed.")
 @url_option
 def push(
@@ -52,7 +47,7 @@ def push(
     path: str | None,
     left: bool,
     delay: float | None,
-    at: str | None,
+    at: datetime | None,
     wait: bool,
     url: str | None,
 ) -> int:
@@ -65,61 +60,9 @@ def push(
         raise click.UsageError("--id goes with exactly one task")
     if sum((left, delay is not None, at is not None)) > 1:
         raise click.UsageError("--left, --delay and --at do not go together")
-    import asyncio
-
-    from redis_worker.cli.payloads import Batch, read_batches
-    from redis_worker.cli.pushing import Pusher, Target
-
-    target = Target(redis_url(url), input_key, output_key, left, wait, delay, _time(at))
-    if not path:
-        return asyncio.run(Pusher(target).run(iter([Batch(_payloads(tasks, id), 0)])))
-    name = "standard input" if path == "-" else path
-    with _opened(path, name) as file:
-        bar = _bar(file, wait)
-        pusher = Pusher(target, bar=bar, ids=bar is None or not sys.stdout.isatty())
-        return asyncio.run(pusher.run(read_batches(file, name)))
-
-
-def _time(text: str | None) -> datetime | None:
-    from datetime import datetime
-
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"--at {text}: no time in the form 2026-12-01T09:00:00+08:00") from None
-    # A time without a zone is the one on the wall here, as for at(1) and cron.
-    return time if time.tzinfo else time.astimezone()
-
-
-def _payloads(tasks: Sequence[str], id: str | None) -> list[Payload]:
     from redis_worker.cli.payloads import payload
+    from redis_worker.cli.pushing import Target
+    from redis_worker.cli.sending import send
 
-    made = []
-    for number, text in enumerate(tasks, 1):
-        try:
-            made.append(payload(os.fsencode(text), id))
-        except ValueError as error:
-            shown = text if len(text) <= 40 else text[:40] + "…"
-            raise click.UsageError(f"task {number} ({shown}): {error}") from None
-    return made
-
-
-def _opened(path: str, name: str) -> FileIO:
-    try:
-        # Unbuffered, so that a read returns what there is; and not sys.stdin, on whose lock a thread that
-        # still reads would have the interpreter abort at its end.
-        return open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
-    except OSError as error:
-        raise click.UsageError(f"cannot read {name}: {error.strerror}") from None
-
-
-def _bar(file: FileIO, wait: bool) -> Any:
-    """A progress bar over the file, where there is a terminal, and no results are to be printed on it."""
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or not status.st_size or not sys.stderr.isatty():
-        return None
-    if wait and sys.stdout.isatty():
-        return None
-    return click.progressbar(length=status.st_size, file=sys.stderr, label="pushing")
+    target = Target(redis_url(url), input_key, output_key, left, wait, delay, at)
+    return send(tasks, path, partial(payload, id=id), target)

@@ -1,10 +1,10 @@
-"""What `redis-worker push` does: batches of payloads to Redis, and results back as they arrive."""
+"""What `redis-worker push` and `publish` do: batches of payloads to Redis, and results back as they arrive."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from datetime import datetime
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import click
 
 from redis_worker.broker.client import TaskClient
+from redis_worker.broker.keys import topic_list
+from redis_worker.broker.publisher import Publisher
 from redis_worker.cli.payloads import Batch
 from redis_worker.cli.printing import explained, print_results
 from redis_worker.vocabulary.errors import RedisWorkerError
@@ -35,6 +37,38 @@ class Target(NamedTuple):
     """Have the tasks done after so many seconds."""
     at: datetime | None = None
     """Have them done at a time."""
+    topic: str | None = None
+    """The topic that the list belongs to, where it is messages that are pushed."""
+
+    @property
+    def what(self) -> str:
+        """What is pushed."""
+        return "task" if self.topic is None else "message"
+
+    def client(self) -> TaskClient:
+        """A new client."""
+        if self.topic is None:
+            return TaskClient(self.url, self.input_key, self.output_key or "")
+        return _TopicClient(self.url, self.topic)
+
+
+class _TopicClient(TaskClient):
+    """Pushes to a topic, by way of a publisher, which makes the topic known."""
+
+    def __init__(self, url: str, topic: str) -> None:
+        super().__init__(url, topic_list(topic), "")
+        self._topic = topic
+        self._publisher = Publisher(url)
+
+    async def close(self) -> None:
+        await self._publisher.close()
+        await super().close()
+
+    async def push_raw(
+        self, payloads: Sequence[bytes], *, left: bool = False, delay: float | None = None, at: datetime | None = None
+    ) -> None:
+        assert not left  # messages are only ever appended
+        await self._publisher.push_raw(self._topic, payloads, delay=delay, at=at)
 
 
 class Pusher:
@@ -55,7 +89,7 @@ class Pusher:
     async def run(self, batches: Iterator[Batch]) -> int:
         """Push all `batches`. Returns the exit code."""
         target = self._target
-        async with TaskClient(target.url, target.input_key, target.output_key or "") as client:
+        async with target.client() as client:
             try:
                 with self._bar or nullcontext():
                     error = await self._push_all(client, batches)
@@ -124,7 +158,8 @@ class Pusher:
             raise errors[0]
 
     def _so_far(self) -> str:
-        return "1 task was pushed" if self._pushed == 1 else f"{self._pushed} tasks were pushed"
+        what = self._target.what
+        return f"1 {what} was pushed" if self._pushed == 1 else f"{self._pushed} {what}s were pushed"
 
 
 async def _next(batches: Iterator[Batch]) -> Batch | None:
