@@ -17,6 +17,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from redis_worker.broker.address import Address
+from redis_worker.engine.waiting import happens
 
 # How often to look where the server does not tell, in seconds: in a cluster, before Redis 6, and in fakeredis.
 _POLL = 0.1
@@ -46,8 +47,7 @@ class Doorbell:
         elif key not in self._armed:
             self._to_arm.add(key)
             self._wanted.set()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), seconds)
+        await happens(changed, seconds)
         changed.clear()
 
     def ring(self) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
 
@@ -96,10 +97,7 @@ class LeaseKeeper:
                         await self._renew(connection, lease)
                 except Disconnected:
                     delay = min(1.0, self._seconds / 10)
-                try:
-                    await asyncio.wait_for(self._wake.wait(), delay)
-                except TimeoutError:
-                    continue
+                await happens(self._wake, delay)
         finally:
             await connection.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 import secrets
@@ -17,6 +16,7 @@ from redis.exceptions import RedisError
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
 # So many tasks are promoted in one step: it holds up everybody else on the server.
@@ -97,8 +97,7 @@ class WakeChannel:
 
     async def wait(self, seconds: float) -> None:
         """Return when something has been put off since the last time, or after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+        await happens(self._woken, seconds)
         self._woken.clear()
 
     async def run(self) -> None:

@@ -12,6 +12,7 @@ from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.message import Message
 from redis_worker.vocabulary.payload import failure, loads, success
@@ -172,10 +173,7 @@ class BatchRunner(Runner):
         end = clock() + self._within
         while 0 < len(self._pending) < self._size and (left := end - clock()) > 0:
             self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), left)
-            except TimeoutError:
-                return
+            await happens(self._arrived, left)
 
     async def _work(self, batch: list[Delivery]) -> None:
         try:

@@ -8,6 +8,7 @@ import time
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer, Queue
 from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery
@@ -99,10 +100,7 @@ class Claimer:
 
     async def _wait_for_room(self) -> None:
         self._runner.progress.clear()
-        try:
-            await asyncio.wait_for(self._runner.progress.wait(), _STALLED)
-        except TimeoutError:
-            pass  # look whether what was claimed ahead has found a slot
+        await happens(self._runner.progress, _STALLED)  # then look whether what was claimed ahead has found a slot
 
     async def hand_back(self) -> None:
         """Hand what is claimed and not started back to the queue, in order, uncharged."""
@@ -121,8 +119,5 @@ class Claimer:
         if self._runner.idle and self._settler.idle:
             return True
         self._settler.settled.clear()
-        try:
-            await asyncio.wait_for(self._settler.settled.wait(), _STALLED)
-        except TimeoutError:
-            pass
+        await happens(self._settler.settled, _STALLED)
         return False

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random_exponential
 
+from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import Disconnected
 
@@ -65,7 +66,4 @@ class Reconnect:
         self._observer.disconnected(error if isinstance(error, Exception) else Disconnected(), delay)
 
     async def _sleep(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._back.wait(), seconds)
-        except TimeoutError:
-            pass
+        await happens(self._back, seconds)

@@ -17,6 +17,7 @@ from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.waiting import happens
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.lifecycle import Service
 from redis_worker.ports import Observer
@@ -310,10 +311,7 @@ class TopicWorker(Service):
 
     async def _wait_for_change(self) -> None:
         """Wait a little, less when a consumer has ended, a handler has come, or all is to stop."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), _LOOK_EVERY)
-        except TimeoutError:
-            return
+        await happens(self._changed, _LOOK_EVERY)
         self._changed.clear()
 
     async def _stop_all(self) -> None:
