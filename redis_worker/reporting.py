@@ -14,8 +14,10 @@ logger = logging.getLogger("redis_worker")
 class Reporter(Observer):
     """Logs what happens to the pool on `queue`; payloads never."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, what: str = "task") -> None:
+        """`what` is what there is in the queue: "task", or "message of order.reminder" where there are many queues."""
         self._queue = queue
+        self._what = what
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         again = sum(delivery.deaths > 0 for delivery in deliveries)
@@ -70,7 +72,8 @@ class Reporter(Observer):
     def _task(self, level: int, outcome: Outcome, verdict: str) -> None:
         logger.log(
             level,
-            "task %s %s in %.1f ms%s",
+            "%s %s %s in %.1f ms%s",
+            self._what,
             outcome.id,
             verdict,
             outcome.seconds * 1000,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime
@@ -16,7 +15,8 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.results import Result, Results
 from redis_worker.broker.schedule import put_off
-from redis_worker.vocabulary.payload import dumps, integer_text
+from redis_worker.vocabulary.ids import id_text, new_id
+from redis_worker.vocabulary.payload import dumps
 
 if TYPE_CHECKING:
     from typing import Self
@@ -94,7 +94,7 @@ class TaskClient:
 
         Raises TimeoutError when they are not all there after `timeout` seconds.
         """
-        async with contextlib.aclosing(self._results.of({_text(id) for id in ids}, timeout)) as results:
+        async with contextlib.aclosing(self._results.of({id_text(id) for id in ids}, timeout)) as results:
             async for result in results:
                 if delete:
                     await self._connection.call("HDEL", self._output, result.id)
@@ -106,7 +106,7 @@ class TaskClient:
 
     async def delete(self, ids: Iterable[str | int]) -> int:
         """Take the results of `ids` out of the hash. Returns how many were there."""
-        fields = [_text(id) for id in ids]
+        fields = [id_text(id) for id in ids]
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
 
     async def push_raw(
@@ -133,20 +133,7 @@ class TaskClient:
         ids: list[str] = []
         for task, given in tasks:
             id = new_id() if given is None else given
-            ids.append(_text(id))
+            ids.append(id_text(id))
             made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
         await self.push_raw(made, delay=delay, at=at)
         return ids
-
-
-def new_id() -> str:
-    """An id no other task has."""
-    return secrets.token_hex(8)
-
-
-def _text(id: str | int) -> str:
-    if isinstance(id, str):
-        return id
-    if isinstance(id, bool) or not isinstance(id, int):
-        raise TypeError(f"an id is a string or an integer, got {type(id).__name__}")
-    return integer_text(id)

@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import chain, count
 
-from redis.exceptions import RedisError
-
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.translation import translated
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
@@ -111,7 +110,9 @@ class WakeChannel:
                         while True:
                             if await subscription.get_message(timeout=60.0) is not None:
                                 self._woken.set()
-                except (RedisError, OSError):
+                except Exception as error:
+                    if not isinstance(translated(error), (Disconnected, Refused)):
+                        raise
                     await asyncio.sleep(_LONGEST)
         finally:
             await connection.close()

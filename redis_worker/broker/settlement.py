@@ -64,7 +64,7 @@ class Settlement:
         if outcome.again is not None:
             self._again += (raw, new_token(), math.ceil(outcome.again * 1000))
         elif outcome.dead:
-            answer = ("", "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
+            answer = ("", outcome.id or "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
             self._dead += (raw, dead_letter(outcome, worker), *answer)
         else:
             self._answered += (raw, outcome.id, outcome.result)

@@ -51,7 +51,7 @@ class MessageReader:
         try:
             message = read_message(delivery.raw, self._topic, delivery.attempt)
         except Unreadable as error:
-            return Outcome(delivery, None, None, str(error), dead=True)
+            return Outcome(delivery, error.id, None, str(error), dead=True)
         if delivery.done:
             return Outcome(delivery, message.id, b"", skipped=True)
         if delivery.deaths >= self._max_deliveries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -72,8 +72,8 @@ class Consumer:
         self._shared = shared
         self._keys = Keys(topic_list(topic))
         self._counting = Counting()
-        observers: Iterable[Observer] = (self._counting, Reporter(self._keys.waiting), *shared.observers)
-        self._observer = Observers(observers)
+        reporter = Reporter(self._keys.waiting, f"message of {topic}")
+        self._observer = Observers((self._counting, reporter, *shared.observers))
         declared = route.declaration
         self._execution = execution_of(
             route.call, declared.execution, declared.timeout, route.concurrency, shared.max_deliveries

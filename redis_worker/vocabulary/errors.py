@@ -24,7 +24,14 @@ class Unreachable(RedisWorkerError):
 
 
 class Unreadable(RedisWorkerError):
-    """A raw task that cannot be answered: no JSON, no object, or no usable id. It goes to the dead letters."""
+    """A raw task that cannot be answered: no JSON, no object, or no usable id. It goes to the dead letters.
+
+    So does a message with an `id` and without data.
+    """
+
+    def __init__(self, reason: str, id: str | None = None) -> None:
+        super().__init__(reason)
+        self.id = id
 
 
 class ProcessDied(RedisWorkerError):

@@ -33,7 +33,7 @@ def read_message(raw: bytes, topic: str, attempt: int) -> Message:
     """
     id, content = read_object(raw)
     if "data" not in content:
-        raise Unreadable("the data is missing")
+        raise Unreadable("the data is missing", id)
     return Message(id, topic, content["data"], content.get("published_at"), attempt)
 
 

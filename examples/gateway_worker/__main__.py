@@ -1,0 +1,81 @@
+"""The command: worker and sender together, or one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import click
+
+from examples.gateway_worker.sender import send
+from examples.gateway_worker.worker import Ledger, new_worker
+from redis_worker import RedisWorkerError, TopicWorker
+from redis_worker.cli.options import redis_url, url_option
+from redis_worker.cli.signals import stop_signals
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.topics.consumer import ConsumerStatus
+
+logger = logging.getLogger("gateway")
+
+
+@click.command()
+@click.argument("part", type=click.Choice(["all", "worker", "send"]), default="all")
+@url_option
+def main(part: str, url: str | None) -> None:
+    """Handle the messages of ten topics, publish some, or do both."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    try:
+        with ExitStack() as stack:
+            if part == "all" and not (url or os.environ.get("REDIS_HOST")):
+                url = stack.enter_context(EmbeddedServer()).url
+            url = redis_url(url)
+            if part == "send":
+                asyncio.run(send(url))
+            else:
+                asyncio.run(work(url, sending=part == "all"))
+    except RedisWorkerError as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def work(url: str, *, sending: bool) -> None:
+    """Work until stopped or, when `sending`, until as many messages are done with as were sent; then sum up."""
+    stopped = asyncio.Event()
+    async with Ledger(url) as ledger:
+        worker = new_worker(url, ledger)
+
+        def stop() -> None:
+            stopped.set()
+            if not worker.started:
+                worker.stop()  # it still waits for a server
+
+        with stop_signals(stop, worker.cancel):
+            async with worker:
+                if not stopped.is_set():
+                    logger.info("at work on %s", worker.address)
+                    await (send_and_wait(url, worker, stopped) if sending else stopped.wait())
+                # Only what is consumed just now has a status; its counters go on counting until the worker has ended.
+                topics = worker.status()
+    print(table(topics))
+
+
+async def send_and_wait(url: str, worker: TopicWorker, stopped: asyncio.Event) -> None:
+    """Send, and wait until the worker is done with as much, whatever has become of it."""
+    sent = await send(url)
+    while worker.counters.processed < sent and not stopped.is_set():  # noqa: ASYNC110 - counters wake nobody
+        await asyncio.sleep(0.05)
+
+
+def table(topics: Iterable[ConsumerStatus]) -> str:
+    """What has become of the messages of each topic."""
+    lines = [f"{'topic':<20}{'handled':>9}{'retried':>9}{'dead':>9}{'skipped':>9}"]
+    for topic, *_, counters in topics:
+        numbers = (counters.succeeded, counters.retried, counters.dead, counters.skipped)
+        lines.append(f"{topic:<20}" + "".join(f"{number:>9}" for number in numbers))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m examples.gateway_worker")
