@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from redis_worker.options import PoolOptions
     from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
+    from redis_worker.topics.consumer import ConsumerStatus
+    from redis_worker.topics.handlers import Handlers
     from redis_worker.topics.worker import TopicWorker
     from redis_worker.vocabulary.errors import (
         ConfigurationError,
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigurationError",
+    "ConsumerStatus",
     "Counters",
     "Disconnected",
+    "Handlers",
     "Message",
     "Observer",
     "PoolOptions",
@@ -54,6 +58,8 @@ __all__ = [
 _MODULES = {
     "Publisher": "broker.publisher",
     "TopicWorker": "topics.worker",
+    "Handlers": "topics.handlers",
+    "ConsumerStatus": "topics.consumer",
     "Message": "vocabulary.message",
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",

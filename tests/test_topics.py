@@ -16,7 +16,7 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 
-from redis_worker import ConfigurationError, Message, Publisher, Refused, Reject, Retry, TopicWorker
+from redis_worker import ConfigurationError, Handlers, Message, Publisher, Refused, Reject, Retry, TopicWorker
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
 from tests.support import wait_until
@@ -92,6 +92,33 @@ async def test_any_program_can_publish(redis: Redis, publisher: Publisher, new: 
     assert abs(last.published_at - time.time()) < 60
     assert await redis.llen("mq:order.reminder") == 0
     assert (worker.counters.succeeded, worker.counters.failed) == (3, 0)
+
+
+async def test_handlers_may_be_declared_before_a_server_is_known(publisher: Publisher, new: New) -> None:
+    handlers, seen, others = Handlers(), Seen(), Seen()
+    handlers.handler("a")(seen)
+    handlers.default_handler(others)
+    worker = new()
+    worker.include(handlers)
+    async with worker:
+        await publisher.publish_many("a", [1, 2], ids=["x", 7])
+        await publisher.publish("b", 3)
+        await others.until(1)
+        await seen.until(2)
+        worker.handler("late")(seen)  # and while it runs
+        await publisher.publish("late", 4)
+        await seen.until(3)
+        await wait_until(lambda: worker.counters.succeeded == 4)
+    assert [(message.id, message.topic) for message in seen.messages[:2]] == [("x", "a"), ("7", "a")]
+    done = {topic: counters.succeeded for topic, counters in worker.topic_counters.items()}
+    assert done == {"a": 2, "b": 1, "late": 1}
+    with pytest.raises(ConfigurationError, match="two handlers for 'a'"):
+        worker.include(handlers)
+
+
+async def test_as_many_ids_as_messages(publisher: Publisher) -> None:
+    with pytest.raises(ValueError, match=r"longer|shorter"):
+        await publisher.publish_many("t", [1, 2], ids=["a"])
 
 
 async def test_what_cannot_be_read_is_a_dead_letter_and_the_rest_goes_on(

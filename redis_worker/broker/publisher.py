@@ -71,18 +71,26 @@ class Publisher:
         return name
 
     async def publish_many(
-        self, topic: str, messages: Iterable[Any], delay: float | None = None, *, at: datetime | None = None
+        self,
+        topic: str,
+        messages: Iterable[Any],
+        delay: float | None = None,
+        *,
+        at: datetime | None = None,
+        ids: Iterable[str | int] | None = None,
     ) -> list[str]:
-        """Publish many, in few calls; an id is made up for each. Returns the ids in the same order."""
+        """Publish many, in few calls, with these `ids` or with made-up ones. Returns them, as text, in the same order.
+
+        Raises ValueError where there are not as many ids as messages.
+        """
         check_topic(topic)
-        iterator = iter(messages)
-        ids: list[str] = []
-        while batch := list(islice(iterator, _BATCH)):
-            names = [new_id() for _ in batch]
-            raws = [write_message(topic, *pair) for pair in zip(batch, names, strict=True)]
+        pairs = zip(messages, ids, strict=True) if ids is not None else ((data, new_id()) for data in messages)
+        names: list[str] = []
+        while batch := list(islice(pairs, _BATCH)):
+            raws = [write_message(topic, data, id) for data, id in batch]
             await self.push_raw(topic, raws, delay=delay, at=at)
-            ids += names
-        return ids
+            names += (id_text(id) for _, id in batch)
+        return names
 
     async def push_raw(
         self, topic: str, raws: Sequence[bytes], *, delay: float | None = None, at: datetime | None = None

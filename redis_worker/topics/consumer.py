@@ -65,13 +65,13 @@ class ConsumerStatus(NamedTuple):
 class Consumer:
     """Works on one topic, until it is stopped."""
 
-    def __init__(self, topic: str, route: Route, shared: Shared) -> None:
+    def __init__(self, topic: str, route: Route, shared: Shared, counting: Counting) -> None:
         """Raises ConfigurationError where the handler cannot be called as it declares."""
         self.topic = topic
         self._route = route
         self._shared = shared
         self._keys = Keys(topic_list(topic))
-        self._counting = Counting()
+        self._counting = counting
         reporter = Reporter(self._keys.waiting, f"message of {topic}")
         self._observer = Observers((self._counting, reporter, *shared.observers))
         declared = route.declaration

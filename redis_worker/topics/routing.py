@@ -9,7 +9,7 @@ from typing import Any
 
 from redis_worker.engine.batches import failures
 from redis_worker.vocabulary.errors import ConfigurationError, Reject
-from redis_worker.vocabulary.message import Message, check_topic
+from redis_worker.vocabulary.message import Message
 from redis_worker.vocabulary.processor import Declaration, declaration_of, said_by
 
 # A message that fails is tried so often again where its handler does not say: nobody waits for its result.
@@ -49,29 +49,6 @@ class Route:
     def matches(self, topic: str) -> bool:
         """Whether the messages of `topic` go here."""
         return fnmatchcase(topic, self.pattern)
-
-
-class Router:
-    """The handlers of a worker, found by topic: a name before a pattern, a long pattern before a short one."""
-
-    def __init__(self) -> None:
-        self.routes: list[Route] = []
-        self.default: Route | None = None
-
-    def add(self, route: Route) -> None:
-        """Take a handler in. Raises ConfigurationError where there is one for the same pattern."""
-        if not route.is_pattern:
-            check_topic(route.pattern)
-        if any(known.pattern == route.pattern for known in self.routes):
-            raise ConfigurationError(f"there are two handlers for {route.pattern!r}")
-        self.routes.append(route)
-
-    def find(self, topic: str) -> Route | None:
-        """The handler of `topic`; None where nothing matches and there is no default."""
-        matching = [route for route in self.routes if route.matches(topic)]
-        if not matching:
-            return self.default
-        return max(matching, key=lambda route: (not route.is_pattern, len(route.pattern)))
 
 
 def new_route(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, overload
+from collections import defaultdict
+from collections.abc import Iterable
 
 from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.connection import Connection
@@ -23,21 +23,18 @@ from redis_worker.lifecycle import Service
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
-from redis_worker.topics.routing import Batching, Router, new_route, no_route
+from redis_worker.topics.handlers import Handlers
+from redis_worker.topics.routing import no_route
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.message import check_topic
-from redis_worker.vocabulary.processor import Execution
 
 logger = logging.getLogger("redis_worker")
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 # How often to look for topics that patterns, or the default handler, are for, in seconds.
 _LOOK_EVERY = 1.0
-_DAY = 86_400.0
 
 
-class TopicWorker(Service):
+class TopicWorker(Service, Handlers):
     """Handles the messages of many topics in one process.
 
         worker = TopicWorker("redis://localhost")
@@ -48,7 +45,8 @@ class TopicWorker(Service):
         await worker.run()
 
     As with WorkerPool, `async with worker:` works in the background. Topics that no handler is for
-    are left to other workers, unless there is a `default_handler`.
+    are left to other workers, unless there is a `default_handler`. `include` takes handlers that were
+    declared where no server was known, as a `Handlers`.
     """
 
     def __init__(
@@ -74,109 +72,24 @@ class TopicWorker(Service):
         ):  # fmt: skip
             if not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        super().__init__("the topic worker", address_of(redis), connect_timeout)
+        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout)
+        Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._concurrency, self._lease = concurrency, lease
         self._max_deliveries, self._dead_limit = max_deliveries, dead_limit
         self._shutdown_timeout = shutdown_timeout
         self._counting = Counting()
         self._observers = (self._counting, *observers)
-        self._router = Router()
         self._asked: set[str] = set()
         """Topics that `start_consumer` was called for."""
         self._left_out: set[str] = set()
         """Topics that `stop_consumer` was called for."""
         self._shared: Shared | None = None
         self._consumers: dict[str, tuple[Consumer, asyncio.Task[None]]] = {}
+        self._countings: defaultdict[str, Counting] = defaultdict(Counting)
         self._opening: set[str] = set()
-        self._changed = asyncio.Event()
         self._error: Exception | None = None
         """What has ended a consumer."""
-
-    def handler(
-        self,
-        pattern: str,
-        *,
-        concurrency: int = 4,
-        execution: Execution | None = None,
-        timeout: float | None = None,
-        retries: int | None = None,
-        retry_backoff: float | None = None,
-        retry_backoff_max: float | None = None,
-        idempotent: bool = False,
-        remember: float = _DAY,
-    ) -> Callable[[F], F]:
-        """Have messages of `pattern`, a topic or a pattern such as `order.*`, handled by the decorated function.
-
-        It is called with a Message, runs as a processor would, and what it returns is ignored; a message for
-        which it raises is tried again `retries` times (3), and is a dead letter then. `concurrency` holds for
-        each topic. With `idempotent`, messages whose id was completed in the last `remember` seconds are
-        skipped. Raises ConfigurationError.
-        """
-        options = {
-            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
-            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
-            "retry_backoff_max": retry_backoff_max,
-        }  # fmt: skip
-        return self._registering(pattern, options)
-
-    def batch_handler(
-        self,
-        pattern: str,
-        *,
-        size: int = 100,
-        within: float = 0.5,
-        concurrency: int = 1,
-        execution: Execution | None = None,
-        timeout: float | None = None,
-        retries: int | None = None,
-        retry_backoff: float | None = None,
-        retry_backoff_max: float | None = None,
-        idempotent: bool = False,
-        remember: float = _DAY,
-    ) -> Callable[[F], F]:
-        """The same for a function that is called with a list of up to `size` messages.
-
-        A batch waits `within` seconds for more after its first message; `concurrency` is how many batches are
-        handled at once. The function returns None, or `{id: reason}` of the messages that failed: only those
-        are tried again. A reason is a text or an exception, Retry and Reject included. When the function
-        raises, all have failed. Raises ConfigurationError.
-        """
-        options = {
-            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
-            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
-            "retry_backoff_max": retry_backoff_max, "batching": Batching(size, within),
-        }  # fmt: skip
-        return self._registering(pattern, options)
-
-    @overload
-    def default_handler(self, function: F, /) -> F: ...
-    @overload
-    def default_handler(self, /, **options: Any) -> Callable[[F], F]: ...
-
-    def default_handler(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
-        """Have the messages of all known topics that match nothing else handled by the decorated function.
-
-        Takes the options of `handler`, or none. Raises ConfigurationError.
-        """
-        options = {"concurrency": 4, "idempotent": False, "remember": _DAY, **options}
-
-        def register(function: F) -> F:
-            try:
-                self._router.default = new_route("*", function, **options)
-            except TypeError as error:
-                raise ConfigurationError(f"the default handler takes the options of handler(): {error}") from None
-            return function
-
-        return register if function is None else register(function)
-
-    def _registering(self, pattern: str, options: dict[str, Any]) -> Callable[[F], F]:
-        def register(function: F) -> F:
-            self._router.add(new_route(pattern, function, **options))
-            self._changed.set()
-            return function
-
-        return register
 
     @property
     def counters(self) -> Counters:
@@ -191,6 +104,11 @@ class TopicWorker(Service):
     def status(self) -> list[ConsumerStatus]:
         """The topics that are consumed just now, by name."""
         return [self._consumers[topic][0].status for topic in sorted(self._consumers)]
+
+    @property
+    def topic_counters(self) -> dict[str, Counters]:
+        """What has been done so far, by topic, those that are consumed no more included."""
+        return {topic: counting.counters for topic, counting in sorted(self._countings.items())}
 
     async def start_consumer(self, topic: str) -> None:
         """Consume `topic`, now or as soon as the worker runs; with no handler for it, all it has becomes dead letters.
@@ -219,11 +137,11 @@ class TopicWorker(Service):
         if topic in self._consumers or topic in self._opening:
             return
         assert self._shared is not None
-        route = self._router.find(topic)
+        route = self.find(topic)
         if route is None:
             logger.warning("there is no handler for the topic %s: its messages become dead letters", topic)
             route = no_route(topic)
-        consumer = Consumer(topic, route, self._shared)
+        consumer = Consumer(topic, route, self._shared, self._countings[topic])
         self._opening.add(topic)
         try:
             await consumer.open()
@@ -277,10 +195,9 @@ class TopicWorker(Service):
 
     async def _consume_all(self, topics: Topics) -> None:
         """Consume what handlers are for, and was asked for, until the end."""
-        named = {route.pattern for route in self._router.routes if not route.is_pattern} | self._asked
         try:
-            await topics.add(named)
-            for topic in sorted(named - self._left_out):
+            for topic in sorted((self.named | self._asked) - self._left_out):
+                await topics.add([topic])
                 await self._start(topic)
             self._started.set()
             while not self._stop_asked and self._error is None:
@@ -292,12 +209,11 @@ class TopicWorker(Service):
             raise self._error
 
     async def _look_for_topics(self, topics: Topics) -> None:
-        """Start consumers for known topics that patterns, or the default handler, are for."""
-        if self._router.default is None and not any(route.is_pattern for route in self._router.routes):
-            return
+        """Start consumers for topics that handlers, patterns or the default handler are for by now."""
         try:
-            for topic in sorted(await topics.known() - self._consumers.keys() - self._left_out):
-                if self._router.find(topic) is not None and not self._stop_asked:
+            known = await topics.known() if self.wants_known else set()
+            for topic in sorted((self.named | known) - self._consumers.keys() - self._left_out):
+                if self.find(topic) is not None and not self._stop_asked:
                     await self._start_found(topic)
         except Disconnected:
             pass  # the consumers meet the same, and say so
