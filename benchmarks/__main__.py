@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 
 from benchmarks.bench import Bench
+from benchmarks.delays import delays
 from benchmarks.drain import drain
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
 from benchmarks.report import Row, table
 from redis_worker.embedded import EmbeddedServer
 
-PARTS = ("drain", "pickup", "memory")
+PARTS = ("drain", "pickup", "delays", "memory")
 
 
 def main() -> int:
@@ -64,6 +65,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from drain(bench, options.tasks, options.rounds, _say)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _say)
+    if "delays" in parts:
+        yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _say)
     if "memory" in parts:
         yield from memory(bench, options.memory_tasks // ROUNDS, _say)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 
@@ -11,3 +12,8 @@ async def async_noop(arguments: list[Any]) -> None:
 
 def noop(arguments: list[Any]) -> None:
     """Do nothing, in a thread or a process."""
+
+
+async def clock(_: list[Any]) -> float:
+    """Tell when the task was begun, in seconds since the epoch."""
+    return time.time()

@@ -26,6 +26,8 @@ ROWS = [
     "pick-up, median: PING alone, the floor",
     "pick-up, median: bare loop, 200 at a time",
     "pick-up, median: sum",
+    "delayed tasks, lateness at p99",
+    "delayed messages, lateness at p99",
     "memory: idle worker",
     "memory: after 2,000 tasks",
     "memory: after 4,000 tasks",
@@ -56,7 +58,7 @@ def test_a_quick_run_prints_every_row() -> None:
     assert list(printed) == ROWS
     assert all(figure for figure, *_ in printed.values())
     judged = [name for name, (*_, target, verdict) in printed.items() if target and verdict in ("met", "MISSED")]
-    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", "memory: idle worker"]
+    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[14:16], "memory: idle worker"]
 
 
 def test_one_part_can_be_asked_for() -> None:
@@ -70,7 +72,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    assert "there is no part 'speed', but drain, pickup, memory" in ended.stderr
+    assert "there is no part 'speed', but drain, pickup, delays, memory" in ended.stderr
 
 
 def test_the_table_says_what_is_met_and_what_is_missed() -> None:
