@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import signal
 import threading
 import time
@@ -477,6 +478,32 @@ async def test_a_message_put_off_by_its_twin_is_handled_when_the_twin_fails(
         await wait_until(lambda: worker.counters.succeeded == 1)
     assert runs == ["first", "second"]
     await redis.delete(Keys("mq:t").delayed)
+
+
+async def test_delays_none_early_each_once(redis: Redis, publisher: Publisher, new: New) -> None:
+    """Four workers wait; the server's clock decides, and one of them brings each message back."""
+    runs: Counter[int] = Counter()
+    early: list[float] = []
+    workers = [new() for _ in range(4)]
+
+    async def handle(message: Message) -> None:
+        runs[message.data[0]] += 1
+        seconds, micros = await redis.time()
+        if seconds + micros / 1e6 < message.data[1] - 1e-6:  # what a float holds of a clock
+            early.append(message.data[1])
+
+    for worker in workers:
+        worker.handler("t")(handle)
+        await worker.__aenter__()
+    for number in range(200):
+        delay = random.random()
+        seconds, micros = await redis.time()
+        await publisher.publish("t", [number, seconds + micros / 1e6 + delay], delay)
+    await wait_until(lambda: sum(worker.counters.succeeded for worker in workers) == 200)
+    for worker in workers:
+        await worker.__aexit__(None, None, None)
+    assert early == []
+    assert runs == dict.fromkeys(range(200), 1)
 
 
 async def test_a_server_that_goes_away_and_comes_back(own_server: EmbeddedServer) -> None:
