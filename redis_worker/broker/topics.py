@@ -8,12 +8,14 @@ from typing import Any
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.doorbell import Doorbell
 from redis_worker.broker.keys import TOPICS
-from redis_worker.broker.queue import BLOCK, AtLeastOnceQueue
+from redis_worker.broker.queue import AtLeastOnceQueue
 from redis_worker.broker.schedule import new_token
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
 
+# How long to wait at the doorbell, in seconds: longer than a blocking call may, for a stop rings it.
+_WAIT = 5.0
 # A message whose id another one is handled under just now is looked at again after so long, in ms.
 _POSTPONE_MS = 500
 
@@ -31,7 +33,7 @@ class TopicQueue(AtLeastOnceQueue):
         deliveries = await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
         if deliveries or not wait or self._lease.lost:
             return deliveries
-        await self._doorbell.wait(self._keys.waiting, BLOCK)
+        await self._doorbell.wait(self._keys.waiting, _WAIT)
         return await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
 
 
