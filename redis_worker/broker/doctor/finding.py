@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from shlex import quote
 from typing import Literal, NamedTuple, TypeAlias
 
 from redis_worker.vocabulary.errors import Refused
@@ -50,6 +51,11 @@ async def looked_at(subject: str, check: Callable[[], Awaitable[Finding | list[F
 def shown(key: str) -> str:
     """`key` as it can stand in a line."""
     return key if key.isprintable() else repr(key)
+
+
+def quoted(key: str) -> str:
+    """`key` as it can stand in a command; one that cannot stand in a line, at least to be read."""
+    return quote(key) if key.isprintable() else repr(key)
 
 
 def span(seconds: float) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from shlex import quote
-
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.doctor.finding import Finding, fault, good, shown, warning
-from redis_worker.vocabulary.errors import Refused
+from redis_worker.broker.doctor.finding import Finding, fault, good, quoted, shown, warning
+from redis_worker.broker.doctor.server_checks import knows
 
 # So many results are more than wait to be read.
 _MANY = 100_000
@@ -19,7 +17,7 @@ async def examine_output(connection: Connection, key: str) -> Finding:
     subject = f"output {shown(key)}"
     kind = (await connection.call("TYPE", key)).decode()
     if kind not in ("hash", "none"):
-        remedy = f"name another key, or delete this one: redis-cli DEL {quote(key)}"
+        remedy = f"name another key, or delete this one: redis-cli DEL {quoted(key)}"
         return fault(subject, f"holds a {kind}, not a hash", remedy)
     count = int(await connection.call("HLEN", key))
     what = f"results: {count:,}"
@@ -34,11 +32,8 @@ async def examine_output(connection: Connection, key: str) -> Finding:
 
 async def _expire(connection: Connection, key: str) -> bool | None:
     """Whether results expire, by a few taken at random; None where the server does not know of it."""
+    if not await knows(connection, "HTTL"):
+        return None
     fields = await connection.call("HRANDFIELD", key, _ASKED)
-    try:
-        left = await connection.call("HTTL", key, "FIELDS", len(fields), *fields)
-    except Refused as refused:
-        if "unknown command" in str(refused):
-            return None
-        raise
+    left = await connection.call("HTTL", key, "FIELDS", len(fields), *fields)
     return any(seconds >= 0 for seconds in left)

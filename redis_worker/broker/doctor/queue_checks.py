@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from shlex import quote
 from typing import NamedTuple
 
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.doctor.finding import Finding, fault, good, shown, span, warning
+from redis_worker.broker.doctor.finding import Finding, fault, good, quoted, shown, span, warning
 from redis_worker.broker.keys import Keys, topic_of
 from redis_worker.broker.preflight import check_slots
 from redis_worker.vocabulary.errors import ConfigurationError, Unreadable
@@ -69,7 +68,7 @@ async def _unusable(connection: Connection, keys: Keys, subject: str, cluster: b
     for key, role in ((keys.waiting, ""), (keys.dead, f"its dead letters, {shown(keys.dead)}, ")):
         kind = (await connection.call("TYPE", key)).decode()
         if kind not in ("list", "none"):
-            remedy = f"name another key, or delete this one: redis-cli DEL {quote(key)}"
+            remedy = f"name another key, or delete this one: redis-cli DEL {quoted(key)}"
             return fault(subject, f"{role}holds a {kind}, not a list", remedy)
     return None
 
@@ -84,7 +83,7 @@ def _stamps(seen: _Seen) -> list[float]:
             continue  # a worker will make a dead letter of it
         stamp = content.get("emit_ts", content.get("published_at"))
         # What lies ahead of the clock by more than a wrong one would is no number of seconds.
-        if isinstance(stamp, (int, float)) and 0 < stamp < seen.now / 1000 + 86_400:
+        if isinstance(stamp, (int, float)) and not isinstance(stamp, bool) and 0 < stamp < seen.now / 1000 + 86_400:
             stamps.append(float(stamp))
     return stamps
 
@@ -128,10 +127,10 @@ async def _held(connection: Connection, keys: Keys, workers: Sequence[bytes]) ->
 def _dead(keys: Keys, subject: str, seen: _Seen) -> Finding:
     subject = f"{subject}: dead letters"
     what = f"{seen.dead:,}"
-    remedies = [f"redis-worker dead list --input {quote(keys.waiting)}"] if seen.dead else []
+    remedies = [f"redis-worker dead list --input {quoted(keys.waiting)}"] if seen.dead else []
     if seen.dropped:
         what += f", and {seen.dropped:,} older ones were dropped"
-        remedies.append(f"a higher --dead-limit; to count anew, redis-cli DEL {quote(keys.dropped)}")
+        remedies.append(f"a higher --dead-limit; to count anew, redis-cli DEL {quoted(keys.dropped)}")
     return warning(subject, what, "; ".join(remedies)) if remedies else good(subject, "none")
 
 
@@ -159,4 +158,4 @@ def _order(subject: str, stamps: Sequence[float]) -> Finding:
 def _start(keys: Keys) -> str:
     if topic := topic_of(keys.waiting):
         return f"start a worker that consumes the topic {shown(topic)}"
-    return f"start a worker on this queue: redis-worker run --input {quote(keys.waiting)} …"
+    return f"start a worker on this queue: redis-worker run --input {quoted(keys.waiting)} …"

@@ -83,6 +83,11 @@ async def examine_server(server: Examined) -> list[Finding]:
     return findings
 
 
+async def knows(connection: Connection, command: str) -> bool:
+    """Whether the server has a command. Raises Disconnected or Refused."""
+    return any(await connection.at_one_server("COMMAND INFO", command))
+
+
 async def _distance(server: Examined) -> list[Finding]:
     """Latency and clock: the clocks are compared by the quickest of the round trips, which says most exactly."""
     trips = [await server.round_trip() for _ in range(_ROUND_TRIPS)]
@@ -127,7 +132,7 @@ async def _role(server: Examined) -> Finding:
 
 
 async def _expiry(server: Examined) -> Finding:
-    if not any(await server.connection.at_one_server("COMMAND INFO", "HEXPIRE")):
+    if not await knows(server.connection, "HEXPIRE"):
         return good("result expiry", "not here: --result-ttl needs HEXPIRE (Redis 7.4, Valkey 9)")
     return good("result expiry", "the server has HEXPIRE, so --result-ttl can be used")
 
