@@ -260,6 +260,15 @@ async def test_a_server_that_goes_away_meanwhile() -> None:
     assert [finding.subject for finding in examination.findings].count("connection") == 1
 
 
+async def test_a_server_that_is_busy_with_a_script() -> None:
+    busy = b"-BUSY Redis is busy running a script\r\n"
+    async with stub(dict.fromkeys((b"PING", b"INFO", b"SMEMBERS"), busy)) as url:
+        examination = await examine(url)
+    assert not examination.connected
+    [finding] = examination.findings
+    assert "answers, but cannot work: BUSY" in finding.what
+
+
 async def test_naming_a_server_that_is_none() -> None:
     async with stub({b"PING": b"+PONG\r\n", b"INFO": bulk("redis_version:7.0.0\r\nredis_mode:sentinel\r\n")}) as url:
         examination = await examine(url)
@@ -437,7 +446,7 @@ def doctor(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 async def test_the_command(server: EmbeddedServer, queue: Queue, tmp_path: Path) -> None:
     key = queue.keys.waiting
     ended = doctor(tmp_path, "--url", server.url, "--input", key, "--input", "another", "--output", queue.keys.output)
-    assert (ended.returncode, ended.stderr) == (0, "0 faults, 1 warnings, 21 good\n")
+    assert (ended.returncode, ended.stderr) == (0, "faults: 0, warnings: 1, good: 21\n")
     lines = ended.stdout.splitlines()
     assert lines[0] == f"good     connection: {server.url} answers"
     assert f"good     queue {key}: waiting: 0 waiting" in lines

@@ -71,4 +71,4 @@ def _print_lines(examination: Examination) -> None:
         mark = click.style(f"{level:<7}", fg=_COLOURS[level])
         click.echo(f"{mark}  {subject}: {what}" + (f" -> {remedy}" if remedy else ""))
     count = Counter(finding.level for finding in examination.findings)
-    click.echo(f"{count['fault']} faults, {count['warning']} warnings, {count['good']} good", err=True)
+    click.echo(f"faults: {count['fault']}, warnings: {count['warning']}, good: {count['good']}", err=True)

@@ -56,8 +56,10 @@ async def examine(redis: str | Client, inputs: Sequence[str] = (), outputs: Sequ
             await _examine(connection, address.cluster, inputs, outputs, findings)
         return Examination(reached, findings)
     except Disconnected as error:
-        lost = fault("connection", f"{address.name} went away meanwhile ({error})", "look at the server, and again")
-        return Examination(False, [lost, *findings[1:]])
+        first = fault("connection", f"{address.name} went away meanwhile ({error})", "look at the server, and again")
+        if findings and findings[0].level == "fault":
+            first = findings[0]  # it could not work from the start, and that says more
+        return Examination(False, [first, *findings[1:]])
     finally:
         await connection.close()
 
@@ -71,7 +73,9 @@ async def _reached(connection: Connection, name: str) -> tuple[bool, Finding]:
         return False, fault("connection", f"{name}: {refused}", "name another server or user, or change this one")
     except Disconnected as error:
         if isinstance(error.__cause__, ResponseError):  # it is there, and the checks will show why it cannot work
-            return True, fault("connection", f"{name} answers, but cannot work: {error}", "see the faults below")
+            return True, fault(
+                "connection", f"{name} answers, but cannot work: {error}", "mend that; faults below may say more"
+            )
         return False, fault("connection", f"no Redis at {name} ({error})", "is it running, and is the address right?")
     return True, good("connection", f"{name} answers")
 
