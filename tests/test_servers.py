@@ -25,6 +25,7 @@ from redis.crc import key_slot
 from redis_worker import ConfigurationError, Disconnected, Refused, TaskClient, Unreachable, WorkerPool
 from redis_worker.broker.address import address_of
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.doctor.examination import examine
 from redis_worker.broker.keys import Keys
 from redis_worker.embedded import HOST, PORTS, EmbeddedServer
 from tests.support import PATIENCE, WorkerProcess, wait_until
@@ -213,6 +214,23 @@ async def test_braces_that_are_no_tag_are_refused_in_a_cluster(cluster: Cluster)
         await WorkerPool(cluster.url, "a}b", "out", "list", double).run()
 
 
+async def test_the_doctor_in_a_cluster(cluster: Cluster) -> None:
+    """What is said of the server is said of one node; queues and outputs are found wherever they lie."""
+    async with cluster_client(cluster) as client:
+        await client.zadd("{one:in}:workers", {"buried": 1})
+        await client.rpush("{one:in}:inflight:buried", "task")
+        examination = await examine(cluster.url, [*APART, "a}b"], APART[1:])
+        await client.delete("{one:in}:workers", "{one:in}:inflight:buried")
+    assert [(found.level, found.subject) for found in examination.findings if found.level != "good"] == [
+        ("warning", "persistence (one node)"),
+        ("fault", "queue one:in: workers"),
+        ("fault", "queue a}b"),
+    ]
+    assert len([found for found in examination.findings if found.subject.endswith(" (one node)")]) == 10
+    assert examination.findings[-1].what == "results: 0"
+    assert "in Redis Cluster their workers poll" in str(examination.findings)
+
+
 async def test_a_slot_moves_to_another_node_while_the_pool_works(cluster: Cluster) -> None:
     ids: list[str] = []
 
@@ -398,6 +416,17 @@ async def test_sentinel_by_its_url(watched: Replicated) -> None:
     assert pool.address == watched.url
     async with Redis.from_url(watched.master.url) as client:
         assert await left_behind(client) == []
+
+
+async def test_the_doctor_by_sentinel(watched: Replicated) -> None:
+    """By the sentinel it is the master that is examined; a replica and a sentinel are told for what they are."""
+    examination = await examine(watched.url, ["in"])
+    assert [found.subject for found in examination.findings if found.level != "good"] == ["persistence"]
+    [role] = [found for found in (await examine(watched.replica.url)).findings if found.level == "fault"]
+    assert role.subject == "role"
+    sentinel = await examine(f"redis://{HOST}:{watched.port}")
+    assert not sentinel.connected
+    assert "this is a sentinel" in sentinel.findings[0].what
 
 
 async def test_sentinel_by_the_callers_client(watched: Replicated) -> None:

@@ -98,12 +98,23 @@ class Connection:
         if isinstance(reply, dict) and reply.get("cluster_state") == "fail":
             raise Disconnected("the state of the cluster is fail")
 
-    async def info(self) -> dict[str, Any]:
-        """What the server says of itself (INFO server)."""
+    async def info(self, section: str = "server") -> dict[str, Any]:
+        """What the server says of itself; `section` as of INFO, "default" for most of it."""
         if isinstance(self.client, RedisCluster):
-            return dict(await self._at_one_node("INFO", "server", patience=PATIENCE))
+            return dict(await self._at_one_node("INFO", section, patience=PATIENCE))
+        return dict(await self.at_one_server("INFO", section))
+
+    async def at_one_server(self, *command: str) -> Any:
+        """The reply of the server, in a cluster of any one node, as redis-py reads it.
+
+        A command of two words is one argument, as in "CONFIG GET". Raises Disconnected or Refused.
+        """
         client: Any = self.client
-        return dict(await self._watched(lambda: client.execute_command("INFO", "server"), PATIENCE))
+        options: dict[str, Any] = {}
+        if isinstance(client, RedisCluster):
+            # Told "any node", redis-py looks for keys in a command all the same, where it has no policy for it.
+            options["target_nodes"] = client.get_default_node() or RedisCluster.DEFAULT_NODE
+        return await self._watched(lambda: client.execute_command(*command, **options), PATIENCE)
 
     async def _at_one_node(self, *command: str, patience: float) -> Any:
         client: Any = self.client

@@ -11,10 +11,17 @@ from dataclasses import dataclass
 TOPICS = "{mq}:topics"
 """Set: the topics that have ever been published to or consumed."""
 
+_TOPIC_LIST = "mq:"
+
 
 def topic_list(topic: str) -> str:
     """The list that the messages of `topic` are published to."""
-    return f"mq:{topic}"
+    return f"{_TOPIC_LIST}{topic}"
+
+
+def topic_of(key: str) -> str | None:
+    """The topic whose list `key` is, by its name; None for any other key."""
+    return key.removeprefix(_TOPIC_LIST) if key.startswith(_TOPIC_LIST) else None
 
 
 def tagged(key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 from redis.crc import key_slot
 from tenacity import (
@@ -20,7 +21,8 @@ from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
 
 # BLMOVE and LPOP with a count came with it.
-_OLDEST = (6, 2)
+OLDEST = (6, 2)
+"""The oldest version that will do."""
 
 
 async def connected(connection: Connection, name: str, timeout: float) -> None:
@@ -54,8 +56,13 @@ async def check_server(connection: Connection) -> None:
         info = {}  # not everybody may ask, and not every server (fakeredis) answers
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers and numbers < _OLDEST:
+    if numbers and numbers < OLDEST:
         raise Refused(f"the server is Redis {version}; redis_worker needs 6.2 or later")
+    check_no_sentinel(info)
+
+
+def check_no_sentinel(info: dict[str, Any]) -> None:
+    """Raises Refused where the INFO is that of a sentinel."""
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # the latter in Valkey
         raise Refused("this is a sentinel and keeps no data: name it as redis+sentinel://host:port/service/0")
 

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from redis_worker import __version__
 from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
+from redis_worker.cli.doctor import doctor
 from redis_worker.cli.options import ENVIRONMENT, load_env_file
 from redis_worker.cli.processors import processors
 from redis_worker.cli.publish import publish
@@ -39,7 +40,7 @@ def cli() -> None:
     """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
 
 
-for _command in (run, push, publish, result, dead, processors, demo):
+for _command in (run, push, publish, result, dead, doctor, processors, demo):
     cli.add_command(_command)
 
 

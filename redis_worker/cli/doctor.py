@@ -1,0 +1,74 @@
+"""`redis-worker doctor`: what is wrong with a server and its queues."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_option
+
+if TYPE_CHECKING:
+    from redis_worker.broker.doctor.examination import Examination
+
+EPILOG = f"""
+\b
+Examples:
+  redis-worker doctor
+  redis-worker doctor --input fib:input --output fib:output
+  redis-worker doctor --json | jq -r '.findings[] | select(.level != "good") | .what'
+
+Nothing is changed. The queues of all known topics are examined too. Exits 1 when there is a fault, 3 when there is no
+connection, 0 otherwise, warnings or not. What each check means: docs/operations.md.
+
+{ENVIRONMENT}
+"""
+
+_COLOURS = {"good": "green", "warning": "yellow", "fault": "red"}
+
+
+class _Key(click.types.StringParamType):
+    """A key; in the environment it is one, spaces and all."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return text(super().convert(value, param, ctx))
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv] if rv else []
+
+
+@click.command(epilog=EPILOG)
+@option("--input", "inputs", type=_Key(), multiple=True, metavar="KEY", help="A list of tasks; may be repeated.")
+@option("--output", "outputs", type=_Key(), multiple=True, metavar="KEY", help="A hash of results; may be repeated.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object with the list of findings.")
+@url_option
+def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, url: str | None) -> int:
+    """Examine a server and its queues. Prints a line for each check: good, warning or fault, and the remedy."""
+    import asyncio
+
+    from redis_worker.broker.doctor.examination import examine
+
+    examination = asyncio.run(examine(redis_url(url), inputs, outputs))
+    if as_json:
+        _print_json(examination)
+    else:
+        _print_lines(examination)
+    if not examination.connected:
+        return 3
+    return 0 if examination.healthy else 1
+
+
+def _print_json(examination: Examination) -> None:
+    from redis_worker.vocabulary.payload import dumps
+
+    findings = [finding._asdict() for finding in examination.findings]
+    click.echo(dumps({"connected": examination.connected, "healthy": examination.healthy, "findings": findings}))
+
+
+def _print_lines(examination: Examination) -> None:
+    for level, subject, what, remedy in examination.findings:
+        mark = click.style(f"{level:<7}", fg=_COLOURS[level])
+        click.echo(f"{mark}  {subject}: {what}" + (f" -> {remedy}" if remedy else ""))
+    count = Counter(finding.level for finding in examination.findings)
+    click.echo(f"faults: {count['fault']}, warnings: {count['warning']}, good: {count['good']}", err=True)
