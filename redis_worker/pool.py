@@ -170,7 +170,7 @@ class WorkerPool(Service):
         channel = WakeChannel(self._address, self._keys.wake)
         upkeep = [channel.run, Promoter(ordinary, self._keys, channel.wait).run]
         if self.options.delivery == "at-most-once":
-            return AtMostOnceQueue(ordinary, blocking, self._keys, limits), upkeep
+            return AtMostOnceQueue(ordinary, blocking, self._keys, self._observer, limits), upkeep
         queue = AtLeastOnceQueue(
             ordinary,
             blocking,
