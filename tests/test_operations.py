@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,100 @@ def test_no_server(command: Command) -> None:
         assert ended.returncode == 3
         assert "no Redis at redis://" in ended.stderr
         assert "secret" not in ended.stderr
+
+
+# --- what runs ---
+
+
+async def _inner(gate: asyncio.Event) -> None:
+    await gate.wait()
+
+
+async def test_running_tasks_show_where_a_coroutine_stands(server: EmbeddedServer, queue: Queue) -> None:
+    gate = asyncio.Event()
+
+    async def outer(arguments: list[Any]) -> None:
+        await _inner(gate)
+
+    async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", outer) as pool:
+        assert pool.running_tasks() == []
+        await queue.push_tasks([["secret"]] * 2)
+        await wait_until(lambda: pool.running == 2)
+        await wait_until(lambda: "gate.wait" in pool.running_tasks()[1].stack)
+        first, second = pool.running_tasks()
+        assert (first.id, second.id) == ("0", "1")
+        assert 0 < second.seconds <= first.seconds < 600
+        assert "await _inner(gate)" in first.stack
+        assert "engine" not in first.stack
+        assert "secret" not in first.stack
+        gate.set()
+        await wait_until(lambda: queue.answered(2))
+        await wait_until(lambda: pool.running_tasks() == [])
+
+
+async def test_each_thread_is_shown_with_its_own_task(server: EmbeddedServer, queue: Queue) -> None:
+    gate = threading.Event()
+
+    def left() -> None:
+        gate.wait()
+
+    def right() -> None:
+        gate.wait()
+
+    def work(arguments: list[Any]) -> None:
+        (left if arguments[0] == "left" else right)()
+
+    names = (server.url, queue.keys.waiting, queue.keys.output, "list", work)
+    async with WorkerPool(*names, execution="thread") as pool:
+        try:
+            await queue.push({"id": "l", "task": ["left"]}, {"id": "r", "task": ["right"]})
+            await wait_until(lambda: [task.stack.count("gate.wait()") for task in pool.running_tasks()] == [1, 1])
+            stacks = {task.id: task.stack for task in pool.running_tasks()}
+            assert ", in left\n" in stacks["l"]
+            assert ", in right\n" in stacks["r"]
+        finally:
+            gate.set()
+        await wait_until(lambda: queue.answered(2))
+
+
+async def test_of_a_thread_past_its_time_limit_and_of_a_process_id_and_age_are_known(
+    server: EmbeddedServer, queue: Queue
+) -> None:
+    gate = threading.Event()
+    keys = (server.url, queue.keys.waiting, queue.keys.output, "list")
+    async with WorkerPool(*keys, lambda _: gate.wait(), execution="thread", timeout=0.1) as pool:
+        try:
+            await queue.push_tasks([[1]])
+            await wait_until(lambda: queue.answered(1))
+            assert [(task.id, task.stack) for task in pool.running_tasks()] == [("0", "")]
+        finally:
+            gate.set()
+    async with WorkerPool(*keys, "tests.processors:in_process") as pool:
+        await queue.push_tasks([["sleep", 0.3]], first=1)
+        await wait_until(lambda: [(task.id, task.stack) for task in pool.running_tasks()] == [("1", "")])
+        await wait_until(lambda: queue.answered(2))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_sigusr1_logs_what_runs_in_every_worker_process(
+    queue: Queue, worker: Callable[..., WorkerProcess], tmp_path: Path, size: int
+) -> None:
+    process = worker("-w", str(size), "-c", "1", "--log-level", "warning", processor="tests.processors:gate")
+    await queue.push_tasks([[str(tmp_path)]] * size)
+    pids = tmp_path / "running"
+    await wait_until(lambda: pids.exists() and len(pids.read_text().split()) == size)
+    for asked in (1, 2):
+        process.signal(signal.SIGUSR1)
+        await wait_until(lambda asked=asked: process.log.count("1 task is running") == asked * size)
+    await wait_until(lambda: process.log.count("await asyncio.sleep") == 2 * size)
+    if size > 1:
+        os.kill(int(pids.read_text().split()[0]), signal.SIGUSR1)  # one member alone
+        await wait_until(lambda: process.log.count("1 task is running") == 2 * size + 1)
+    for id in range(size):
+        assert f"task {id} has been running for " in process.log
+    assert str(tmp_path) not in process.log
+    (tmp_path / "open").touch()
+    await wait_until(lambda: queue.answered(size))
+    await wait_until(lambda: process.signal(signal.SIGUSR1) or "no tasks are running" in process.log)
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0, process.log[-3000:]
