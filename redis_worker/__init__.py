@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from redis_worker.broker.publisher import Publisher
     from redis_worker.broker.sync_client import SyncTaskClient
     from redis_worker.engine.counters import Counters
+    from redis_worker.engine.running import RunningTask
     from redis_worker.options import PoolOptions
     from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
@@ -45,6 +46,7 @@ __all__ = [
     "Refused",
     "Reject",
     "Retry",
+    "RunningTask",
     "SyncTaskClient",
     "TaskClient",
     "TaskError",
@@ -64,6 +66,7 @@ _MODULES = {
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",
     "Counters": "engine.counters",
+    "RunningTask": "engine.running",
     "PoolOptions": "options",
     "WorkerPool": "pool",
     "start_worker_pool": "pool",

@@ -23,6 +23,7 @@ from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.engine.worker import Worker
@@ -91,6 +92,13 @@ class WorkerPool(Service):
     def running(self) -> int:
         """How many tasks run just now."""
         return self._worker.running if self._worker else 0
+
+    def running_tasks(self) -> list[RunningTask]:
+        """What runs just now, oldest first: id, age and stack of each; to be called on the event loop.
+
+        Of inline calls nothing is seen, for none is under way while the event loop does anything else.
+        """
+        return self._worker.running_tasks() if self._worker else []
 
     def _stop_work(self) -> None:
         assert self._worker is not None
@@ -170,7 +178,7 @@ class WorkerPool(Service):
         channel = WakeChannel(self._address, self._keys.wake)
         upkeep = [channel.run, Promoter(ordinary, self._keys, channel.wait).run]
         if self.options.delivery == "at-most-once":
-            return AtMostOnceQueue(ordinary, blocking, self._keys, limits), upkeep
+            return AtMostOnceQueue(ordinary, blocking, self._keys, self._observer, limits), upkeep
         queue = AtLeastOnceQueue(
             ordinary,
             blocking,

@@ -61,6 +61,12 @@ class Observer:
     def lease_lost(self, worker: str) -> None:
         """This worker, known as `worker` until now, was presumed dead; it goes on under a new name."""
 
+    def paused(self) -> None:
+        """The queue was found paused: nothing is claimed until it is resumed."""
+
+    def resumed(self) -> None:
+        """The queue is not paused any more."""
+
     def disconnected(self, error: Exception, delay: float) -> None:
         """The queue cannot be reached; the next try is in `delay` seconds."""
 

@@ -58,6 +58,16 @@ class Reporter(Observer):
             extra=self._extra(),
         )
 
+    def paused(self) -> None:
+        logger.warning(
+            "the queue %s is paused: nothing is claimed until it is resumed (redis-worker resume)",
+            self._queue,
+            extra=self._extra(),
+        )
+
+    def resumed(self) -> None:
+        logger.info("the queue %s is resumed", self._queue, extra=self._extra())
+
     def disconnected(self, error: Exception, delay: float) -> None:
         logger.warning("Redis is away (%s); trying again in %.1f s", error, delay, extra=self._extra())
 

@@ -96,6 +96,11 @@ class Keys:
         """List: the dead letters."""
         return f"{tagged(self.waiting)}:dead"
 
+    @property
+    def paused(self) -> str:
+        """String: there while the queue is paused, whatever it holds."""
+        return f"{tagged(self.waiting)}:paused"
+
     def inflight(self, worker: str) -> str:
         """List: the tasks that `worker` has claimed and not settled."""
         return f"{tagged(self.waiting)}:inflight:{worker}"

@@ -9,8 +9,10 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import worker_name
 from redis_worker.broker.letters import dead_letter
+from redis_worker.broker.pause import Pause
 from redis_worker.broker.queue import BLOCK, write_results
 from redis_worker.broker.settlement import Limits
+from redis_worker.ports import Observer
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -23,11 +25,14 @@ class _Receipt:
 class AtMostOnceQueue:
     """The port `Queue` over Redis without claims: what a worker that dies has taken is gone."""
 
-    def __init__(self, ordinary: Connection, blocking: Connection, keys: Keys, limits: Limits) -> None:
+    def __init__(
+        self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
+    ) -> None:
         self._ordinary = ordinary
         self._blocking = blocking
         self._keys = keys
         self._limits = limits
+        self._pause = Pause(observer)
         self._receipt = _Receipt()
         self.worker = worker_name()
 
@@ -35,9 +40,14 @@ class AtMostOnceQueue:
         """Nothing to prepare."""
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port."""
-        tasks = await self._blocking.call("LPOP", self._keys.waiting, limit)
-        if not tasks and wait:
+        """See the port. What comes within a second after a pause may still be taken: BLPOP asks for none."""
+        keys = [self._keys.waiting, self._keys.paused]
+        paused, tasks = await self._blocking.run("take", keys, [limit])
+        self._pause.note(paused == 1)
+        if self._pause.on:
+            if wait:
+                await self._pause.sit_out()
+        elif not tasks and wait:
             asked = asyncio.get_running_loop().time()
             popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
             if popped is None and asyncio.get_running_loop().time() - asked < BLOCK / 2:

@@ -10,6 +10,7 @@ from typing import Any
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
+from redis_worker.broker.pause import Pause
 from redis_worker.broker.scripts import script
 from redis_worker.broker.settlement import COUNTS_MS, Limits, settlements
 from redis_worker.broker.translation import UnknownScript
@@ -30,7 +31,7 @@ _PAUSE = 0.02
 _new = tuple.__new__
 
 # States of claim.lua.
-_LEASE_LOST, _ALONE = 1, 2
+_LEASE_LOST, _ALONE, _PAUSED = 1, 2, 3
 
 
 class AtLeastOnceQueue:
@@ -58,6 +59,7 @@ class AtLeastOnceQueue:
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._lease = Lease(worker_name())
+        self._pause = Pause(observer)
         self._drained = False
         """The last claim took all there was: the next one may wait at once."""
 
@@ -78,14 +80,16 @@ class AtLeastOnceQueue:
         lease.unanswered += 1
         deliveries = await self._claim(limit, wait)
         lease.unanswered -= 1
+        if self._pause.on and wait:
+            await self._pause.sit_out()
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         command = self._claim_command(limit)
-        if not (wait and self._drained):
+        if self._pause.on or not (wait and self._drained):
             deliveries = await self._claimed(await self._blocking.run(*command))
             self._drained = len(deliveries) < limit
-            if deliveries or not wait or self._lease.lost:
+            if deliveries or not wait or self._lease.lost or self._pause.on:
                 return deliveries
         asked = self._now()
         arrived = self._keys.arrived(self._lease.name)
@@ -111,7 +115,7 @@ class AtLeastOnceQueue:
         keys, name = self._keys, self._lease.name
         return (
             "claim",
-            [keys.waiting, keys.inflight(name), keys.arrived(name), keys.workers, keys.attempts],
+            [keys.waiting, keys.inflight(name), keys.arrived(name), keys.workers, keys.attempts, keys.paused],
             [name, limit, self._max_deliveries],
         )
 
@@ -120,6 +124,8 @@ class AtLeastOnceQueue:
         state, tasks, counts = reply
         if state == _LEASE_LOST:
             self._lose(lease)
+        elif state or self._pause.on:
+            self._pause.note(state == _PAUSED)
         if state == _ALONE:
             await asyncio.sleep(_PAUSE)
         if counts:

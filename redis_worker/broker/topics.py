@@ -31,7 +31,7 @@ class TopicQueue(AtLeastOnceQueue):
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         deliveries = await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
-        if deliveries or not wait or self._lease.lost:
+        if deliveries or not wait or self._lease.lost or self._pause.on:
             return deliveries
         await self._doorbell.wait(self._keys.waiting, _WAIT)
         return await self._claimed(await self._ordinary.run(*self._claim_command(limit)))

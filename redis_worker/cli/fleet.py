@@ -57,13 +57,15 @@ class Child:
     def start(self, environment: dict[str, str], lifeline: int) -> None:
         self._started = time.monotonic()
         try:
-            self.process = subprocess.Popen(
-                _command(),
-                env=environment,
-                pass_fds=(lifeline,),
-                # Ctrl-C reaches the parent only, which passes it on once.
-                start_new_session=True,
-            )
+            # Ignored from birth, or it would end a worker that is not yet prepared for it.
+            with _ignored(signal.SIGUSR1):
+                self.process = subprocess.Popen(
+                    _command(),
+                    env=environment,
+                    pass_fds=(lifeline,),
+                    # Ctrl-C reaches the parent only, which passes it on once.
+                    start_new_session=True,
+                )
         except OSError as error:
             logger.warning("worker process %d cannot be started: %s", self.number, error)
             self.pause()
@@ -111,6 +113,7 @@ class Fleet:
         self._sources = sources
         self._received = 0
         self._passed_on = 0
+        self._show = False
         self._stopping = False
         self._restarted = False
         # The sources are wrong since the last change: the next change may mend them.
@@ -124,7 +127,7 @@ class Fleet:
         """Returns the worst of the exit codes, when no worker is left and none is to come."""
         watching = f", watching {self._sources.folder}" if self._sources else ""
         logger.info("%d worker process%s%s", len(self._children), "es" * (len(self._children) > 1), watching)
-        with self._ours, self._theirs, _signals_counted(self._receive):
+        with self._ours, self._theirs, _signals_taken(self._receive, self._ask):
             try:
                 while any(child.code is None for child in self._children):
                     self._step()
@@ -193,8 +196,19 @@ class Fleet:
     def _receive(self, *_: object) -> None:
         self._received += 1
 
+    def _ask(self, *_: object) -> None:
+        self._show = True
+
     def _pass_on_signals(self) -> None:
-        """First: stop gracefully; second: cancel; third: kill. One at a time, for equal signals at once become one."""
+        """First: stop gracefully; second: cancel; third: kill. One at a time, for equal signals at once become one.
+
+        SIGUSR1 goes to all as it is: each shows what it runs.
+        """
+        if self._show:
+            self._show = False
+            for child in self._children:
+                if child.process is not None:
+                    child.process.send_signal(signal.SIGUSR1)
         if self._passed_on == self._received:
             return
         self._passed_on += 1
@@ -220,8 +234,18 @@ def _command() -> list[str]:
 
 
 @contextlib.contextmanager
-def _signals_counted(receive: Callable[..., None]) -> Iterator[None]:
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def _signals_taken(receive: Callable[..., None], ask: Callable[..., None]) -> Iterator[None]:
+    handlers = {signal.SIGINT: receive, signal.SIGTERM: receive, signal.SIGUSR1: ask}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

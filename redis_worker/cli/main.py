@@ -21,6 +21,7 @@ from redis_worker.cli.publish import publish
 from redis_worker.cli.push import push
 from redis_worker.cli.result import result
 from redis_worker.cli.run import run
+from redis_worker.cli.waiting import pause, peek, purge, resume
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 
 EPILOG = f"""
@@ -40,7 +41,7 @@ def cli() -> None:
     """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
 
 
-for _command in (run, push, publish, result, dead, doctor, processors, demo):
+for _command in (run, push, publish, result, pause, resume, peek, purge, dead, doctor, processors, demo):
     cli.add_command(_command)
 
 

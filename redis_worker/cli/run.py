@@ -21,7 +21,8 @@ Examples:
   redis-worker run --input jobs --output results --processor myjobs:resize -c 8 -w 2
 
 The first SIGTERM or Ctrl-C stops gracefully: nothing more is claimed, what is not started goes back to the
-queue, running tasks finish. A second one cancels them and hands them back, a third one exits.
+queue, running tasks finish. A second one cancels them and hands them back, a third one exits. SIGUSR1 logs what
+runs: the id, age and stack of each task.
 
 {ENVIRONMENT}
 """

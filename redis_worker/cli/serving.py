@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from redis_worker.cli.member import Member
-from redis_worker.cli.signals import fleet_signals, stop_signals
+from redis_worker.cli.signals import fleet_signals, show_signal, stop_signals
 from redis_worker.pool import WorkerPool
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 
@@ -53,7 +53,7 @@ class _Service:
         self._work = asyncio.create_task(pool.run())
         reporting = asyncio.create_task(self._report())
         signals = fleet_signals if member else stop_signals
-        with signals(self._stop, self._cancel):
+        with signals(self._stop, self._cancel), show_signal(self._show_running):
             if member:
                 member.watch_parent(self._orphaned)
             try:
@@ -83,6 +83,9 @@ class _Service:
             logger.info("stopping: %d task%s running; once more to cancel", running, " is" if running == 1 else "s are")
         else:
             logger.info("stopping")
+
+    def _show_running(self) -> None:
+        show_running(self._pool)
 
     def _orphaned(self) -> None:
         logger.warning("the parent process is gone")
@@ -121,6 +124,19 @@ async def report(pool: WorkerPool, every: float) -> None:
                 extra=numbers | {"running": pool.running},
             )
         before = processed
+
+
+def show_running(pool: WorkerPool) -> None:
+    """Log every running task: id, age and stack. As warnings, for somebody has asked."""
+    tasks = pool.running_tasks()
+    count = len(tasks)
+    logger.warning("%s running", "1 task is" if count == 1 else f"{count or 'no'} tasks are", extra={"running": count})
+    for task in tasks:
+        logger.warning(
+            "task %s has been running for %.1f s%s",
+            *(task.id, task.seconds, f", here:\n{task.stack.rstrip()}" if task.stack else ""),
+            extra={"task": task.id, "duration": round(task.seconds, 3)},
+        )
 
 
 def summarise(pool: WorkerPool) -> None:

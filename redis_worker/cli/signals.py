@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 
 @contextmanager
@@ -40,14 +41,26 @@ def fleet_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Itera
 
 
 @contextmanager
+def show_signal(show: Callable[[], None]) -> Iterator[None]:
+    """SIGUSR1: `show`, as often as it comes. For the running loop."""
+    with _handled({signal.SIGUSR1: show}):
+        yield
+
+
+@contextmanager
 def _handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
+        # Not loop.add_signal_handler(): of two signals that come at once, uvloop may hand one on twice, and a
+        # SIGTERM just after a SIGUSR1 would cancel.
+        signal.signal(number, partial(_hand_on, loop, handler))
     try:
         yield
     finally:
         for number, earlier in before.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, earlier)
+
+
+def _hand_on(loop: asyncio.AbstractEventLoop, handler: Callable[[], None], *_: object) -> None:
+    loop.call_soon_threadsafe(handler)

@@ -42,6 +42,12 @@ class Observers(Observer):
     def lease_lost(self, worker: str) -> None:
         self._tell(lambda observer: observer.lease_lost(worker))
 
+    def paused(self) -> None:
+        self._tell(lambda observer: observer.paused())
+
+    def resumed(self) -> None:
+        self._tell(lambda observer: observer.resumed())
+
     def disconnected(self, error: Exception, delay: float) -> None:
         self._tell(lambda observer: observer.disconnected(error, delay))
 

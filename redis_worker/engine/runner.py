@@ -10,6 +10,7 @@ from time import perf_counter
 
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
+from redis_worker.engine.running import RunningTask, running_task
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.vocabulary.task import Delivery
@@ -60,6 +61,10 @@ class Runner(ABC):
     def held(self) -> list[Delivery]:
         """What is pending or runs."""
         return list(self._pending)
+
+    def running_tasks(self) -> list[RunningTask]:
+        """What runs as tasks of its own, oldest first: of inline calls and batches there is nothing to see."""
+        return []
 
     def stalled(self, seconds: float) -> bool:
         """True when tasks are pending and none has been started for so long."""
@@ -149,7 +154,8 @@ class TaskRunner(Runner):
         self._handler = handler
         self._slots = Slots(concurrency)
         self._shared = shared
-        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
+        """What runs, and since when, by the performance counter."""
 
     @property
     def running(self) -> int:
@@ -171,10 +177,15 @@ class TaskRunner(Runner):
             except asyncio.CancelledError:
                 self._slots.give_back()
                 raise
-            self._tasks[loop.create_task(self._work(delivery))] = delivery
+            # Just touched, when it was popped: asking for the time once more would cost every task.
+            self._tasks[loop.create_task(self._work(delivery))] = delivery, self._touched
 
     def held(self) -> list[Delivery]:
-        return [*super().held(), *self._tasks.values()]
+        return [*super().held(), *(delivery for delivery, _ in self._tasks.values())]
+
+    def running_tasks(self) -> list[RunningTask]:
+        now = perf_counter()
+        return [running_task(task, delivery.raw, now - since) for task, (delivery, since) in self._tasks.items()]
 
     def cancel(self) -> None:
         for task in self._tasks:

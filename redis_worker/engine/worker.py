@@ -10,6 +10,7 @@ from redis_worker.engine.claimer import Claimer
 from redis_worker.engine.execution import Execution
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import Runner
+from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.ports import Observer, Queue
 
@@ -55,6 +56,10 @@ class Worker:
     def running(self) -> int:
         """How many tasks run just now."""
         return self._runner.running
+
+    def running_tasks(self) -> list[RunningTask]:
+        """Those of them that can be seen, oldest first; to be called on the event loop."""
+        return self._runner.running_tasks()
 
     @property
     def unsettled(self) -> int:

@@ -1,17 +1,29 @@
 -- Move tasks to the worker's in-flight list: what BLMOVE has brought, then from the head of the queue.
--- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts
+-- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused
 -- ARGV 1 worker, 2 limit, 3 max deliveries
 -- Returns {state, tasks, counts}: counts are, for each task, how many workers died holding it and how often
 -- it was tried again; empty means 0 for all. States:
-local OK, LEASE_LOST, ALONE = 0, 1, 2
+local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
+-- PAUSED: nothing may be claimed, and what has arrived is back at the head of the queue, uncharged.
 
 if not redis.call('ZSCORE', KEYS[4], ARGV[1]) then
   return {LEASE_LOST, {}, {}}
 end
 
+-- In good times there is neither, and one command says so.
+local tried = false
+local unusual = redis.call('EXISTS', KEYS[5], KEYS[6])
+if unusual > 0 then
+  local paused = redis.call('EXISTS', KEYS[6])
+  if paused == 1 then
+    while redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT') do end
+    return {PAUSED, {}, {}}
+  end
+  tried = true
+end
+
 -- Only one BLMOVE is under way at a time, but the reply of an earlier claim may have been lost.
-local tried = redis.call('EXISTS', KEYS[5]) == 1
 local arrived = {}
 if tried then
   arrived = redis.call('LRANGE', KEYS[3], 0, -1)
