@@ -6,7 +6,9 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from time import perf_counter
+from typing import NamedTuple
 
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
@@ -18,6 +20,14 @@ from redis_worker.vocabulary.task import Delivery
 _STRETCH = 0.001
 # So many turns: a reply passes through several coroutines, one a turn, before the next command is sent.
 _TURNS = 6
+
+
+class Running(NamedTuple):
+    """A task that runs just now."""
+
+    delivery: Delivery
+    seconds: float
+    """For how long."""
 
 
 class Runner(ABC):
@@ -60,6 +70,10 @@ class Runner(ABC):
     def held(self) -> list[Delivery]:
         """What is pending or runs."""
         return list(self._pending)
+
+    def longest(self, limit: int) -> list[Running]:  # noqa: ARG002 - an inline call is over before anybody can ask
+        """Up to `limit` of the tasks that run, those that have run longest first."""
+        return []
 
     def stalled(self, seconds: float) -> bool:
         """True when tasks are pending and none has been started for so long."""
@@ -149,7 +163,8 @@ class TaskRunner(Runner):
         self._handler = handler
         self._slots = Slots(concurrency)
         self._shared = shared
-        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
+        """What runs, and since when, by perf_counter; in the order in which it was started."""
 
     @property
     def running(self) -> int:
@@ -171,10 +186,14 @@ class TaskRunner(Runner):
             except asyncio.CancelledError:
                 self._slots.give_back()
                 raise
-            self._tasks[loop.create_task(self._work(delivery))] = delivery
+            self._tasks[loop.create_task(self._work(delivery))] = delivery, self._touched
 
     def held(self) -> list[Delivery]:
-        return [*super().held(), *self._tasks.values()]
+        return [*super().held(), *(delivery for delivery, _ in self._tasks.values())]
+
+    def longest(self, limit: int) -> list[Running]:
+        now = perf_counter()
+        return [Running(delivery, now - since) for delivery, since in islice(self._tasks.values(), limit)]
 
     def cancel(self) -> None:
         for task in self._tasks:

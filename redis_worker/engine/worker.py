@@ -9,7 +9,7 @@ from typing import Any
 from redis_worker.engine.claimer import Claimer
 from redis_worker.engine.execution import Execution
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import Runner
+from redis_worker.engine.runner import Runner, Running
 from redis_worker.engine.settler import Settler
 from redis_worker.ports import Observer, Queue
 
@@ -55,6 +55,10 @@ class Worker:
     def running(self) -> int:
         """How many tasks run just now."""
         return self._runner.running
+
+    def longest(self, limit: int) -> list[Running]:
+        """Up to `limit` of the tasks that run, those that have run longest first; inline ones are not seen."""
+        return self._runner.longest(limit)
 
     @property
     def unsettled(self) -> int:
