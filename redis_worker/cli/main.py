@@ -20,6 +20,7 @@ from redis_worker.cli.publish import publish
 from redis_worker.cli.push import push
 from redis_worker.cli.result import result
 from redis_worker.cli.run import run
+from redis_worker.cli.status import status
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 
 EPILOG = f"""
@@ -39,7 +40,7 @@ def cli() -> None:
     """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
 
 
-for _command in (run, push, publish, result, dead, processors, demo):
+for _command in (run, status, push, publish, result, dead, processors, demo):
     cli.add_command(_command)
 
 
