@@ -100,7 +100,7 @@ async def test_a_killed_worker_is_stale_until_another_reclaims_it(
     await seen(reader, lambda status: any(worker.tasks for worker in status.workers))
     killed.kill()
     found = await seen(reader, lambda status: not status.workers[0].alive)
-    assert (found.workers[0].pid, found.workers[0].lease < 0, found.queues[0].workers) == (killed.pid, True, 0)
+    assert (found.workers[0].pid, found.workers[0].lease <= 0, found.queues[0].workers) == (killed.pid, True, 0)
     assert [task.id for task in found.workers[0].tasks] == ["long"]
     shown = status("--input", queue.keys.waiting)
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -236,6 +236,15 @@ async def test_watching_ends_with_ctrl_c(
         assert await each.ended() == 0
     found = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert {status["queues"][0]["name"] for status in found} == {"some"}
+
+
+async def test_the_queue_of_the_environment(redis: Redis, status: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_WORKER_INPUT", "a queue")
+    await redis.rpush("a queue", "1", "2")
+    shown = await asyncio.to_thread(status)
+    assert shown.stdout.splitlines()[1].startswith("a queue        2 ")
+    assert shown.stdout.splitlines()[-1] == "no workers"
+    await redis.delete("a queue")
 
 
 def test_no_server(status: Command) -> None:

@@ -46,7 +46,7 @@ class WorkerStatus:
     alive: bool
     """Whether its lease lasts, by the server's clock; if not, it is stale: its tasks go to others soon."""
     lease: float
-    """In how many seconds the lease ends; below 0 when it has ended."""
+    """In how many seconds the lease ends; 0 or below when it has ended."""
     in_flight: int
     """Tasks it has claimed and not settled: those that run, and those about to."""
     seen: float | None = None

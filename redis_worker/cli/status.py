@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_option
 
 EPILOG = f"""
 \b
@@ -18,11 +20,20 @@ Only --watch is REDIS_WORKER_STATUS_WATCH here.
 """
 
 
+class _Key(click.types.StringParamType):
+    # In the environment there is one key, as for the other commands: a key may have blanks in it.
+    envvar_list_splitter = "\n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return text(str(super().convert(value, param, ctx)))
+
+
 @click.command(epilog=EPILOG)
 @option(
     "--input",
     "input_keys",
     multiple=True,
+    type=_Key(),
     metavar="KEY",
     help="Only this queue, mq:TOPIC for a topic; may be repeated. Default: all that are known.",
 )
