@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from redis_worker.vocabulary.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from redis_worker.broker.client import TaskClient

@@ -11,7 +11,9 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import LeaseKeeper
 from redis_worker.broker.lossy import AtMostOnceQueue
 from redis_worker.broker.preflight import check_expiry, check_keys, check_server, check_slots, lie_apart
+from redis_worker.broker.presence import Presence, Role
 from redis_worker.broker.queue import AtLeastOnceQueue
+from redis_worker.broker.queues import Registrar
 from redis_worker.broker.recovery import Recoverer
 from redis_worker.broker.schedule import Promoter, WakeChannel
 from redis_worker.broker.settlement import Limits
@@ -176,7 +178,8 @@ class WorkerPool(Service):
         """The queue, and what is to run beside it."""
         limits = Limits(self.options.dead_limit, self.options.result_ttl or 0)
         channel = WakeChannel(self._address, self._keys.wake)
-        upkeep = [channel.run, Promoter(ordinary, self._keys, channel.wait).run]
+        promoter = Promoter(ordinary, self._keys, channel.wait)
+        upkeep = [channel.run, promoter.run, Registrar(ordinary, self._keys).run]
         if self.options.delivery == "at-most-once":
             return AtMostOnceQueue(ordinary, blocking, self._keys, self._observer, limits), upkeep
         queue = AtLeastOnceQueue(
@@ -190,7 +193,9 @@ class WorkerPool(Service):
             output_apart=self._address.cluster and lie_apart(self._keys),
         )
         recoverer = Recoverer(ordinary, self._keys, queue, self._observer, lease=self.options.lease)
-        return queue, [recoverer.run, *upkeep]
+        role = Role(self.declaration.name, self.options.concurrency)
+        presence = Presence(ordinary, self._keys, queue, role, self.counters, lambda: self._worker)
+        return queue, [recoverer.run, presence.run, *upkeep]
 
 
 async def start_worker_pool(

@@ -26,7 +26,8 @@ from redis_worker import ConfigurationError, Disconnected, Refused, TaskClient, 
 from redis_worker.broker.address import address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.doctor.examination import examine
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import QUEUES, Keys
+from redis_worker.broker.status import StatusReader
 from redis_worker.embedded import HOST, PORTS, EmbeddedServer
 from tests.support import PATIENCE, WorkerProcess, wait_until
 
@@ -59,7 +60,9 @@ async def left_behind(redis: Any, names: tuple[str, str] = NAMES) -> list[str]:
     """Which keys there are of the queue, but for its dead letters, which are deleted."""
     keys = Keys(*names)
     assert await redis.delete(keys.dead) == 1
-    return [key for key in (*names, keys.workers, keys.retired, keys.attempts) if await redis.exists(key)]
+    return [
+        key for key in (*names, keys.workers, keys.presence, keys.retired, keys.attempts) if await redis.exists(key)
+    ]
 
 
 # Redis Cluster
@@ -207,6 +210,21 @@ async def test_killed_in_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.close()
+
+
+async def test_the_status_of_queues_on_several_nodes(cluster: Cluster) -> None:
+    assert cluster.node_of(APART[0]) is not cluster.node_of(APART[1])
+    pools = [WorkerPool(cluster.url, input_key, "results", "list", double) for input_key in APART]
+    async with cluster_client(cluster) as client:
+        await client.delete(QUEUES)  # of other tests
+    async with pools[0], pools[1], StatusReader(cluster.url) as reader:
+        await wait_until(lambda: _described(reader, 2))
+        found = await reader.read()
+        assert [(queue.name, queue.workers) for queue in found.queues] == [(name, 1) for name in sorted(APART)]
+
+
+async def _described(reader: StatusReader, count: int) -> bool:
+    return sum(worker.host is not None for worker in (await reader.read()).workers) == count
 
 
 async def test_braces_that_are_no_tag_are_refused_in_a_cluster(cluster: Cluster) -> None:

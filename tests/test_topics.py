@@ -24,6 +24,9 @@ from tests.support import wait_until
 
 New = Callable[..., TopicWorker]
 
+# What the names of keys end with that are there only as long as a worker is.
+_PASSING = ("workers", "presence", "retired", "attempts", "arrived", "begun")
+
 
 @pytest.fixture
 async def publisher(server: EmbeddedServer, redis: Redis) -> AsyncIterator[Publisher]:
@@ -31,7 +34,7 @@ async def publisher(server: EmbeddedServer, redis: Redis) -> AsyncIterator[Publi
     async with Publisher(server.url) as publisher:
         yield publisher
     left = {key.decode() for key in await redis.keys("*mq*")}
-    leftover = {key for key in left if key.rpartition(":")[2] in ("workers", "retired", "attempts", "arrived", "begun")}
+    leftover = {key for key in left if key.rpartition(":")[2] in _PASSING}
     assert not leftover | {key for key in left if ":inflight:" in key}
 
 

@@ -12,6 +12,12 @@ TOPICS = "{mq}:topics"
 """Set: the topics that have ever been published to or consumed."""
 
 _TOPIC_LIST = "mq:"
+QUEUES = "{redis_worker}:queues"
+"""Set: the input lists that pools have ever worked on."""
+
+
+ARRIVED = ":arrived"
+"""What the name of a list of arrived tasks has after that of the in-flight list."""
 
 
 def topic_list(topic: str) -> str:
@@ -49,6 +55,11 @@ class Keys:
     def workers(self) -> str:
         """Sorted set: worker -> when its lease ends, in milliseconds of the server's clock."""
         return f"{tagged(self.waiting)}:workers"
+
+    @property
+    def presence(self) -> str:
+        """Hash: worker -> what it says of itself, a JSON object; as long as it is among `workers`."""
+        return f"{tagged(self.waiting)}:presence"
 
     @property
     def retired(self) -> str:
@@ -107,7 +118,7 @@ class Keys:
 
     def arrived(self, worker: str) -> str:
         """List: the task that a blocking pop of `worker` has brought and that is not yet claimed."""
-        return f"{self.inflight(worker)}:arrived"
+        return f"{self.inflight(worker)}{ARRIVED}"
 
     @property
     def channel(self) -> str:

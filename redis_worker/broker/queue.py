@@ -210,7 +210,10 @@ async def reclaim(
     """Return the tasks of `worker` to the queue; how many, or -1 when it has a lease and no `force` is used."""
     count: int = await connection.run(
         "reclaim",
-        [keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts, keys.arrived(worker)],
+        [
+            *(keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts),
+            *(keys.arrived(worker), keys.presence),
+        ],
         [worker, retired_ms, COUNTS_MS, int(force)],
     )
     return count

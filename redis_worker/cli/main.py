@@ -21,6 +21,7 @@ from redis_worker.cli.publish import publish
 from redis_worker.cli.push import push
 from redis_worker.cli.result import result
 from redis_worker.cli.run import run
+from redis_worker.cli.status import status
 from redis_worker.cli.waiting import pause, peek, purge, resume
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 
@@ -41,7 +42,12 @@ def cli() -> None:
     """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
 
 
-for _command in (run, push, publish, result, pause, resume, peek, purge, dead, doctor, processors, demo):
+_COMMANDS = (
+    *(run, status, push, publish, result),
+    *(pause, resume, peek, purge, dead, doctor),
+    *(processors, demo),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

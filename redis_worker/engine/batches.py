@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from time import perf_counter
 from typing import Any
 
 from redis_worker.engine.execution import Answer, Execution, TimedOut, refusal, timed_out
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import Runner
+from redis_worker.engine.runner import Runner, Running
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
@@ -123,7 +125,7 @@ class BatchRunner(Runner):
         self._shared = shared or Slots(concurrency)
         self._size = size
         self._within = within
-        self._batches: dict[asyncio.Task[None], list[Delivery]] = {}
+        self._batches: dict[asyncio.Task[None], tuple[list[Delivery], float]] = {}
 
     @property
     def running(self) -> int:
@@ -137,7 +139,12 @@ class BatchRunner(Runner):
         return super().stalled(self._within + seconds)
 
     def held(self) -> list[Delivery]:
-        return [*super().held(), *(delivery for batch in self._batches.values() for delivery in batch)]
+        return [*super().held(), *(delivery for batch, _ in self._batches.values() for delivery in batch)]
+
+    def longest(self, limit: int) -> list[Running]:
+        now = perf_counter()
+        running = (Running(delivery, now - since) for batch, since in self._batches.values() for delivery in batch)
+        return list(islice(running, limit))
 
     def cancel(self) -> None:
         for task in self._batches:
@@ -152,7 +159,7 @@ class BatchRunner(Runner):
             except asyncio.CancelledError:
                 self._slots.give_back()
                 raise
-            self._batches[loop.create_task(self._work(batch))] = batch
+            self._batches[loop.create_task(self._work(batch))] = batch, self._touched
 
     async def _next(self) -> list[Delivery]:
         """The next batch, with a shared slot for it."""

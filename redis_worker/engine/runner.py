@@ -6,7 +6,9 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from time import perf_counter
+from typing import NamedTuple
 
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
@@ -19,6 +21,14 @@ from redis_worker.vocabulary.task import Delivery
 _STRETCH = 0.001
 # So many turns: a reply passes through several coroutines, one a turn, before the next command is sent.
 _TURNS = 6
+
+
+class Running(NamedTuple):
+    """A task that runs just now."""
+
+    delivery: Delivery
+    seconds: float
+    """For how long."""
 
 
 class Runner(ABC):
@@ -64,6 +74,10 @@ class Runner(ABC):
 
     def running_tasks(self) -> list[RunningTask]:
         """What runs as tasks of its own, oldest first: of inline calls and batches there is nothing to see."""
+        return []
+
+    def longest(self, limit: int) -> list[Running]:  # noqa: ARG002 - an inline call is over before anybody can ask
+        """Up to `limit` of the tasks that run, those that have run longest first."""
         return []
 
     def stalled(self, seconds: float) -> bool:
@@ -155,7 +169,7 @@ class TaskRunner(Runner):
         self._slots = Slots(concurrency)
         self._shared = shared
         self._tasks: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
-        """What runs, and since when, by the performance counter."""
+        """What runs, and since when, by perf_counter; in the order in which it was started."""
 
     @property
     def running(self) -> int:
@@ -186,6 +200,10 @@ class TaskRunner(Runner):
     def running_tasks(self) -> list[RunningTask]:
         now = perf_counter()
         return [running_task(task, delivery.raw, now - since) for task, (delivery, since) in self._tasks.items()]
+
+    def longest(self, limit: int) -> list[Running]:
+        now = perf_counter()
+        return [Running(delivery, now - since) for delivery, since in islice(self._tasks.values(), limit)]
 
     def cancel(self) -> None:
         for task in self._tasks:

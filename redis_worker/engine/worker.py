@@ -9,7 +9,7 @@ from typing import Any
 from redis_worker.engine.claimer import Claimer
 from redis_worker.engine.execution import Execution
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import Runner
+from redis_worker.engine.runner import Runner, Running
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.ports import Observer, Queue
@@ -60,6 +60,10 @@ class Worker:
     def running_tasks(self) -> list[RunningTask]:
         """Those of them that can be seen, oldest first; to be called on the event loop."""
         return self._runner.running_tasks()
+
+    def longest(self, limit: int) -> list[Running]:
+        """Up to `limit` of the tasks that run, those that have run longest first; inline ones are not seen."""
+        return self._runner.longest(limit)
 
     @property
     def unsettled(self) -> int:

@@ -12,6 +12,7 @@ from redis_worker.broker.doorbell import Doorbell
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.lease import LeaseKeeper
 from redis_worker.broker.preflight import check_keys
+from redis_worker.broker.presence import Presence, Role
 from redis_worker.broker.recovery import Recoverer
 from redis_worker.broker.schedule import Promoter
 from redis_worker.broker.settlement import Limits
@@ -79,6 +80,8 @@ class Consumer:
             route.call, declared.execution, declared.timeout, route.concurrency, shared.max_deliveries
         )
         self._queue = self._new_queue()
+        role = Role(declared.name, route.concurrency)
+        counters = self._counting.counters
         self._worker = Worker(
             self._queue,
             self._runner(self._execution),
@@ -88,6 +91,7 @@ class Consumer:
             reconnect=shared.reconnect,
             upkeep=[
                 Recoverer(shared.connection, self._keys, self._queue, self._observer, lease=shared.keeper.seconds).run,
+                Presence(shared.connection, self._keys, self._queue, role, counters, lambda: self._worker).run,
                 Promoter(shared.connection, self._keys, partial(shared.doorbell.wait, self._keys.delayed)).run,
             ],
         )

@@ -1,5 +1,6 @@
 -- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
--- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker
+-- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
+--      7 presence
 -- ARGV 1 worker, 2 how long it stays retired in ms (0: not at all, nothing can come late), 3 how long counts are kept in ms,
 --      4 force: 1 when the worker itself gives up, 0 when it must have let its lease end
 -- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile.
@@ -10,6 +11,7 @@ if ends and ARGV[4] ~= '1' and tonumber(ends) > now then
   return -1
 end
 
+redis.call('HDEL', KEYS[7], ARGV[1])
 local digest = redis.sha1hex or function(raw) return raw end
 local count = 0
 -- What has arrived and not been claimed was not run: it is not charged.

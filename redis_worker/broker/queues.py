@@ -1,0 +1,34 @@
+"""The registry of known queues: those that a pool has ever worked on, so that they can be found without a search."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import QUEUES, Keys
+from redis_worker.vocabulary.errors import Disconnected, Refused
+
+# How often a queue is made known again, in seconds: the server may have lost its data.
+_AGAIN = 60.0
+# When to try again if the server cannot be reached, in seconds.
+_PAUSE = 1.0
+
+
+class Registrar:
+    """Makes a queue known, and keeps it so. Nothing that fails here is of any concern to the work."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    async def run(self) -> None:
+        """Make the queue known now and then, until cancelled."""
+        while True:
+            pause = _AGAIN
+            try:
+                await self._connection.call("SADD", QUEUES, self._keys.waiting)
+            except Disconnected:
+                pause = _PAUSE
+            except Refused:
+                pass  # a user may lack a right to this key, which no work needs
+            await asyncio.sleep(pause)

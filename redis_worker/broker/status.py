@@ -1,0 +1,218 @@
+"""The status of queues and of the workers at work on them, as they themselves and the server tell it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from redis_worker.broker.address import Client, address_of
+from redis_worker.broker.connection import PATIENCE, Connection
+from redis_worker.broker.keys import ARRIVED, QUEUES, TOPICS, Keys, topic_list
+from redis_worker.broker.scripts import script
+from redis_worker.broker.translation import UnknownScript
+from redis_worker.vocabulary.errors import Refused
+
+if TYPE_CHECKING:
+    from typing import Self
+
+# So many queues are asked about at once.
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that a worker runs."""
+
+    id: str | None
+    """None when it has none, or is too large to read in passing."""
+    seconds: float
+    """For how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker that has a lease, or whose lease has ended and that no other one has noticed yet.
+
+    What it says of itself is None, empty or 0 where it has said nothing yet, or may not.
+    """
+
+    queue: str
+    name: str
+    alive: bool
+    """Whether its lease lasts, by the server's clock; if not, it is stale: its tasks go to others soon."""
+    lease: float
+    """In how many seconds the lease ends; 0 or below when it has ended."""
+    in_flight: int
+    """Tasks it has claimed and not settled: those that run, and those about to."""
+    seen: float | None = None
+    """How many seconds ago it described itself. It does so every second, unless its event loop is blocked."""
+    host: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    processor: str | None = None
+    """The name of its processor, or of its handler."""
+    concurrency: int | None = None
+    running: int = 0
+    """How many tasks (or batches) run."""
+    tasks: list[RunningTask] = field(default_factory=list)
+    """Up to 20 of them, those that have run longest first."""
+    rate: float = 0.0
+    """Tasks settled per second."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """As in Counters, and `processed`."""
+    started_at: float | None = None
+    """In seconds since the epoch, by the worker's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """How a queue stands."""
+
+    name: str
+    waiting: int = 0
+    delayed: int = 0
+    in_flight: int = 0
+    dead: int = 0
+    """Dead letters."""
+    dropped: int = 0
+    """Dead letters dropped because there were too many."""
+    rate: float = 0.0
+    """Tasks settled per second, by all of its living workers together."""
+    workers: int = 0
+    """How many are alive."""
+    problem: str | None = None
+    """Why it cannot be looked into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All queues and workers at one moment."""
+
+    at: float
+    """In seconds since the epoch, by the server's clock."""
+    queues: list[QueueStatus]
+    """By name."""
+    workers: list[WorkerStatus]
+    """Stale ones first, then by queue and name."""
+
+    def json(self) -> bytes:
+        """The same as one JSON object."""
+        return orjson.dumps(self)
+
+
+class StatusReader:
+    """Reads the status of `queues` (input lists), or of all known queues and topics if none are named.
+
+    `redis` is a URL, or a client that is used and not closed.
+    """
+
+    def __init__(self, redis: str | Client, queues: Sequence[str] = ()) -> None:
+        """Raises ConfigurationError where the URL is not valid."""
+        given = None if isinstance(redis, str) else redis
+        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
+        self._queues = list(dict.fromkeys(queues))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    async def read(self) -> Status:
+        """The status just now, in few round trips, however many queues and workers there are.
+
+        Raises Disconnected, and Refused where no queue can be looked into.
+        """
+        names = self._queues or await self._known()
+        replies: list[Any] = []
+        for start in range(0, len(names), _PAGE):
+            replies += await self._inspect([Keys(name) for name in names[start : start + _PAGE]])
+        if replies and all(isinstance(reply, Exception) for reply in replies):
+            raise replies[0]
+        return _status(zip(names, replies, strict=True))
+
+    async def _known(self) -> list[str]:
+        replies = await self._connection.together(("SMEMBERS", QUEUES), ("SMEMBERS", TOPICS), patience=PATIENCE)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise Refused(f"the known queues cannot be read, so name some with --input: {reply}") from reply
+        queues, topics = ([raw.decode(errors="replace") for raw in reply] for reply in replies)
+        return sorted({*queues, *map(topic_list, topics)})
+
+    async def _inspect(self, queues: list[Keys]) -> list[Any]:
+        """The reply of the script for each, or its error. The first one brings the script to the server."""
+        first = await self._inspect_one(queues[0])
+        if len(queues) == 1:
+            return [first]
+        digest = script("inspect").digest
+        commands = []
+        for queue in queues[1:]:
+            keys, arguments = _asked(queue)
+            commands.append(("EVALSHA", digest, len(keys), *keys, *arguments))
+        replies = await self._connection.together(*commands, patience=PATIENCE)
+        for position, reply in enumerate(replies):
+            if isinstance(reply, UnknownScript):  # in a cluster it lies on another node
+                replies[position] = await self._inspect_one(queues[1 + position])
+        return [first, *replies]
+
+    async def _inspect_one(self, queue: Keys) -> Any:
+        keys, arguments = _asked(queue)
+        try:
+            return await self._connection.run("inspect", keys, arguments)
+        except Refused as error:
+            return error
+
+
+def _asked(queue: Keys) -> tuple[list[str], list[str]]:
+    keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
+    return keys, [queue.inflight(""), ARRIVED]
+
+
+def _status(replies: Iterable[tuple[str, Any]]) -> Status:
+    queues: list[QueueStatus] = []
+    workers: list[WorkerStatus] = []
+    at = 0.0
+    for name, reply in replies:
+        if isinstance(reply, Exception):
+            queues.append(QueueStatus(name, problem=str(reply)))
+            continue
+        now, waiting, delayed, dead, dropped, *rest = reply
+        at = max(at, now / 1000)
+        its = [_worker(name, now / 1000, *rest[start : start + 4]) for start in range(0, len(rest), 4)]
+        alive = [worker for worker in its if worker.alive]
+        in_flight, rate = sum(worker.in_flight for worker in its), sum(worker.rate for worker in alive)
+        queues.append(QueueStatus(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive)))
+        workers += its
+    workers.sort(key=lambda worker: (worker.alive, worker.queue, worker.name))
+    return Status(at or time.time(), queues, workers)
+
+
+def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, described: bytes) -> WorkerStatus:
+    lease = round(ends / 1000 - now, 3)
+    known = (queue, name.decode(errors="replace"), lease > 0, lease, in_flight)
+    try:
+        said = orjson.loads(described)
+        seen = max(0.0, round(now - said["published_at"], 3))
+        return WorkerStatus(
+            *known,
+            seen=seen,
+            host=said["host"],
+            pid=said["pid"],
+            version=said["version"],
+            processor=said["processor"],
+            concurrency=said["concurrency"],
+            running=said["running"],
+            tasks=[RunningTask(task["id"], round(task["seconds"] + seen, 3)) for task in said["tasks"]],
+            rate=said["rate"],
+            counters=said["counters"],
+            started_at=said["started_at"],
+        )
+    except (ValueError, KeyError, TypeError):
+        return WorkerStatus(*known)  # it has said nothing yet, or is of another version

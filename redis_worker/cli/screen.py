@@ -1,0 +1,123 @@
+"""Where the status is shown: a live table on a terminal with rich, aligned columns elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from redis_worker.broker.status import Status
+from redis_worker.cli.tables import TEXTS, Table, plain, tables
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.live import Live
+
+# How long a screen is where there is none.
+_LINES = 50
+
+
+class Screen(Protocol):
+    """Where the status is shown."""
+
+    def show(self, status: Status) -> None:
+        """The status just now, in place of the last one or after it."""
+
+    def fail(self, text: str) -> None:
+        """There is no status just now."""
+
+
+@contextmanager
+def open_screen(as_json: bool, watch: bool) -> Iterator[Screen]:
+    """The best screen there is."""
+    if as_json:
+        yield _Json()
+        return
+    try:
+        if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+            raise ImportError
+        from rich.console import Console
+        from rich.live import Live
+    except ImportError:
+        yield _Columns(watch)
+        return
+    if not watch:
+        yield _Once(Console())
+        return
+    # Nothing is refreshed between two readings, so that no thread is needed.
+    with Live(auto_refresh=False, vertical_overflow="crop") as live:
+        yield _Live(live)
+
+
+class _Json:
+    def show(self, status: Status) -> None:
+        click.echo(status.json())  # bytes: JSON is UTF-8, whatever the terminal is
+
+    def fail(self, text: str) -> None:
+        click.echo(text, err=True)
+
+
+class _Columns:
+    def __init__(self, watch: bool) -> None:
+        self._end = "\n\n" if watch else "\n"
+
+    def show(self, status: Status) -> None:
+        size = shutil.get_terminal_size() if sys.stdout.isatty() else None
+        shown = tables(status, size.lines if size else _LINES)
+        click.echo("\n\n".join(plain(table.within(size and size.columns)) for table in shown) + self._end, nl=False)
+
+    def fail(self, text: str) -> None:
+        click.echo(text, err=True)
+
+
+class _Once:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, status: Status) -> None:
+        self._console.print(_rich(status, self._console))
+
+    def fail(self, text: str) -> None:
+        click.echo(text, err=True)
+
+
+class _Live:
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def show(self, status: Status) -> None:
+        self._live.update(_rich(status, self._live.console), refresh=True)
+
+    def fail(self, text: str) -> None:
+        from rich.text import Text
+
+        self._live.update(Text(text), refresh=True)
+
+
+def _rich(status: Status, console: Console) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for table in tables(status, console.height):
+        parts += [_rich_table(table.within(console.width)), Text(table.note)]
+    return Group(*parts)
+
+
+def _rich_table(table: Table) -> Any:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    made = RichTable(box=None, pad_edge=False, header_style="bold")
+    made.padding = (0, 1)
+    for heading in table.headings:
+        made.add_column(heading, justify="left" if heading in TEXTS else "right", no_wrap=True)
+    for row in table.rows:
+        # Text, because a plain string would be read as markup.
+        made.add_row(*(Text(cell, style="bold red" if cell == "stale" else "") for cell in row))
+    return made

@@ -1,0 +1,139 @@
+"""The status as tables of text, no longer than a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
+
+from redis_worker.broker.status import QueueStatus, Status, WorkerStatus
+
+T = TypeVar("T")
+
+# What stands between two columns.
+_BETWEEN = "  "
+# Longer texts are cut off.
+_WIDEST = 40
+# Lines that are no rows: two headings, two notes on what is left out, an empty line, and the prompt.
+_OTHER_LINES = 6
+_NONE = "-"
+
+
+class Table(NamedTuple):
+    """Rows of text under headings."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    """What is left out, or that there is nothing."""
+
+    def widths(self) -> list[int]:
+        """How wide its columns are."""
+        return [max(map(len, column)) for column in zip(self.headings, *self.rows, strict=True)]
+
+    def within(self, width: int | None) -> Table:
+        """The table without the last columns, as far as they are beyond so many characters (None: no limit)."""
+        if width is None:
+            return self
+        ends = accumulate(self.widths(), lambda end, column: end + len(_BETWEEN) + column)
+        count = max(1, sum(end <= width for end in ends))
+        return self._replace(headings=self.headings[:count], rows=[row[:count] for row in self.rows])
+
+
+def tables(status: Status, lines: int) -> list[Table]:
+    """The queues, then the workers, in about so many lines together."""
+    room = max(2, lines - _OTHER_LINES)
+    queues = min(len(status.queues), max(room // 2, room - len(status.workers)))
+    # Where not all have room, idle ones give way.
+    first = sorted(status.queues, key=lambda queue: (_is_idle(queue), queue.name))[: max(1, queues)]
+    shown = [queue for queue in status.queues if queue in first]
+    problem = any(queue.problem for queue in shown)
+    return [
+        _table(_QUEUE | _PROBLEM if problem else _QUEUE, shown, len(status.queues) - len(shown), "queue"),
+        _table(_WORKER, status.workers[: room - queues], len(status.workers) - (room - queues), "worker"),
+    ]
+
+
+def _is_idle(queue: QueueStatus) -> bool:
+    return not (queue.workers or queue.waiting or queue.delayed or queue.in_flight or queue.problem)
+
+
+def _table(columns: dict[str, Callable[[T], str]], items: list[T], left_out: int, what: str) -> Table:
+    rows = [[_clean(cell(item)) for cell in columns.values()] for item in items]
+    note = "" if rows else f"no {what}s"
+    if left_out > 0:
+        note = f"and {left_out} more {what}{'s' if left_out > 1 else ''}; --json shows all"
+    return Table(list(columns), rows, note)
+
+
+def plain(table: Table) -> str:
+    """The table in aligned columns."""
+    widths = table.widths()
+    is_text = [heading in TEXTS for heading in table.headings]
+    lines = []
+    for row in (table.headings, *table.rows):
+        padded = (
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, is_text, strict=True)
+        )
+        lines.append(_BETWEEN.join(padded).rstrip())
+    return "\n".join([*lines, table.note] if table.note else lines)
+
+
+def _clean(text: str) -> str:
+    """`text` on one line and without what a terminal would obey: anybody may have written it."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return shown if len(shown) <= _WIDEST else shown[: _WIDEST - 1] + "…"
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return _NONE
+    if seconds < 120:
+        return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 7200 else f"{seconds / 3600:.0f}h"
+
+
+def _oldest(worker: WorkerStatus) -> str:
+    if not worker.tasks:
+        return _NONE
+    task = worker.tasks[0]
+    # The age comes first, so that a long id cannot push it out.
+    return f"{_age(task.seconds)} {task.id if task.id is not None else '?'}"
+
+
+def _count(name: str) -> Callable[[WorkerStatus], str]:
+    return lambda worker: f"{worker.counters.get(name, 0):,}"
+
+
+TEXTS = frozenset({"queue", "problem", "worker", "state", "host", "processor", "oldest", "version"})
+"""The headings of what is aligned to the left; the rest are numbers."""
+
+_QUEUE: dict[str, Callable[[QueueStatus], str]] = {
+    "queue": lambda queue: queue.name,
+    "waiting": lambda queue: f"{queue.waiting:,}",
+    "delayed": lambda queue: f"{queue.delayed:,}",
+    "in flight": lambda queue: f"{queue.in_flight:,}",
+    "dead": lambda queue: f"{queue.dead:,}",
+    "dropped": lambda queue: f"{queue.dropped:,}",
+    "rate/s": lambda queue: f"{queue.rate:,.1f}",
+    "workers": lambda queue: str(queue.workers),
+}
+_PROBLEM: dict[str, Callable[[QueueStatus], str]] = {"problem": lambda queue: queue.problem or ""}
+
+# Those that matter least stand last: a narrow terminal has no room for them.
+_WORKER: dict[str, Callable[[WorkerStatus], str]] = {
+    "state": lambda worker: "alive" if worker.alive else "stale",
+    "worker": lambda worker: worker.name,
+    "queue": lambda worker: worker.queue,
+    "running": lambda worker: f"{worker.running}/{worker.concurrency or '?'}",
+    "oldest": _oldest,
+    "processed": _count("processed"),
+    "failed": _count("failed"),
+    "rate/s": lambda worker: f"{worker.rate:,.1f}",
+    "processor": lambda worker: worker.processor or _NONE,
+    "seen": lambda worker: _age(worker.seen),
+    "host": lambda worker: worker.host or _NONE,
+    "pid": lambda worker: str(worker.pid or _NONE),
+    "version": lambda worker: worker.version or _NONE,
+}
