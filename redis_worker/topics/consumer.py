@@ -33,6 +33,7 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.routing import Route
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.service import Consuming
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Shared:
     slots: Slots
     reconnect: Reconnect
     observers: tuple[Observer, ...]
+    measuring: Callable[[str, str], tuple[Observer, ...]]
+    """The observers for one queue and its handler."""
     max_deliveries: int
     dead_limit: int
     shutdown_timeout: float
@@ -73,8 +76,9 @@ class Consumer:
         self._keys = Keys(topic_list(topic))
         self._counting = Counting()
         reporter = Reporter(self._keys.waiting, f"message of {topic}")
-        self._observer = Observers((self._counting, reporter, *shared.observers))
         declared = route.declaration
+        measuring = shared.measuring(self._keys.waiting, declared.name)
+        self._observer = Observers((self._counting, reporter, *measuring, *shared.observers))
         self._execution = execution_of(
             route.call, declared.execution, declared.timeout, route.concurrency, shared.max_deliveries
         )
@@ -99,6 +103,11 @@ class Consumer:
         return ConsumerStatus(
             self.topic, route.declaration.name, route.concurrency, self._worker.running, self._counting.counters
         )
+
+    @property
+    def consuming(self) -> Consuming:
+        """What it consumes."""
+        return Consuming(self._keys.waiting, self.topic, self._route.declaration.name, self._worker.in_flight)
 
     async def open(self) -> None:
         """Check the topic's keys and take a lease. Raises Disconnected or Refused."""

@@ -27,6 +27,7 @@ from redis_worker.topics.routing import Batching, Router, new_route, no_route
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.message import check_topic
 from redis_worker.vocabulary.processor import Execution
+from redis_worker.vocabulary.service import Condition, Consuming
 
 logger = logging.getLogger("redis_worker")
 
@@ -62,10 +63,11 @@ class TopicWorker(Service):
         shutdown_timeout: float = 30.0,
         dead_limit: int = 10_000,
         observers: Iterable[Observer] = (),
+        http: str | None = None,
     ) -> None:
         """`concurrency` is how many messages are handled at once, of all topics together.
 
-        The other options are as in PoolOptions. Raises ConfigurationError.
+        `http` is as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
         """
         for name, value, least in (
             ("concurrency", concurrency, 1), ("max_deliveries", max_deliveries, 1), ("lease", lease, 2),
@@ -74,7 +76,7 @@ class TopicWorker(Service):
         ):  # fmt: skip
             if not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        super().__init__("the topic worker", address_of(redis), connect_timeout)
+        super().__init__("the topic worker", address_of(redis), connect_timeout, "topics", http)
         self._given = None if isinstance(redis, str) else redis
         self._concurrency, self._lease = concurrency, lease
         self._max_deliveries, self._dead_limit = max_deliveries, dead_limit
@@ -192,6 +194,15 @@ class TopicWorker(Service):
         """The topics that are consumed just now, by name."""
         return [self._consumers[topic][0].status for topic in sorted(self._consumers)]
 
+    def consuming(self) -> list[Consuming]:
+        """The lists of the topics that are consumed just now, by name."""
+        return [self._consumers[topic][0].consuming for topic in sorted(self._consumers)]
+
+    def _condition_at_work(self) -> Condition:
+        if self._error is not None or self._shared is None:
+            return "stopping"
+        return "Redis is away" if self._shared.reconnect.away else "running"
+
     async def start_consumer(self, topic: str) -> None:
         """Consume `topic`, now or as soon as the worker runs; with no handler for it, all it has becomes dead letters.
 
@@ -263,7 +274,7 @@ class TopicWorker(Service):
             await check_server(connection)
             self._shared = Shared(
                 connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
-                self._max_deliveries, self._dead_limit, self._shutdown_timeout,
+                self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
             )  # fmt: skip
             roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
             await self._consume_all(Topics(connection))
