@@ -83,7 +83,7 @@ def _measured(queues: Queues) -> Iterator[Metric]:
     )
     latency = HistogramMetricFamily(
         "redis_worker_queue_latency_seconds",
-        "From the time a task says it was made to its first claim; of a sample of at most 20 tasks a claim.",
+        "From the time a task says it was made to its first claim; of a sample of at most 10 tasks a claim.",
         labels=_LABELS,
     )
     for labels, metrics in queues.items():
