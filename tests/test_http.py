@@ -14,16 +14,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from fakeredis import FakeAsyncRedis
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from redis_worker import ConfigurationError, Message, Observer, Publisher, Reject, Retry, TopicWorker, WorkerPool
-from redis_worker.broker.keys import TOPICS
+from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import PORTS, EmbeddedServer
 from redis_worker.http import server as http_server
 from redis_worker.http.address import http_address
@@ -86,23 +87,33 @@ def pool(url: str, queue: Queue, processor: Any = "sum", **options: Any) -> Work
     return WorkerPool(url, queue.keys.waiting, queue.keys.output, processor=processor, **options)
 
 
-async def test_health_readiness_and_the_summary(server: EmbeddedServer, queue: Queue) -> None:
-    async with pool(server.url, queue) as at_work:
+@pytest.fixture
+def fake() -> FakeAsyncRedis:
+    """A Redis in this process, for what is the same with each: it does not block, so that a pool ends at once."""
+    return FakeAsyncRedis()
+
+
+def fake_pool(fake: FakeAsyncRedis, **options: Any) -> WorkerPool:
+    return WorkerPool(fake, "in", "out", "list", "sum", http="127.0.0.1:0", **options)
+
+
+async def test_health_readiness_and_the_summary(fake: FakeAsyncRedis) -> None:
+    async with fake_pool(fake) as at_work:
         assert at_work.http_address
         assert re.fullmatch(r"127\.0\.0\.1:\d{2,5}", at_work.http_address)
         live = await get(at_work, "/healthz")
-        assert (live.status, live.json["status"], live.json["service"]) == (200, "ok", queue.keys.waiting)
+        assert (live.status, live.json["status"], live.json["service"]) == (200, "ok", "in")
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", live.json["timestamp"])
         ready = await get(at_work, "/ready")
         assert ready.status == 200
-        assert ready.json == {"status": "ready", "service": queue.keys.waiting, "consumers": "running"}
-        await queue.push_tasks([[1, 2], [3], ["x"]])
+        assert ready.json == {"status": "ready", "service": "in", "consumers": "running"}
+        await fake.rpush("in", b'{"id":1,"task":[1,2]}', b'{"id":2,"task":[3]}', b'{"id":3,"task":["x"]}')
         await wait_until(lambda: at_work.counters.processed == 3)
         summary = (await get(at_work, "/metrics", "application/json")).json
-        assert summary["service"] == queue.keys.waiting
+        assert summary["service"] == "in"
         assert summary["status"] == "running"
         assert summary["uptime"] > 0
-        assert summary["consumers"] == {"active": 1, "topics": [queue.keys.waiting]}
+        assert summary["consumers"] == {"active": 1, "topics": ["in"]}
         assert {name: summary["counters"][name] for name in ("processed", "succeeded", "failed")} == {
             "processed": 3, "succeeded": 2, "failed": 1,
         }  # fmt: skip
@@ -122,8 +133,10 @@ async def test_every_outcome_is_counted(server: EmbeddedServer, queue: Queue) ->
                 raise Retry(delay=0.01)
 
     seen: dict[Any, bool] = {}
-    await queue.push_tasks([["fine"], ["fine"], ["error"], ["reject"], ["again", 1], ["again", 2]])
+    await queue.push_tasks([["error"], ["reject"], ["again", 1], ["again", 2]])
     await queue.push(b"no JSON")
+    await queue.redis.zadd(queue.keys.workers, {"dead": 1})
+    await queue.redis.rpush(queue.keys.inflight("dead"), b'{"id":"a","task":["fine"]}', b'{"id":"b","task":["fine"]}')
     async with pool(server.url, queue, work) as at_work:
         await wait_until(lambda: at_work.counters.processed == 7)
         metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="work")
@@ -133,19 +146,11 @@ async def test_every_outcome_is_counted(server: EmbeddedServer, queue: Queue) ->
         "tasks_total{outcome=retried}": 2, "tasks_total{outcome=skipped}": 0, "tasks_total{outcome=refused}": 0,
     }  # fmt: skip
     assert metrics["retries_total"] == metrics["dead_letters_total"] == metrics["dead_letters"] == 2
+    assert metrics["recovered_total"] == metrics["redeliveries_total"] == 2
     # Eight runs of six tasks; what is no JSON was never run.
     assert metrics["processing_seconds_count"] == metrics["processing_seconds_bucket{le=+Inf}"] == 8
     assert 0 < metrics["processing_seconds_sum"] < 60
     assert metrics["in_flight"] == metrics["queue_depth"] == metrics["delayed"] == metrics["reconnects_total"] == 0
-
-
-async def test_what_a_dead_worker_held_is_recovered_and_delivered_again(server: EmbeddedServer, queue: Queue) -> None:
-    await queue.redis.zadd(queue.keys.workers, {"dead": 1})
-    await queue.redis.rpush(queue.keys.inflight("dead"), b'{"id":"a","task":[1]}', b'{"id":"b","task":[2]}')
-    async with pool(server.url, queue) as at_work:
-        await wait_until(lambda: at_work.counters.processed == 2)
-        metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="sum")
-    assert metrics["recovered_total"] == metrics["redeliveries_total"] == 2
 
 
 async def test_depths_and_ages(server: EmbeddedServer, queue: Queue) -> None:
@@ -196,8 +201,8 @@ async def test_topics_have_their_own_series(server: EmbeddedServer, topic: Topic
     assert await topic.redis.delete(TOPICS)
 
 
-async def test_the_text_is_as_promtool_wants_it(server: EmbeddedServer, queue: Queue) -> None:
-    async with pool(server.url, queue) as at_work:
+async def test_the_text_is_as_promtool_wants_it(fake: FakeAsyncRedis) -> None:
+    async with fake_pool(fake) as at_work:
         answer = await get(at_work, "/metrics")
     assert answer.kind == "text/plain; version=0.0.4; charset=utf-8"
     for family in text_string_to_metric_families(answer.body):
@@ -234,6 +239,10 @@ async def test_live_but_not_ready_before_there_is_a_redis(queue: Queue) -> None:
 async def test_redis_goes_and_comes_back(own_server: EmbeddedServer) -> None:
     async with WorkerPool(own_server.url, "in", "out", "list", "sum", http="127.0.0.1:0") as at_work:
         assert await state(at_work) == (200, "running")
+        os.kill(own_server.pid, signal.SIGSTOP)
+        asked = time.monotonic()
+        await asyncio.gather(*(Metrics.of(at_work) for _ in range(10)))
+        assert time.monotonic() - asked < 10  # what Prometheus waits for, and 20 times what it may take
         os.kill(own_server.pid, signal.SIGKILL)
         await wait_until(lambda: _is(at_work, 503, "Redis is away"))
         assert (await get(at_work, "/healthz")).status == 200
@@ -250,20 +259,6 @@ async def test_redis_goes_and_comes_back(own_server: EmbeddedServer) -> None:
             return found["reconnects_total"] >= 1 and found["ready"] == 1 and found.get("queue_depth") == 0
 
         await wait_until(read_again)
-
-
-async def test_a_redis_that_hangs_does_not_hang_a_scrape(own_server: EmbeddedServer) -> None:
-    async with WorkerPool(own_server.url, "in", "out", "list", "sum", http="127.0.0.1:0", lease=60) as at_work:
-        before = await Metrics.of(at_work, queue="in", processor="sum")
-        assert before["queue_depth"] == 0
-        os.kill(own_server.pid, signal.SIGSTOP)
-        try:
-            asked = time.monotonic()
-            await Metrics.of(at_work)
-            await asyncio.gather(*(Metrics.of(at_work) for _ in range(10)))
-            assert time.monotonic() - asked < 10  # which is what Prometheus waits for, and 20 times what it may take
-        finally:
-            os.kill(own_server.pid, signal.SIGCONT)
 
 
 async def _is(where: WorkerPool | str, status: int, reason: str) -> bool:
@@ -300,14 +295,14 @@ async def test_a_drain_is_told_first_and_the_server_closes_last(server: Embedded
         await get(address, "/healthz")
 
 
-async def test_what_ends_by_itself_is_not_ready_either(server: EmbeddedServer, queue: Queue) -> None:
+async def test_what_ends_by_itself_is_not_ready_either(fake: FakeAsyncRedis) -> None:
     gate = asyncio.Event()
 
     async def work(_: list[Any]) -> None:
         await gate.wait()
 
-    await queue.push_tasks([[1]])
-    async with pool(server.url, queue, work, max_tasks=1) as ending:
+    await fake.rpush("in", b'{"id":1,"task":[1]}')
+    async with WorkerPool(fake, "in", "out", "list", work, max_tasks=1, http=":0") as ending:
         await wait_until(lambda: ending.running == 1)
         await wait_until(lambda: _is(ending, 503, "stopping"))
         gate.set()
@@ -324,31 +319,31 @@ class _Raising(Observer):
 
 
 async def test_neither_observers_nor_pages_break_the_work(
-    server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    fake: FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    async with pool(server.url, queue, observers=[_Raising()]) as at_work:
-        await queue.push_tasks([[1]])
+    async with fake_pool(fake, observers=[_Raising()]) as at_work:
+        await fake.rpush("in", b'{"id":1,"task":[1]}')
         await wait_until(lambda: at_work.counters.processed == 1)
         monkeypatch.setattr(http_server, "Exposition", fail)
         assert (await get(at_work, "/metrics")).status == 500
-        await queue.push_tasks([[2]], first=1)
+        await fake.rpush("in", b'{"id":2,"task":[1]}')
         await wait_until(lambda: at_work.counters.processed == 2)
         monkeypatch.undo()
-        metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="sum")
+        metrics = await Metrics.of(at_work, queue="in", processor="sum")
     assert metrics["tasks_total{outcome=success}"] == 2
 
 
-async def test_strange_times_of_making_are_none(server: EmbeddedServer, queue: Queue) -> None:
+async def test_strange_times_of_making_are_none(fake: FakeAsyncRedis) -> None:
     strange = ("true", "null", '"2026"', "[]", "-1", "0", "1e999", "1" * 400, "NaN", "1}", '{"emit_ts":1}')
-    for emit_ts in strange:
-        await queue.push(b'{"id":"a","task":["emit_ts"],"emit_ts":%b}' % emit_ts.encode())
-    await queue.push(b'["emit_ts"]', b'"\\"emit_ts\\""')
-    async with pool(server.url, queue) as at_work:
+    async with fake_pool(fake) as at_work:
+        for emit_ts in strange:
+            await fake.rpush("in", b'{"id":"a","task":["emit_ts"],"emit_ts":%b}' % emit_ts.encode())
+        await fake.rpush("in", b'["emit_ts"]', b'"\\"emit_ts\\""')
         await wait_until(lambda: at_work.counters.processed == len(strange) + 2)
-        metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="sum")
+        metrics = await Metrics.of(at_work, queue="in", processor="sum")
     assert metrics["queue_latency_seconds_count"] == 0
 
 
@@ -376,6 +371,20 @@ def test_what_is_no_address(text: str) -> None:
         TopicWorker("redis://localhost", http=text)
 
 
+async def test_a_port_that_is_taken(fake: FakeAsyncRedis) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(
+            ConfigurationError, match=f"^HTTP cannot listen on {address}: another program listens there"
+        ):
+            await WorkerPool(fake, "in", "out", "list", "sum", http=address).run()
+
+
+async def test_a_host_that_is_none(fake: FakeAsyncRedis) -> None:
+    with pytest.raises(ConfigurationError, match=r"^HTTP cannot listen on 192.0.2.1:0: [^\[\n]+$"):
+        await WorkerPool(fake, "in", "out", "list", "sum", http="192.0.2.1:0").run()
+
+
 def test_several_processes_take_port_after_port() -> None:
     assert http_address("h:8084").shifted(3).port == 8087
     assert http_address("h:0").shifted(3).port == 0
@@ -393,6 +402,22 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- the command line ---
 
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts worker processes on a server of their own: what is tested here is the same with each kind of server."""
+    started: list[WorkerProcess] = []
+    with EmbeddedServer() as server:
+
+        def start(*arguments: str, processor: str = "sum") -> WorkerProcess:
+            started.append(WorkerProcess(server.url, Keys("in", "out"), *arguments, processor=processor))
+            return started[-1]
+
+        yield start
+        for process in started:
+            process.close()
+
+
 _ANSWERS = re.compile(r"http://(\S+) answers")
 
 
@@ -403,37 +428,34 @@ async def _address(process: WorkerProcess, count: int = 1) -> list[str]:
     )
 
 
-async def test_run_answers_and_drains(queue: Queue, worker: Start) -> None:
-    process = worker("--http", "127.0.0.1:0", processor="tests.processors:nap")
+async def test_run_answers_and_drains(start: Start) -> None:
+    process = start("--http", "127.0.0.1:0", processor="tests.processors:nap")
     [address] = await _address(await process.started())
     assert await state(address) == (200, "running")
-    await queue.push_tasks([[1.0]])
-    await wait_until(queue.inflight)
+    async with Redis.from_url(process.url) as redis:
+        await redis.rpush("in", b'{"id":1,"task":[1.0]}')
+
+    async def running() -> bool:
+        return (await Metrics.of(address, queue="in", processor="nap"))["in_flight"] == 1
+
+    await wait_until(running)
     process.signal(signal.SIGTERM)
     await wait_until(lambda: _is(address, 503, "stopping"))
     assert await process.ended() == 0
-    assert await queue.answered(1)
+    assert "ended: 1 processed" in process.log
 
 
-async def test_a_port_that_is_taken(worker: Start) -> None:
+async def test_a_taken_port_is_wrong_configuration(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = worker("--http", f"127.0.0.1:{taken.getsockname()[1]}")
+        process = start("--http", f"127.0.0.1:{taken.getsockname()[1]}")
         assert await process.ended() == 2
-    assert process.log.count("\n") == 1
-    assert "Error: HTTP cannot listen on 127.0.0.1:" in process.log
-    assert "another program listens there" in process.log
-
-
-async def test_a_host_that_is_none(worker: Start) -> None:
-    process = worker("--http", "192.0.2.1:0")
-    assert await process.ended() == 2
-    assert process.log.startswith("Error: HTTP cannot listen on 192.0.2.1:0: ")
+    assert process.log.startswith("Error: HTTP cannot listen on 127.0.0.1:")
     assert process.log.count("\n") == 1
 
 
-async def test_each_process_has_its_port(worker: Start) -> None:
+async def test_each_process_has_its_port(start: Start) -> None:
     port = random.choice(PORTS)
-    process = await worker("-w", "2", "--http", f"127.0.0.1:{port}").started()
+    process = await start("-w", "2", "--http", f"127.0.0.1:{port}").started()
     assert set(await _address(process, 2)) == {f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"}
     for address in await _address(process):
         await wait_until(lambda address=address: _is(address, 200, "running"))
@@ -441,10 +463,10 @@ async def test_each_process_has_its_port(worker: Start) -> None:
     assert await process.ended() == 0
 
 
-async def test_the_port_survives_a_restart_for_changed_sources(worker: Start, tmp_path: Path) -> None:
+async def test_the_port_survives_a_restart_for_changed_sources(start: Start, tmp_path: Path) -> None:
     (tmp_path / "some.py").write_text("a = 1\n")
     port = random.choice(PORTS)
-    process = await worker("--watch", str(tmp_path), "--http", f"127.0.0.1:{port}").started()
+    process = await start("--watch", str(tmp_path), "--http", f"127.0.0.1:{port}").started()
     address = f"127.0.0.1:{port}"
     await wait_until(lambda: _is(address, 200, "running"))
     (tmp_path / "some.py").write_text("a = 12\n")
@@ -457,17 +479,22 @@ async def test_the_port_survives_a_restart_for_changed_sources(worker: Start, tm
 # --- the dashboard and the alerts ---
 
 
-@pytest.mark.parametrize(
-    "file", ["deploy/grafana/redis_worker.json", "deploy/prometheus/alerts.yml", "docs/operations.md"]
-)
-async def test_metrics_that_are_named_exist(server: EmbeddedServer, queue: Queue, file: str) -> None:
-    async with pool(server.url, queue) as at_work:
+async def test_metrics_that_are_named_exist(fake: FakeAsyncRedis) -> None:
+    async with fake_pool(fake) as at_work:
         body = (await get(at_work, "/metrics")).body
     there = set(re.findall("^(redis_worker_[a-z_]+)", body, re.MULTILINE))
     families = set(re.findall("^# TYPE (redis_worker_[a-z_]+)", body, re.MULTILINE))
-    text = (ROOT / file).read_text()
-    named = set(re.findall(r"\bredis_worker_[a-z_]+", text)) - {"redis_worker_"}
-    assert len(named) >= 5
-    assert named <= there | families, f"there is no {named - there - families}"
-    if file.endswith("md"):
-        assert families <= named, f"not explained: {families - named}"
+    for file in ("deploy/grafana/redis_worker.json", "deploy/prometheus/alerts.yml", "docs/operations.md"):
+        # Alone, the prefix is the name of the dashboard, or of the group of rules.
+        named = set(re.findall(r"\bredis_worker_[a-z_]+", (ROOT / file).read_text()))
+        assert len(named) >= 5
+        assert named <= there | families, f"{file} names {named - there - families}, which do not exist"
+        if file.startswith("docs"):
+            assert families <= named, f"{file} does not explain {families - named}"
+
+
+def test_the_dashboard_can_be_imported() -> None:
+    dashboard = json.loads((ROOT / "deploy/grafana/redis_worker.json").read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids)) > 10
+    assert all(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
