@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.preflight import connected
+from redis_worker.engine.counters import Counters
+from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from redis_worker.http.server import HttpServer
 
 
 class Service(ABC):
     """Works in the caller's event loop until it is stopped. Installs no signal handler, configures no logging."""
 
-    def __init__(self, name: str, address: Address, connect_timeout: float) -> None:
-        """`connect_timeout` is how many seconds to wait for a server at start; 0 is for ever."""
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        connect_timeout: float,
+        service: str,
+        http: str | None,
+    ) -> None:
+        """`connect_timeout` is how many seconds to wait for a server at start; 0 is for ever.
+
+        `service` is what it is called in answers over HTTP, for which `http` says where to listen.
+        """
         self._name = name
+        self.service = service
+        self._http = None if http is None else _http_server(http)
         self._address = address
         self._connect_timeout = connect_timeout
         self._stop_asked = False
@@ -41,6 +59,18 @@ class Service(ABC):
     def started(self) -> bool:
         """True once the server has been found fit and work has begun."""
         return self._started.is_set()
+
+    @property
+    def condition(self) -> Condition:
+        """How it stands."""
+        if self._stop_asked:
+            return "stopping"
+        return self._condition_at_work() if self.started else "waiting for Redis"
+
+    @property
+    def http_address(self) -> str | None:
+        """The host and port that HTTP is answered on; None where it is not, or not yet."""
+        return None if self._http is None else self._http.listening
 
     async def wait_until_started(self) -> None:
         """Wait until work begins, which it does not if `run` fails before."""
@@ -69,7 +99,7 @@ class Service(ABC):
         if self._ran:
             raise ConfigurationError(f"{self._name} runs once; make another one")
         self._ran = True
-        work = asyncio.ensure_future(self._work())
+        work = asyncio.ensure_future(self._work_and_answer())
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -118,6 +148,17 @@ class Service(ABC):
             self._failed_host = True
             self._host.cancel()
 
+    async def _work_and_answer(self) -> None:
+        """Answer HTTP, if asked to, from before the first connection until the last result is written."""
+        async with AsyncExitStack() as stack:
+            if self._http is not None:
+                await stack.enter_async_context(self._http.answering(self, self._address))
+            await self._work()
+
+    def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:
+        """What observes `queue` for the metrics; nothing, where nobody can ask for them."""
+        return () if self._http is None else (self._http.metrics.of(queue, processor),)
+
     async def _connected(self, connection: Connection) -> bool:
         """Wait for a server; False when there was a stop before there was one."""
         if not self._stop_asked:
@@ -126,6 +167,19 @@ class Service(ABC):
             if not self._waiting.cancelled():
                 self._waiting.result()
         return not self._stop_asked
+
+    @property
+    @abstractmethod
+    def counters(self) -> Counters:
+        """What has been done so far."""
+
+    @abstractmethod
+    def consuming(self) -> list[Consuming]:
+        """The queues that are claimed from just now."""
+
+    @abstractmethod
+    def _condition_at_work(self) -> Condition:
+        """See `condition`; once it has started and before a stop."""
 
     @abstractmethod
     async def _work(self) -> None:
@@ -138,3 +192,14 @@ class Service(ABC):
     @abstractmethod
     def _cancel_work(self) -> None:
         """See `cancel`."""
+
+
+def _http_server(address: str) -> HttpServer:
+    """Raises ConfigurationError where that is no address, or the extra is not installed."""
+    try:
+        from redis_worker.http.server import HttpServer
+    except ImportError as error:
+        raise ConfigurationError(
+            f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
+        ) from None
+    return HttpServer(address)

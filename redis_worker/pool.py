@@ -36,6 +36,7 @@ from redis_worker.registry import find_parser, find_processor
 from redis_worker.reporting import Reporter
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.processor import Declaration, declaration_of
+from redis_worker.vocabulary.service import Condition, Consuming
 
 
 class WorkerPool(Service):
@@ -59,11 +60,15 @@ class WorkerPool(Service):
         concurrency: int = 4,
         *,
         observers: Iterable[Observer] = (),
+        http: str | None = None,
         **options: Any,
     ) -> None:
-        """`options` are the fields of PoolOptions. Raises ConfigurationError."""
+        """`options` are the fields of PoolOptions. Raises ConfigurationError.
+
+        `http` is where to answer health checks and tell metrics, as "127.0.0.1:8084" (the extra `web`).
+        """
         self.options = pool_options(concurrency, options)
-        super().__init__(f"the pool on {input_key}", address_of(redis), self.options.connect_timeout)
+        super().__init__(f"the pool on {input_key}", address_of(redis), self.options.connect_timeout, input_key, http)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
@@ -82,7 +87,8 @@ class WorkerPool(Service):
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
         self._counting = Counting()
-        self._observer = Observers((self._counting, Reporter(input_key), *observers))
+        measuring = self._measuring(input_key, self.declaration.name)
+        self._observer = Observers((self._counting, Reporter(input_key), *measuring, *observers))
         self._worker: Worker | None = None
 
     @property
@@ -101,6 +107,19 @@ class WorkerPool(Service):
         Of inline calls nothing is seen, for none is under way while the event loop does anything else.
         """
         return self._worker.running_tasks() if self._worker else []
+
+    def consuming(self) -> list[Consuming]:
+        """The queue, once work has begun."""
+        if self._worker is None:
+            return []
+        queue = self._keys.waiting
+        return [Consuming(queue, queue, self.declaration.name, self._worker.in_flight)]
+
+    def _condition_at_work(self) -> Condition:
+        assert self._worker is not None
+        if not self._worker.claiming:
+            return "stopping"
+        return "Redis is away" if self._worker.away else "running"
 
     def _stop_work(self) -> None:
         assert self._worker is not None
@@ -212,7 +231,7 @@ async def start_worker_pool(
     """Run a worker pool in the caller's event loop until it is cancelled; no signal handler is installed.
 
     `redis` is a URL or a `redis.asyncio` client, which is used and not closed; `parser` and `processor`
-    are callables or names; `options` are the fields of PoolOptions. Returns what was done, when the
+    are callables or names; `options` are the fields of PoolOptions, and `http`. Returns what was done, when the
     pool ends by itself (`burst`, `max_tasks`). Raises ConfigurationError, Unreachable, Refused.
     """
     pool = WorkerPool(redis, input_key, output_key, parser, processor, concurrency, observers=observers, **options)

@@ -43,6 +43,7 @@ class WorkerProcess:
     def __init__(
         self, url: str, keys: Keys, *arguments: str, processor: str = "sum", env: dict[str, str] | None = None
     ) -> None:
+        self.url = url
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             [

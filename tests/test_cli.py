@@ -208,6 +208,7 @@ PUBLISH = ("publish", "--url", NOWHERE)
         ((*RUN, "more"), "unexpected extra argument"),
         (("run", "--input", "", "--output", "b", "--processor", "sum"), "'--input': it must not be empty"),
         ((*RUN, "--url", ""), "'--url': it must not be empty"),
+        ((*RUN, "--http", "localhost"), "'--http': HTTP listens on HOST:PORT, as 127.0.0.1:8084"),
         ((*RUN, "--input", "out"), "the input list and the output hash are both named 'out'"),
         ((*RUN, "--input", "\udcff"), "'\\udcff' is not UTF-8"),
         ((*RUN, "--processor", "sums"), "unknown processor 'sums': did you mean sum?"),

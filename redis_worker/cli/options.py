@@ -67,6 +67,17 @@ def time(value: str) -> datetime:
     return found
 
 
+def http(value: str) -> str:
+    """Where to listen, as `127.0.0.1:8084`."""
+    from redis_worker.http.address import http_address
+    from redis_worker.vocabulary.errors import ConfigurationError
+
+    try:
+        return str(http_address(value))
+    except ConfigurationError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """A click option that can be set as REDIS_WORKER_<NAME>."""
     long = next(name for name in names if name.startswith("--"))

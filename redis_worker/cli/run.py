@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, Seconds, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, Seconds, http, option, redis_url, url_option
 
 if TYPE_CHECKING:
     from redis_worker.cli.member import Member
@@ -109,6 +109,12 @@ runs: the id, age and stack of each task.
 @option("--burst", is_flag=True, help="End when the queue is empty and nothing is running.")
 @option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks, each worker process.")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@option(
+    "--http",
+    type=http,
+    metavar="HOST:PORT",
+    help="Answer /healthz, /ready and /metrics there; with -w, each process on a port of its own, from this one on.",
+)
 @option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards.")
 @option(
     "--watch",

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis_worker.cli.member import Member
 from redis_worker.cli.signals import fleet_signals, show_signal, stop_signals
+from redis_worker.http.address import http_address
 from redis_worker.pool import WorkerPool
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 
@@ -21,6 +22,8 @@ _RUNS = {"inline": "inline on the event loop", "async": "as coroutines"}
 
 def work(url: str, settings: dict[str, Any], member: Member | None) -> int:
     """Work until stopped or done. Returns the exit code. Raises RedisWorkerError."""
+    if settings["http"] and member and member.number:
+        settings["http"] = str(http_address(settings["http"]).shifted(member.number - 1))
     pool = WorkerPool(url, **settings)
     title = "{processor} on {where}: {input_key} -> {output_key}".format(where=pool.address, **settings)
     # What has been imported stays as long as the process; looking through it again and again for garbage

@@ -45,6 +45,7 @@ class Worker:
         self._upkeep = upkeep
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._claiming = True
         self._reconnect = reconnect or Reconnect(observer)
         self._settler = Settler(queue, self._reconnect, observer)
         self._runner = runner(self._settler)
@@ -64,6 +65,21 @@ class Worker:
     def longest(self, limit: int) -> list[Running]:
         """Up to `limit` of the tasks that run, those that have run longest first; inline ones are not seen."""
         return self._runner.longest(limit)
+
+    @property
+    def claiming(self) -> bool:
+        """True until nothing more is to be claimed."""
+        return self._claiming and not self._stopping.is_set()
+
+    @property
+    def away(self) -> bool:
+        """True while the queue cannot be reached."""
+        return self._reconnect.away
+
+    @property
+    def in_flight(self) -> int:
+        """How many tasks are claimed and not settled."""
+        return len(self._runner.held()) + self._settler.waiting
 
     @property
     def unsettled(self) -> int:
@@ -105,6 +121,7 @@ class Worker:
     async def _end(self, claiming: asyncio.Task[None]) -> None:
         """Wait for the claims to end, for whatever reason, and see the rest through. Raises Refused."""
         await self._until(self._stopping, claiming)
+        self._claiming = False
         if not self._stopping.is_set():
             claiming.result()
             # Nothing more is to be claimed, and all that was is run: a burst, or a number of tasks.

@@ -34,6 +34,7 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.routing import Route
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.service import Consuming
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Shared:
     slots: Slots
     reconnect: Reconnect
     observers: tuple[Observer, ...]
+    measuring: Callable[[str, str], tuple[Observer, ...]]
+    """The observers for one queue and its handler."""
     max_deliveries: int
     dead_limit: int
     shutdown_timeout: float
@@ -74,8 +77,9 @@ class Consumer:
         self._keys = Keys(topic_list(topic))
         self._counting = counting
         reporter = Reporter(self._keys.waiting, f"message of {topic}")
-        self._observer = Observers((self._counting, reporter, *shared.observers))
         declared = route.declaration
+        measuring = shared.measuring(self._keys.waiting, declared.name)
+        self._observer = Observers((self._counting, reporter, *measuring, *shared.observers))
         self._execution = execution_of(
             route.call, declared.execution, declared.timeout, route.concurrency, shared.max_deliveries
         )
@@ -103,6 +107,11 @@ class Consumer:
         return ConsumerStatus(
             self.topic, route.declaration.name, route.concurrency, self._worker.running, self._counting.counters
         )
+
+    @property
+    def consuming(self) -> Consuming:
+        """What it consumes."""
+        return Consuming(self._keys.waiting, self.topic, self._route.declaration.name, self._worker.in_flight)
 
     async def open(self) -> None:
         """Check the topic's keys and take a lease. Raises Disconnected or Refused."""

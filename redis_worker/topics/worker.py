@@ -27,6 +27,7 @@ from redis_worker.topics.handlers import Handlers
 from redis_worker.topics.routing import no_route
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.message import check_topic
+from redis_worker.vocabulary.service import Condition, Consuming
 
 logger = logging.getLogger("redis_worker")
 
@@ -60,10 +61,11 @@ class TopicWorker(Service, Handlers):
         shutdown_timeout: float = 30.0,
         dead_limit: int = 10_000,
         observers: Iterable[Observer] = (),
+        http: str | None = None,
     ) -> None:
         """`concurrency` is how many messages are handled at once, of all topics together.
 
-        The other options are as in PoolOptions. Raises ConfigurationError.
+        `http` is as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
         """
         for name, value, least in (
             ("concurrency", concurrency, 1), ("max_deliveries", max_deliveries, 1), ("lease", lease, 2),
@@ -72,7 +74,7 @@ class TopicWorker(Service, Handlers):
         ):  # fmt: skip
             if not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout)
+        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout, "topics", http)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._concurrency, self._lease = concurrency, lease
@@ -109,6 +111,15 @@ class TopicWorker(Service, Handlers):
     def topic_counters(self) -> dict[str, Counters]:
         """What has been done so far, by topic, those that are consumed no more included."""
         return {topic: counting.counters for topic, counting in sorted(self._countings.items())}
+
+    def consuming(self) -> list[Consuming]:
+        """The lists of the topics that are consumed just now, by name."""
+        return [self._consumers[topic][0].consuming for topic in sorted(self._consumers)]
+
+    def _condition_at_work(self) -> Condition:
+        if self._error is not None or self._shared is None:
+            return "stopping"
+        return "Redis is away" if self._shared.reconnect.away else "running"
 
     async def start_consumer(self, topic: str) -> None:
         """Consume `topic`, now or as soon as the worker runs; with no handler for it, all it has becomes dead letters.
@@ -181,7 +192,7 @@ class TopicWorker(Service, Handlers):
             await check_server(connection)
             self._shared = Shared(
                 connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
-                self._max_deliveries, self._dead_limit, self._shutdown_timeout,
+                self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
             )  # fmt: skip
             roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
             await self._consume_all(Topics(connection))

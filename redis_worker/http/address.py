@@ -1,0 +1,39 @@
+"""Where to listen, as a text."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from redis_worker.vocabulary.errors import ConfigurationError
+
+_LOCAL = "127.0.0.1"
+_FORM = re.compile(r"(?:(?:\[(?P<bracketed>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s/]*)):)?(?P<port>[0-9]{1,5})")
+_LAST_PORT = 65535
+
+
+class HttpAddress(NamedTuple):
+    """A host and a port to listen on; port 0 is any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def shifted(self, ports: int) -> HttpAddress:
+        """The address so many ports on, for one of several processes; port 0 stays. Raises ConfigurationError."""
+        port = self.port + ports if self.port else 0
+        if port > _LAST_PORT:
+            raise ConfigurationError(
+                f"process {ports + 1} would listen on port {port}, and there are {_LAST_PORT}: begin with a lower one"
+            )
+        return HttpAddress(self.host, port)
+
+
+def http_address(text: str) -> HttpAddress:
+    """The address in `HOST:PORT`; without a host it is 127.0.0.1. Raises ConfigurationError."""
+    found = _FORM.fullmatch(text.strip())
+    if found is None or int(found["port"]) > _LAST_PORT:
+        raise ConfigurationError(f"HTTP listens on HOST:PORT, as 127.0.0.1:8084 or [::1]:8084, and not on {text!r}")
+    return HttpAddress(found["bracketed"] or found["host"] or _LOCAL, int(found["port"]))
