@@ -297,6 +297,30 @@ async def test_what_is_not_started_goes_back_in_order(redis: Redis, publisher: P
     assert left == sorted(left)
 
 
+async def test_what_runs_can_be_seen(publisher: Publisher, new: New) -> None:
+    worker, release = new(), asyncio.Event()
+
+    @worker.handler("one")
+    async def wait_alone(message: Message) -> None:
+        await release.wait()
+
+    @worker.batch_handler("many", within=0)
+    async def wait_together(messages: list[Message]) -> None:
+        await release.wait()
+
+    async with worker:
+        await publisher.publish("one", 1, id="a")
+        await wait_until(lambda: worker.running == 1)
+        await publisher.publish_many("many", [1, 2], ids=["b", "c"])
+        await wait_until(lambda: len(worker.running_tasks()) == 3)
+        tasks = worker.running_tasks()
+        release.set()
+    assert [task.id for task in tasks] == ["a", "b", "c"]
+    assert "wait_alone" in tasks[0].stack
+    assert "wait_together" in tasks[1].stack
+    assert tasks[0].seconds >= tasks[1].seconds > 0
+
+
 async def test_caps_hold_and_a_flood_starves_nobody(publisher: Publisher, new: New) -> None:
     worker = new(concurrency=3)
     running: Counter[str] = Counter()

@@ -12,6 +12,7 @@ from redis_worker.engine.execution import Answer, Execution, TimedOut, refusal, 
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import Runner, Running
+from redis_worker.engine.running import RunningTask, running_task
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
@@ -145,6 +146,14 @@ class BatchRunner(Runner):
         now = perf_counter()
         running = (Running(delivery, now - since) for batch, since in self._batches.values() for delivery in batch)
         return list(islice(running, limit))
+
+    def running_tasks(self) -> list[RunningTask]:
+        now = perf_counter()
+        return [
+            running_task(task, delivery.raw, now - since)
+            for task, (batch, since) in self._batches.items()
+            for delivery in batch
+        ]
 
     def cancel(self) -> None:
         for task in self._batches:

@@ -73,7 +73,7 @@ class Runner(ABC):
         return list(self._pending)
 
     def running_tasks(self) -> list[RunningTask]:
-        """What runs as tasks of its own, oldest first: of inline calls and batches there is nothing to see."""
+        """What runs, oldest first: of inline calls there is nothing to see."""
         return []
 
     def longest(self, limit: int) -> list[Running]:  # noqa: ARG002 - an inline call is over before anybody can ask

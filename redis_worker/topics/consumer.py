@@ -27,6 +27,7 @@ from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.worker import Worker
@@ -112,6 +113,10 @@ class Consumer:
     def consuming(self) -> Consuming:
         """What it consumes."""
         return Consuming(self._keys.waiting, self.topic, self._route.declaration.name, self._worker.in_flight)
+
+    def running_tasks(self) -> list[RunningTask]:
+        """What runs just now, oldest first; to be called on the event loop."""
+        return self._worker.running_tasks()
 
     async def open(self) -> None:
         """Check the topic's keys and take a lease. Raises Disconnected or Refused."""

@@ -16,6 +16,7 @@ from redis_worker.broker.topics import Topics
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
+from redis_worker.engine.running import RunningTask
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
 from redis_worker.engine.watchdog import Watchdog
@@ -102,6 +103,11 @@ class TopicWorker(Service, Handlers):
     def running(self) -> int:
         """How many messages (or batches) are handled just now."""
         return sum(status.running for status in self.status())
+
+    def running_tasks(self) -> list[RunningTask]:
+        """What runs just now, oldest first: id, age and stack of each; to be called on the event loop."""
+        running = (task for consumer, _ in self._consumers.values() for task in consumer.running_tasks())
+        return sorted(running, key=lambda task: -task.seconds)
 
     def status(self) -> list[ConsumerStatus]:
         """The topics that are consumed just now, by name."""
