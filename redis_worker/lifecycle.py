@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -159,10 +160,11 @@ class Service(ABC):
         """What observes `queue` for the metrics; nothing, where nobody can ask for them."""
         return () if self._http is None else (self._http.metrics.of(queue, processor),)
 
-    async def _connected(self, connection: Connection) -> bool:
-        """Wait for a server; False when there was a stop before there was one."""
+    async def _connected(self, connection: Connection, prepare: Callable[[], Awaitable[None]]) -> bool:
+        """Wait for a server, and `prepare`; False when there was a stop before that."""
         if not self._stop_asked:
-            self._waiting = asyncio.ensure_future(connected(connection, self._address.name, self._connect_timeout))
+            name, timeout = self._address.name, self._connect_timeout
+            self._waiting = asyncio.ensure_future(connected(connection, name, timeout, prepare))
             await asyncio.wait({self._waiting})
             if not self._waiting.cancelled():
                 self._waiting.result()

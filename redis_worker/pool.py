@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.connection import Connection
@@ -37,6 +37,8 @@ from redis_worker.reporting import Reporter
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.processor import Declaration, declaration_of
 from redis_worker.vocabulary.service import Condition, Consuming
+
+Upkeep: TypeAlias = list[Callable[[], Coroutine[Any, Any, None]]]
 
 
 class WorkerPool(Service):
@@ -133,23 +135,31 @@ class WorkerPool(Service):
         ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         blocking = Connection(self._address.open(), owned=True, lasting=True)
         keeper = LeaseKeeper(self._address, self.options.lease)
+        queue, upkeep = self._queue(ordinary, blocking, keeper)
         try:
-            if not await self._connected(ordinary):
-                return
-            await check_server(ordinary)
-            await check_keys(ordinary, self._keys)
-            if self.options.result_ttl is not None:
-                await check_expiry(ordinary, self._keys)
-            await self._work_on(ordinary, blocking, keeper)
+            if await self._connected(ordinary, lambda: self._open(queue, ordinary)):
+                await self._work_on(queue, upkeep)
         finally:
-            await blocking.close()
+            await blocking.close()  # ends a claim that still waits, before everything is handed back
+            try:
+                await queue.close()
+            except (Disconnected, Refused):
+                pass  # the lease ends by itself, and others recover what was held
             await ordinary.close()
             await keeper.close()
 
-    async def _work_on(self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper) -> None:
-        options = self.options
+    async def _open(self, queue: AtLeastOnceQueue | AtMostOnceQueue, ordinary: Connection) -> None:
+        """See whether the server is fit, and take a lease. Raises Disconnected, Refused or ConfigurationError."""
         if self._address.cluster:
             check_slots(self._keys)
+        await check_server(ordinary)
+        await check_keys(ordinary, self._keys)
+        if self.options.result_ttl is not None:
+            await check_expiry(ordinary, self._keys)
+        await queue.open()
+
+    async def _work_on(self, queue: AtLeastOnceQueue | AtMostOnceQueue, upkeep: Upkeep) -> None:
+        options = self.options
         execution = execution_of(
             self._processor,
             self.declaration.execution,
@@ -157,8 +167,6 @@ class WorkerPool(Service):
             options.concurrency,
             options.max_deliveries,
         )
-        queue, upkeep = self._queue(ordinary, blocking, keeper)
-        await queue.open()
         self._worker = Worker(
             queue,
             self._runner_of(execution),
@@ -172,14 +180,7 @@ class WorkerPool(Service):
         self._started.set()
         if self._stop_asked:
             self._worker.stop()
-        try:
-            await self._worker.run()
-        finally:
-            await blocking.close()  # ends a claim that still waits, before everything is handed back
-            try:
-                await queue.close()
-            except (Disconnected, Refused):
-                pass  # the lease ends by itself, and others recover what was held
+        await self._worker.run()
 
     def _runner_of(self, execution: Execution | None) -> Callable[[Settler], Runner]:
         options, declared = self.options, self.declaration
@@ -193,7 +194,7 @@ class WorkerPool(Service):
 
     def _queue(
         self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper
-    ) -> tuple[AtLeastOnceQueue | AtMostOnceQueue, list[Callable[[], Coroutine[Any, Any, None]]]]:
+    ) -> tuple[AtLeastOnceQueue | AtMostOnceQueue, Upkeep]:
         """The queue, and what is to run beside it."""
         limits = Limits(self.options.dead_limit, self.options.result_ttl or 0)
         channel = WakeChannel(self._address, self._keys.wake)

@@ -17,7 +17,18 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 
-from redis_worker import ConfigurationError, Handlers, Message, Publisher, Refused, Reject, Retry, TopicWorker
+from redis_worker import (
+    ConfigurationError,
+    Handlers,
+    Message,
+    Publisher,
+    Refused,
+    Reject,
+    Retry,
+    TopicWorker,
+    Unreachable,
+    WorkerPool,
+)
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
 from tests.support import wait_until
@@ -619,3 +630,25 @@ async def test_no_topic_has_such_a_name(publisher: Publisher) -> None:
     for name in ("", "order.*", "a b", "{a}"):
         with pytest.raises(ConfigurationError, match="is no name for a topic"):
             await publisher.publish(name, 1)
+
+
+async def test_a_server_that_turns_work_away_is_waited_for(server: EmbeddedServer, redis: Redis) -> None:
+    """It answers, but it is full: for a topic worker as for a pool."""
+    await redis.config_set("maxmemory", 1)
+    try:
+        worker = TopicWorker(server.url, connect_timeout=0.2)
+        worker.handler("t")(Seen())
+        for hasty in (worker, WorkerPool(server.url, "in", "out", "list", "sum", connect_timeout=0.2)):
+            with pytest.raises(Unreachable, match=r"turns work away, for 0\.2 s now: .*maxmemory"):
+                await hasty.run()
+        patient = [TopicWorker(server.url), WorkerPool(server.url, "in", "out", "list", "sum")]
+        patient[0].handler("t")(Seen())
+        running = [asyncio.create_task(service.run()) for service in patient]
+        await asyncio.sleep(0.2)  # they are turned away meanwhile, or have not asked yet: both will do
+        assert not any(service.started for service in patient)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    for service, task in zip(patient, running, strict=True):
+        await service.wait_until_started()
+        service.stop()
+        await task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis.crc import key_slot
@@ -25,8 +26,11 @@ OLDEST = (6, 2)
 """The oldest version that will do."""
 
 
-async def connected(connection: Connection, name: str, timeout: float) -> None:
-    """Wait for a server, with backoff, for `timeout` seconds, 0 for ever. Raises Unreachable or Refused."""
+async def connected(connection: Connection, name: str, timeout: float, prepare: Callable[[], Awaitable[None]]) -> None:
+    """Wait for a server and `prepare`, with backoff, for `timeout` seconds, 0 for ever. Raises Unreachable or Refused.
+
+    A server may answer and turn work away: as long as it is full, a replica, or loading.
+    """
     clock = asyncio.get_running_loop().time
     end = clock() + timeout
     retrying = AsyncRetrying(
@@ -36,13 +40,21 @@ async def connected(connection: Connection, name: str, timeout: float) -> None:
         reraise=True,
     )
 
-    async def ping() -> None:
+    answers = False
+
+    async def begin() -> None:
+        nonlocal answers
+        answers = False
         # A server that takes connections and does not answer is given what is left of the time.
         await connection.ping(max(0.1, end - clock()) if timeout else PATIENCE)
+        answers = True
+        await prepare()
 
     try:
-        await retrying(ping)
+        await retrying(begin)
     except Disconnected as error:
+        if answers:
+            raise Unreachable(f"Redis at {name} turns work away, for {timeout:g} s now: {error}") from None
         raise Unreachable(
             f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
         ) from None

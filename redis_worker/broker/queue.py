@@ -60,6 +60,7 @@ class AtLeastOnceQueue:
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._lease = Lease(worker_name())
         self._pause = Pause(observer)
+        self._opened = False
         self._drained = False
         """The last claim took all there was: the next one may wait at once."""
 
@@ -71,6 +72,7 @@ class AtLeastOnceQueue:
     async def open(self) -> None:
         """Take a lease. Raises Disconnected or Refused."""
         await self._register()
+        self._opened = True
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port."""
@@ -173,7 +175,8 @@ class AtLeastOnceQueue:
 
     async def close(self) -> None:
         """Hand back whatever is still in flight, uncharged, and give up the lease."""
-        await self._retire(self._lease)
+        if self._opened:
+            await self._retire(self._lease)
 
     async def _start_anew(self) -> None:
         """Go on under a new name: what was claimed under the old one belongs to others now."""

@@ -117,13 +117,13 @@ class Topics:
     """The registry of known topics: those that have been published to, or that a worker consumes."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def add(self, topics: Iterable[str]) -> None:
         """Make `topics` known. Raises Disconnected or Refused."""
         if names := list(topics):
-            await self._connection.call("SADD", TOPICS, *names)
+            await self.connection.call("SADD", TOPICS, *names)
 
     async def known(self) -> set[str]:
         """All known topics. Raises Disconnected or Refused."""
-        return {raw.decode() for raw in await self._connection.call("SMEMBERS", TOPICS)}
+        return {raw.decode() for raw in await self.connection.call("SMEMBERS", TOPICS)}

@@ -191,37 +191,36 @@ class TopicWorker(Service, Handlers):
         keeper = LeaseKeeper(self._address, self._lease)
         doorbell = Doorbell(self._address)
         observer = Observers((Reporter("mq:*"), *self._observers))
-        roles: list[asyncio.Task[None]] = []
+        topics = Topics(connection)
+        self._shared = Shared(
+            connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
+            self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
+        )  # fmt: skip
+        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
         try:
-            if not await self._connected(connection):
-                return
-            await check_server(connection)
-            self._shared = Shared(
-                connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
-                self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
-            )  # fmt: skip
-            roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
-            await self._consume_all(Topics(connection))
+            if await self._connected(connection, lambda: self._start_named(topics)):
+                self._started.set()
+                await self._consume_found(topics)
         finally:
+            await self._stop_all()
             for role in roles:
                 role.cancel()
-            if roles:
-                await asyncio.wait(roles)
+            await asyncio.wait(roles)
             await connection.close()
             await keeper.close()
 
-    async def _consume_all(self, topics: Topics) -> None:
-        """Consume what handlers are for, and was asked for, until the end."""
-        try:
-            for topic in sorted((self.named | self._asked) - self._left_out):
-                await topics.add([topic])
-                await self._start(topic)
-            self._started.set()
-            while not self._stop_asked and self._error is None:
-                await self._look_for_topics(topics)
-                await self._wait_for_change()
-        finally:
-            await self._stop_all()
+    async def _start_named(self, topics: Topics) -> None:
+        """See whether the server is fit, and consume what handlers name, and what was asked for."""
+        await check_server(topics.connection)
+        for topic in sorted((self.named | self._asked) - self._left_out):
+            await topics.add([topic])
+            await self._start(topic)
+
+    async def _consume_found(self, topics: Topics) -> None:
+        """Consume what is found, until the end. Raises what has ended a consumer."""
+        while not self._stop_asked and self._error is None:
+            await self._look_for_topics(topics)
+            await self._wait_for_change()
         if self._error is not None:
             raise self._error
 
