@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## See it work: two workers, thousands of tasks, a kill -9, 
 	@$(BIN)/redis-worker demo
 
 test: $(VENV)/.dev ## Run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests $(ARGS)
 
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -19,6 +19,29 @@ for _name in [name for name in os.environ if name.startswith(("REDIS_WORKER_", "
     del os.environ[_name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        choices=["all", "first", "others"],
+        default="all",
+        help="on which of the server programs there are; tests that need none run with the first (python -m tests)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    which = config.getoption("--servers")
+    if which == "all":
+        return
+    others = set(servers()[1:])
+    chosen = {True: [], False: []}
+    for item in items:
+        call = getattr(item, "callspec", None)
+        on_another = call is not None and call.params.get("server") in others
+        chosen[on_another == (which == "others")].append(item)
+    items[:] = chosen[True]
+    config.hook.pytest_deselected(items=chosen[False])
+
+
 @pytest.fixture(scope="session", params=servers(), ids=lambda path: path.name)
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     """Each server program there is on this machine; the tests of a session share its process."""
