@@ -63,9 +63,10 @@ class WorkerProcess:
 
     @property
     def log(self) -> str:
-        """What it has written to standard error."""
-        self._log.seek(0)
-        return self._log.read().decode()
+        """What it has written to standard error, so far."""
+        # Read at a place of its own: the position in the file is the process's as well, and it writes there.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode()
 
     @property
     def alive(self) -> bool:
