@@ -41,6 +41,7 @@ def heats() -> tuple[tuple[Entry, ...], ...]:
             worker("async no-op, concurrency 256", "benchmarks.processors:async_noop", "--concurrency", "256"),
             target=ASYNC,
         ),
+        Entry(worker("sum, with --http", "sum", "--http", "127.0.0.1:0")),
         Entry(bare_loop(1000)),
         Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
         Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),

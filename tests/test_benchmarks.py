@@ -15,6 +15,7 @@ ROWS = [
     "drain: bare loop, 200 at a time",
     "drain: sum",
     "drain: async no-op, concurrency 256",
+    "drain: sum, with --http",
     "drain: bare loop, 1000 at a time",
     "drain: sum, at-most-once",
     "drain: no-op in 4 threads",
@@ -58,7 +59,7 @@ def test_a_quick_run_prints_every_row() -> None:
     assert list(printed) == ROWS
     assert all(figure for figure, *_ in printed.values())
     judged = [name for name, (*_, target, verdict) in printed.items() if target and verdict in ("met", "MISSED")]
-    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[14:16], "memory: idle worker"]
+    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[15:17], "memory: idle worker"]
 
 
 def test_one_part_can_be_asked_for() -> None:
