@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import results_channel
-from redis_worker.broker.translation import translated
+from redis_worker.broker.translation import is_defect
+from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
 from redis_worker.vocabulary.payload import loads
 
@@ -69,7 +70,8 @@ class Results:
                 await self._listen(end)
             with contextlib.suppress(TimeoutError):
                 # A server that hangs must not hold the caller beyond the timeout.
-                await asyncio.wait_for(self._look_first(pending), None if end is None else max(1.0, _left(end) or 0.0))
+                async with asyncio.timeout(None if end is None else max(1.0, _left(end) or 0.0)):
+                    await self._look_first(pending)
             while pending:
                 result = await _arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
@@ -94,8 +96,7 @@ class Results:
         if self._listener is None or self._listener.done():
             self._listening.clear()
             self._listener = asyncio.create_task(self._listen_on(), name="redis-worker results")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._listening.wait(), _left(end))
+        await happens(self._listening, _left(end))
 
     async def _listen_on(self) -> None:
         """Hear of results until closed. What ends it before that, all who wait are told."""
@@ -129,7 +130,7 @@ class Results:
 
     async def _trouble(self, error: Exception) -> None:
         """Look without hearing: the subscription may be all that cannot be had. Raises `error` if it is a defect."""
-        if not isinstance(translated(error), (Disconnected, Refused)):
+        if is_defect(error):
             raise error
         self._listening.set()  # who waits for it finds out by itself
         try:
@@ -193,7 +194,8 @@ def _left(end: float | None) -> float | None:
 async def _arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
     try:
         # A result that is there counts, even when there is no time left.
-        result = await asyncio.wait_for(arrivals.get(), _left(end)) if arrivals.empty() else arrivals.get_nowait()
+        async with asyncio.timeout(_left(end) if arrivals.empty() else None):
+            result = await arrivals.get()
     except TimeoutError:
         some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")
         raise TimeoutError(f"no result for {len(pending)} tasks ({some}) within {timeout:g} s") from None

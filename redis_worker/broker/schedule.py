@@ -14,7 +14,7 @@ from itertools import chain, count
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.translation import translated
+from redis_worker.broker.translation import is_defect
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
@@ -111,7 +111,7 @@ class WakeChannel:
                             if await subscription.get_message(timeout=60.0) is not None:
                                 self._woken.set()
                 except Exception as error:
-                    if not isinstance(translated(error), (Disconnected, Refused)):
+                    if is_defect(error):
                         raise
                     await asyncio.sleep(_LONGEST)
         finally:

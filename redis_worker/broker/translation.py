@@ -44,6 +44,11 @@ def translated(error: Exception) -> Exception:
     return error
 
 
+def is_defect(error: Exception) -> bool:
+    """Whether `error` is none of what a server, or the way to it, may do."""
+    return not isinstance(translated(error), (Disconnected, Refused))
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """`error`, and what redis-py has wrapped in it: so it does with TLS, Unix sockets, and a cluster's first node."""
     cause: BaseException | None = error
