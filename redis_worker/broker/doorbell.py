@@ -13,10 +13,11 @@ import math
 from collections import deque
 from typing import Any
 
-from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from redis_worker.broker.address import Address
+from redis_worker.broker.translation import is_defect
+from redis_worker.broker.wire import is_plain
 from redis_worker.engine.waiting import happens
 
 # How often to look where the server does not tell, in seconds: in a cluster, before Redis 6, and in fakeredis.
@@ -60,12 +61,14 @@ class Doorbell:
         while True:
             client = self._address.open()
             try:
-                if isinstance(client, RedisCluster):
-                    await asyncio.Event().wait()  # a node tells of its own keys only: look instead
-                else:
+                if is_plain(client):
                     await self._listen(client)
-            except (RedisError, OSError, AttributeError):
-                pass  # whoever waits polls meanwhile
+                else:  # a node of a cluster tells of its own keys only, and fakeredis of none: look instead
+                    await asyncio.Event().wait()
+            except Exception as error:
+                if is_defect(error):
+                    raise
+                # Whoever waits polls meanwhile.
             finally:
                 self._connected = False
                 self._armed.clear()

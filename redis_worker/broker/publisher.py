@@ -67,7 +67,7 @@ class Publisher:
         """
         given = new_id() if id is None else id
         name = id_text(given)
-        await self.push_raw(topic, [write_message(check_topic(topic), data, given)], delay=delay, at=at)
+        await self.push_raw(topic, [write_message(topic, data, given)], delay=delay, at=at)
         return name
 
     async def publish_many(

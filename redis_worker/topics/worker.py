@@ -212,8 +212,9 @@ class TopicWorker(Service, Handlers):
     async def _start_named(self, topics: Topics) -> None:
         """See whether the server is fit, and consume what handlers name, and what was asked for."""
         await check_server(topics.connection)
-        for topic in sorted((self.named | self._asked) - self._left_out):
-            await topics.add([topic])
+        named = sorted((self.named | self._asked) - self._left_out)
+        await topics.add(named)
+        for topic in named:
             await self._start(topic)
 
     async def _consume_found(self, topics: Topics) -> None:
