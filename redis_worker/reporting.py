@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from redis_worker.ports import Observer
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
 logger = logging.getLogger("redis_worker")
 
@@ -29,11 +29,11 @@ class Reporter(Observer):
             for outcome in outcomes:
                 if outcome.error is None and not outcome.skipped:
                     self._task(logging.DEBUG, outcome, "succeeded")
-        for outcome in outcomes:
-            if outcome.error is not None:
-                self._task(logging.WARNING, outcome, _verdict(outcome))
-            elif outcome.skipped:
+        for outcome in but_successes(outcomes):
+            if outcome.skipped:
                 self._task(logging.INFO, outcome, "skipped, as it was completed before,")
+            else:
+                self._task(logging.WARNING, outcome, _verdict(outcome))
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         logger.warning(

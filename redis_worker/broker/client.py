@@ -7,25 +7,21 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from redis_worker.broker.access import Access
 from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.results import Result, Results
 from redis_worker.broker.schedule import put_off
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.payload import dumps
 
-if TYPE_CHECKING:
-    from typing import Self
-
 # So many tasks are submitted in one call.
 _BATCH = 500
 
 
-class TaskClient:
+class TaskClient(Access):
     """Submits tasks to the list `input_key` and reads results from the hash `output_key`.
 
         async with TaskClient("redis://localhost", "fib:input", "fib:output") as client:
@@ -36,25 +32,15 @@ class TaskClient:
 
     def __init__(self, redis: str | Client, input_key: str, output_key: str) -> None:
         """`redis` is a URL or a `redis.asyncio` client, which is used and not closed."""
+        super().__init__(redis)
         self._input = input_key
         self._output = output_key
-        address = address_of(redis)
-        given = None if isinstance(redis, str) else redis
-        self._connection = Connection(given or address.open(), owned=given is None)
-        self._results = Results(self._connection, address, output_key)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        self._results = Results(self._connection, address_of(redis), output_key)
 
     async def close(self) -> None:
         """Close what the client has opened. Who still waits for a result gets Disconnected."""
         await self._results.close()
-        await self._connection.close()
+        await super().close()
 
     async def submit(
         self, task: Any, id: str | int | None = None, *, delay: float | None = None, at: datetime | None = None

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING
-
-from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.access import Access
+from redis_worker.broker.address import Client
 from redis_worker.broker.keys import Keys
 
-if TYPE_CHECKING:
-    from typing import Self
 
-
-class QueueControl:
+class QueueControl(Access):
     """The queue `input_key`; `redis` is a URL, or a client that is used and not closed.
 
     Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
@@ -21,16 +15,7 @@ class QueueControl:
 
     def __init__(self, redis: str | Client, input_key: str) -> None:
         self._keys = Keys(input_key)
-        given = None if isinstance(redis, str) else redis
-        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._connection.close()
+        super().__init__(redis)
 
     async def pause(self) -> bool:
         """Have no worker claim anything until `resume`. False when the queue was paused already."""

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncGenerator, Collection, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
-from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.access import Access
+from redis_worker.broker.address import Client
 from redis_worker.broker.keys import Keys
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _PAGE = 200
 
@@ -35,21 +31,12 @@ class DeadLetter(NamedTuple):
     """The letter as it stands in the list."""
 
 
-class DeadLetters:
+class DeadLetters(Access):
     """The dead letters of the queue `input_key`; `redis` is a URL, or a client that is used and not closed."""
 
     def __init__(self, redis: str | Client, input_key: str) -> None:
         self._keys = Keys(input_key, "")
-        given = None if isinstance(redis, str) else redis
-        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._connection.close()
+        super().__init__(redis)
 
     async def count(self) -> int:
         """How many there are."""

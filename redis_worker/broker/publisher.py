@@ -6,26 +6,22 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.access import Access
+from redis_worker.broker.address import Client
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.schedule import put_off
 from redis_worker.broker.topics import Topics
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.message import check_topic, write_message
 
-if TYPE_CHECKING:
-    from typing import Self
-
 _BATCH = 500
 # A topic is made known again after so long, in seconds: somebody may have emptied the server.
 _KNOWN_FOR = 60.0
 
 
-class Publisher:
+class Publisher(Access):
     """Publishes messages to topics; `redis` is a URL, or a client that is used and not closed.
 
         async with Publisher("redis://localhost") as publisher:
@@ -35,22 +31,9 @@ class Publisher:
     """
 
     def __init__(self, redis: str | Client) -> None:
-        given = None if isinstance(redis, str) else redis
-        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
+        super().__init__(redis)
         self._topics = Topics(self._connection)
         self._known: dict[str, float] = {}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close what the publisher has opened."""
-        await self._connection.close()
 
     async def publish(
         self,

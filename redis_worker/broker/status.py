@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from redis_worker.broker.address import Client, address_of
-from redis_worker.broker.connection import PATIENCE, Connection
+from redis_worker.broker.access import Access
+from redis_worker.broker.address import Client
+from redis_worker.broker.connection import PATIENCE
 from redis_worker.broker.keys import ARRIVED, QUEUES, TOPICS, Keys, topic_list
 from redis_worker.broker.scripts import script
 from redis_worker.broker.translation import UnknownScript
 from redis_worker.vocabulary.errors import Refused
-
-if TYPE_CHECKING:
-    from typing import Self
 
 # So many queues are asked about at once.
 _PAGE = 200
@@ -105,7 +102,7 @@ class Status:
         return orjson.dumps(self)
 
 
-class StatusReader:
+class StatusReader(Access):
     """Reads the status of `queues` (input lists), or of all known queues and topics if none are named.
 
     `redis` is a URL, or a client that is used and not closed.
@@ -113,17 +110,8 @@ class StatusReader:
 
     def __init__(self, redis: str | Client, queues: Sequence[str] = ()) -> None:
         """Raises ConfigurationError where the URL is not valid."""
-        given = None if isinstance(redis, str) else redis
-        self._connection = Connection(given or address_of(redis).open(), owned=given is None)
+        super().__init__(redis)
         self._queues = list(dict.fromkeys(queues))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._connection.close()
 
     async def read(self) -> Status:
         """The status just now, in few round trips, however many queues and workers there are.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from redis_worker.ports import Observer
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
 
 @dataclass(slots=True)
@@ -58,16 +58,16 @@ class Counting(Observer):
         self.counters.redelivered += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        counters = self.counters
-        failed = sum(outcome.error is not None for outcome in outcomes)
-        skipped = sum(outcome.skipped for outcome in outcomes)
-        counters.skipped += skipped
-        counters.succeeded += len(outcomes) - failed - skipped
-        if failed:
-            retried = sum(outcome.again is not None for outcome in outcomes)
-            counters.retried += retried
-            counters.failed += failed - retried
-            counters.dead += sum(outcome.dead for outcome in outcomes)
+        counters, others = self.counters, but_successes(outcomes)
+        counters.succeeded += len(outcomes) - len(others)
+        for outcome in others:
+            if outcome.skipped:
+                counters.skipped += 1
+            elif outcome.again is not None:
+                counters.retried += 1
+            else:
+                counters.failed += 1
+                counters.dead += outcome.dead
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         self.counters.refused += len(outcomes)

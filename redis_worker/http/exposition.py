@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from redis_worker.broker.depth import Depth
 from redis_worker.http.metrics import Histogram, QueueMetrics
 from redis_worker.http.served import Served
-from redis_worker.http.stamps import made_at
+from redis_worker.vocabulary.stamps import made_at
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -7,9 +7,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from operator import itemgetter
 
-from redis_worker.http.stamps import made_at
 from redis_worker.ports import Observer
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.stamps import made_at
+from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
 OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 """What can become of a task that was handled; `refused` is one whose result was not written: it was done elsewhere."""
@@ -71,9 +71,9 @@ class QueueMetrics(Observer):
             self.redeliveries += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        # By position, which takes half the time: 3 is `error`, 5 `seconds`, 7 `skipped`.
+        # By position, which takes half the time: 5 is `seconds`.
         self.processing.add([outcome[5] for outcome in outcomes if outcome[5]])  # what was never run took exactly none
-        others = [outcome for outcome in outcomes if outcome[3] is not None or outcome[7]]
+        others = but_successes(outcomes)
         for outcome in others:
             self.outcomes[_verdict(outcome)] += 1
         self.outcomes["success"] += len(outcomes) - len(others)

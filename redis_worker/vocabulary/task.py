@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -62,3 +63,9 @@ class Outcome(NamedTuple):
     """Try the task again after so many seconds: it is neither answered nor dead yet, and `error` says why."""
     skipped: bool = False
     """True when there was nothing to do: a message with the same id was completed before."""
+
+
+def but_successes(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those of `outcomes` that are no plain success: most often none. The hot path."""
+    # By position, which takes half the time: 3 is `error`, 7 `skipped`.
+    return [outcome for outcome in outcomes if outcome[3] is not None or outcome[7]]

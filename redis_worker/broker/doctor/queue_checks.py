@@ -10,8 +10,8 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.doctor.finding import Finding, fault, good, quoted, shown, span, warning
 from redis_worker.broker.keys import Keys, topic_of
 from redis_worker.broker.preflight import check_slots
-from redis_worker.vocabulary.errors import ConfigurationError, Unreadable
-from redis_worker.vocabulary.payload import read_object
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.stamps import made_at
 
 # A lease that ended so long ago has outlasted the sweeps of others: one lease, by default, in ms.
 _LEASE_MS = 6000
@@ -75,17 +75,9 @@ async def _unusable(connection: Connection, keys: Keys, subject: str, cluster: b
 
 def _stamps(seen: _Seen) -> list[float]:
     """When tasks that wait were made or published, from head to tail; of those that say so, in the past."""
-    stamps = []
-    for raw in seen.looked_at:
-        try:
-            _, content = read_object(raw)
-        except Unreadable:
-            continue  # a worker will make a dead letter of it
-        stamp = content.get("emit_ts", content.get("published_at"))
-        # What lies ahead of the clock by more than a wrong one would is no number of seconds.
-        if isinstance(stamp, (int, float)) and not isinstance(stamp, bool) and 0 < stamp < seen.now / 1000 + 86_400:
-            stamps.append(float(stamp))
-    return stamps
+    # What lies ahead of the clock by more than a wrong one would is no number of seconds.
+    end = seen.now / 1000 + 86_400
+    return [stamp for stamp in map(made_at, seen.looked_at) if stamp is not None and stamp < end]
 
 
 def _waiting(subject: str, seen: _Seen, stamps: Sequence[float]) -> Finding:
