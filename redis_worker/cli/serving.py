@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from redis_worker.cli.member import Member
 from redis_worker.cli.signals import fleet_signals, show_signal, stop_signals
+from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.engine.running import RunningTask
 from redis_worker.http.address import http_address
 from redis_worker.pool import WorkerPool
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
@@ -26,22 +27,9 @@ def work(url: str, settings: dict[str, Any], member: Member | None) -> int:
         settings["http"] = str(http_address(settings["http"]).shifted(member.number - 1))
     pool = WorkerPool(url, **settings)
     title = "{processor} on {where}: {input_key} -> {output_key}".format(where=pool.address, **settings)
-    # What has been imported stays as long as the process; looking through it again and again for garbage
-    # took a tenth of the time of a small task.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    spare_garbage_collection()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_Service(pool, title, member).run())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 class _Service:
@@ -130,10 +118,15 @@ async def report(pool: WorkerPool, every: float) -> None:
 
 
 def show_running(pool: WorkerPool) -> None:
-    """Log every running task: id, age and stack. As warnings, for somebody has asked."""
-    tasks = pool.running_tasks()
+    """Log every running task: id, age and stack."""
+    log_running(pool.running_tasks())
+
+
+def log_running(tasks: Sequence[RunningTask], where: str = "") -> None:
+    """Log `tasks`, after a line that says how many there are. As warnings, for somebody has asked."""
     count = len(tasks)
-    logger.warning("%s running", "1 task is" if count == 1 else f"{count or 'no'} tasks are", extra={"running": count})
+    how_many = "1 task is" if count == 1 else f"{count or 'no'} tasks are"
+    logger.warning("%s%s running", where, how_many, extra={"running": count})
     for task in tasks:
         logger.warning(
             "task %s has been running for %.1f s%s",

@@ -48,6 +48,13 @@ def show_signal(show: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
+def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP: `reload`, as often as it comes. For the running loop."""
+    with _handled({signal.SIGHUP: reload}):
+        yield
+
+
+@contextmanager
 def _handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in handlers}

@@ -1,0 +1,119 @@
+"""What `redis-worker serve` does: a supervisor, from the signals to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from redis_worker.cli.serving import log_running
+from redis_worker.cli.signals import reload_signal, show_signal, stop_signals
+from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.vocabulary.service import READY
+
+logger = logging.getLogger("redis_worker.supervisor")
+
+_LOOK_EVERY = 0.5
+
+
+def supervise(supervisor: Supervisor, watched: Path | None) -> int:
+    """Run `supervisor` until stopped or done; `watched` is the file to be read again when it changes.
+
+    Returns the exit code. Raises RedisWorkerError.
+    """
+    spare_garbage_collection()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_Service(supervisor, watched).run())
+
+
+class _Service:
+    def __init__(self, supervisor: Supervisor, watched: Path | None) -> None:
+        self._supervisor = supervisor
+        self._watched = watched
+        self._finding_redis = True
+        self._stopped = self._cancelled = False
+        self._beside: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> int:
+        self._work = asyncio.create_task(self._serve())
+        with stop_signals(self._stop, self._cancel), show_signal(self._show), reload_signal(self._reload):
+            try:
+                await self._work
+            except asyncio.CancelledError:
+                if not self._stopped:
+                    raise
+            finally:
+                for task in self._beside:
+                    task.cancel()
+        counters = self._supervisor.counters
+        logger.info("ended: %d processed, %d failed", counters.processed, counters.failed)
+        return 1 if self._cancelled else 0
+
+    async def _serve(self) -> None:
+        supervisor = self._supervisor
+        await supervisor.find_redis()
+        self._finding_redis = False
+        await supervisor.start()
+        try:
+            if parts := supervisor.parts():
+                waiting = [f"{part.name} ({part.state})" for part in parts if part.state not in READY]
+                still = f"; not yet: {', '.join(waiting)}" if waiting else ""
+                logger.info("%s: %d of %d parts run%s", supervisor.service, len(parts) - len(waiting), len(parts), still)
+            if self._watched is not None:
+                self._begin(self._watch(self._watched))
+            await supervisor.wait()
+        finally:
+            await supervisor.stop()
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    def _stop(self) -> None:
+        self._stopped = True
+        if self._finding_redis:
+            logger.info("stopping: work has not begun")
+            self._work.cancel()
+        else:
+            logger.info("stopping, the last part first; once more to cancel")
+            self._begin(self._supervisor.stop())
+
+    def _cancel(self) -> None:
+        logger.warning("cancelling: what is unfinished goes back to the queues")
+        self._cancelled = True
+        self._supervisor.cancel()
+
+    def _reload(self) -> None:
+        if not self._finding_redis and not self._stopped:
+            self._begin(self._supervisor.reload())
+
+    def _show(self) -> None:
+        for part in self._supervisor.parts():
+            logger.warning(
+                "%s: %s, %d restarts%s", part.name, part.state, part.restarts, f" ({part.error})" if part.error else ""
+            )
+        for name, tasks in self._supervisor.running_tasks():
+            log_running(tasks, f"{name}: ")
+
+    async def _watch(self, path: Path) -> None:
+        """Have the file read again when it, or `.env` beside us, is another one."""
+        before = _times(path)
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if (now := _times(path)) != before:
+                before = now
+                await self._supervisor.reload()
+
+
+def _times(path: Path) -> list[int | None]:
+    times: list[int | None] = []
+    for file in (path, Path(".env")):
+        try:
+            times.append(file.stat().st_mtime_ns)
+        except OSError:
+            times.append(None)  # an editor may be about to put it back
+    return times

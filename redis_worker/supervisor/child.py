@@ -1,0 +1,113 @@
+"""A process of a supervisor's own, from inside: `python -m redis_worker.supervisor.child` runs one part, once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from redis_worker.engine.execution import CAUGHT
+from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.supervisor.channel import FILE, Channel
+from redis_worker.supervisor.forwarding import forward_logs
+from redis_worker.supervisor.transfer import unpacked
+from redis_worker.supervisor.unit import logger, one_line
+from redis_worker.supervisor.wiring import Wiring
+from redis_worker.supervisor.work import Work
+from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.vocabulary.part import PART
+
+
+class Child:
+    """Runs what it is told to, answers when it is pinged, and says in the end what has ended it."""
+
+    def __init__(self, channel: Channel, told: dict[str, Any]) -> None:
+        self._channel = channel
+        self._part = unpacked(told["part"])
+        self._title: str = told["title"]
+        self._wiring = Wiring()
+        self._work: Work | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Run the part, to its end."""
+        PART.set(self._title)
+        listening = asyncio.create_task(self._listen())
+        # A service manager tells all processes at once; the supervisor says the same a moment later.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        try:
+            self._work = self._wiring.make(self._part)
+            spare_garbage_collection()
+            self._report()
+            if self._stopping:
+                self._work.stop()
+            await self._work.run()
+            failure = None
+        except CAUGHT as error:
+            failure = {"kind": type(error).__name__, "text": one_line(error)}
+            if not isinstance(error, RedisWorkerError):
+                logger.error("%s", one_line(error), exc_info=error)
+        finally:
+            listening.cancel()
+        self._report()
+        self._channel.send(end=failure)
+        await self._wiring.close()
+        await self._channel.close()
+
+    async def _listen(self) -> None:
+        while (message := await self._channel.receive()) is not None:
+            match message["do"]:
+                case "ping":
+                    self._report()
+                case "stop":
+                    self._stop()
+                case "cancel":
+                    self._stop()
+                    if self._work is not None:
+                        self._work.cancel()
+        logger.warning("the supervisor is gone: stopping")
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._work is not None:
+            self._work.stop()
+
+    def _report(self) -> None:
+        """Say how it stands."""
+        work = self._work
+        self._channel.send(
+            condition="starting" if work is None else work.condition,
+            consuming=[] if work is None else work.consuming(),
+            counters=asdict(self._wiring.counters),
+            metrics=self._wiring.metrics.snapshot(),
+        )
+
+
+async def _main(end: socket.socket) -> None:
+    channel = await Channel.over(end)
+    told = await channel.receive()
+    if told is not None:  # it is gone before it has said anything
+        forward_logs(channel, told["levels"])
+        await Child(channel, told).run()
+
+
+def main() -> None:
+    """Run what the supervisor at the other end of the inherited socket says."""
+    end = socket.socket(fileno=int(os.environ.pop(FILE)))
+    end.set_inheritable(False)
+    # Ctrl-C is for the supervisor.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_main(end))
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    # A thread that does not end cannot be stopped, and what it held has been handed back.
+    os._exit(0)

@@ -1,0 +1,116 @@
+"""Daemons: functions that run until they are told to stop, coroutine functions on the event loop, plain ones in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from redis_worker.engine.execution import CAUGHT
+from redis_worker.registry import find_function
+from redis_worker.supervisor.plan import DaemonPart
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.service import Condition, Consuming
+
+
+def daemon_of(part: DaemonPart) -> Daemon:
+    """One life of the daemon `part`. Raises ConfigurationError where there is no such function, or it takes no event."""
+    function = find_function("daemon", part.run)
+    try:
+        inspect.signature(function).bind(object(), **part.arguments)
+    except TypeError as error:
+        given = "".join(f", {name}=…" for name in part.arguments)
+        raise ConfigurationError(f"the daemon {part.run!r} is called as (stop event{given}): {error}") from None
+    except ValueError:
+        pass  # some functions written in C do not tell what they take
+    return Daemon(part.name, partial(function, **part.arguments) if part.arguments else function)
+
+
+class Daemon:
+    """One life of a daemon."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        """A coroutine function is called with an asyncio.Event, a plain one, in a thread, with a threading.Event."""
+        self._name = name
+        self._function = function
+        self._stopping = asyncio.Event()
+        self._stopping_thread = threading.Event()
+        self._task: asyncio.Task[BaseException | None] | None = None
+        self._cancelled = False
+
+    @property
+    def condition(self) -> Condition:
+        """A daemon says nothing of itself: it runs, or is to stop."""
+        return "stopping" if self._stopping.is_set() else "running"
+
+    def consuming(self) -> list[Consuming]:
+        """Nothing that anybody here knows of."""
+        return []
+
+    def stop(self) -> None:
+        """Set its stop event."""
+        self._stopping.set()
+        self._stopping_thread.set()
+
+    def cancel(self) -> None:
+        """Cancel it, if it is a coroutine. A thread cannot be cancelled: it is left behind."""
+        self.stop()
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Run it to its end. Raises what it raises."""
+        function = self._function
+        inner = function.func if isinstance(function, partial) else function
+        is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
+        self._task = asyncio.create_task(self._call() if is_async else self._call_in_thread(), name=self._name)
+        if self._cancelled:
+            self._task.cancel()
+        try:
+            await asyncio.wait({self._task})
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            raise
+        if not self._task.cancelled() and (error := self._task.result()) is not None:
+            raise error
+
+    async def _call(self) -> BaseException | None:
+        """Caught here: a SystemExit that leaves a task would end the event loop, and with it the host."""
+        try:
+            await self._function(self._stopping)
+        except CAUGHT as error:
+            if isinstance(error, asyncio.CancelledError) and self._cancelled:
+                return None
+            return error
+        return None
+
+    async def _call_in_thread(self) -> BaseException | None:
+        """In a thread of its own, which does not keep the program from ending."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+        def call() -> None:
+            error: BaseException | None = None
+            try:
+                self._function(self._stopping_thread)
+            except BaseException as raised:
+                error = raised
+            try:
+                loop.call_soon_threadsafe(_resolve, ended, error)
+            except RuntimeError:
+                pass  # it was left behind, and the loop is closed
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(call,), name=f"redis-worker {self._name}", daemon=True).start()
+        return await ended
+
+
+def _resolve(future: asyncio.Future[BaseException | None], error: BaseException | None) -> None:
+    if not future.done():
+        future.set_result(error)

@@ -1,0 +1,179 @@
+"""A process of a supervisor's own, from outside: started, pinged, and ended when it hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from redis_worker.supervisor.channel import FILE, Channel
+from redis_worker.supervisor.forwarding import levels, log_forwarded
+from redis_worker.supervisor.plan import Part
+from redis_worker.supervisor.transfer import packed
+from redis_worker.supervisor.wiring import Wiring
+from redis_worker.vocabulary.errors import (
+    ConfigurationError,
+    Disconnected,
+    RedisWorkerError,
+    Refused,
+    Unreachable,
+)
+from redis_worker.vocabulary.service import Consuming, PartState
+
+logger = logging.getLogger("redis_worker.supervisor")
+
+_PING_EVERY = 1.0
+# A ping that was late by more than this says that it was the supervisor that stood still.
+_LATE = 0.5
+# How long a process that was told to end at once may take, in seconds, before it is killed.
+_LAST_WORDS = 4.0
+_TICK = 0.01
+_NAMES = {number.value: number.name for number in signal.Signals}
+_KINDS = {kind.__name__: kind for kind in (ConfigurationError, Disconnected, Refused, Unreachable)}
+
+
+class PartFailed(RedisWorkerError):
+    """What ran in a process of its own has failed, or the process has."""
+
+
+class PartProcess:
+    """One life of a part in a process of its own."""
+
+    def __init__(self, part: Part, title: str, wiring: Wiring) -> None:
+        """`title` is what it is called; `wiring` is told what it has done."""
+        self._part = part
+        self._title = title
+        self._wiring = wiring
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._condition: PartState = "starting"
+        self._consuming: list[Consuming] = []
+        self._asked: str | None = None
+        """What it was told last: to stop, or to cancel."""
+        self._hung = False
+        self._heard = 0.0
+        """When it was heard of last."""
+        self._end: dict[str, Any] | None = None
+        self._said_end = False
+
+    @property
+    def condition(self) -> PartState:
+        """What the process says of itself."""
+        return "stopping" if self._asked else self._condition
+
+    @property
+    def pid(self) -> int | None:
+        """Its id."""
+        return None if self._process is None else self._process.pid
+
+    def consuming(self) -> list[Consuming]:
+        """The queues that it claims from."""
+        return self._consuming
+
+    def stop(self) -> None:
+        """Tell it to stop."""
+        self._tell(self._asked or "stop")
+
+    def cancel(self) -> None:
+        """Tell it to end at once; it is killed when it does not."""
+        self._tell("cancel")
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._kill)
+
+    async def run(self) -> None:
+        """Run the process to its end. Raises PartFailed, or what the process said it had failed of."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = _started(theirs)
+        self._channel = channel = await Channel.over(ours)
+        channel.send(part=packed(self._part), title=self._title, levels=levels())
+        if self._asked:
+            self._tell(self._asked)
+        pinging = asyncio.create_task(self._ping(channel))
+        try:
+            await self._listen(channel)
+            await self._ended()
+        finally:
+            pinging.cancel()
+            self._kill()
+            self._consuming = []
+            self._wiring.retire(self._title)
+            await channel.close()
+        self._raise_failure()
+
+    async def _ping(self, channel: Channel) -> None:
+        """Ask how it is, again and again; kill it when it has not said so for too long."""
+        self._heard = time.monotonic()
+        limit = self._part.supervision.hang_timeout
+        while True:
+            channel.send(do="ping")
+            asked = time.monotonic()
+            await asyncio.sleep(_PING_EVERY)
+            now = time.monotonic()
+            if now - asked - _PING_EVERY > _LATE:
+                self._heard = now  # what it has said meanwhile is still to be read
+            elif now - self._heard > limit:
+                self._hung = True
+                self._kill()
+                return
+
+    async def _listen(self, channel: Channel) -> None:
+        while (message := await channel.receive()) is not None:
+            self._heard = time.monotonic()
+            if "log" in message:
+                log_forwarded(message["log"])
+            elif "end" in message:
+                self._said_end, self._end = True, message["end"]
+            else:
+                self._condition = message["condition"]
+                self._consuming = [Consuming(*values) for values in message["consuming"]]
+                self._wiring.absorb(self._title, message["counters"], message["metrics"])
+
+    async def _ended(self) -> None:
+        """Wait for the process to end; its end of the line is closed."""
+        assert self._process is not None
+        end = time.monotonic() + _LAST_WORDS
+        while self._process.poll() is None:
+            if time.monotonic() > end:
+                self._kill()
+            await asyncio.sleep(_TICK)
+
+    def _raise_failure(self) -> None:
+        assert self._process is not None
+        code = self._process.returncode
+        if self._hung:
+            raise PartFailed(
+                f"its process {self.pid} has not answered for {self._part.supervision.hang_timeout:g} s and was killed"
+            )
+        if not self._said_end and self._asked != "cancel":
+            how = f"killed by {_NAMES.get(-code, -code)}" if code < 0 else f"exit code {code}"
+            raise PartFailed(f"its process {self.pid} has died ({how})")
+        if self._end is not None:
+            raise _KINDS.get(self._end["kind"], PartFailed)(self._end["text"])
+
+    def _tell(self, what: str) -> None:
+        self._asked = what
+        if self._channel is not None:
+            self._channel.send(do=what)
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+
+def _started(end: socket.socket) -> subprocess.Popen[bytes]:
+    # It finds modules where this process finds them, and has no say in where: -P.
+    environment = os.environ | {FILE: str(end.fileno()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "redis_worker.supervisor.child"],
+        env=environment,
+        pass_fds=(end.fileno(),),
+        stdin=subprocess.DEVNULL,
+        # Ctrl-C reaches the supervisor only, which says what to do.
+        start_new_session=True,
+    )

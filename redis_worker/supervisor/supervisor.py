@@ -1,0 +1,342 @@
+"""The supervisor: all parts of a file, begun, looked after, changed and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from redis_worker.broker.address import address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.preflight import check_server, connected
+from redis_worker.engine.counters import Counters
+from redis_worker.engine.running import RunningTask
+from redis_worker.engine.watchdog import Watchdog
+from redis_worker.http.metrics import Metrics
+from redis_worker.pool import WorkerPool
+from redis_worker.ports import Observer
+from redis_worker.reporting import report_blocked
+from redis_worker.supervisor.outside import Outside
+from redis_worker.supervisor.plan import Part, Plan
+from redis_worker.supervisor.process import PartFailed
+from redis_worker.supervisor.reading import read_plan
+from redis_worker.supervisor.resolving import resolve
+from redis_worker.supervisor.running import RunningPart
+from redis_worker.supervisor.wiring import Wiring
+from redis_worker.topics.worker import TopicWorker
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
+
+if TYPE_CHECKING:
+    from typing import Self
+
+logger = logging.getLogger("redis_worker.supervisor")
+
+# What start() waits for its parts to begin, all together, in seconds: a host that starts must not wait for Redis.
+_START_PATIENCE = 5.0
+_TICK = 0.01
+
+
+class Supervisor:
+    """Runs the parts of a file in the caller's event loop, or in processes of their own.
+
+        async with Supervisor.from_file("workers.toml"):
+            ...
+
+    What one part does breaks no other: one that fails is started again, with a backoff, and given up when it fails
+    too often. No signal handler is installed and no logging configured.
+    """
+
+    def __init__(self, plan: Plan, read: Callable[[], Plan] | None = None, *, standalone: bool = False) -> None:
+        """`read` reads the plan again, for `reload`. `standalone` says that nothing but this runs in the process."""
+        self.service = plan.name
+        """What it is called."""
+        self._plan = plan
+        self._read = read
+        self._standalone = standalone
+        self._wiring = Wiring(Metrics())
+        self._outside = Outside(self, self._wiring.metrics, strict=standalone)
+        self._running: list[RunningPart] = []
+        self._started = self._stopping = self._cancelled = False
+        self._closing: asyncio.Task[None] | None = None
+        """Stops the rest when a critical part was given up."""
+        self._over = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._lost: PartStatus | None = None
+        """The critical part that was given up."""
+        self._changing = asyncio.Lock()
+        self._watchdog: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        only: Sequence[str] = (),
+        without: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        url: str | None = None,
+        standalone: bool = False,
+    ) -> Supervisor:
+        """What the file at `path` says, or `only` some of its parts, or all `without` some.
+
+        `environment` is what ${NAME} in it stands for; by default the environment, and `.env` in the working directory.
+        `url` goes before the one in its [redis].
+        Raises ConfigurationError, which lists all mistakes in the file. What the parts name is looked for when they
+        start, or, with `standalone`, at once.
+        """
+
+        def read() -> Plan:
+            return read_plan(path, environment=environment, only=only, without=without, url=url)
+
+        def read_and_resolve() -> Plan:
+            plan = read()
+            resolve(plan)
+            return plan
+
+        return cls(read_and_resolve() if standalone else read(), read_and_resolve, standalone=standalone)
+
+    @property
+    def plan(self) -> Plan:
+        """What is to run."""
+        return self._plan
+
+    @property
+    def condition(self) -> Condition:
+        """How it stands: as the part that stands worst, in the words for a worker."""
+        if self._stopping:
+            return "stopping"
+        states = {part.state for part in self._running}
+        for state in ("Redis is away", "waiting for Redis"):
+            if state in states:
+                return state
+        return "running"
+
+    @property
+    def ready(self) -> bool:
+        """Whether every part works, or has done what it had to do."""
+        return self._started and not self._stopping and all(part.state in READY for part in self._running)
+
+    @property
+    def counters(self) -> Counters:
+        """What all parts together have done so far."""
+        return self._wiring.counters
+
+    @property
+    def http_address(self) -> str | None:
+        """The host and port that HTTP is answered on; None where it is not."""
+        return self._outside.http_address
+
+    def parts(self) -> list[PartStatus]:
+        """How each part stands, in the order of the file."""
+        return [part.status() for part in self._running]
+
+    def consuming(self) -> list[Consuming]:
+        """The queues that are claimed from just now."""
+        return [queue for part in self._running for queue in part.consuming()]
+
+    def running_tasks(self) -> list[tuple[str, list[RunningTask]]]:
+        """What the pools and the topics of this process run just now, by part; to be called on the event loop."""
+        works = [(part.part.name, unit.work) for part in self._running for unit in part.units]
+        return [(name, work.running_tasks()) for name, work in works if isinstance(work, (WorkerPool, TopicWorker))]
+
+    async def find_redis(self) -> None:
+        """Wait for the server of the plan, if it names one: for a process that is to end where there is none.
+
+        Without it each part waits for its own. Raises Unreachable and Refused.
+        """
+        plan = self._plan
+        if plan.url is None or self._why_nothing():
+            return
+        address = address_of(plan.url)
+        connection = Connection(address.open(), owned=True)
+        try:
+            await connected(connection, address.name, plan.connect_timeout, lambda: check_server(connection))
+        finally:
+            await connection.close()
+
+    async def start(self) -> None:
+        """Begin, part by part, in the order of the file; returns when they work, or after 5 s: they go on trying.
+
+        Raises PartFailed where a critical part cannot work at all, and ConfigurationError when called twice.
+        """
+        if self._started:
+            raise ConfigurationError(f"the supervisor {self.service} starts once; make another one")
+        self._started = True
+        if why_not := self._why_nothing():
+            logger.warning("%s", why_not)
+            self._plan = replace(self._plan, parts=(), http=None, url=None)
+        try:
+            await self._outside.open(self._plan)
+            self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_blocked).run())
+            async with self._changing:
+                await self._begin(self._plan.parts)
+        except BaseException:
+            await self.stop()
+            raise
+        self._look_if_over()
+        if self._lost is not None:
+            await self.stop()
+            raise _loss(self._lost)
+
+    def _why_nothing(self) -> str | None:
+        """Why nothing of the file is to run here."""
+        plan = self._plan
+        if not plan.enable:
+            return f"{plan.path}: worker.enable is false: nothing is run"
+        if plan.mode == "standalone" and not self._standalone:
+            return f'{plan.path}: worker.mode is "standalone": nothing is run here; run redis-worker serve {plan.path}'
+        if plan.mode == "embedded" and self._standalone:
+            return f'{plan.path}: worker.mode is "embedded": nothing is run here, but in the application that embeds it'
+        return None
+
+    async def wait(self) -> None:
+        """Wait until there is nothing left to run, or a critical part was given up. Raises PartFailed for the latter.
+
+        And where nothing is left because of failures.
+        """
+        await self._over.wait()
+        if self._lost is not None:
+            raise _loss(self._lost)
+        if not self._stopping and (failed := [part for part in self.parts() if part.state == "failed"]):
+            raise PartFailed(f"nothing is left to run: {', '.join(map(_failure, failed))}")
+
+    async def stop(self) -> None:
+        """End all parts, the last one first, each in its own time, all together within the plan's shutdown_timeout.
+
+        What has not ended by then is cancelled.
+        """
+        if self._stopping:
+            await self._ended.wait()
+            return
+        self._stopping = True
+        self._over.set()
+        try:
+            await self._end(self._running)
+            async with self._changing:  # a reload that was under way has begun nothing more
+                await self._end(self._running)
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+                await asyncio.wait({self._watchdog})
+            await self._wiring.close()
+            await self._outside.close()
+            self._ended.set()
+
+    def cancel(self) -> None:
+        """Have all parts end at once; `stop` is still to be awaited."""
+        self._cancelled = True
+        for part in self._running:
+            part.cancel()
+
+    async def run(self) -> None:
+        """Start, work until stopped or done, and stop. Cancelling it stops at once. Raises as `start` and `wait` do."""
+        await self.start()
+        try:
+            await self.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        finally:
+            await self.stop()
+
+    async def reload(self) -> bool:
+        """Read the file again, and change what has changed: parts that are as before keep running.
+
+        Those that failed begin anew. A file with a mistake is refused: it is logged, False returned, and all goes on.
+        """
+        if self._read is None:
+            raise ConfigurationError(f"the supervisor {self.service} was not made from a file")
+        async with self._changing:
+            try:
+                # In a thread: what is imported for it may take its time.
+                plan = await asyncio.to_thread(self._read)
+            except ConfigurationError as error:
+                for line in str(error).splitlines():
+                    logger.error("%s", line)
+                logger.error("%s is refused: what was running goes on", self._plan.path)
+                return False
+            if not self._stopping:
+                await self._change(plan)
+        self._look_if_over()
+        return True
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises as `start` does."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _change(self, plan: Plan) -> None:
+        self._plan = plan
+        if why_not := self._why_nothing():
+            logger.warning("%s", why_not)
+            self._plan = plan = replace(plan, parts=(), http=None, url=None)
+        wanted = {part.name: part for part in plan.parts}
+        kept = [part for part in self._running if wanted.get(part.part.name) == part.part and part.state != "failed"]
+        gone = [part for part in self._running if part not in kept]
+        names = {part.part.name for part in kept}
+        new = [part for part in plan.parts if part.name not in names]
+        logger.info(
+            "%s was read again: %d parts go on, %d end, %d begin", plan.path, len(kept), len(gone), len(new)
+        )
+        await self._outside.open(plan)
+        end = asyncio.get_running_loop().time() + plan.shutdown_timeout
+        await asyncio.gather(*(part.stop(end) for part in gone))
+        self._running = kept
+        if not self._stopping:
+            await self._begin(new)
+        order = {part.name: place for place, part in enumerate(plan.parts)}
+        self._running.sort(key=lambda part: order[part.part.name])
+
+    async def _begin(self, parts: Sequence[Part]) -> None:
+        """Begin `parts`, each once the one before it works, as far as that does not take too long."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + _START_PATIENCE
+        for part in parts:
+            if self._stopping or self._lost is not None:
+                return
+            running = RunningPart(part, self._wiring, self._give_up)
+            self._running.append(running)
+            running.start()
+            for unit in running.units:
+                assert unit.task is not None
+                unit.task.add_done_callback(lambda _: self._look_if_over())
+            if self._cancelled:
+                running.cancel()
+            while running.state in ("starting", "waiting for Redis") and clock() < end and not self._stopping:
+                await asyncio.sleep(_TICK)
+
+    async def _end(self, parts: Sequence[RunningPart]) -> None:
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._plan.shutdown_timeout
+        left = list(parts)
+        while left and clock() < end:
+            await left.pop().stop(end)
+        await asyncio.gather(*(part.stop(end) for part in left))
+
+    def _look_if_over(self) -> None:
+        if not self._changing.locked() and all(part.over for part in self._running):
+            self._over.set()
+
+    def _give_up(self, part: Part) -> None:
+        if part.supervision.critical and self._lost is None:
+            self._lost = next(status for status in self.parts() if status.name == part.name)
+            logger.error("%s is critical, so all is stopped", part.name)
+            self._closing = asyncio.create_task(self.stop())
+
+
+def _loss(part: PartStatus) -> PartFailed:
+    return PartFailed(f"the critical part {_failure(part)}")
+
+
+def _failure(part: PartStatus) -> str:
+    return f"{part.name} has failed ({part.error})"

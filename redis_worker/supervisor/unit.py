@@ -1,0 +1,185 @@
+"""A unit: one life of a part after another, as its supervision says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+from redis_worker.engine.execution import CAUGHT
+from redis_worker.engine.waiting import happens
+from redis_worker.supervisor.plan import Supervision
+from redis_worker.supervisor.work import Work
+from redis_worker.vocabulary.errors import (
+    ConfigurationError,
+    Disconnected,
+    RedisWorkerError,
+    Refused,
+    Unreachable,
+)
+from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.service import Consuming, PartState
+
+logger = logging.getLogger("redis_worker.supervisor")
+
+# What another life would meet as well.
+_FINAL = (ConfigurationError, Refused)
+# What is no fault of the part: it is not held against it.
+_ELSEWHERE = (Unreachable, Disconnected)
+
+
+class Unit:
+    """Runs what `make` makes, again and again. Its state is for whoever looks; it raises nothing."""
+
+    def __init__(
+        self, part: str, title: str, supervision: Supervision, make: Callable[[], Work], given_up: Callable[[], None]
+    ) -> None:
+        """`title` is what it is called in the log; `given_up` is called when it has failed for good."""
+        self.supervision = supervision
+        self.restarts = 0
+        self.error: str | None = None
+        """The last failure, in one line."""
+        self.task: asyncio.Task[None] | None = None
+        self._part = part
+        self._title = title
+        self._make = make
+        self._given_up = given_up
+        self._work: Work | None = None
+        self._stopping = asyncio.Event()
+        self._cancelled = False
+        self._over: PartState | None = None
+        """How it stands once there is to be no other life."""
+        self._pausing = False
+        self._failures: deque[float] = deque()
+        """When it has failed, within the window."""
+        self._in_a_row = 0
+
+    @property
+    def state(self) -> PartState:
+        """How it stands."""
+        if self._over is not None:
+            return self._over
+        if self._stopping.is_set():
+            return "stopping"
+        if self._pausing:
+            return "restarting"
+        return "starting" if self._work is None else self._work.condition
+
+    @property
+    def work(self) -> Work | None:
+        """What lives just now."""
+        return self._work
+
+    def consuming(self) -> list[Consuming]:
+        """The queues it claims from just now."""
+        return [] if self._work is None else [queue._replace(part=self._part) for queue in self._work.consuming()]
+
+    def start(self) -> None:
+        """Begin, in the running loop."""
+        context = contextvars.copy_context()
+        context.run(PART.set, self._part)
+        self.task = asyncio.create_task(self._run(), name=f"redis-worker part {self._title}", context=context)
+
+    def stop(self) -> None:
+        """Begin no other life, and end this one gracefully."""
+        self._stopping.set()
+        if self._work is not None:
+            self._work.stop()
+
+    def cancel(self) -> None:
+        """End at once."""
+        self._cancelled = True
+        self.stop()
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            born = time.monotonic()
+            failure = await self._live()
+            if self._stopping.is_set():
+                if failure is not None:
+                    self._say_failed(logging.WARNING, failure, "as it was to stop")
+                break
+            pause = self._pause_after(failure, time.monotonic() - born)
+            if pause is None:
+                self._over = "ended" if failure is None else "failed"
+                if failure is not None:
+                    self._given_up()
+                return
+            self._pausing = True
+            await happens(self._stopping, pause)
+            self._pausing = False
+            self.restarts += not self._stopping.is_set()
+        self._over = "ended"
+
+    async def _live(self) -> BaseException | None:
+        """One life. Returns what has ended it, None where it has ended by itself."""
+        try:
+            self._work = self._make()
+            if self._stopping.is_set():
+                self._work.stop()
+            if self._cancelled:
+                self._work.cancel()
+            await self._work.run()
+        except CAUGHT as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            return error
+        finally:
+            self._work = None
+        return None
+
+    def _pause_after(self, failure: BaseException | None, lived: float) -> float | None:
+        """How long to wait for the next life; None where there is to be none. Says so."""
+        supervision = self.supervision
+        if failure is None:
+            if supervision.restart != "always":
+                logger.info("%s has ended", self._title)
+                return None
+            logger.info("%s has ended; it is started again in %.1f s", self._title, supervision.restart_backoff)
+            return supervision.restart_backoff
+        self.error = one_line(failure)
+        if isinstance(failure, _FINAL) or supervision.restart == "never":
+            self._say_failed(logging.ERROR, failure, "and is not started again")
+            return None
+        if lived > supervision.restart_backoff_max:
+            self._in_a_row = 0
+        if isinstance(failure, _ELSEWHERE):
+            held_against = ""
+        else:
+            count = self._count_failure()
+            held_against = f" (failure {count} within {supervision.restart_window:g} s)"
+            if count > supervision.max_restarts:
+                self._say_failed(logging.ERROR, failure, f"and is given up{held_against}")
+                return None
+        longest = min(supervision.restart_backoff_max, supervision.restart_backoff * 2.0 ** min(self._in_a_row, 60))
+        self._in_a_row += 1
+        # Half of it is jitter, so that what has failed together does not return together.
+        pause = longest * random.uniform(0.5, 1.0)
+        self._say_failed(logging.ERROR, failure, f"and is started again in {pause:.1f} s{held_against}")
+        return pause
+
+    def _count_failure(self) -> int:
+        """How many failures there have been within the window, this one included."""
+        now = time.monotonic()
+        self._failures.append(now)
+        while self._failures[0] < now - self.supervision.restart_window:
+            self._failures.popleft()
+        return len(self._failures)
+
+    def _say_failed(self, level: int, failure: BaseException, what_now: str) -> None:
+        # What the library raises on purpose says all there is to say; of anything else the place is wanted.
+        trace = None if isinstance(failure, RedisWorkerError) else failure
+        logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), what_now, exc_info=trace)
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says, with its type where it is none of the library's own."""
+    text = " ".join(str(error).split())
+    return text if text and isinstance(error, RedisWorkerError) else f"{type(error).__name__}: {text}".rstrip(": ")
