@@ -90,7 +90,8 @@ class WorkerPool(Service):
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
         self._counting = Counting()
         measuring = self._measuring(input_key, self.declaration.name)
-        self._observer = Observers((self._counting, Reporter(input_key), *measuring, *observers))
+        self._reporter = Reporter(input_key)
+        self._observer = Observers((self._counting, self._reporter, *measuring, *observers))
         self._worker: Worker | None = None
 
     @property
@@ -175,7 +176,7 @@ class WorkerPool(Service):
             shutdown_timeout=options.shutdown_timeout,
             burst=options.burst,
             max_tasks=options.max_tasks,
-            upkeep=[*upkeep, Watchdog(self._observer).run],
+            upkeep=[*upkeep, Watchdog(self._observer, report=self._reporter.block).run],
         )
         self._started.set()
         if self._stop_asked:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,9 @@ from redis_worker.cli.signals import fleet_signals, show_signal, stop_signals
 from redis_worker.http.address import http_address
 from redis_worker.pool import WorkerPool
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
+from redis_worker.vocabulary.logger import library_logger
 
-logger = logging.getLogger("redis_worker.run")
+logger = library_logger("redis_worker.run")
 
 _REPORT_EVERY = 10.0
 _RUNS = {"inline": "inline on the event loop", "async": "as coroutines"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Collection
 
@@ -11,8 +10,9 @@ from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.depth import Depth, read_depths
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 # Redis is asked once in so many seconds, however many ask here.
 _CACHED = 1.0

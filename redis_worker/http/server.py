@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +21,9 @@ from redis_worker.http.metrics import Metrics
 from redis_worker.http.readings import Readings
 from redis_worker.http.served import Served
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 # What is being answered when the server closes may take so long, in seconds.
 _LAST_WORDS = 1.0

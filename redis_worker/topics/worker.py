@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -27,10 +26,11 @@ from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
 from redis_worker.topics.handlers import Handlers
 from redis_worker.topics.routing import no_route
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.message import check_topic
 from redis_worker.vocabulary.service import Condition, Consuming
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 # How often to look for topics that patterns, or the default handler, are for, in seconds.
 _LOOK_EVERY = 1.0
@@ -190,13 +190,15 @@ class TopicWorker(Service, Handlers):
         connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         keeper = LeaseKeeper(self._address, self._lease)
         doorbell = Doorbell(self._address)
-        observer = Observers((Reporter("mq:*"), *self._observers))
+        reporter = Reporter("mq:*")
+        observer = Observers((reporter, *self._observers))
         topics = Topics(connection)
         self._shared = Shared(
             connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
             self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
         )  # fmt: skip
-        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
+        watchdog = Watchdog(observer, report=reporter.block)
+        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]
         try:
             if await self._connected(connection, lambda: self._start_named(topics)):
                 self._started.set()
