@@ -19,7 +19,7 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
 from redis_worker.engine.watchdog import Watchdog
-from redis_worker.lifecycle import Service
+from redis_worker.lifecycle import Measuring, Service
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
@@ -63,10 +63,11 @@ class TopicWorker(Service, Handlers):
         dead_limit: int = 10_000,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        measuring: Measuring | None = None,
     ) -> None:
         """`concurrency` is how many messages are handled at once, of all topics together.
 
-        `http` is as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
+        `http` and `measuring` are as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
         """
         for name, value, least in (
             ("concurrency", concurrency, 1), ("max_deliveries", max_deliveries, 1), ("lease", lease, 2),
@@ -75,7 +76,7 @@ class TopicWorker(Service, Handlers):
         ):  # fmt: skip
             if not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout, "topics", http)
+        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout, "topics", http, measuring)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._concurrency, self._lease = concurrency, lease
