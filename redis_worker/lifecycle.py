@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from redis_worker.http.server import HttpServer
 
 
+Measuring: TypeAlias = Callable[[str, str], Observer]
+"""A queue and the name of its processor or handler -> what observes it for the metrics."""
+
+
 class Service(ABC):
     """Works in the caller's event loop until it is stopped. Installs no signal handler, configures no logging."""
 
@@ -33,14 +37,17 @@ class Service(ABC):
         connect_timeout: float,
         service: str,
         http: str | None,
+        measuring: Measuring | None = None,
     ) -> None:
         """`connect_timeout` is how many seconds to wait for a server at start; 0 is for ever.
 
-        `service` is what it is called in answers over HTTP, for which `http` says where to listen.
+        `service` is what it is called in answers over HTTP, for which `http` says where to listen. Without `http`,
+        `measuring` gives what observes a queue for the metrics of somebody else's server.
         """
         self._name = name
         self.service = service
         self._http = None if http is None else _http_server(http)
+        self._measure = measuring if self._http is None else self._http.metrics.of
         self._address = address
         self._connect_timeout = connect_timeout
         self._stop_asked = False
@@ -153,12 +160,12 @@ class Service(ABC):
         """Answer HTTP, if asked to, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
-                await stack.enter_async_context(self._http.answering(self, self._address))
+                await stack.enter_async_context(self._http.answering(self, lambda _: self._address))
             await self._work()
 
     def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:
         """What observes `queue` for the metrics; nothing, where nobody can ask for them."""
-        return () if self._http is None else (self._http.metrics.of(queue, processor),)
+        return () if self._measure is None else (self._measure(queue, processor),)
 
     async def _connected(self, connection: Connection, prepare: Callable[[], Awaitable[None]]) -> bool:
         """Wait for a server, and `prepare`; False when there was a stop before that."""

@@ -29,7 +29,7 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.engine.worker import Worker
-from redis_worker.lifecycle import Service
+from redis_worker.lifecycle import Measuring, Service
 from redis_worker.options import pool_options
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
@@ -63,14 +63,17 @@ class WorkerPool(Service):
         *,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
 
-        `http` is where to answer health checks and tell metrics, as "127.0.0.1:8084" (the extra `web`).
+        `http` is where to answer health checks and tell metrics, as "127.0.0.1:8084" (the extra `web`). Without it,
+        `measuring` gives the observer of a queue and a processor's name, for a supervisor that tells metrics itself.
         """
         self.options = pool_options(concurrency, options)
-        super().__init__(f"the pool on {input_key}", address_of(redis), self.options.connect_timeout, input_key, http)
+        address, connect_timeout = address_of(redis), self.options.connect_timeout
+        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, measuring)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
@@ -89,8 +92,9 @@ class WorkerPool(Service):
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
         self._counting = Counting()
-        measuring = self._measuring(input_key, self.declaration.name)
-        self._observer = Observers((self._counting, Reporter(input_key), *measuring, *observers))
+        metrics = self._measuring(input_key, self.declaration.name)
+        self._reporter = Reporter(input_key)
+        self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
         self._worker: Worker | None = None
 
     @property
@@ -175,7 +179,7 @@ class WorkerPool(Service):
             shutdown_timeout=options.shutdown_timeout,
             burst=options.burst,
             max_tasks=options.max_tasks,
-            upkeep=[*upkeep, Watchdog(self._observer).run],
+            upkeep=[*upkeep, Watchdog(self._observer, report=self._reporter.block).run],
         )
         self._started.set()
         if self._stop_asked:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 
 class Reporter(Observer):
@@ -74,10 +76,9 @@ class Reporter(Observer):
     def reconnected(self, seconds: float) -> None:
         logger.warning("Redis is back after %.1f s", seconds, extra=self._extra())
 
-    def blocked(self, seconds: float, stack: str) -> None:
-        logger.warning(
-            "the event loop has been blocked for %.1f s, here:\n%s", seconds, stack.rstrip(), extra=self._extra()
-        )
+    def block(self, seconds: float, stack: str) -> None:
+        """Log what `blocked` tells. It is for one of those who share an event loop to call, whoever has blocked it."""
+        report_block(seconds, stack, {} if PART.get() else self._extra())
 
     def _task(self, level: int, outcome: Outcome, verdict: str) -> None:
         logger.log(
@@ -95,6 +96,13 @@ class Reporter(Observer):
 
     def _extra(self, **fields: object) -> dict[str, object]:
         return {"queue": self._queue, **fields}
+
+
+def report_block(seconds: float, stack: str, extra: Mapping[str, object] | None = None) -> None:
+    """Log that the event loop was blocked, and by which part, where that is known (see Watchdog)."""
+    part = PART.get()
+    what = f"the part {part} has blocked the event loop" if part else "the event loop has been blocked"
+    logger.warning("%s for %.1f s, here:\n%s", what, seconds, stack.rstrip(), extra=extra)
 
 
 def _verdict(outcome: Outcome) -> str:

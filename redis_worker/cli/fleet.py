@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -14,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 from redis_worker.cli.member import LIFELINE, NUMBER, URL
 from redis_worker.cli.sources import Sources
+from redis_worker.vocabulary.logger import library_logger
 
-logger = logging.getLogger("redis_worker.fleet")
+logger = library_logger("redis_worker.fleet")
 
 _TICK = 0.1
 # A worker that lived for less than this died young: the next one waits, longer each time.

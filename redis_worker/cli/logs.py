@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from redis_worker.vocabulary.part import PART
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -20,7 +22,8 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        text = f"{time} {self._who}{level}{record.getMessage()}"
+        part = f"[{name}] " if (name := _part(record)) else ""
+        text = f"{time} {self._who}{part}{level}{record.getMessage()}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -40,21 +43,30 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if part := _part(record):
+            line["part"] = part
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
 
 
-def configure(level: str, form: str, number: int | None = None) -> None:
+def _part(record: logging.LogRecord) -> str | None:
+    """The part that the record belongs to; of user code too, for records are formatted where they are made."""
+    part = getattr(record, "part", None)
+    return PART.get() if part is None else str(part)
+
+
+def configure(level: str, form: str, number: int | None = None, everything: bool = False) -> None:
     """Have log records of `level` and above written to standard error, as "text" or "json".
 
-    `number` is the one of a worker process among several, which its lines bear.
+    `number` is the one of a worker process among several, which its lines bear. Of others than this library only
+    warnings are written, unless it is to be `everything`.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(number) if form == "json" else _Text(number))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(level.upper() if everything else logging.WARNING)
     logging.getLogger("redis_worker").setLevel(level.upper())
 
 

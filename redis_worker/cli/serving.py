@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,9 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.http.address import http_address
 from redis_worker.pool import WorkerPool
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
+from redis_worker.vocabulary.logger import library_logger
 
-logger = logging.getLogger("redis_worker.run")
+logger = library_logger("redis_worker.run")
 
 _REPORT_EVERY = 10.0
 _RUNS = {"inline": "inline on the event loop", "async": "as coroutines"}

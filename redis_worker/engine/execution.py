@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Literal, NamedTuple, Protocol
 
 from redis_worker.vocabulary.errors import Reject, Retry
+from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.payload import failure, success
 
 # What a processor may raise without harm to its worker: a processor that calls sys.exit() has failed,
@@ -120,7 +122,11 @@ class Threads:
 
     async def call(self, arguments: list[Any]) -> Answer:
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._pool, compute, self._processor, arguments)
+        if PART.get() is None:
+            call = loop.run_in_executor(self._pool, compute, self._processor, arguments)
+        else:  # an executor's threads do not take the context over, and copying it takes its time
+            run = copy_context().run
+            call = loop.run_in_executor(self._pool, run, compute, self._processor, arguments)
         if self._timeout is None:
             return await call
         done, _ = await asyncio.wait({call}, timeout=self._timeout)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-logger = logging.getLogger(__name__)
+logger = library_logger(__name__)
 
 
 class Observers(Observer):

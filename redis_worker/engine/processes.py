@@ -16,6 +16,7 @@ from typing import Any
 
 from redis_worker.engine.execution import Answer, TimedOut, compute, refusal
 from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied
+from redis_worker.vocabulary.part import PART
 
 
 class Processes:
@@ -74,7 +75,9 @@ class _Child:
     def __init__(self, processor: Callable[[list[Any]], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, self._theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._theirs, processor), name="redis-worker-process")
+        self._process = context.Process(
+            target=_serve, args=(self._theirs, processor, PART.get()), name="redis-worker-process"
+        )
         self._lock = threading.Lock()
         self._killed = False
 
@@ -107,8 +110,9 @@ class _Child:
                 self._theirs.close()
 
 
-def _serve(pipe: Connection, processor: Callable[[list[Any]], Any]) -> None:
+def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | None) -> None:
     """The life of a child: answer until the parent hangs up."""
+    PART.set(part)
     # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -28,10 +28,18 @@ class RunningTask(NamedTuple):
     """Where the processor stands, as in a traceback, without any values; empty where that cannot be seen."""
 
 
+def stack_of(coroutine: Any) -> str:
+    """Where `coroutine` stands, and what it awaits, as in a traceback."""
+    return _written(list(_awaited(coroutine)))
+
+
 def running_task(task: asyncio.Task[None], raw: bytes, seconds: float) -> RunningTask:
     """What `task`, which works on `raw`, looks like from outside."""
-    stack = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in _processor(task))
-    return RunningTask(_id(raw), seconds, "".join(stack.format()))
+    return RunningTask(_id(raw), seconds, _written(_processor(task)))
+
+
+def _written(frames: list[FrameType]) -> str:
+    return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
 
 
 def _id(raw: bytes) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -11,21 +11,33 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from redis_worker.broker.depth import Depth
-from redis_worker.http.metrics import Histogram, QueueMetrics
-from redis_worker.http.served import Served
+from redis_worker.http.buckets import buckets
+from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
+from redis_worker.http.served import Served, Supervised, not_ready
+from redis_worker.http.supervised import jobs, parts
+from redis_worker.vocabulary.service import Consuming
 from redis_worker.vocabulary.stamps import made_at
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LABELS = ("queue", "processor")
-Queues = Mapping[tuple[str, str], QueueMetrics]
+Queues = Mapping[Measured, QueueMetrics]
+Depths = Mapping[tuple[str, str], Depth]
+"""By part and queue."""
 
 
 class Exposition:
-    """The metrics of a worker at one moment, as text."""
+    """The metrics of a worker, or of a supervisor, at one moment, as text."""
 
-    def __init__(self, service: Served, queues: Queues, depths: Mapping[str, Depth], lag: float) -> None:
-        self._families = [*_process(service, lag), *_counted(queues), *_measured(queues), *_gauges(service, depths)]
+    def __init__(self, service: Served, metrics: Metrics, depths: Depths, lag: float) -> None:
+        labels = (*_LABELS, "part") if isinstance(service, Supervised) else _LABELS
+        queues = metrics.queues
+        self._families = [
+            *_process(service, lag), *_counted(queues, labels), *_measured(queues, labels),
+            *_gauges(service, depths, labels),
+        ]  # fmt: skip
+        if isinstance(service, Supervised):
+            self._families += [*parts(service), *jobs(metrics.jobs)]
 
     def text(self) -> bytes:
         """In the text format, in UTF-8."""
@@ -45,7 +57,7 @@ class _Given(Collector):
 
 def _process(service: Served, lag: float) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        "redis_worker_ready", "1 while connected and claiming, else 0.", float(service.condition == "running")
+        "redis_worker_ready", "1 while connected and claiming, else 0.", float(not_ready(service) is None)
     )
     yield CounterMetricFamily(
         "redis_worker_reconnects", "Connections to Redis found again after they were lost.", service.counters.reconnects
@@ -53,15 +65,16 @@ def _process(service: Served, lag: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("redis_worker_loop_lag_seconds", "The latest that the event loop was of late.", lag)
 
 
-def _counted(queues: Queues) -> Iterator[Metric]:
+def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     tasks = CounterMetricFamily(
-        "redis_worker_tasks", "Tasks handled, by what became of them.", labels=(*_LABELS, "outcome")
+        "redis_worker_tasks", "Tasks handled, by what became of them.", labels=(*names, "outcome")
     )
-    for labels, metrics in queues.items():
+    for measured, metrics in queues.items():
+        labels = measured[: len(names)]
         for outcome, count in metrics.outcomes.items():
             tasks.add_metric((*labels, outcome), count)
     retries, dead, redeliveries, recovered = (
-        CounterMetricFamily(f"redis_worker_{name}", text, labels=_LABELS)
+        CounterMetricFamily(f"redis_worker_{name}", text, labels=names)
         for name, text in (
             ("retries", "Tasks put off, to be tried again."),
             ("dead_letters", "Tasks that became dead letters."),
@@ -69,7 +82,8 @@ def _counted(queues: Queues) -> Iterator[Metric]:
             ("recovered", "Tasks of dead workers returned to the queue."),
         )
     )
-    for labels, metrics in queues.items():
+    for measured, metrics in queues.items():
+        labels = measured[: len(names)]
         retries.add_metric(labels, metrics.outcomes["retried"])
         dead.add_metric(labels, metrics.outcomes["dead"])
         redeliveries.add_metric(labels, metrics.redeliveries)
@@ -77,34 +91,26 @@ def _counted(queues: Queues) -> Iterator[Metric]:
     yield from (tasks, retries, dead, redeliveries, recovered)
 
 
-def _measured(queues: Queues) -> Iterator[Metric]:
+def _measured(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     processing = HistogramMetricFamily(
-        "redis_worker_processing_seconds", "How long tasks ran, whatever became of them.", labels=_LABELS
+        "redis_worker_processing_seconds", "How long tasks ran, whatever became of them.", labels=names
     )
     latency = HistogramMetricFamily(
         "redis_worker_queue_latency_seconds",
         "From the time a task says it was made to its first claim; of a sample of at most 10 tasks a claim.",
-        labels=_LABELS,
+        labels=names,
     )
-    for labels, metrics in queues.items():
-        processing.add_metric(labels, _buckets(metrics.processing), metrics.processing.sum)
-        latency.add_metric(labels, _buckets(metrics.latency), metrics.latency.sum)
+    for measured, metrics in queues.items():
+        labels = measured[: len(names)]
+        processing.add_metric(labels, buckets(metrics.processing), metrics.processing.sum)
+        latency.add_metric(labels, buckets(metrics.latency), metrics.latency.sum)
     yield processing
     yield latency
 
 
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Prometheus counts in each bucket all that is in those before."""
-    buckets, total = [], 0
-    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets
-
-
-def _gauges(service: Served, depths: Mapping[str, Depth]) -> Iterator[Metric]:
+def _gauges(service: Served, depths: Depths, names: Sequence[str]) -> Iterator[Metric]:
     in_flight, waiting, delayed, dead, oldest = (
-        GaugeMetricFamily(f"redis_worker_{name}", text, labels=_LABELS)
+        GaugeMetricFamily(f"redis_worker_{name}", text, labels=names)
         for name, text in (
             ("in_flight", "Tasks claimed by this process and not settled."),
             ("queue_depth", "Tasks that wait in the queue."),
@@ -113,16 +119,25 @@ def _gauges(service: Served, depths: Mapping[str, Depth]) -> Iterator[Metric]:
             ("oldest_waiting_age_seconds", "How long ago the task that is next says it was made; 0 when none waits."),
         )
     )
-    for consuming in service.consuming():
-        labels = (consuming.queue, consuming.processor)
-        in_flight.add_metric(labels, consuming.in_flight)
-        if depth := depths.get(consuming.queue):
+    for measured, held in _in_flight(service.consuming()).items():
+        labels = measured[: len(names)]
+        in_flight.add_metric(labels, held)
+        if depth := depths.get((measured.part, measured.queue)):
             for family, value in ((waiting, depth.waiting), (delayed, depth.delayed), (dead, depth.dead)):
                 if value is not None:
                     family.add_metric(labels, value)
             if (age := _age(depth)) is not None:
                 oldest.add_metric(labels, age)
     yield from (in_flight, waiting, delayed, dead, oldest)
+
+
+def _in_flight(consuming: Iterable[Consuming]) -> dict[Measured, int]:
+    """Of all processes of a part together."""
+    held: dict[Measured, int] = {}
+    for each in consuming:
+        measured = Measured(each.queue, each.processor, each.part)
+        held[measured] = held.get(measured, 0) + each.in_flight
+    return held
 
 
 def _age(depth: Depth) -> float | None:

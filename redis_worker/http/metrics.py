@@ -1,13 +1,15 @@
-"""What is counted and measured of each queue, by the batch; nothing here knows how it is shown."""
+"""What is counted and measured of queues, by the batch, and of cron jobs; nothing here knows how it is shown."""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from typing import Any, NamedTuple
 
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
@@ -18,6 +20,7 @@ PROCESSING_BOUNDS = (
     *(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
     *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
+RUN_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 LATENCY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 # Of each claim so many tasks at the most are read for when they were made: reading all would double the parsing.
@@ -47,6 +50,15 @@ class Histogram:
             return
         for value in values:
             counts[bisect_left(bounds, value)] += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """What it holds, as JSON has it."""
+        return {"counts": list(self.counts), "sum": self.sum}
+
+    def absorb(self, snapshot: Mapping[str, Any]) -> None:
+        """Add what another one of the same bounds held."""
+        self.counts = [mine + its for mine, its in zip(self.counts, snapshot["counts"], strict=True)]
+        self.sum += snapshot["sum"]
 
 
 class QueueMetrics(Observer):
@@ -84,6 +96,24 @@ class QueueMetrics(Observer):
     def recovered(self, worker: str, count: int) -> None:  # noqa: ARG002 - the port's signature
         self.recovered_tasks += count
 
+    def snapshot(self) -> dict[str, Any]:
+        """What was counted, as JSON has it."""
+        return {
+            "outcomes": dict(self.outcomes),
+            "redeliveries": self.redeliveries,
+            "recovered": self.recovered_tasks,
+            "processing": self.processing.snapshot(),
+            "latency": self.latency.snapshot(),
+        }
+
+    def absorb(self, snapshot: Mapping[str, Any]) -> None:
+        """Add what another process has counted."""
+        _add(self.outcomes, snapshot["outcomes"])
+        self.redeliveries += snapshot["redeliveries"]
+        self.recovered_tasks += snapshot["recovered"]
+        self.processing.absorb(snapshot["processing"])
+        self.latency.absorb(snapshot["latency"])
+
 
 def _verdict(outcome: Outcome) -> str:
     """Which of OUTCOMES it is, when it is no success."""
@@ -94,13 +124,119 @@ def _verdict(outcome: Outcome) -> str:
     return "dead" if outcome.dead else "error"
 
 
-class Metrics:
-    """Of every queue that this process has worked on."""
+def _add(counts: dict[str, int], others: Mapping[str, int]) -> None:
+    for name, count in others.items():
+        counts[name] = counts.get(name, 0) + count
+
+
+class JobMetrics:
+    """Of one cron job."""
 
     def __init__(self) -> None:
-        self.queues: dict[tuple[str, str], QueueMetrics] = {}
-        """By queue and processor."""
+        self.outcomes: dict[str, int] = {}
+        self.seconds = Histogram(RUN_BOUNDS)
+        self.succeeded_at: float | None = None
+        """When it last succeeded, in seconds since the epoch."""
 
-    def of(self, queue: str, processor: str) -> QueueMetrics:
+    def outcome(self, outcome: str, seconds: float | None = None) -> None:
+        """A run has ended as "success" or otherwise; `seconds` is how long it took, None where nothing was run."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if seconds is not None:
+            self.seconds.add([seconds])
+        if outcome == "success":
+            self.succeeded_at = time.time()
+
+    def snapshot(self) -> dict[str, Any]:
+        """What was counted, as JSON has it."""
+        return {
+            "outcomes": dict(self.outcomes),
+            "seconds": self.seconds.snapshot(),
+            "succeeded_at": self.succeeded_at,
+        }
+
+    def absorb(self, snapshot: Mapping[str, Any]) -> None:
+        """Add what another process has counted."""
+        _add(self.outcomes, snapshot["outcomes"])
+        self.seconds.absorb(snapshot["seconds"])
+        times = [at for at in (self.succeeded_at, snapshot["succeeded_at"]) if at is not None]
+        self.succeeded_at = max(times, default=None)
+
+
+class Measured(NamedTuple):
+    """A queue, as its metrics are labelled."""
+
+    queue: str
+    processor: str
+    part: str = ""
+    """The part of a supervisor that works on it; empty where there is none."""
+
+
+class Metrics:
+    """Of every queue and every cron job that this process, or a child of it, has worked on.
+
+    A child tells all that it has counted in its life, again and again, and the last word of each life counts.
+    """
+
+    def __init__(self) -> None:
+        self.queues: dict[Measured, QueueMetrics] = {}
+        self.jobs: dict[str, JobMetrics] = {}
+        """By name."""
+        self._life = new_id()
+        self._told: dict[str, Mapping[str, Any]] = {}
+        """By source: the last snapshot of the child that lives."""
+        self._retired: dict[str, str] = {}
+        """By source: the life of the child before."""
+
+    def of(self, queue: str, processor: str, part: str = "") -> QueueMetrics:
         """The observer for `queue`; it goes on counting when a topic is stopped and started again."""
-        return self.queues.setdefault((queue, processor), QueueMetrics())
+        return self.queues.setdefault(Measured(queue, processor, part), QueueMetrics())
+
+    def job(self, name: str) -> JobMetrics:
+        """The numbers of the cron job `name`."""
+        return self.jobs.setdefault(name, JobMetrics())
+
+    def snapshot(self) -> dict[str, Any]:
+        """All numbers since this was made, as JSON has them, for the parent's `absorb`."""
+        total = self.total()
+        return {
+            "life": self._life,
+            "queues": [[*measured, metrics.snapshot()] for measured, metrics in total.queues.items()],
+            "jobs": {name: metrics.snapshot() for name, metrics in total.jobs.items()},
+        }
+
+    def absorb(self, source: str, snapshot: Mapping[str, Any]) -> None:
+        """Take the snapshot of a child in place of its last one. `source` is "part#number".
+
+        One of another life retires the last one; one that comes after its life was retired is not counted.
+        """
+        life = snapshot["life"]
+        if life == self._retired.get(source):
+            return
+        if source in self._told and self._told[source]["life"] != life:
+            self.retire(source)
+        self._told[source] = snapshot
+
+    def retire(self, source: str) -> None:
+        """The child has ended: what it told last stays counted, and its successor begins at nothing."""
+        if (last := self._told.pop(source, None)) is not None:
+            self._retired[source] = last["life"]
+            self._add(source, last)
+
+    def total(self) -> Metrics:
+        """The numbers of all lives of all processes, which are not to be changed."""
+        if not self._told:
+            return self
+        total = Metrics()
+        for measured, metrics in self.queues.items():
+            total.of(*measured).absorb(metrics.snapshot())
+        for name, job in self.jobs.items():
+            total.job(name).absorb(job.snapshot())
+        for source, told in self._told.items():
+            total._add(source, told)
+        return total
+
+    def _add(self, source: str, snapshot: Mapping[str, Any]) -> None:
+        for queue, processor, part, numbers in snapshot["queues"]:
+            self.of(queue, processor, part or source.rpartition("#")[0]).absorb(numbers)
+        for name, numbers in snapshot["jobs"].items():
+            self.job(name).absorb(numbers)

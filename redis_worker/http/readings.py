@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.depth import Depth, read_depths
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.service import Consuming
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 # Redis is asked once in so many seconds, however many ask here.
 _CACHED = 1.0
@@ -22,6 +24,33 @@ _PATIENCE = 0.5
 _REDIS_PATIENCE = 2.0
 # What was read so many seconds ago is not shown any more: an old depth would be taken for a queue that stands still.
 _STALE = 10.0
+
+
+class Depths:
+    """The depths of queues at whatever servers they are."""
+
+    def __init__(self, address: Callable[[Consuming], Address]) -> None:
+        self._address = address
+        self._readings: dict[Address, Readings] = {}
+
+    async def read(self, consuming: Iterable[Consuming]) -> dict[tuple[str, str], Depth]:
+        """By part and queue, those that are known within half a second. Raises nothing."""
+        wanted: defaultdict[Address, list[Consuming]] = defaultdict(list)
+        for each in consuming:
+            wanted[self._address(each)].append(each)
+        await asyncio.gather(*(self._readings.pop(gone).close() for gone in self._readings.keys() - wanted.keys()))
+        found = await asyncio.gather(*(self._read_at(address, its) for address, its in wanted.items()))
+        return {key: depth for at_one in found for key, depth in at_one.items()}
+
+    async def _read_at(self, address: Address, consuming: list[Consuming]) -> dict[tuple[str, str], Depth]:
+        readings = self._readings.setdefault(address, Readings(address))
+        depths = await readings.depths({each.queue for each in consuming})
+        return {(each.part, each.queue): depths[each.queue] for each in consuming if each.queue in depths}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(readings.close() for readings in self._readings.values()))
+        self._readings.clear()
 
 
 class Readings:

@@ -1,11 +1,11 @@
-"""What the HTTP server asks of the worker it stands beside."""
+"""What the HTTP server asks of the worker, or of the supervisor, that it stands beside."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from redis_worker.engine.counters import Counters
-from redis_worker.vocabulary.service import Condition, Consuming
+from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
 
 
 class Served(Protocol):
@@ -25,3 +25,24 @@ class Served(Protocol):
 
     def consuming(self) -> list[Consuming]:
         """The queues it claims from just now."""
+
+
+@runtime_checkable
+class Supervised(Served, Protocol):
+    """A supervisor: it is ready when each of its parts is, and it is not stopping."""
+
+    def parts(self) -> list[PartStatus]:
+        """How each part stands, in the order of the file."""
+
+
+def not_ready(service: Served) -> str | None:
+    """Why `service` is not ready, in one sentence; None where it is."""
+    if not isinstance(service, Supervised):
+        return None if service.condition == "running" else service.condition
+    if service.condition == "stopping":
+        return "stopping"
+    return "; ".join(_told(part) for part in service.parts() if part.state not in READY) or None
+
+
+def _told(part: PartStatus) -> str:
+    return f"{part.name}: {part.state}{f' ({part.error})' if part.error else ''}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
+import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,11 +19,13 @@ from redis_worker.http.address import HttpAddress, http_address
 from redis_worker.http.exposition import CONTENT_TYPE, Exposition
 from redis_worker.http.lag import LoopLag
 from redis_worker.http.metrics import Metrics
-from redis_worker.http.readings import Readings
-from redis_worker.http.served import Served
+from redis_worker.http.readings import Depths
+from redis_worker.http.served import Served, Supervised, not_ready
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.service import Consuming, PartStatus
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 # What is being answered when the server closes may take so long, in seconds.
 _LAST_WORDS = 1.0
@@ -32,18 +34,27 @@ _LAST_WORDS = 1.0
 class HttpServer:
     """Answers `/healthz`, `/ready` and `/metrics`."""
 
-    def __init__(self, address: str) -> None:
-        """Raises ConfigurationError where `address` is none."""
+    def __init__(self, address: str, token: str | None = None) -> None:
+        """With a `token`, who asks for more than the state of health has to show it, as a bearer.
+
+        Raises ConfigurationError where `address` is none, or the token is empty.
+        """
+        if token is not None and not token.strip():
+            raise ConfigurationError("the HTTP token is empty, which would let everybody in")
         self._address = http_address(address)
+        self._token = token
         self.metrics = Metrics()
         self.listening: str | None = None
         """Where it listens, once it does; with the real port, where 0 was asked for."""
 
     @asynccontextmanager
-    async def answering(self, service: Served, redis: Address) -> AsyncIterator[None]:
-        """Answer for `service`, whose queues are at `redis`. Raises ConfigurationError where it cannot listen."""
-        readings, lag = Readings(redis), LoopLag()
-        pages = _Pages(service, self.metrics, readings, lag)
+    async def answering(self, service: Served, redis: Callable[[Consuming], Address]) -> AsyncIterator[None]:
+        """Answer for `service`; `redis` says where a queue of its is. Raises ConfigurationError where it cannot listen.
+
+        The address of one server should be one object, for each has a connection of its own.
+        """
+        depths, lag = Depths(redis), LoopLag()
+        pages = _Pages(service, self.metrics, depths, lag, self._token)
         runner = web.AppRunner(pages.app(), access_log=None, shutdown_timeout=_LAST_WORDS)
         await runner.setup()
         measuring = asyncio.create_task(lag.run())
@@ -55,7 +66,7 @@ class HttpServer:
             self.listening = None
             measuring.cancel()
             await runner.cleanup()
-            await readings.close()
+            await depths.close()
 
 
 async def _listen(runner: web.AppRunner, address: HttpAddress) -> str:
@@ -75,11 +86,12 @@ def _reason(error: OSError) -> str:
 
 
 class _Pages:
-    def __init__(self, service: Served, metrics: Metrics, readings: Readings, lag: LoopLag) -> None:
+    def __init__(self, service: Served, metrics: Metrics, depths: Depths, lag: LoopLag, token: str | None) -> None:
         self._service = service
         self._metrics = metrics
-        self._readings = readings
+        self._depths = depths
         self._lag = lag
+        self._token = token
         self._since = time.monotonic()
 
     def app(self) -> web.Application:
@@ -94,29 +106,62 @@ class _Pages:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return web.json_response({"status": "ok", "service": self._service.service, "timestamp": now})
 
-    async def _ready(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        condition, service = self._service.condition, self._service.service
-        if condition == "running":
-            return web.json_response({"status": "ready", "service": service, "consumers": "running"})
-        return web.json_response({"status": "not ready", "service": service, "reason": condition}, status=503)
+    async def _ready(self, request: web.Request) -> web.Response:
+        """Of a stranger's question the state alone is answered: a probe has no token."""
+        service, reason = self._service, not_ready(self._service)
+        answer: dict[str, Any] = {"status": "ready" if reason is None else "not ready"}
+        if self._knows(request):
+            answer["service"] = service.service
+            if reason is not None:
+                answer["reason"] = reason
+            if isinstance(service, Supervised):
+                answer["parts"] = _parts(service)
+            elif reason is None:
+                answer["consumers"] = "running"
+        return web.json_response(answer, status=200 if reason is None else 503)
+
+    def _knows(self, request: web.Request) -> bool:
+        """Whether who asks may know everything."""
+        if self._token is None:
+            return True
+        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+        # As bytes, for anything may be shown; and compared in the same time wherever they differ.
+        same = hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token.encode())
+        return scheme.lower() == "bearer" and same
 
     async def _tell_metrics(self, request: web.Request) -> web.Response:
+        if not self._knows(request):
+            return web.json_response(
+                {"error": "this needs the token: Authorization: Bearer TOKEN"},
+                status=401,
+                headers={"WWW-Authenticate": 'Bearer realm="redis_worker"'},
+            )
         if "application/json" in request.headers.get("Accept", ""):
             return web.json_response(self._summary())
-        queues = [consuming.queue for consuming in self._service.consuming()]
-        depths = await self._readings.depths(queues)
-        exposition = Exposition(self._service, self._metrics.queues, depths, self._lag.seconds)
+        depths = await self._depths.read(self._service.consuming())
+        exposition = Exposition(self._service, self._metrics.total(), depths, self._lag.seconds)
         return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE})
 
     def _summary(self) -> dict[str, Any]:
         service = self._service
         condition, counters, consuming = service.condition, service.counters, service.consuming()
         counts = {name: value for name, value in asdict(counters).items() if name != "started_at"}
+        parts = {"parts": _parts(service)} if isinstance(service, Supervised) else {}
         return {
             "service": service.service,
             "status": condition,
+            **parts,
             "uptime": round(time.monotonic() - self._since, 3),
             "consumers": {"active": len(consuming), "topics": [queue.topic for queue in consuming]},
             "in_flight": sum(queue.in_flight for queue in consuming),
             "counters": {"processed": counters.processed, **counts},
         }
+
+
+def _parts(service: Supervised) -> dict[str, dict[str, Any]]:
+    return {part.name: _told(part) for part in service.parts()}
+
+
+def _told(part: PartStatus) -> dict[str, Any]:
+    told: dict[str, Any] = {"kind": part.kind, "state": part.state, "restarts": part.restarts}
+    return told if part.error is None else told | {"error": part.error}

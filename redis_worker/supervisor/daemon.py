@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from redis_worker.engine.execution import CAUGHT
+from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.registry import find_function
 from redis_worker.supervisor.plan import DaemonPart
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -40,6 +42,8 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._stopping_thread = threading.Event()
         self._task: asyncio.Task[BaseException | None] | None = None
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._began = time.monotonic()
         self._cancelled = False
 
     @property
@@ -50,6 +54,11 @@ class Daemon:
     def consuming(self) -> list[Consuming]:
         """Nothing that anybody here knows of."""
         return []
+
+    def running_tasks(self) -> list[RunningTask]:
+        """Itself; where it stands is seen of a coroutine only."""
+        seconds = time.monotonic() - self._began
+        return [RunningTask(self._name, seconds, stack_of(self._coroutine) if self._coroutine is not None else "")]
 
     def stop(self) -> None:
         """Set its stop event."""
@@ -83,7 +92,8 @@ class Daemon:
     async def _call(self) -> BaseException | None:
         """Caught here: a SystemExit that leaves a task would end the event loop, and with it the host."""
         try:
-            await self._function(self._stopping)
+            self._coroutine = self._function(self._stopping)
+            await self._coroutine
         except CAUGHT as error:
             if isinstance(error, asyncio.CancelledError) and self._cancelled:
                 return None

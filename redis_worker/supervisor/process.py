@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from redis_worker.engine.running import RunningTask
 from redis_worker.supervisor.channel import FILE, Channel
 from redis_worker.supervisor.forwarding import levels, log_forwarded
 from redis_worker.supervisor.plan import Part
@@ -75,6 +76,10 @@ class PartProcess:
     def consuming(self) -> list[Consuming]:
         """The queues that it claims from."""
         return self._consuming
+
+    def running_tasks(self) -> list[RunningTask]:
+        """Nothing that is known here."""
+        return []
 
     def stop(self) -> None:
         """Tell it to stop."""

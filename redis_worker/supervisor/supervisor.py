@@ -17,7 +17,6 @@ from redis_worker.engine.counters import Counters
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.http.metrics import Metrics
-from redis_worker.pool import WorkerPool
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_blocked
 from redis_worker.supervisor.outside import Outside
@@ -27,7 +26,6 @@ from redis_worker.supervisor.reading import read_plan
 from redis_worker.supervisor.resolving import resolve
 from redis_worker.supervisor.running import RunningPart
 from redis_worker.supervisor.wiring import Wiring
-from redis_worker.topics.worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
 
@@ -140,9 +138,9 @@ class Supervisor:
         return [queue for part in self._running for queue in part.consuming()]
 
     def running_tasks(self) -> list[tuple[str, list[RunningTask]]]:
-        """What the pools and the topics of this process run just now, by part; to be called on the event loop."""
-        works = [(part.part.name, unit.work) for part in self._running for unit in part.units]
-        return [(name, work.running_tasks()) for name, work in works if isinstance(work, (WorkerPool, TopicWorker))]
+        """What the parts in this event loop run just now, as far as that can be seen; to be called on it."""
+        works = [(part.part.name, unit.work) for part in self._running for unit in part.units if not part.processes]
+        return [(name, work.running_tasks()) for name, work in works if work is not None]
 
     async def find_redis(self) -> None:
         """Wait for the server of the plan, if it names one: for a process that is to end where there is none.

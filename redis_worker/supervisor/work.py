@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from redis_worker.engine.running import RunningTask
 from redis_worker.vocabulary.service import Condition, Consuming
 
 
@@ -25,3 +26,6 @@ class Work(Protocol):
 
     def consuming(self) -> list[Consuming]:
         """The queues it claims from just now."""
+
+    def running_tasks(self) -> list[RunningTask]:
+        """What it runs just now, oldest first, as far as that can be seen; to be called on the event loop."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -20,17 +19,18 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
 from redis_worker.engine.watchdog import Watchdog
-from redis_worker.lifecycle import Service
+from redis_worker.lifecycle import Measuring, Service
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
 from redis_worker.topics.handlers import Handlers
 from redis_worker.topics.routing import no_route
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.message import check_topic
 from redis_worker.vocabulary.service import Condition, Consuming
 
-logger = logging.getLogger("redis_worker")
+logger = library_logger()
 
 # How often to look for topics that patterns, or the default handler, are for, in seconds.
 _LOOK_EVERY = 1.0
@@ -63,10 +63,11 @@ class TopicWorker(Service, Handlers):
         dead_limit: int = 10_000,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        measuring: Measuring | None = None,
     ) -> None:
         """`concurrency` is how many messages are handled at once, of all topics together.
 
-        `http` is as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
+        `http` and `measuring` are as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
         """
         for name, value, least in (
             ("concurrency", concurrency, 1), ("max_deliveries", max_deliveries, 1), ("lease", lease, 2),
@@ -75,7 +76,7 @@ class TopicWorker(Service, Handlers):
         ):  # fmt: skip
             if not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout, "topics", http)
+        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout, "topics", http, measuring)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._concurrency, self._lease = concurrency, lease
@@ -190,13 +191,15 @@ class TopicWorker(Service, Handlers):
         connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         keeper = LeaseKeeper(self._address, self._lease)
         doorbell = Doorbell(self._address)
-        observer = Observers((Reporter("mq:*"), *self._observers))
+        reporter = Reporter("mq:*")
+        observer = Observers((reporter, *self._observers))
         topics = Topics(connection)
         self._shared = Shared(
             connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
             self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
         )  # fmt: skip
-        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(Watchdog(observer).run())]
+        watchdog = Watchdog(observer, report=reporter.block)
+        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]
         try:
             if await self._connected(connection, lambda: self._start_named(topics)):
                 self._started.set()
