@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from redis_worker.options import PoolOptions
     from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
+    from redis_worker.supervisor.supervisor import Supervisor
     from redis_worker.topics.consumer import ConsumerStatus
     from redis_worker.topics.handlers import Handlers
     from redis_worker.topics.worker import TopicWorker
@@ -47,6 +48,7 @@ __all__ = [
     "Reject",
     "Retry",
     "RunningTask",
+    "Supervisor",
     "SyncTaskClient",
     "TaskClient",
     "TaskError",
@@ -63,6 +65,7 @@ _MODULES = {
     "Handlers": "topics.handlers",
     "ConsumerStatus": "topics.consumer",
     "Message": "vocabulary.message",
+    "Supervisor": "supervisor.supervisor",
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",
     "Counters": "engine.counters",

@@ -46,7 +46,7 @@ class Service(ABC):
         """
         self._name = name
         self.service = service
-        self._http = None if http is None else _http_server(http)
+        self._http = None if http is None else http_server(http)
         self._measure = measuring if self._http is None else self._http.metrics.of
         self._address = address
         self._connect_timeout = connect_timeout
@@ -203,7 +203,7 @@ class Service(ABC):
         """See `cancel`."""
 
 
-def _http_server(address: str) -> HttpServer:
+def http_server(address: str, token: str | None = None) -> HttpServer:
     """Raises ConfigurationError where that is no address, or the extra is not installed."""
     try:
         from redis_worker.http.server import HttpServer
@@ -211,4 +211,4 @@ def _http_server(address: str) -> HttpServer:
         raise ConfigurationError(
             f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
         ) from None
-    return HttpServer(address)
+    return HttpServer(address, token)

@@ -99,6 +99,18 @@ def url_option(function: F) -> F:
     )(function)
 
 
+def log_options(function: F) -> F:
+    """`--verbose`, `--log-level` and `--log-format`."""
+    levels, formats = click.Choice(["debug", "info", "warning", "error"]), click.Choice(["text", "json"])
+    for decorate in (
+        option("--log-format", type=formats, default="text", show_default=True),
+        option("--log-level", type=levels, default="info", show_default=True),
+        option("-v", "--verbose", is_flag=True, help="A line for each task: the same as --log-level debug."),
+    ):
+        function = decorate(function)
+    return function
+
+
 def delay_options(function: F) -> F:
     """`--delay` and `--at`, which say when."""
     for decorate in (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, Seconds, http, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, Seconds, http, log_options, option, redis_url, url_option
 
 if TYPE_CHECKING:
     from redis_worker.cli.member import Member
@@ -122,14 +122,7 @@ runs: the id, age and stack of each task.
     metavar="DIR",
     help="Restart when a Python file in DIR changes.",
 )
-@option("-v", "--verbose", is_flag=True, help="A line for each task: the same as --log-level debug.")
-@option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
-@option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@log_options
 def run(
     url: str | None,
     processes: int,

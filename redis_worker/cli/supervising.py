@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from redis_worker.cli.serving import log_running
 from redis_worker.cli.signals import reload_signal, show_signal, stop_signals
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY
 
-logger = logging.getLogger("redis_worker.supervisor")
+logger = library_logger("redis_worker.supervisor")
 
 _LOOK_EVERY = 0.5
 
@@ -61,7 +61,9 @@ class _Service:
             if parts := supervisor.parts():
                 waiting = [f"{part.name} ({part.state})" for part in parts if part.state not in READY]
                 still = f"; not yet: {', '.join(waiting)}" if waiting else ""
-                logger.info("%s: %d of %d parts run%s", supervisor.service, len(parts) - len(waiting), len(parts), still)
+                logger.info(
+                    "%s: %d of %d parts run%s", supervisor.service, len(parts) - len(waiting), len(parts), still
+                )
             if self._watched is not None:
                 self._begin(self._watch(self._watched))
             await supervisor.wait()

@@ -1,4 +1,4 @@
-"""Daemons: functions that run until they are told to stop, coroutine functions on the event loop, plain ones in a thread."""
+"""Daemons: functions that run until told to stop, coroutine functions on the event loop, plain ones in a thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redis_worker.vocabulary.service import Condition, Consuming
 
 
 def daemon_of(part: DaemonPart) -> Daemon:
-    """One life of the daemon `part`. Raises ConfigurationError where there is no such function, or it takes no event."""
+    """One life of `part`. Raises ConfigurationError where there is no such function, or it takes no stop event."""
     function = find_function("daemon", part.run)
     try:
         inspect.signature(function).bind(object(), **part.arguments)

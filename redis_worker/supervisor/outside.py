@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,13 @@ from redis_worker.broker.supervisors import Announcer
 from redis_worker.http.served import Supervised
 from redis_worker.supervisor.plan import HttpSettings, Plan
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming
 
 if TYPE_CHECKING:
     from redis_worker.http.metrics import Metrics
 
-logger = logging.getLogger("redis_worker.supervisor")
+logger = library_logger("redis_worker.supervisor")
 
 
 class Outside:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -25,9 +24,10 @@ from redis_worker.vocabulary.errors import (
     Refused,
     Unreachable,
 )
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming, PartState
 
-logger = logging.getLogger("redis_worker.supervisor")
+logger = library_logger("redis_worker.supervisor")
 
 _PING_EVERY = 1.0
 # A ping that was late by more than this says that it was the supervisor that stood still.

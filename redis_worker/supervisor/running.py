@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
+
 from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, PoolPart
 from redis_worker.supervisor.process import PartProcess
 from redis_worker.supervisor.unit import Unit
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming, PartKind, PartState, PartStatus
 
-logger = logging.getLogger("redis_worker.supervisor")
+logger = library_logger("redis_worker.supervisor")
 
 # The state of a part is that of its unit which stands worst.
 _WORST_FIRST: tuple[PartState, ...] = (

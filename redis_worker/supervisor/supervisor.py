@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,8 @@ from redis_worker.broker.preflight import check_server, connected
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.watchdog import Watchdog
-from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
-from redis_worker.reporting import report_blocked
+from redis_worker.reporting import report_block
 from redis_worker.supervisor.outside import Outside
 from redis_worker.supervisor.plan import Part, Plan
 from redis_worker.supervisor.process import PartFailed
@@ -27,12 +25,13 @@ from redis_worker.supervisor.resolving import resolve
 from redis_worker.supervisor.running import RunningPart
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
 
 if TYPE_CHECKING:
     from typing import Self
 
-logger = logging.getLogger("redis_worker.supervisor")
+logger = library_logger("redis_worker.supervisor")
 
 # What start() waits for its parts to begin, all together, in seconds: a host that starts must not wait for Redis.
 _START_PATIENCE = 5.0
@@ -56,7 +55,7 @@ class Supervisor:
         self._plan = plan
         self._read = read
         self._standalone = standalone
-        self._wiring = Wiring(Metrics())
+        self._wiring = Wiring()
         self._outside = Outside(self, self._wiring.metrics, strict=standalone)
         self._running: list[RunningPart] = []
         self._started = self._stopping = self._cancelled = False
@@ -170,7 +169,7 @@ class Supervisor:
             self._plan = replace(self._plan, parts=(), http=None, url=None)
         try:
             await self._outside.open(self._plan)
-            self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_blocked).run())
+            self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
             async with self._changing:
                 await self._begin(self._plan.parts)
         except BaseException:
@@ -283,9 +282,7 @@ class Supervisor:
         gone = [part for part in self._running if part not in kept]
         names = {part.part.name for part in kept}
         new = [part for part in plan.parts if part.name not in names]
-        logger.info(
-            "%s was read again: %d parts go on, %d end, %d begin", plan.path, len(kept), len(gone), len(new)
-        )
+        logger.info("%s was read again: %d parts go on, %d end, %d begin", plan.path, len(kept), len(gone), len(new))
         await self._outside.open(plan)
         end = asyncio.get_running_loop().time() + plan.shutdown_timeout
         await asyncio.gather(*(part.stop(end) for part in gone))
@@ -310,8 +307,13 @@ class Supervisor:
                 unit.task.add_done_callback(lambda _: self._look_if_over())
             if self._cancelled:
                 running.cancel()
-            while running.state in ("starting", "waiting for Redis") and clock() < end and not self._stopping:
-                await asyncio.sleep(_TICK)
+            await self._settled(running, end)
+
+    async def _settled(self, running: RunningPart, end: float) -> None:
+        """Wait until it works, or has failed for the first time; at the latest until the loop's clock shows `end`."""
+        clock = asyncio.get_running_loop().time
+        while running.state in ("starting", "waiting for Redis") and clock() < end and not self._stopping:
+            await asyncio.sleep(_TICK)
 
     async def _end(self, parts: Sequence[RunningPart]) -> None:
         clock = asyncio.get_running_loop().time

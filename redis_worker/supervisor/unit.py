@@ -21,10 +21,11 @@ from redis_worker.vocabulary.errors import (
     Refused,
     Unreachable,
 )
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.service import Consuming, PartState
 
-logger = logging.getLogger("redis_worker.supervisor")
+logger = library_logger("redis_worker.supervisor")
 
 # What another life would meet as well.
 _FINAL = (ConfigurationError, Refused)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from redis_worker.engine.running import RunningTask
-from redis_worker.vocabulary.service import Condition, Consuming
+from redis_worker.vocabulary.service import Consuming, PartState
 
 
 class Work(Protocol):
-    """Runs once, in the running event loop: a pool, a topic worker, a daemon, a cron job, or a process with one of them."""
+    """Runs once, in the running event loop: a pool, a topic worker, a daemon, a cron job, or a process with one."""
 
     async def run(self) -> None:
         """Work until stopped, or done. What it raises is a failure of its part."""
@@ -21,7 +21,7 @@ class Work(Protocol):
         """End at once."""
 
     @property
-    def condition(self) -> Condition:
+    def condition(self) -> PartState:
         """How it stands."""
 
     def consuming(self) -> list[Consuming]:

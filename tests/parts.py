@@ -1,0 +1,105 @@
+"""Daemons and cron jobs of the tests: they report by files, each line a mark."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def mark(file: str, text: str) -> None:
+    with Path(file).open("a") as lines:
+        lines.write(f"{text}\n")
+
+
+def marks(file: str | Path) -> list[str]:
+    return Path(file).read_text().split() if Path(file).exists() else []
+
+
+async def steady(stop: asyncio.Event, marks: str, name: str = "daemon") -> None:
+    """Run until told to stop."""
+    mark(marks, f"begin:{name}:{os.getpid()}")
+    await stop.wait()
+    mark(marks, f"end:{name}")
+
+
+def steady_thread(stop: threading.Event, marks: str, name: str = "thread") -> None:
+    """The same, in a thread."""
+    mark(marks, f"begin:{name}:{os.getpid()}")
+    stop.wait()
+    mark(marks, f"end:{name}")
+
+
+async def fails(stop: asyncio.Event, marks: str, after: float = 0.0) -> None:
+    mark(marks, "begin:fails")
+    await asyncio.sleep(after)
+    raise RuntimeError("no table")
+
+
+def fails_in_thread(stop: threading.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise RuntimeError("no table")
+
+
+async def fails_once(stop: asyncio.Event, marks: str) -> None:
+    mark(marks, "begin:fails_once")
+    if len(Path(marks).read_text().split()) == 1:
+        raise RuntimeError("not yet")
+    await stop.wait()
+
+
+async def exits(stop: asyncio.Event, marks: str) -> None:
+    mark(marks, "begin:exits")
+    sys.exit(3)
+
+
+async def returns(stop: asyncio.Event, marks: str) -> None:
+    mark(marks, "begin:returns")
+
+
+async def blocks(stop: asyncio.Event, seconds: float) -> None:
+    """Hold the event loop, once."""
+    await asyncio.sleep(0.3)
+    time.sleep(seconds)  # noqa: ASYNC251 - what the test is about
+    await stop.wait()
+
+
+async def hangs_at_first(stop: asyncio.Event, marks: str) -> None:
+    """Hold the event loop for ever, the first time."""
+    mark(marks, f"begin:hangs:{os.getpid()}")
+    while len(Path(marks).read_text().split()) == 1:
+        time.sleep(0.05)  # noqa: ASYNC251
+    await stop.wait()
+
+
+async def stubborn(stop: asyncio.Event, marks: str) -> None:
+    """Heed the stop event not at all, and a cancellation only."""
+    mark(marks, f"begin:stubborn:{os.getpid()}")
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        mark(marks, "cancelled:stubborn")
+        raise
+
+
+def deaf(stop: threading.Event, marks: str) -> None:
+    """A thread that never ends."""
+    mark(marks, "begin:deaf")
+    while True:
+        time.sleep(0.05)
+
+
+async def speaks(stop: asyncio.Event) -> None:
+    """Say something in the log of one's own."""
+    import logging
+
+    logging.getLogger("shop").warning("the shop is open")
+    await stop.wait()
+
+
+async def tick(marks: str) -> None:
+    """A cron job."""
+    mark(marks, "tick")
