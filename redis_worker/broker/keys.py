@@ -14,6 +14,8 @@ TOPICS = "{mq}:topics"
 _TOPIC_LIST = "mq:"
 QUEUES = "{redis_worker}:queues"
 """Set: the input lists that pools have ever worked on."""
+SUPERVISORS = "{redis_worker}:supervisors"
+"""Hash: id of a supervisor -> what it says of itself, a JSON object; until it stops, or has been silent for an hour."""
 CRON = "{redis_worker}:cron"
 """Hash: application, slash and name of every cron job that was ever run -> the stem of its keys."""
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import orjson
 
 from redis_worker.broker.access import Access
 from redis_worker.broker.address import Client
-from redis_worker.broker.connection import PATIENCE
+from redis_worker.broker.connection import PATIENCE, Connection
+from redis_worker.broker.cron_status import JobStatus, read_jobs
 from redis_worker.broker.keys import ARRIVED, QUEUES, TOPICS, Keys, topic_list
 from redis_worker.broker.scripts import script
+from redis_worker.broker.supervisors import SupervisorStatus, read_supervisors
 from redis_worker.broker.translation import UnknownScript
 from redis_worker.vocabulary.errors import Refused
+from redis_worker.vocabulary.service import PartStatus
+
+T = TypeVar("T")
 
 # So many queues are asked about at once.
 _PAGE = 200
@@ -96,10 +101,14 @@ class Status:
     """By name."""
     workers: list[WorkerStatus]
     """Stale ones first, then by queue and name."""
+    supervisors: list[SupervisorStatus] = field(default_factory=list)
+    """By name."""
+    jobs: list[JobStatus] = field(default_factory=list)
+    """Cron jobs, by application and name."""
 
     def json(self) -> bytes:
         """The same as one JSON object."""
-        return orjson.dumps(self)
+        return orjson.dumps(self, default=_members)
 
 
 class StatusReader(Access):
@@ -116,6 +125,7 @@ class StatusReader(Access):
     async def read(self) -> Status:
         """The status just now, in few round trips, however many queues and workers there are.
 
+        Supervisors and cron jobs belong to it where no queues are named.
         Raises Disconnected, and Refused where no queue can be looked into.
         """
         names = self._queues or await self._known()
@@ -124,7 +134,18 @@ class StatusReader(Access):
             replies += await self._inspect([Keys(name) for name in names[start : start + _PAGE]])
         if replies and all(isinstance(reply, Exception) for reply in replies):
             raise replies[0]
-        return _status(zip(names, replies, strict=True))
+        status = _status(zip(names, replies, strict=True))
+        if self._queues:
+            return status
+        supervisors, jobs = await self._if_allowed(read_supervisors), await self._if_allowed(read_jobs)
+        return replace(status, supervisors=supervisors, jobs=jobs)
+
+    async def _if_allowed(self, read: Callable[[Connection], Awaitable[list[T]]]) -> list[T]:
+        """What `read` returns; nothing for a user who may not look there, and still is shown the queues."""
+        try:
+            return await read(self._connection)
+        except Refused:
+            return []
 
     async def _known(self) -> list[str]:
         replies = await self._connection.together(("SMEMBERS", QUEUES), ("SMEMBERS", TOPICS), patience=PATIENCE)
@@ -161,6 +182,13 @@ class StatusReader(Access):
 def _asked(queue: Keys) -> tuple[list[str], list[str]]:
     keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
     return keys, [queue.inflight(""), ARRIVED]
+
+
+def _members(value: Any) -> Any:
+    """A named tuple with its names, which orjson does not know of. Raises TypeError for anything else."""
+    if isinstance(value, PartStatus):
+        return value._asdict()
+    raise TypeError
 
 
 def _status(replies: Iterable[tuple[str, Any]]) -> Status:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
 
+# States in which something is wrong.
+_WRONG = ("stale", "failed")
 # How long a screen is where there is none.
 _LINES = 50
 
@@ -119,5 +121,5 @@ def _rich_table(table: Table) -> Any:
         made.add_column(heading, justify="left" if heading in TEXTS else "right", no_wrap=True)
     for row in table.rows:
         # Text, because a plain string would be read as markup.
-        made.add_row(*(Text(cell, style="bold red" if cell == "stale" else "") for cell in row))
+        made.add_row(*(Text(cell, style="bold red" if cell in _WRONG else "") for cell in row))
     return made

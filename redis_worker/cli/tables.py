@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from redis_worker.broker.status import QueueStatus, Status, WorkerStatus
+from redis_worker.cli.cells import JOB, NONE, PART, PART_TEXTS, age, jobs_of, parts_of
 
 T = TypeVar("T")
 
@@ -16,7 +17,8 @@ _BETWEEN = "  "
 _WIDEST = 40
 # Lines that are no rows: two headings, two notes on what is left out, an empty line, and the prompt.
 _OTHER_LINES = 6
-_NONE = "-"
+# And those of one more table: an empty line, the headings and a note.
+_AROUND = 3
 
 
 class Table(NamedTuple):
@@ -41,7 +43,23 @@ class Table(NamedTuple):
 
 
 def tables(status: Status, lines: int) -> list[Table]:
-    """The queues, then the workers, in about so many lines together."""
+    """The queues, the workers, and where there are any, parts and cron jobs; in about so many lines together."""
+    parts, jobs = parts_of(status), jobs_of(status)
+    lines -= _AROUND * sum(map(bool, (parts, jobs)))
+    # Queues and workers keep half of the room, if they need it.
+    others = len(status.queues) + len(status.workers)
+    room = max(0, lines - _OTHER_LINES - min(others, lines // 2))
+    most = min(len(parts), max(room // 2, room - len(jobs), 1))
+    some = min(len(jobs), max(room - most, 1))
+    shown = _queues_and_workers(status, lines - most - some)
+    if parts:
+        shown.append(_table(PART, parts[:most], len(parts) - most, "part"))
+    if jobs:
+        shown.append(_table(JOB, jobs[:some], len(jobs) - some, "cron job"))
+    return shown
+
+
+def _queues_and_workers(status: Status, lines: int) -> list[Table]:
     room = max(2, lines - _OTHER_LINES)
     queues = min(len(status.queues), max(room // 2, room - len(status.workers)))
     # Where not all have room, idle ones give way.
@@ -86,27 +104,19 @@ def _clean(text: str) -> str:
     return shown if len(shown) <= _WIDEST else shown[: _WIDEST - 1] + "…"
 
 
-def _age(seconds: float | None) -> str:
-    if seconds is None:
-        return _NONE
-    if seconds < 120:
-        return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
-    return f"{seconds / 60:.0f}m" if seconds < 7200 else f"{seconds / 3600:.0f}h"
-
-
 def _oldest(worker: WorkerStatus) -> str:
     if not worker.tasks:
-        return _NONE
+        return NONE
     task = worker.tasks[0]
     # The age comes first, so that a long id cannot push it out.
-    return f"{_age(task.seconds)} {task.id if task.id is not None else '?'}"
+    return f"{age(task.seconds)} {task.id if task.id is not None else '?'}"
 
 
 def _count(name: str) -> Callable[[WorkerStatus], str]:
     return lambda worker: f"{worker.counters.get(name, 0):,}"
 
 
-TEXTS = frozenset({"queue", "problem", "worker", "state", "host", "processor", "oldest", "version"})
+TEXTS = frozenset({"queue", "problem", "worker", "state", "host", "processor", "oldest", "version", *PART_TEXTS})
 """The headings of what is aligned to the left; the rest are numbers."""
 
 _QUEUE: dict[str, Callable[[QueueStatus], str]] = {
@@ -131,9 +141,9 @@ _WORKER: dict[str, Callable[[WorkerStatus], str]] = {
     "processed": _count("processed"),
     "failed": _count("failed"),
     "rate/s": lambda worker: f"{worker.rate:,.1f}",
-    "processor": lambda worker: worker.processor or _NONE,
-    "seen": lambda worker: _age(worker.seen),
-    "host": lambda worker: worker.host or _NONE,
-    "pid": lambda worker: str(worker.pid or _NONE),
-    "version": lambda worker: worker.version or _NONE,
+    "processor": lambda worker: worker.processor or NONE,
+    "seen": lambda worker: age(worker.seen),
+    "host": lambda worker: worker.host or NONE,
+    "pid": lambda worker: str(worker.pid or NONE),
+    "version": lambda worker: worker.version or NONE,
 }

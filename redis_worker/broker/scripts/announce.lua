@@ -1,0 +1,25 @@
+-- Keep what a supervisor says of itself, with the time; now and then, forget those that have said nothing for long.
+-- KEYS 1 supervisors
+-- ARGV 1 id, 2 a JSON object, not empty, to which `published_at` is added, in s of the server's clock;
+--      3 after how many s of silence others are forgotten, 0: nobody is looked at;
+--      4 the same for those that ARGV 5 and 6 are of: the predecessors of this one
+--      5 and 6 name and host of this one
+-- Returns 1.
+local time = redis.call('TIME')
+local at = string.format(',"published_at":%s.%03d}', time[1], math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], ARGV[1], string.sub(ARGV[2], 1, -2) .. at)
+if ARGV[3] ~= '0' then
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local silent = time[1] - (string.match(all[i + 1], '"published_at":([%d.]+)}$') or 0)
+    if silent > tonumber(ARGV[3]) then
+      redis.call('HDEL', KEYS[1], all[i])
+    elseif silent > tonumber(ARGV[4]) then
+      local read, said = pcall(cjson.decode, all[i + 1])
+      if read and type(said) == 'table' and said.name == ARGV[5] and said.host == ARGV[6] then
+        redis.call('HDEL', KEYS[1], all[i])
+      end
+    end
+  end
+end
+return 1

@@ -1,0 +1,9 @@
+-- What supervisors have said of themselves.
+-- KEYS 1 supervisors
+-- Returns the time in ms, then id, what it says, id, …
+local time = redis.call('TIME')
+local reply = {time[1] * 1000 + math.floor(time[2] / 1000)}
+for _, text in ipairs(redis.call('HGETALL', KEYS[1])) do
+  reply[#reply + 1] = text
+end
+return reply
