@@ -6,7 +6,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -46,6 +46,12 @@ def find_processor(name: str) -> Processor:
 def find_parser(name: str) -> Parser:
     """The parser called `name`. Raises ConfigurationError."""
     found: Parser = _find("parser", name, _PARSERS)
+    return found
+
+
+def find_function(kind: str, name: str) -> Callable[..., Any]:
+    """The function at `name`, which is module:function; errors call it what `kind` says. Raises ConfigurationError."""
+    found: Callable[..., Any] = _load(kind, name, name)
     return found
 
 
