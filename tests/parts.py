@@ -63,7 +63,7 @@ async def returns(stop: asyncio.Event, marks: str) -> None:
 async def blocks(stop: asyncio.Event, seconds: float) -> None:
     """Hold the event loop, once."""
     await asyncio.sleep(0.3)
-    time.sleep(seconds)  # noqa: ASYNC251 - what the test is about
+    time.sleep(seconds)
     await stop.wait()
 
 
@@ -71,7 +71,7 @@ async def hangs_at_first(stop: asyncio.Event, marks: str) -> None:
     """Hold the event loop for ever, the first time."""
     mark(marks, f"begin:hangs:{os.getpid()}")
     while len(Path(marks).read_text().split()) == 1:
-        time.sleep(0.05)  # noqa: ASYNC251
+        time.sleep(0.05)
     await stop.wait()
 
 

@@ -75,9 +75,12 @@ def announce(text: str) -> None:
     _tell(logging.INFO, text, text)
 
 
-def complain(text: str) -> None:
-    """Tell the user what is wrong, whatever the log level is, in the form that log lines have."""
-    _tell(logging.ERROR, text, f"Error: {text}")
+def complain(text: str, title: str = "Error: ") -> None:
+    """Tell the user what is wrong, whatever the log level is, in the form that log lines have.
+
+    `title` stands before it, where that form is text.
+    """
+    _tell(logging.ERROR, text, f"{title}{text}")
 
 
 def _tell(level: int, message: str, plain: str) -> None:

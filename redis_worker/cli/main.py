@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from redis_worker import __version__
+from redis_worker.cli.check import check
 from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
 from redis_worker.cli.doctor import doctor
@@ -21,8 +22,10 @@ from redis_worker.cli.publish import publish
 from redis_worker.cli.push import push
 from redis_worker.cli.result import result
 from redis_worker.cli.run import run
+from redis_worker.cli.serve import serve
 from redis_worker.cli.status import status
 from redis_worker.cli.waiting import pause, peek, purge, resume
+from redis_worker.supervisor.mistakes import FileMistakes
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 
 EPILOG = f"""
@@ -45,7 +48,7 @@ def cli() -> None:
 _COMMANDS = (
     *(run, status, push, publish, result),
     *(pause, resume, peek, purge, dead, doctor),
-    *(processors, demo),
+    *(serve, check, processors, demo),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
@@ -76,6 +79,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         # The reader of our output has left, as `head` does; say nothing more to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except FileMistakes as error:
+        _show(error)
+        return 2
     except RedisWorkerError as error:
         _complain(str(error))
         return _exit_code(error)
@@ -124,6 +130,14 @@ def _complain(text: str) -> None:
     from redis_worker.cli import logs
 
     logs.complain(text)
+
+
+def _show(error: FileMistakes) -> None:
+    """Each mistake begins with its place, as editors and compilers have it."""
+    from redis_worker.cli import logs
+
+    for line in str(error).splitlines():
+        logs.complain(line, "")
 
 
 def _flush() -> None:

@@ -6,20 +6,17 @@ import math
 import os
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import click
+
+from redis_worker.environment import environment_and_file, spelled_url
+from redis_worker.vocabulary.duration import END_OF_TIME, duration
+from redis_worker.vocabulary.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENVIRONMENT = "Every option can also be set in the environment or in .env: --input as REDIS_WORKER_INPUT, and so on."
-
-_TRUE = ("1", "true", "yes", "on")
-_FALSE = ("", "0", "false", "no", "off")
-# The variables that say which server it is, each of which the next ones only fill in for.
-_SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
 
 
 def text(value: str) -> str:
@@ -33,24 +30,16 @@ def text(value: str) -> str:
     return value
 
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-# More than anybody means, and near enough for Redis to hold it to the millisecond.
-_END_OF_TIME = 1e12
-
-
 class Seconds(click.FloatRange):
     """A time in seconds, or with a unit: `90`, `1.5m`, `24h`. `nan` and `inf` are none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, str):
-            number = value.strip().rstrip("".join(_UNITS))
-            unit = _UNITS.get(value.strip()[len(number) :])
-            if unit is not None and number.replace(".", "", 1).isdecimal():
-                value = float(number) * unit
+        if isinstance(value, str) and (written := duration(value)) is not None:
+            value = written
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is no number of seconds.", param, ctx)
-        if seconds > _END_OF_TIME:
+        if seconds > END_OF_TIME:
             self.fail(f"{value!r} seconds are beyond all time.", param, ctx)
         return seconds
 
@@ -70,7 +59,6 @@ def time(value: str) -> datetime:
 def http(value: str) -> str:
     """Where to listen, as `127.0.0.1:8084`."""
     from redis_worker.http.address import http_address
-    from redis_worker.vocabulary.errors import ConfigurationError
 
     try:
         return str(http_address(value))
@@ -123,55 +111,15 @@ def delay_options(function: F) -> F:
 
 def redis_url(url: str | None) -> str:
     """The URL that was given, or the one that REDIS_HOST, REDIS_PORT and the rest spell."""
-    if url:
-        return url
-    password = os.environ.get("REDIS_PASSWORD", "")
-    username = os.environ.get("REDIS_USERNAME", "")
-    credentials = f"{quote(username, safe='')}:{quote(password, safe='')}@" if username or password else ""
-    scheme = "rediss" if _flag("REDIS_TLS") else "redis"
-    return f"{scheme}://{credentials}{_host()}:{_number('REDIS_PORT', 6379, 65535)}/{_number('REDIS_DB', 0)}"
+    try:
+        return url or spelled_url(os.environ)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def load_env_file() -> None:
     """Add what `.env` in the working directory says to the environment, which comes first."""
-    if not Path(".env").is_file():
-        return
-    from dotenv import dotenv_values
-
     try:
-        found = dotenv_values(".env")
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f".env in {os.getcwd()} cannot be read: {error}") from None
-    if any(os.environ.get(name) for name in _SERVER):
-        # REDIS_URL of the file would otherwise beat REDIS_HOST of the environment.
-        found = {name: value for name, value in found.items() if name not in _SERVER}
-    for name, value in found.items():
-        if value is not None:
-            os.environ.setdefault(name, value)
-
-
-def _host() -> str:
-    host = os.environ.get("REDIS_HOST", "").strip() or "localhost"
-    if "/" in host or host.count(":") == 1:
-        raise click.UsageError(
-            f"REDIS_HOST must be a host name or an address, got {host!r}; a port goes to REDIS_PORT, a URL to REDIS_URL"
-        )
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def _number(name: str, default: int, most: int | None = None) -> int:
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return default
-    if not (text.isascii() and text.isdecimal()) or (most is not None and int(text) > most):
-        # Kubernetes sets REDIS_PORT to a URL where a service is named redis.
-        limit = "" if most is None else f" up to {most}"
-        raise click.UsageError(f"{name} must be a whole number{limit}, got {text!r}; set it, or REDIS_URL in its place")
-    return int(text)
-
-
-def _flag(name: str) -> bool:
-    text = os.environ.get(name, "").strip().lower()
-    if text not in _TRUE + _FALSE:
-        raise click.UsageError(f"{name} must be true or false, got {text!r}")
-    return text in _TRUE
+        os.environ.update(environment_and_file(os.environ))
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None

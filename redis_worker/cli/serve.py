@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, config_argument, log_options, option, selection_options
+from redis_worker.cli.options import ENVIRONMENT, log_options, option
+from redis_worker.cli.plans import plan_options
 
 EPILOG = f"""
 \b
@@ -26,8 +27,7 @@ Only --watch is REDIS_WORKER_SERVE_WATCH here.
 
 
 @click.command(epilog=EPILOG)
-@config_argument
-@selection_options
+@plan_options
 @option(
     "--watch",
     is_flag=True,
@@ -37,7 +37,7 @@ Only --watch is REDIS_WORKER_SERVE_WATCH here.
 @option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards, in place of [redis] url.")
 @log_options
 def serve(
-    config: Path,
+    file: str,
     only: tuple[str, ...],
     without: tuple[str, ...],
     watch: bool,
@@ -59,5 +59,5 @@ def serve(
 
             url = stack.enter_context(EmbeddedServer()).url
             logs.announce(f"An embedded server runs at {url}")
-        supervisor = Supervisor.from_file(config, only=only, without=without, url=url, standalone=True)
-        return supervise(supervisor, config if watch else None)
+        supervisor = Supervisor.from_file(file, only=only, without=without, url=url, standalone=True)
+        return supervise(supervisor, Path(file) if watch else None)

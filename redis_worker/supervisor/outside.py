@@ -81,7 +81,8 @@ class Outside:
     async def _announce(self, url: str) -> None:
         connection = Connection(address_of(url).open(), owned=True)
         self._announcing.push_async_callback(connection.close)
-        announcer = Announcer(connection, self._service)
+        service = self._service
+        announcer = Announcer(connection, lambda: {"name": service.service, "parts": service.parts()})
         task = asyncio.create_task(announcer.run(), name="redis-worker announcer")
 
         async def end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -127,3 +128,5 @@ class Plan:
     """How long all parts together may take to stop."""
     left_out: tuple[tuple[str, str], ...] = ()
     """The parts that do not run, by their names in the file, and why not."""
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """Where everything stands in the file, by its path as TOML writes it: `pools.fibonacci.input`."""

@@ -18,7 +18,7 @@ from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
 from redis_worker.supervisor.outside import Outside
-from redis_worker.supervisor.plan import Part, Plan
+from redis_worker.supervisor.plan import DaemonPart, Part, Plan
 from redis_worker.supervisor.process import PartFailed
 from redis_worker.supervisor.reading import read_plan
 from redis_worker.supervisor.resolving import resolve
@@ -147,7 +147,7 @@ class Supervisor:
         Without it each part waits for its own. Raises Unreachable and Refused.
         """
         plan = self._plan
-        if plan.url is None or self._why_nothing():
+        if plan.url is None or self._why_nothing() or all(isinstance(part, DaemonPart) for part in plan.parts):
             return
         address = address_of(plan.url)
         connection = Connection(address.open(), owned=True)

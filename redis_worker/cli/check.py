@@ -1,0 +1,35 @@
+"""`redis-worker check`: what is wrong with a file, and what would run."""
+
+from __future__ import annotations
+
+import click
+
+from redis_worker.cli.options import ENVIRONMENT
+from redis_worker.cli.plans import describe, plan_options
+
+EPILOG = f"""
+\b
+Examples:
+  redis-worker check
+  redis-worker check workers.toml --only pools,sync_user
+  redis-worker check workers.toml --except cron
+
+FILE is workers.toml, if nothing else is said. The modules that it names are imported; nothing is started, and nothing
+connected to. Exits 2 when there is a mistake, with a line for each of them. What a file may say:
+docs/supervisor_file.md.
+
+{ENVIRONMENT} FILE is REDIS_WORKER_CONFIG.
+"""
+
+
+@click.command(epilog=EPILOG)
+@plan_options
+def check(file: str, only: tuple[str, ...], without: tuple[str, ...]) -> None:
+    """Check a file of workers and cron jobs, and say what would run."""
+    from redis_worker.supervisor.reading import read_plan
+    from redis_worker.supervisor.resolving import resolve
+
+    plan = read_plan(file, only=only, without=without)
+    resolve(plan)
+    for line in describe(plan):
+        click.echo(line)

@@ -1,0 +1,44 @@
+"""What is wrong with a file: all of it at once, and where."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from redis_worker.vocabulary.errors import ConfigurationError
+
+NO_LINE = 0
+"""The line of what is wrong with no line of the file: it is missing, or an argument does not fit."""
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong."""
+
+    line: int
+    """From 1; `NO_LINE` where it is none of the file's."""
+    text: str
+
+
+class FileMistakes(ConfigurationError):
+    """What is wrong with a file. Its text has a line for each mistake, in the order of the file."""
+
+    def __init__(self, name: str, mistakes: Iterable[Mistake]) -> None:
+        self.name = name
+        self.mistakes = sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.line)
+        super().__init__("\n".join(self._shown(*mistake) for mistake in self.mistakes))
+
+    def _shown(self, line: int, text: str) -> str:
+        # A text with line breaks would not be one mistake a line.
+        said = " ".join(text.splitlines())
+        return f"{self.name}: {said}" if line == NO_LINE else f"{self.name}:{line}: {said}"
+
+    def __reduce__(self) -> tuple[type[FileMistakes], tuple[str, list[Mistake]]]:
+        return FileMistakes, (self.name, self.mistakes)
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """What to say after an unknown name: the known one that was meant, or all there are."""
+    if found := difflib.get_close_matches(name.lower(), known, 1):
+        return f"did you mean {found[0]}?"
+    return f"there are {', '.join(known)}" if known else "there are none"
