@@ -19,18 +19,18 @@ def marks(file: str | Path) -> list[str]:
     return Path(file).read_text().split() if Path(file).exists() else []
 
 
-async def steady(stop: asyncio.Event, marks: str, name: str = "daemon") -> None:
+async def steady(stop: asyncio.Event, marks: str, label: str = "daemon") -> None:
     """Run until told to stop."""
-    mark(marks, f"begin:{name}:{os.getpid()}")
+    mark(marks, f"begin:{label}:{os.getpid()}")
     await stop.wait()
-    mark(marks, f"end:{name}")
+    mark(marks, f"end:{label}")
 
 
-def steady_thread(stop: threading.Event, marks: str, name: str = "thread") -> None:
+def steady_thread(stop: threading.Event, marks: str, label: str = "thread") -> None:
     """The same, in a thread."""
-    mark(marks, f"begin:{name}:{os.getpid()}")
+    mark(marks, f"begin:{label}:{os.getpid()}")
     stop.wait()
-    mark(marks, f"end:{name}")
+    mark(marks, f"end:{label}")
 
 
 async def fails(stop: asyncio.Event, marks: str, after: float = 0.0) -> None:
@@ -103,3 +103,13 @@ async def speaks(stop: asyncio.Event) -> None:
 async def tick(marks: str) -> None:
     """A cron job."""
     mark(marks, "tick")
+
+
+async def stubborn_for_ever(stop: asyncio.Event, marks: str) -> None:
+    """Heed nothing at all."""
+    mark(marks, "begin:stubborn")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue

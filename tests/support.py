@@ -37,21 +37,14 @@ async def wait_until(condition: Callable[[], Any], what: str = "the condition", 
         await asyncio.sleep(0.01)
 
 
-class WorkerProcess:
-    """A real `redis-worker run` process, or a fleet of them."""
+class CommandProcess:
+    """A real `redis-worker` process, by its arguments."""
 
-    def __init__(
-        self, url: str, keys: Keys, *arguments: str, processor: str = "sum", env: dict[str, str] | None = None
-    ) -> None:
-        self.url = url
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-W", "error", "-m", "redis_worker", "run", "--url", url),
-                *("--input", keys.waiting, "--output", keys.output, "--processor", processor),
-                *arguments,
-            ],
-            cwd=ROOT,
+            [sys.executable, "-W", "error", "-m", "redis_worker", *arguments],
+            cwd=cwd,
             env=os.environ | (env or {}),
             stderr=self._log,
             stdout=subprocess.DEVNULL,
@@ -72,10 +65,10 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    async def started(self) -> WorkerProcess:
-        await wait_until(lambda: " -> " in self.log or not self.alive, "the worker to start")
-        assert self.alive, self.log
-        return self
+    async def said(self, text: str) -> None:
+        """Wait until `text` is in its log."""
+        await wait_until(lambda: text in self.log or not self.alive, f"the process to say {text!r}")
+        assert text in self.log, self.log
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -98,6 +91,22 @@ class WorkerProcess:
         if self.alive:
             self.kill()
         self._log.close()
+
+
+class WorkerProcess(CommandProcess):
+    """A real `redis-worker run` process, or a fleet of them."""
+
+    def __init__(
+        self, url: str, keys: Keys, *arguments: str, processor: str = "sum", env: dict[str, str] | None = None
+    ) -> None:
+        self.url = url
+        queue = ("--input", keys.waiting, "--output", keys.output)
+        super().__init__("run", "--url", url, *queue, "--processor", processor, *arguments, env=env)
+
+    async def started(self) -> WorkerProcess:
+        await wait_until(lambda: " -> " in self.log or not self.alive, "the worker to start")
+        assert self.alive, self.log
+        return self
 
 
 class Queue:

@@ -104,8 +104,12 @@ async def test_what_keeps_failing_is_given_up_and_the_rest_goes_on(
         assert ready.json["parts"]["consumer"]["state"] == "failed"
         assert "consumer" in ready.json["reason"]
         async with StatusReader(queue.redis) as reader:
-            [seen] = [seen for seen in (await reader.read()).supervisors if seen.name == "workers"]
-        assert {part.name: part.state for part in seen.parts} == {"consumer": "failed", "adding": "running"}
+
+            async def seen() -> bool:
+                told = [part for each in (await reader.read()).supervisors for part in each.parts]
+                return {part.name: part.state for part in told} == {"consumer": "failed", "adding": "running"}
+
+            await wait_until(seen, "the status to show it")
         await queue.push_tasks([[1, 2]])
         await wait_until(lambda: queue.answered(1), "the pool to go on")
     said = [record for record in caplog.records if getattr(record, "part", None) == "consumer"]
@@ -176,7 +180,7 @@ async def test_what_blocks_the_event_loop_is_named(file: File, caplog: pytest.Lo
 
 async def test_parts_begin_in_the_order_of_the_file_and_end_in_reverse(file: File) -> None:
     names = ["one", "two", "three"]
-    parts = [file.daemon(name, "steady_thread" if name == "two" else "steady", name=name) for name in names]
+    parts = [file.daemon(name, "steady_thread" if name == "two" else "steady", label=name) for name in names]
     async with file.supervisor(*parts):
         await wait_until(lambda: len(file.left()) == 3, "all to begin")
     assert file.left() == [*(f"begin:{name}" for name in names), *(f"end:{name}" for name in reversed(names))]
@@ -185,7 +189,7 @@ async def test_parts_begin_in_the_order_of_the_file_and_end_in_reverse(file: Fil
 async def test_a_stop_ends_in_time_whatever_a_part_does(file: File, caplog: pytest.LogCaptureFixture) -> None:
     parts = [
         "[worker]\nshutdown_timeout = 1",
-        file.daemon("polite", "steady", name="polite"),
+        file.daemon("polite", "steady", label="polite"),
         *(file.daemon(f"stubborn{number}", "stubborn", "shutdown_timeout = 0.6") for number in range(4)),
         file.daemon("deaf", "deaf", "shutdown_timeout = 0.1"),
     ]
@@ -195,7 +199,7 @@ async def test_a_stop_ends_in_time_whatever_a_part_does(file: File, caplog: pyte
     await supervisor.stop()
     assert file.left().count("cancelled:stubborn") == 4
     assert file.left().count("end:polite") == 1
-    assert "deaf does not end: it is left behind" in caplog.text
+    assert "the thread of deaf does not end: it is left behind" in caplog.text
 
 
 async def test_a_cancelled_run_ends_all_at_once(file: File) -> None:
@@ -286,10 +290,10 @@ async def test_what_is_logged_in_a_process_of_its_own_is_logged_here(
 
 
 async def test_what_did_not_change_keeps_running_over_a_reload(file: File) -> None:
-    same, changed, gone = (file.daemon(name, "steady", name=name) for name in ("same", "changed", "gone"))
+    same, changed, gone = (file.daemon(name, "steady", label=name) for name in ("same", "changed", "gone"))
     async with file.supervisor(same, changed, gone) as supervisor:
         await wait_until(lambda: len(file.left()) == 3, "all to begin")
-        file.write(file.daemon("new", "steady", name="new"), file.daemon("changed", "steady", name="renamed"), same)
+        file.write(file.daemon("new", "steady", label="new"), file.daemon("changed", "steady", label="renamed"), same)
         assert await supervisor.reload()
         await wait_until(lambda: len(file.left()) == 7, "the changes")
         assert sorted(file.left()[3:5]) == ["end:changed", "end:gone"]

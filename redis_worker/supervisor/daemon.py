@@ -16,7 +16,11 @@ from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.registry import find_function
 from redis_worker.supervisor.plan import DaemonPart
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Condition, Consuming
+
+
+logger = library_logger("redis_worker.supervisor")
 
 
 def daemon_of(part: DaemonPart) -> Daemon:
@@ -118,7 +122,11 @@ class Daemon:
 
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(call,), name=f"redis-worker {self._name}", daemon=True).start()
-        return await ended
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            logger.error("the thread of %s does not end: it is left behind", self._name)
+            raise
 
 
 def _resolve(future: asyncio.Future[BaseException | None], error: BaseException | None) -> None:

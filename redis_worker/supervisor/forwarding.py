@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 from redis_worker.supervisor.channel import Channel
@@ -21,6 +22,7 @@ class _Forwarder(logging.Handler):
         super().__init__()
         self._channel = channel
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -30,6 +32,9 @@ class _Forwarder(logging.Handler):
         if record.exc_info:
             values["exc_text"] = record.exc_text or _EXCEPTION.formatException(record.exc_info)
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in values}
+        if threading.get_ident() == self._thread:
+            self._send(values, extra)
+            return
         try:
             self._loop.call_soon_threadsafe(self._send, values, extra)
         except RuntimeError:

@@ -82,8 +82,8 @@ class RunningPart:
         if not tasks:
             return
         now = asyncio.get_running_loop().time()
-        budget = min(self.part.supervision.shutdown_timeout, until - now)
-        _, late = await asyncio.wait(tasks, timeout=max(0.0, budget))
+        budget = max(0.0, min(self.part.supervision.shutdown_timeout, until - now))
+        _, late = await asyncio.wait(tasks, timeout=budget)
         if late:
             logger.warning("%s has not stopped in %.1f s: it is cancelled", self.part.name, budget)
             self.cancel()

@@ -36,6 +36,7 @@ logger = library_logger("redis_worker.supervisor")
 # What start() waits for its parts to begin, all together, in seconds: a host that starts must not wait for Redis.
 _START_PATIENCE = 5.0
 _TICK = 0.01
+_BEGINNING = ("starting", "waiting for Redis")
 
 
 class Supervisor:
@@ -312,7 +313,7 @@ class Supervisor:
     async def _settled(self, running: RunningPart, end: float) -> None:
         """Wait until it works, or has failed for the first time; at the latest until the loop's clock shows `end`."""
         clock = asyncio.get_running_loop().time
-        while running.state in ("starting", "waiting for Redis") and clock() < end and not self._stopping:
+        while running.state in _BEGINNING and clock() < end and not self._stopping:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(_TICK)
 
     async def _end(self, parts: Sequence[RunningPart]) -> None:
