@@ -10,7 +10,7 @@ from redis_worker.broker.address import Address, address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.supervisors import Announcer
 from redis_worker.http.served import Supervised
-from redis_worker.supervisor.plan import HttpSettings, Plan
+from redis_worker.supervisor.plan import DaemonPart, HttpSettings, Plan
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming
@@ -24,11 +24,9 @@ logger = library_logger("redis_worker.supervisor")
 class Outside:
     """Tells of `service` whoever asks, as a plan says."""
 
-    def __init__(self, service: Supervised, metrics: Metrics, *, strict: bool) -> None:
-        """`strict`: where HTTP cannot be answered, that is an error; otherwise it is said, and the work goes on."""
+    def __init__(self, service: Supervised, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
-        self._strict = strict
         self._http: HttpSettings | None = None
         self._url: str | None = None
         self._serving = AsyncExitStack()
@@ -40,14 +38,18 @@ class Outside:
         """The host and port that HTTP is answered on."""
         return self._listening() if self._http is not None else None
 
-    async def open(self, plan: Plan) -> None:
-        """Tell what `plan` says, in place of what was told before. Raises ConfigurationError where it is strict."""
-        self._addresses = {part.name: address_of(part.url) for part in plan.parts if hasattr(part, "url")}
+    async def open(self, plan: Plan, *, strict: bool = False) -> None:
+        """Tell what `plan` says, in place of what was told before.
+
+        Where HTTP cannot be answered that is said, and the work goes on; if `strict`, ConfigurationError is raised.
+        """
+        # Those of parts that are about to end are still asked for.
+        self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
         if plan.http != self._http:
             await self._serving.aclose()
             self._http = None
             if plan.http is not None:
-                await self._serve(plan.http)
+                await self._serve(plan.http, strict)
         if plan.url != self._url:
             await self._announcing.aclose()
             self._url = plan.url
@@ -59,7 +61,7 @@ class Outside:
         await self._announcing.aclose()
         await self._serving.aclose()
 
-    async def _serve(self, http: HttpSettings) -> None:
+    async def _serve(self, http: HttpSettings, strict: bool) -> None:
         from redis_worker.http.address import HttpAddress
         from redis_worker.lifecycle import http_server
 
@@ -68,7 +70,7 @@ class Outside:
             server.metrics = self._metrics
             await self._serving.enter_async_context(server.answering(self._service, self._address))
         except ConfigurationError as error:
-            if self._strict:
+            if strict:
                 raise
             logger.error("%s; the work goes on without", error)
             return
