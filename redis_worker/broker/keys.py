@@ -14,6 +14,8 @@ TOPICS = "{mq}:topics"
 _TOPIC_LIST = "mq:"
 QUEUES = "{redis_worker}:queues"
 """Set: the input lists that pools have ever worked on."""
+CRON = "{redis_worker}:cron"
+"""Hash: application, slash and name of every cron job that was ever run -> the stem of its keys."""
 
 
 ARRIVED = ":arrived"
@@ -124,6 +126,48 @@ class Keys:
     def channel(self) -> str:
         """Pub/sub channel: a JSON list of the ids whose results have just been written."""
         return results_channel(self.output)
+
+
+def cron_stem(app: str, name: str, input: str | None = None) -> str:
+    """The stem of the keys of a cron job; of one that pushes to `input`, it hashes to the slot of that list."""
+    return f"{tagged(input) + ':cron' if input is not None else CRON}:{app}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CronKeys:
+    """The keys of one cron job, which lie in one slot. Times in them are ms of the server's clock."""
+
+    stem: str
+
+    @property
+    def fired(self) -> str:
+        """Sorted set: instant -> itself; those that have been fired, skipped or queued, the last 1000 of them."""
+        return f"{self.stem}:fired"
+
+    @property
+    def running(self) -> str:
+        """Sorted set: run -> when its lease ends."""
+        return f"{self.stem}:running"
+
+    @property
+    def runs(self) -> str:
+        """Hash: run -> how it came about, instant, start and worker, with spaces between; of those in `running`."""
+        return f"{self.stem}:runs"
+
+    @property
+    def queued(self) -> str:
+        """Sorted set: instant -> itself; those that wait until nothing runs."""
+        return f"{self.stem}:queued"
+
+    @property
+    def ended(self) -> str:
+        """List: the last runs that were recorded, and, after `lost `, those that were presumed dead."""
+        return f"{self.stem}:ended"
+
+    @property
+    def record(self) -> str:
+        """Hash: the schedule, what became of the last run, counts; `floor`: all up to there counts as fired."""
+        return f"{self.stem}:record"
 
 
 def results_channel(output: str) -> str:

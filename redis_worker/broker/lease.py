@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.keys import Keys
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
@@ -39,7 +38,7 @@ def worker_name() -> str:
 
 
 class _Kept(NamedTuple):
-    keys: Keys
+    key: str
     on_lost: Callable[[], None]
 
 
@@ -60,9 +59,12 @@ class LeaseKeeper:
         """How long a lease lasts that is not renewed."""
         return self._seconds
 
-    def keep(self, keys: Keys, lease: Lease, on_lost: Callable[[], None]) -> None:
-        """Keep `lease` alive; `on_lost` is called, in the thread, when it has been taken away."""
-        self._kept = {**self._kept, lease: _Kept(keys, on_lost)}  # a new one: the thread may be walking the old one
+    def keep(self, key: str, lease: Lease, on_lost: Callable[[], None]) -> None:
+        """Keep `lease`, which stands in the sorted set `key`, alive.
+
+        `on_lost` is called, in the thread, when it has been taken away.
+        """
+        self._kept = {**self._kept, lease: _Kept(key, on_lost)}  # a new one: the thread may be walking the old one
         if self._thread.ident is None:
             self._thread.start()
 
@@ -107,7 +109,7 @@ class LeaseKeeper:
             return
         arguments = [lease.name, int(self._seconds * 1000)]
         try:
-            reply = await connection.run("renew", [kept.keys.workers], arguments, patience=max(1.0, self._seconds / 3))
+            reply = await connection.run("renew", [kept.key], arguments, patience=max(1.0, self._seconds / 3))
         except Refused:
             return  # the pool meets the same refusal, and says so
         # When the pool has given the lease up meanwhile, nothing was taken away.

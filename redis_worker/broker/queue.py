@@ -188,7 +188,7 @@ class AtLeastOnceQueue:
         lease, milliseconds = self._lease, int(self._keeper.seconds * 1000)
         await self._ordinary.run("register", [self._keys.workers], [lease.name, milliseconds])
         loop = asyncio.get_running_loop()
-        self._keeper.keep(self._keys, lease, lambda: _tell(loop, self._observer, lease.name))
+        self._keeper.keep(self._keys.workers, lease, lambda: _tell(loop, self._observer, lease.name))
 
     async def _retire(self, lease: Lease) -> None:
         """Return what is in flight, and have the others look for what comes late, if anything can."""

@@ -1,0 +1,123 @@
+"""How the cron jobs of all applications stand, as the processes that run them have left it in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis_worker.broker.connection import PATIENCE, Connection
+from redis_worker.broker.keys import CRON, CronKeys
+from redis_worker.broker.scripts import script
+from redis_worker.broker.translation import UnknownScript
+from redis_worker.vocabulary.errors import Refused
+
+# So many jobs are asked about at once.
+_PAGE = 200
+_COUNT = "count:"
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A cron job. Times are in seconds since the epoch, by the server's clock; None where there is nothing to tell."""
+
+    name: str
+    app: str
+    schedule: str = ""
+    timezone: str = ""
+    next: float | None = None
+    """The instant it is to be fired at next. One that is long past: no process has looked after it since."""
+    instant: float | None = None
+    """The instant that the last run to end was for; of one by hand, when it began."""
+    started: float | None = None
+    """When that run began."""
+    finished: float | None = None
+    duration: float | None = None
+    """How many seconds it took, all its tries together."""
+    outcome: str | None = None
+    """What became of it: "success", "error", "timeout", "cancelled" or "lost" (its process died);
+    with " by hand" after it where it was."""
+    error: str | None = None
+    """The text of its error, in one line."""
+    worker: str | None = None
+    """Where it ran: host and process id."""
+    running: int = 0
+    """How many runs go on, in the whole fleet."""
+    since: float | None = None
+    """When the first of them began."""
+    queued: int = 0
+    """How many instants wait until nothing runs."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How often each outcome came about; also "skipped" (something ran) and "missed" (nobody was there in time)."""
+    problem: str | None = None
+    """Why it cannot be looked into."""
+
+
+async def read_jobs(connection: Connection) -> list[JobStatus]:
+    """All jobs that were ever run, by application and name, in few round trips. Raises Disconnected or Refused."""
+    known = await connection.call("HGETALL", CRON)
+    pairs = known.items() if isinstance(known, dict) else zip(known[::2], known[1::2], strict=True)
+    jobs = sorted((_text(name), CronKeys(_text(stem))) for name, stem in pairs)
+    replies: list[Any] = []
+    for start in range(0, len(jobs), _PAGE):
+        replies += await _read(connection, [keys for _, keys in jobs[start : start + _PAGE]])
+    return [_status(name, reply) for (name, _), reply in zip(jobs, replies, strict=True)]
+
+
+async def _read(connection: Connection, jobs: list[CronKeys]) -> list[Any]:
+    """The reply of the script for each, or its error. The first one brings the script to the server."""
+    first = await _read_one(connection, jobs[0])
+    if len(jobs) == 1:
+        return [first]
+    digest = script("cron_read").digest
+    commands = [("EVALSHA", digest, 4, *_asked(keys)) for keys in jobs[1:]]
+    replies = await connection.together(*commands, patience=PATIENCE)
+    for position, reply in enumerate(replies):
+        if isinstance(reply, UnknownScript):  # in a cluster it lies on another node
+            replies[position] = await _read_one(connection, jobs[1 + position])
+    return [first, *replies]
+
+
+async def _read_one(connection: Connection, keys: CronKeys) -> Any:
+    try:
+        return await connection.run("cron_read", _asked(keys), [])
+    except Refused as error:
+        return error
+
+
+def _asked(keys: CronKeys) -> list[str]:
+    return [keys.running, keys.runs, keys.queued, keys.record]
+
+
+def _status(known_as: str, reply: Any) -> JobStatus:
+    app, _, name = known_as.rpartition("/")
+    if isinstance(reply, Exception):
+        return JobStatus(name, app, problem=str(reply))
+    _, running, since, queued, *rest = reply
+    said = {_text(rest[at]): _text(rest[at + 1]) for at in range(0, len(rest), 2)}
+    counts = {key.removeprefix(_COUNT): int(value) for key, value in said.items() if key.startswith(_COUNT)}
+    return JobStatus(
+        name,
+        app,
+        schedule=said.get("schedule", ""),
+        timezone=said.get("timezone", ""),
+        next=_seconds(said.get("next")),
+        instant=_seconds(said.get("instant")),
+        started=_seconds(said.get("started")),
+        finished=_seconds(said.get("finished")),
+        duration=_seconds(said.get("duration")),
+        outcome=said.get("outcome"),
+        error=said.get("error") or None,
+        worker=said.get("worker"),
+        running=running,
+        since=since / 1000 if since >= 0 else None,
+        queued=queued,
+        counts=dict(sorted(counts.items())),
+    )
+
+
+def _seconds(ms: str | None) -> float | None:
+    return float(ms) / 1000 if ms else None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
