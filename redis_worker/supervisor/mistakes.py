@@ -41,4 +41,6 @@ def near(name: str, known: Sequence[str]) -> str:
     """What to say after an unknown name: the known one that was meant, or all there are."""
     if found := difflib.get_close_matches(name.lower(), known, 1):
         return f"did you mean {found[0]}?"
-    return f"there are {', '.join(known)}" if known else "there are none"
+    if len(known) < 2:
+        return f"there is only {known[0]}" if known else "there are none"
+    return f"there are {', '.join(known)}"

@@ -136,15 +136,15 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
 def _schedule_problems(table: Path, expression: str, timezone: str) -> Iterator[_Problem]:
     from redis_worker.cron.schedule import Schedule
 
-    try:
-        Schedule(expression)
-    except ConfigurationError as error:
-        yield (*table, "schedule"), str(error)
-        return
-    try:
-        Schedule(expression, timezone)
-    except ConfigurationError as error:
-        yield (*table, "timezone"), str(error)
+    said = set()
+    for key, fields, zone in (("schedule", expression, "UTC"), ("timezone", "* * * * *", timezone)):
+        try:
+            Schedule(fields, zone)
+        except ConfigurationError as error:
+            # A missing extra is no fault of both.
+            if str(error) not in said:
+                yield (*table, key), str(error)
+            said.add(str(error))
 
 
 def _http_problems() -> Iterator[_Problem]:
