@@ -9,6 +9,8 @@ import logging
 import os
 import pkgutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -44,7 +46,7 @@ from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.service import Consuming, PartStatus
 from redis_worker.vocabulary.task import Delivery, Outcome
-from tests.support import Queue, Several, Topic, wait_until
+from tests.support import PATIENCE, ROOT, Queue, Several, Topic, wait_until
 from tests.test_http import Answer, get
 
 HEALTHY = PartStatus("fibonacci", "pool", "running")
@@ -577,6 +579,28 @@ async def test_supervisors_are_seen_while_they_run(server: EmbeddedServer, redis
         assert (await read(server.url, "in")).supervisors == []
     assert (await read(server.url)).supervisors == []
     assert await redis.keys() == []
+
+
+async def test_the_command_shows_them(server: EmbeddedServer, redis: Redis) -> None:
+    def status(*arguments: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "redis_worker", "status", "--url", server.url, *arguments],
+            cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True,
+        )  # fmt: skip
+        assert ended.stderr == ""
+        return ended.stdout
+
+    async with announced(server.url, HEALTHY, FAILED) as announcer:
+        await wait_until(lambda: redis.hexists(SUPERVISORS, announcer.id))
+        shown = (await asyncio.to_thread(status)).splitlines()
+        assert [line.split()[:3] for line in shown[-3:]] == [
+            ["state", "supervisor", "part"], ["failed", "shop", "table_consumer"], ["running", "shop", "fibonacci"],
+        ]  # fmt: skip
+        assert "table_consumer" not in await asyncio.to_thread(status, "--input", "in")
+        told = json.loads(await asyncio.to_thread(status, "--json"))
+        assert [part["name"] for part in told["supervisors"][0]["parts"]] == ["fibonacci", "table_consumer"]
+    shown = (await asyncio.to_thread(status)).splitlines()
+    assert [line for line in shown if line][-1] == "no workers"
 
 
 async def test_who_is_silent_is_gone_and_later_forgotten(server: EmbeddedServer, redis: Redis) -> None:
