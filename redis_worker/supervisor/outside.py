@@ -17,6 +17,7 @@ from redis_worker.vocabulary.service import Consuming
 
 if TYPE_CHECKING:
     from redis_worker.http.metrics import Metrics
+    from redis_worker.http.server import HttpServer
 
 logger = library_logger("redis_worker.supervisor")
 
@@ -28,6 +29,7 @@ class Outside:
         self._service = service
         self._metrics = metrics
         self._http: HttpSettings | None = None
+        self._server: HttpServer | None = None
         self._url: str | None = None
         self._serving = AsyncExitStack()
         self._announcing = AsyncExitStack()
@@ -36,7 +38,7 @@ class Outside:
     @property
     def http_address(self) -> str | None:
         """The host and port that HTTP is answered on."""
-        return self._listening() if self._http is not None else None
+        return None if self._server is None else self._server.listening
 
     async def open(self, plan: Plan, *, strict: bool = False) -> None:
         """Tell what `plan` says, in place of what was told before.
@@ -47,7 +49,7 @@ class Outside:
         self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
         if plan.http != self._http:
             await self._serving.aclose()
-            self._http = None
+            self._http = self._server = None
             if plan.http is not None:
                 await self._serve(plan.http, strict)
         if plan.url != self._url:
@@ -75,7 +77,7 @@ class Outside:
             logger.error("%s; the work goes on without", error)
             return
         self._http = http
-        self._listening = lambda: server.listening
+        self._server = server
 
     def _address(self, consuming: Consuming) -> Address:
         return self._addresses[consuming.part]
