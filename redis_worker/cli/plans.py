@@ -34,6 +34,11 @@ def _joined(context: click.Context, parameter: click.Parameter, value: tuple[lis
     return tuple(name for names in value for name in names)
 
 
+def file_argument(function: F) -> F:
+    """`FILE`: the argument `file`."""
+    return click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG")(function)
+
+
 def plan_options(function: F) -> F:
     """`FILE`, `--only` and `--except`: the arguments `file`, `only` and `without`."""
     many: dict[str, Any] = {"type": _Names(), "multiple": True, "metavar": "NAME", "callback": _joined}
@@ -41,7 +46,7 @@ def plan_options(function: F) -> F:
     for decorate in (
         option("--except", "without", help=f"Leave these out: {what}", **many),
         option("--only", help=f"Run only these, whatever the file says itself: {what}", **many),
-        click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG"),
+        file_argument,
     ):
         function = decorate(function)
     return function
