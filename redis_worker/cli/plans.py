@@ -60,7 +60,7 @@ def describe(plan: Plan) -> Iterator[str]:
         yield f"{plan.name}: nothing would run"
     else:
         yield f"{plan.name}: these would run, in this order"
-        yield from _columns([_part(part) for part in plan.parts])
+        yield from _columns([described(part) for part in plan.parts])
     if plan.http is not None:
         secured = "" if plan.http.token is None else ", with a token"
         yield f"HTTP would be answered on {plan.http.host}, port {plan.http.port}{secured}"
@@ -75,8 +75,8 @@ _MODES = {
 }
 
 
-def _part(part: Part) -> list[str]:
-    """Its kind, its name, and what it does."""
+def described(part: Part) -> list[str]:
+    """The kind of a part, its name, and what it does."""
     from redis_worker.supervisor.plan import DaemonPart, JobPart, PoolPart, TopicsPart
 
     match part:

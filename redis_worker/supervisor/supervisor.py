@@ -101,6 +101,11 @@ class Supervisor:
         return self._plan
 
     @property
+    def runs_here(self) -> bool:
+        """Whether the file is for this process: it may say that it is for a host application only, or for none."""
+        return self._why_nothing(self._plan) is None
+
+    @property
     def condition(self) -> Condition:
         """How it stands: as the part that stands worst, in the words for a worker."""
         if self._stopping:
