@@ -50,7 +50,7 @@ def find_parser(name: str) -> Parser:
 
 
 def find_function(kind: str, name: str) -> Callable[..., Any]:
-    """The function at `name`, which is module:function; `kind` says what it is for. Raises ConfigurationError."""
+    """The function at `name`, which is module:function; errors call it what `kind` says. Raises ConfigurationError."""
     found: Callable[..., Any] = _load(kind, name, name)
     return found
 

@@ -83,7 +83,9 @@ class Document:
         """Note variables that are not set, but for those in tables at `idle`, which nobody needs."""
         unneeded = tuple(idle)
         for path, text in self._unset.items():
-            if path[-1:] == ("enable",) or not any(path[: len(part)] == part for part in unneeded):
+            # Whether something runs must be known; deeper down it is a key of somebody else's.
+            decides = path[-1] == "enable" and len(path) <= 3
+            if decides or not any(path[: len(part)] == part for part in unneeded):
                 self.blame(path, text)
 
     def raise_mistakes(self) -> None:

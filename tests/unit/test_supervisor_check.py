@@ -117,7 +117,11 @@ def test_what_is_there_and_fits(mistakes_of: Resolve, text: str) -> None:
         (daemon("daemon", "arguments = { x = 1 }"), "3: daemons.d.arguments: the daemon 't_parts:daemon' takes stop"),
         ('[daemons.d]\nrun = "t_absent:f"', "2: daemons.d.run: the daemon 't_absent:f': no module named 't_absent' in"),
         (job("t_parts:jbo"), "3: cron.j.job: the job 't_parts:jbo': module t_parts has no function 'jbo'; did you me"),
-        (job("t_parts:job", "arguments = { x = 1 }"), "4: cron.j.arguments: the job 't_parts:job' takes nothing"),
+        (job("t_parts:job", "arguments = { x = 1 }"), "4: cron.j.arguments: the job 't_parts:job' has no argument 'x'"),
+        (
+            job("t_parts:table_daemon"),
+            "3: cron.j.job: the job 't_parts:table_daemon' needs the argument 'table', which",
+        ),
         (job("t_parts:job", "", "* * *"), "2: cron.j.schedule: the schedule '* * *'"),
         (job("t_parts:job", "", "61 * * * *"), "2: cron.j.schedule: the schedule '61 * * * *'"),
         (job("t_parts:job", 'timezone = "Asia/Shangai"'), "4: cron.j.timezone: there is no time zone 'Asia/Shangai'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,9 +13,12 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from redis_worker import ConfigurationError
 from redis_worker.cron.settings import JobSettings, Push
+from redis_worker.supervisor import schema
 from redis_worker.supervisor.mistakes import FileMistakes
 from redis_worker.supervisor.plan import (
     DaemonPart,
@@ -399,6 +403,92 @@ def test_files_of_windows(tmp_path: Path) -> None:
     (tmp_path / "w.toml").write_bytes(b"\xef\xbb\xbf" + POOL.replace("\n", "\r\n").encode() + b"lease = 1")
     with pytest.raises(FileMistakes, match=r"w.toml:5: pools\.a\.lease"):
         read_plan(tmp_path / "w.toml", environment={})
+
+
+VALUES = (
+    *(
+        "1",
+        "-1",
+        "0",
+        "1.5",
+        "nan",
+        "inf",
+        "true",
+        "false",
+        "1979-05-27",
+        "07:32:00",
+        "[]",
+        '["p"]',
+        "[1]",
+        "{}",
+        "{a = 1}",
+    ),
+    *(
+        '""',
+        '"p"',
+        '"90s"',
+        '" "',
+        '"${X}"',
+        '"${N}"',
+        '"$${X}"',
+        '"${"',
+        '"* * * * *"',
+        '"always"',
+        '"skip"',
+        '"\\u0000"',
+    ),
+    *(
+        '"redis://there"',
+        '"async"',
+        '"embedded"',
+        '"at-most-once"',
+        "99999999999999999999",
+        '["${X}"]',
+        '{input = "${X}"}',
+    ),
+    *('{size = 5, within = "1s"}', '{input = "in", task = [{}]}'),
+)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> str:
+    """Files that may be right, in some order, with some keys of each table said anyhow."""
+    said = {
+        "[worker]": (schema.WORKER, ""),
+        "[redis]": (schema.REDIS, ""),
+        "[http]": (schema.HTTP, ""),
+        "[pools.p]": (schema.POOL, 'input = "i" output = "o" processor = "p"'),
+        "[topics]": (schema.TOPICS, ""),
+        '[topics."t.*"]': (schema.TOPIC, 'handler = "m:f"'),
+        "[daemons.d]": (schema.DAEMON, 'run = "m:f"'),
+        "[cron]": (schema.CRON, ""),
+        "[cron.j]": (schema.JOB, 'schedule = "* * * * *" job = "m:f"'),
+        "[cron.k]": (schema.JOB, 'schedule = "* * * * *" push = {input="i",task=1}'),
+    }
+    text = ""
+    for header in draw(st.lists(st.sampled_from(list(said)), unique=True)):
+        keys, usual = said[header]
+        pairs = dict(re.findall(r'(\w+) = (".*?"|\S+)(?: |$)', usual))
+        more = st.dictionaries(st.sampled_from([*keys.kinds, *keys.elsewhere]), st.sampled_from(VALUES), max_size=2)
+        pairs |= draw(st.just({}) | more)
+        text += "".join([f"{header}\n", *(f"{key} = {value}\n" for key, value in pairs.items())])
+    return text
+
+
+@given(files())
+def test_whatever_a_file_says_it_is_read_or_its_mistakes_are_told(text: str) -> None:
+    lines = text.count("\n")
+    try:
+        plan = plan_of(text, {"N": "8"})
+    except FileMistakes as error:
+        mistakes = error.mistakes
+    else:
+        mistakes = []
+        assert all(line <= lines for line in plan.lines.values())
+        headers = re.findall(r"^\[\w+\.(\S+)\]", text, re.MULTILINE)
+        parts = [topic for part in plan.parts for topic in (part.topics if isinstance(part, TopicsPart) else [part])]
+        assert len(parts) + len(plan.left_out) == len(headers)
+    assert all(0 < line <= lines for line, _ in mistakes)
 
 
 # --- the environment ---
