@@ -98,12 +98,14 @@ async def test_all_mistakes_are_told_at_once_and_nothing_is_run(file: File, serv
         file.daemon("consumer", "steady"),
         '[pools.fibonacci]\ninput = "a"\noutput = "b"\nprocessor = "fibonacy"\n',
         '[daemons.other]\nrun = "tests.parts:nothing"',
+        '[cron.tick]\nschedule = "* * * * *"\njob = "tests.parts:tick"\noverlapp = "skip"',
     )
     assert await process.ended() == 2
     name = file.path
     assert process.log.splitlines() == [
         f"{name}:11: pools.fibonacci.processor: unknown processor 'fibonacy': did you mean fibonacci?",
         f"{name}:14: daemons.other.run: the daemon 'tests.parts:nothing': module tests.parts has no function 'nothing'",
+        f"{name}:18: cron.tick.overlapp: unknown key, did you mean overlap?",
     ]
     assert file.left() == []
 

@@ -35,6 +35,22 @@ def resolve(plan: Plan) -> None:
         raise FileMistakes(plan.path, [_mistake(plan, path, text) for path, text in problems])
 
 
+def resolved(read: Callable[[], Plan]) -> Plan:
+    """What `read` reads, with all that it names found. Raises FileMistakes, with those of both kinds."""
+    try:
+        plan = read()
+    except FileMistakes as error:
+        if error.rest is None:
+            raise
+        try:
+            resolve(error.rest)
+        except FileMistakes as more:
+            raise FileMistakes(error.name, [*error.mistakes, *more.mistakes]) from None
+        raise
+    resolve(plan)
+    return plan
+
+
 def _problems(part: Part) -> Iterator[_Problem]:
     match part:
         case PoolPart():

@@ -21,7 +21,7 @@ from redis_worker.supervisor.outside import Outside
 from redis_worker.supervisor.plan import DaemonPart, Part, Plan
 from redis_worker.supervisor.process import PartFailed
 from redis_worker.supervisor.reading import read_plan
-from redis_worker.supervisor.resolving import resolve
+from redis_worker.supervisor.resolving import resolved
 from redis_worker.supervisor.roster import Change, Roster
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -83,12 +83,7 @@ class Supervisor:
         def read() -> Plan:
             return read_plan(path, environment=environment, only=only, without=without, url=url)
 
-        def read_and_resolve() -> Plan:
-            plan = read()
-            resolve(plan)
-            return plan
-
-        return cls(read_and_resolve() if standalone else read(), read_and_resolve, standalone=standalone)
+        return cls(resolved(read) if standalone else read(), lambda: resolved(read), standalone=standalone)
 
     @property
     def service(self) -> str:
