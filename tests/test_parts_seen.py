@@ -164,7 +164,7 @@ async def test_the_metrics_of_parts_and_jobs() -> None:
     job = http.metrics.job("sync_user")
     job.outcome("success", 2.0)
     job.outcome("error", 400.0)
-    job.outcome("skipped")
+    job.outcome("skipped", 0.0)
     async with http.answering(service, nowhere):
         found = await samples(http)
         service.statuses = [HEALTHY]

@@ -142,10 +142,10 @@ class JobMetrics:
         self.succeeded_at: float | None = None
         """When it last succeeded, in seconds since the epoch."""
 
-    def outcome(self, outcome: str, seconds: float | None = None) -> None:
-        """A run has ended as "success" or otherwise; `seconds` is how long it took, None where nothing was run."""
+    def outcome(self, outcome: str, seconds: float = 0.0) -> None:
+        """A run has ended as "success" or otherwise; `seconds` is how long it took, 0 where nothing was run."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if seconds is not None:
+        if seconds:
             self.seconds.add([seconds])
         if outcome == "success":
             self.succeeded_at = time.time()
