@@ -83,6 +83,11 @@ class PartProcess:
         """Nothing that is known here."""
         return []
 
+    def show(self) -> None:
+        """Have it log what it runs."""
+        if self._channel is not None:
+            self._channel.send(do="show")
+
     def stop(self) -> None:
         """Tell it to stop."""
         self._tell(self._asked or "stop")

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from redis_worker.engine.running import RunningTask
 from redis_worker.supervisor.plan import Part
 from redis_worker.supervisor.running import RunningPart
 from redis_worker.supervisor.wiring import Wiring
@@ -51,10 +50,11 @@ class Roster:
         """The queues that are claimed from just now."""
         return [queue for part in self._parts for queue in part.consuming()]
 
-    def running_tasks(self) -> list[tuple[str, list[RunningTask]]]:
-        """What the parts in this event loop run just now, as far as that can be seen; to be called on it."""
-        works = [(part.part.name, unit.work) for part in self._parts for unit in part.units if not part.processes]
-        return [(name, work.running_tasks()) for name, work in works if work is not None]
+    def report_running(self) -> None:
+        """Log what the parts run just now, as far as that can be seen; to be called on the event loop."""
+        for part in self._parts:
+            for unit in part.units:
+                unit.report_running()
 
     async def begin(self, parts: Sequence[Part]) -> None:
         """Begin `parts`, each once the one before it works, as far as that does not take too long."""

@@ -13,7 +13,6 @@ from redis_worker.broker.address import address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.preflight import check_server, connected
 from redis_worker.engine.counters import Counters
-from redis_worker.engine.running import RunningTask
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
@@ -134,9 +133,9 @@ class Supervisor:
         """The queues that are claimed from just now."""
         return self._roster.consuming()
 
-    def running_tasks(self) -> list[tuple[str, list[RunningTask]]]:
-        """What the parts in this event loop run just now, as far as that can be seen; to be called on it."""
-        return self._roster.running_tasks()
+    def report_running(self) -> None:
+        """Log what the parts run just now, as far as that can be seen: id, age and stack; to be called on the loop."""
+        self._roster.report_running()
 
     async def find_redis(self) -> None:
         """Wait for the server of the plan, if it names one: for a process that is to end where there is none.

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
+from redis_worker.reporting import report_running
 from redis_worker.supervisor.plan import Supervision
+from redis_worker.supervisor.process import PartProcess
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.errors import (
     ConfigurationError,
@@ -79,11 +81,18 @@ class Unit:
         """The queues it claims from just now."""
         return [] if self._work is None else [queue._replace(part=self._part) for queue in self._work.consuming()]
 
+    def report_running(self) -> None:
+        """Log what it runs just now; a process of its own does so itself."""
+        if isinstance(self._work, PartProcess):
+            self._work.show()
+        elif self._work is not None:
+            self._context.run(report_running, self._work.running_tasks())
+
     def start(self) -> asyncio.Task[None]:
         """Begin, in the running loop. Returns what ends when there is to be no other life."""
-        context = contextvars.copy_context()
-        context.run(PART.set, self._part)
-        self.task = asyncio.create_task(self._run(), name=f"redis-worker part {self._title}", context=context)
+        self._context = contextvars.copy_context()
+        self._context.run(PART.set, self._part)
+        self.task = asyncio.create_task(self._run(), name=f"redis-worker part {self._title}", context=self._context)
         return self.task
 
     def stop(self) -> None:
