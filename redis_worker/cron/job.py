@@ -88,7 +88,10 @@ class CronJob:
         return 0 if self._runs is None else len(self._runs)
 
     def stop(self) -> None:
-        """Fire nothing any more; what runs may finish, and is not tried again if it fails."""
+        """Fire nothing any more; what runs may finish, and is not tried again if it fails.
+
+        While Redis is away an outcome waits to be recorded, until it is back or there is a `cancel`.
+        """
         self._stopping.set()
         if self._runs is not None:
             self._runs.stop()
