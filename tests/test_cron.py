@@ -415,6 +415,24 @@ async def test_a_run_that_is_killed_is_lost(redis: Redis, jobs: Jobs, caplog: py
     await redis.delete(notes_key(jobs))
 
 
+async def test_a_run_that_was_only_presumed_lost(redis: Redis, jobs: Jobs) -> None:
+    process = jobs.process(jobs.settings("note", arguments=noting(jobs, 3.0)))
+
+    async def at_work() -> bool:
+        return bool(await notes(redis, jobs))
+
+    await wait_until(at_work, "a run")
+    process.process.send_signal(signal.SIGSTOP)
+    jobs.run(jobs.settings("remember", NEVER_YET))
+    await jobs.until(lambda status: status.counts.get("lost"), "it to be presumed lost")
+    await jobs.stop()
+    process.process.send_signal(signal.SIGCONT)
+    status = await jobs.until(lambda status: status.counts.get("success"), "its end")
+    assert "lost" not in status.counts
+    assert "a run of this process was presumed lost" in await process.end()
+    await redis.delete(notes_key(jobs))
+
+
 # What was missed
 
 
