@@ -119,14 +119,16 @@ class Jobs:
         self.running.clear()
 
     async def status(self) -> JobStatus:
-        [found] = [job for job in await read_jobs(self.connection) if job.app == self.app]
-        return found
+        return await self.until(lambda _: True, "the status")
 
     async def until(self, condition: Callable[[JobStatus], Any], what: str) -> JobStatus:
         """The status, once it is as it should be."""
 
         async def look() -> JobStatus | None:
-            known = [job for job in await read_jobs(self.connection) if job.app == self.app]
+            try:
+                known = [job for job in await read_jobs(self.connection) if job.app == self.app]
+            except Disconnected:
+                return None  # a server that was restarted
             return known[0] if known and condition(known[0]) else None
 
         return await wait_until(look, what)
@@ -153,6 +155,14 @@ async def jobs(redis: Redis, server: EmbeddedServer) -> AsyncIterator[Jobs]:
     keys = CronKeys(cron_stem(jobs.app, "job", "{tasks}:in" if any("{tasks}" in key for key in left) else None))
     assert left <= {keys.fired, keys.record, keys.ended}, f"left behind: {left}"
     await redis.delete(CRON, "{tasks}:in", *left)
+
+
+@pytest.fixture
+async def own_jobs(own_server: EmbeddedServer) -> AsyncIterator[Jobs]:
+    """On a server that the test may kill."""
+    jobs = Jobs(own_server.url, "app")
+    yield jobs
+    await jobs.close()
 
 
 def noting(jobs: Jobs, seconds: float = 0.0) -> dict[str, Any]:
@@ -265,8 +275,8 @@ async def test_a_push_in_a_cluster(server: EmbeddedServer) -> None:
         await jobs.close()
 
 
-async def test_a_redis_that_restarts(own_server: EmbeddedServer) -> None:
-    jobs = Jobs(own_server.url, "app")
+async def test_a_redis_that_restarts(own_server: EmbeddedServer, own_jobs: Jobs) -> None:
+    jobs = own_jobs
     lines = [jobs.run(jobs.settings()) for _ in range(2)]
     await wait_until(lambda: len(cron_jobs.calls) >= 2, "two instants")
     os.kill(own_server.pid, signal.SIGKILL)
@@ -279,11 +289,12 @@ async def test_a_redis_that_restarts(own_server: EmbeddedServer) -> None:
     instants = [at.timestamp() for at in cron_jobs.calls]
     assert sorted(instants) == contiguous(instants)
     assert (await jobs.status()).counts == {"success": len(instants)}
-    await jobs.close()
 
 
-async def test_what_ends_while_redis_is_away_is_recorded_when_it_is_back(own_server: EmbeddedServer) -> None:
-    jobs = Jobs(own_server.url, "app")
+async def test_what_ends_while_redis_is_away_is_recorded_when_it_is_back(
+    own_server: EmbeddedServer, own_jobs: Jobs
+) -> None:
+    jobs = own_jobs
     job = jobs.make(jobs.settings("slow", NEVER_YET), lease=30)
     running = asyncio.create_task(job.run_once())
     await jobs.until(lambda status: status.running == 1, "the run")
@@ -294,12 +305,11 @@ async def test_what_ends_while_redis_is_away_is_recorded_when_it_is_back(own_ser
     assert (await running).outcome == "success"
     status = await jobs.status()
     assert (status.outcome, status.counts, status.running) == ("success by hand", {"success": 1}, 0)
-    await jobs.close()
 
 
-async def test_waiting_for_a_redis_that_is_not_there(own_server: EmbeddedServer) -> None:
+async def test_waiting_for_a_redis_that_is_not_there(own_server: EmbeddedServer, own_jobs: Jobs) -> None:
     os.kill(own_server.pid, signal.SIGKILL)
-    jobs = Jobs(own_server.url, "app")
+    jobs = own_jobs
     job = jobs.run(jobs.settings())
     await wait_until(lambda: job.condition == "waiting for Redis", "it to wait")
     with pytest.raises(Disconnected):
@@ -307,10 +317,9 @@ async def test_waiting_for_a_redis_that_is_not_there(own_server: EmbeddedServer)
     await asyncio.to_thread(own_server.restart)
     await wait_until(lambda: cron_jobs.calls, "an instant")
     os.kill(own_server.pid, signal.SIGKILL)
-    job.stop()
+    job.cancel()  # it may be about to record its last run
     assert job.condition == "stopping"
     await jobs.ended()
-    await jobs.close()
 
 
 async def test_a_refusal_ends_the_job(redis: Redis, jobs: Jobs) -> None:
@@ -403,6 +412,24 @@ async def test_a_run_that_is_killed_is_lost(redis: Redis, jobs: Jobs, caplog: py
     assert status.instant == (await notes(redis, jobs))[0]
     await wait_until(lambda: "is lost: its process is gone" in caplog.text, "it to be said")
     await jobs.stop()
+    await redis.delete(notes_key(jobs))
+
+
+async def test_a_run_that_was_only_presumed_lost(redis: Redis, jobs: Jobs) -> None:
+    process = jobs.process(jobs.settings("note", arguments=noting(jobs, 3.0)))
+
+    async def at_work() -> bool:
+        return bool(await notes(redis, jobs))
+
+    await wait_until(at_work, "a run")
+    process.process.send_signal(signal.SIGSTOP)
+    jobs.run(jobs.settings("remember", NEVER_YET))
+    await jobs.until(lambda status: status.counts.get("lost"), "it to be presumed lost")
+    await jobs.stop()
+    process.process.send_signal(signal.SIGCONT)
+    status = await jobs.until(lambda status: status.counts.get("success"), "its end")
+    assert "lost" not in status.counts
+    assert "a run of this process was presumed lost" in await process.end()
     await redis.delete(notes_key(jobs))
 
 

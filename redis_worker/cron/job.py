@@ -97,7 +97,10 @@ class CronJob:
         return [] if self._runs is None else self._runs.running_tasks()
 
     def stop(self) -> None:
-        """Fire nothing any more; what runs may finish, and is not tried again if it fails."""
+        """Fire nothing any more; what runs may finish, and is not tried again if it fails.
+
+        While Redis is away an outcome waits to be recorded, until it is back or there is a `cancel`.
+        """
         self._stopping.set()
         if self._runs is not None:
             self._runs.stop()
