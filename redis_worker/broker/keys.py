@@ -162,6 +162,11 @@ class CronKeys:
         return f"{self.stem}:queued"
 
     @property
+    def ended(self) -> str:
+        """List: the last runs that were recorded, and, after `lost `, those that were presumed dead."""
+        return f"{self.stem}:ended"
+
+    @property
     def record(self) -> str:
         """Hash: the schedule, what became of the last run, counts; `floor`: all up to there counts as fired."""
         return f"{self.stem}:record"

@@ -1,0 +1,107 @@
+-- Fire an instant, unless somebody has, or the rule of overlap is against it.
+-- KEYS 1 fired, 2 running, 3 runs, 4 queued, 5 record, 6 ended; of a job that pushes: 7 its list
+-- ARGV 1 which: 'due' the instant 2, 'queued' the first that is queued, 'hand' now; 3 a name for the run,
+--      4 its lease in ms, 5 overlap, 6 worker, 7 how many may be queued, 8 how many instants are kept,
+--      9 the next instant for the record, or ''; of a job that pushes: 10 the task
+-- Returns {now in ms, verdict, in how many ms it is due if it is early or the instant if it is fired, lost runs …}
+--   0 early, 1 fired, 2 somebody has fired it, 3 skipped, 4 queued, 5 skipped as too many are queued,
+--   6 there is nothing queued, 7 what is queued has to wait
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local which, run, overlap = ARGV[1], ARGV[3], ARGV[5]
+local instant = tonumber(ARGV[2])
+local pushes = KEYS[7] ~= nil
+
+local function text(number) return string.format('%.0f', number) end
+local function count(outcome) redis.call('HINCRBY', KEYS[5], 'count:' .. outcome, 1) end
+local function remember()
+  redis.call('ZADD', KEYS[1], instant, text(instant))
+  local surplus = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[8])
+  if surplus > 0 then
+    local old = redis.call('ZRANGE', KEYS[1], surplus - 1, surplus - 1)[1]
+    redis.call('ZREMRANGEBYRANK', KEYS[1], 0, surplus - 1)
+    local floor = tonumber(redis.call('HGET', KEYS[5], 'floor') or 0)
+    redis.call('HSET', KEYS[5], 'floor', text(math.max(floor, tonumber(old))))
+  end
+end
+
+-- A call that is repeated, because its reply was lost.
+local said = redis.call('ZSCORE', KEYS[2], run) and redis.call('HGET', KEYS[3], run)
+if said then
+  redis.call('ZADD', KEYS[2], now + ARGV[4], run)
+  return {now, 1, tonumber(string.match(said, '^%S+ (%d+)'))}
+end
+
+-- Runs whose process is gone. Of one whose outcome is recorded (it went on past its time limit) nothing is to be said.
+local lost = {}
+local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)
+local ended = {}
+if #gone > 0 then
+  for _, name in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do ended[name] = true end
+end
+for _, name in ipairs(gone) do
+  local its, start, where = string.match(redis.call('HGET', KEYS[3], name) or '', '^%S+ (%d+) (%d+) (.*)$')
+  redis.call('ZREM', KEYS[2], name)
+  redis.call('HDEL', KEYS[3], name)
+  if not ended[name] then
+    redis.call('LPUSH', KEYS[6], 'lost ' .. name)
+    if its then
+      redis.call('HSET', KEYS[5], 'instant', its, 'started', start, 'finished', text(now), 'duration', '',
+        'outcome', 'lost', 'error', 'its process is gone, or was cut off from Redis', 'worker', where)
+    end
+    count('lost')
+    lost[#lost + 1] = where or name
+  end
+end
+local alive = redis.call('ZCARD', KEYS[2])
+if #lost > 0 then redis.call('LTRIM', KEYS[6], 0, 99) end
+if ARGV[9] ~= '' and not (which == 'due' and instant > now) then redis.call('HSET', KEYS[5], 'next', ARGV[9]) end
+
+if which == 'due' then
+  if instant > now then return {now, 0, instant - now, unpack(lost)} end
+  local floor = tonumber(redis.call('HGET', KEYS[5], 'floor') or 0)
+  if instant <= floor or redis.call('ZSCORE', KEYS[1], text(instant)) then return {now, 2, 0, unpack(lost)} end
+  remember()
+  if not pushes and overlap == 'skip' and alive > 0 then
+    count('skipped')
+    return {now, 3, 0, unpack(lost)}
+  end
+  if not pushes and overlap == 'queue' then
+    local waiting = redis.call('ZCARD', KEYS[4])
+    if waiting >= tonumber(ARGV[7]) then
+      count('skipped')
+      return {now, 5, 0, unpack(lost)}
+    elseif alive + waiting > 0 then
+      redis.call('ZADD', KEYS[4], instant, text(instant))
+      return {now, 4, 0, unpack(lost)}
+    end
+  end
+elseif which == 'queued' then
+  local first = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
+  if not first then return {now, 6, 0, unpack(lost)} end
+  -- Where runs may overlap, what is queued (it was missed) is still made up for one after the other.
+  local before = alive
+  if overlap == 'allow' then
+    before = 0
+    for _, its in ipairs(redis.call('HVALS', KEYS[3])) do
+      if string.sub(its, 1, 7) == 'queued ' then before = before + 1 end
+    end
+  end
+  if before > 0 then return {now, 7, 0, unpack(lost)} end
+  redis.call('ZREM', KEYS[4], first)
+  instant = tonumber(first)
+else
+  instant = now
+  if not pushes and overlap ~= 'allow' and alive > 0 then return {now, 3, 0, unpack(lost)} end
+end
+
+if pushes then
+  redis.call('RPUSH', KEYS[7], ARGV[10])
+  count('success')
+  redis.call('HSET', KEYS[5], 'instant', text(instant), 'started', text(now), 'finished', text(now), 'duration', 0,
+    'outcome', which == 'hand' and 'success by hand' or 'success', 'error', '', 'worker', ARGV[6])
+else
+  redis.call('ZADD', KEYS[2], now + ARGV[4], run)
+  redis.call('HSET', KEYS[3], run, which .. ' ' .. text(instant) .. ' ' .. text(now) .. ' ' .. ARGV[6])
+end
+return {now, 1, instant, unpack(lost)}

@@ -1,0 +1,20 @@
+-- Make a job known to its keys. One that is new, or has another schedule than before, has missed nothing.
+-- KEYS 1 fired, 2 record
+-- ARGV 1 application, 2 name, 3 schedule, 4 time zone, 5 'first', 'again' where this process has done so before,
+--      or 'hand' where it will run the job once and not see to its instants
+-- Returns {now in ms, the latest instant that is dealt with: nothing up to there is to be fired any more}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local said = redis.call('HMGET', KEYS[2], 'schedule', 'timezone', 'floor')
+local last = redis.call('ZRANGE', KEYS[1], -1, -1)[1]
+local new = not said[3] and not last
+local other = said[1] ~= ARGV[3] or said[2] ~= ARGV[4]
+if (new and ARGV[5] ~= 'hand') or (other and ARGV[5] == 'first') then
+  said[3] = now
+  redis.call('HSET', KEYS[2], 'floor', string.format('%.0f', now))
+  redis.call('HDEL', KEYS[2], 'next')
+end
+if not said[1] or ARGV[5] == 'first' then
+  redis.call('HSET', KEYS[2], 'app', ARGV[1], 'name', ARGV[2], 'schedule', ARGV[3], 'timezone', ARGV[4])
+end
+return {now, math.max(tonumber(said[3] or 0), tonumber(last or 0))}

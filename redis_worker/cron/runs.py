@@ -1,0 +1,153 @@
+"""The runs of a job in this process: from the claim until what became of them is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from redis_worker.broker.cron import JobState, Run
+from redis_worker.cron.function import Function
+from redis_worker.cron.reach import GivenUp, Reach
+from redis_worker.cron.report import Report
+from redis_worker.cron.schedule import Schedule
+from redis_worker.engine.execution import Answer, TimedOut
+from redis_worker.engine.retry import RetryPolicy
+from redis_worker.engine.waiting import happens
+from redis_worker.vocabulary.errors import RedisWorkerError
+
+# How long the end of a cancelled run may take to be recorded, in seconds; after that it will be taken for lost.
+_LAST_WORD = 3.0
+
+
+class Ended(NamedTuple):
+    """What became of a run."""
+
+    outcome: str
+    """"success", "error", "timeout", "cancelled"; by hand also "skipped": another run goes on."""
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Runs:
+    """What runs just now. Coroutines run in the event loop, plain functions in a thread each."""
+
+    def __init__(
+        self,
+        function: Function,
+        schedule: Schedule,
+        state: JobState,
+        policy: RetryPolicy,
+        reach: Reach,
+        report: Report,
+    ) -> None:
+        self._function = function
+        self._schedule = schedule
+        self._state = state
+        self._policy = policy
+        self._reach = reach
+        self._report = report
+        self._stopping = asyncio.Event()
+        self._cancelled = asyncio.Event()
+        self._running: set[asyncio.Task[Ended]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, run: Run, then: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[Ended]:
+        """Have a claimed run go on in a task of its own, and `then` what is to follow its end."""
+        self._state.keep(run, self._report.presumed_lost)
+        task = asyncio.create_task(self._run(run, then))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def stop(self) -> None:
+        """Try nothing again."""
+        self._stopping.set()
+
+    def cancel(self) -> None:
+        """Cancel coroutines, wait for threads no more."""
+        self.stop()
+        self._cancelled.set()
+
+    async def ended(self) -> None:
+        """Return when nothing runs any more. Raises nothing."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _run(self, run: Run, then: Callable[[], Awaitable[None]] | None) -> Ended:
+        began = time.monotonic()
+        try:
+            ended, leftover = await self._tries(run, began)
+            self._report.ended(self._schedule.local(run.instant), *ended)
+            if leftover is not None:
+                # Its thread goes on past the time limit: others shall know that it does.
+                await self._record(run, ended, goes_on=True)
+                await self._until_cancelled(leftover)
+            if leftover is None or leftover.done():
+                # What cannot be ended here goes on without us, until its process ends and its lease with it.
+                await self._record(run, ended)
+        finally:
+            self._state.let_go(run)
+        if then is not None and not self._stopping.is_set():
+            await then()
+        return ended
+
+    async def _tries(self, run: Run, began: float) -> tuple[Ended, asyncio.Future[Answer] | None]:
+        """How it ended, and what of it goes on all the same."""
+        instant = self._schedule.local(run.instant)
+        retries = 0
+        while True:
+            call = asyncio.create_task(self._function.call(instant))
+            await self._until_cancelled(call)
+            if not call.done():
+                call.cancel()
+                await asyncio.wait({call})
+            if call.cancelled():
+                return self._cut_short(time.monotonic() - began)
+            try:
+                outcome, answer, left = "error", call.result(), None
+            except TimedOut as error:
+                outcome, left = "timeout", error.leftover
+                answer = Answer(b"", "it took longer than its time limit")
+            seconds = time.monotonic() - began
+            if answer.error is None:
+                return Ended("success", None, seconds), None
+            delay = None if left is not None else self._policy.delay(answer, retries)
+            if delay is None or self._stopping.is_set():
+                return Ended(outcome, answer.error, seconds), left
+            self._report.again(answer.error, delay)
+            if await happens(self._stopping, delay):
+                return Ended(outcome, answer.error, time.monotonic() - began), None
+            retries += 1
+
+    def _cut_short(self, seconds: float) -> tuple[Ended, asyncio.Future[Answer] | None]:
+        if self._function.is_async:
+            return Ended("cancelled", "it was cancelled", seconds), None
+        # Nobody hears of the thread's end any more: it counts as running until its lease ends.
+        return Ended("cancelled", "it was cancelled; its thread goes on", seconds), asyncio.Future()
+
+    async def _until_cancelled(self, future: asyncio.Future[Any]) -> None:
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        try:
+            await asyncio.wait({future, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
+
+    async def _record(self, run: Run, ended: Ended, goes_on: bool = False) -> None:
+        """Write it down, as often as it takes; after `cancel` for a moment only."""
+        write = asyncio.create_task(
+            self._reach.call(lambda: self._state.finish(run, *ended, goes_on=goes_on), self._cancelled)
+        )
+        await self._until_cancelled(write)
+        await asyncio.wait({write}, timeout=_LAST_WORD)
+        if not write.done():
+            write.cancel()
+            return
+        error = None if write.cancelled() else write.exception()
+        if isinstance(error, (RedisWorkerError, GivenUp)):
+            self._report.unrecorded(ended.outcome, error)
+        elif error is not None:
+            raise error
