@@ -16,11 +16,12 @@ from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import Catchup, JobSettings, Overlap
 from redis_worker.engine.retry import RetryPolicy
+from redis_worker.engine.running import RunningTask
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.payload import dumps
-from redis_worker.vocabulary.service import Condition
+from redis_worker.vocabulary.service import Condition, Consuming
 
 # How often it is looked what is queued, lost, and what time it is on the server, in seconds; and every how many
 # of these times the job is made known again: the server may have lost its data.
@@ -86,6 +87,14 @@ class CronJob:
     def running(self) -> int:
         """How many runs go on in this process."""
         return 0 if self._runs is None else len(self._runs)
+
+    def consuming(self) -> list[Consuming]:
+        """Nothing: it claims no tasks."""
+        return []
+
+    def running_tasks(self) -> list[RunningTask]:
+        """Nothing that is known here."""
+        return []
 
     def stop(self) -> None:
         """Fire nothing any more; what runs may finish, and is not tried again if it fails."""
