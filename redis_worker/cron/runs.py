@@ -51,13 +51,16 @@ class Runs:
         self._stopping = asyncio.Event()
         self._cancelled = asyncio.Event()
         self._running: set[asyncio.Task[Ended]] = set()
+        self._leased: set[Run] = set()
+        """Those that are not over: from others we take the lease away ourselves."""
 
     def __len__(self) -> int:
         return len(self._running)
 
     def start(self, run: Run, then: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[Ended]:
         """Have a claimed run go on in a task of its own, and `then` what is to follow its end."""
-        self._state.keep(run, self._report.presumed_lost)
+        self._leased.add(run)
+        self._state.keep(run, lambda: self._lost(run))
         task = asyncio.create_task(self._run(run, then))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -71,6 +74,10 @@ class Runs:
         """Cancel coroutines, wait for threads no more."""
         self.stop()
         self._cancelled.set()
+
+    def _lost(self, run: Run) -> None:
+        if run in self._leased:
+            self._report.presumed_lost()
 
     async def ended(self) -> None:
         """Return when nothing runs any more. Raises nothing."""
@@ -88,9 +95,11 @@ class Runs:
                 await self._until_cancelled(leftover)
             if leftover is None or leftover.done():
                 # What cannot be ended here goes on without us, until its process ends and its lease with it.
+                self._leased.discard(run)
                 await self._record(run, ended)
         finally:
             self._state.let_go(run)
+            self._leased.discard(run)
         if then is not None and not self._stopping.is_set():
             await then()
         return ended
