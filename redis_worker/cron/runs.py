@@ -109,6 +109,7 @@ class Runs:
                 # Its thread goes on past the time limit: others shall know that it does.
                 await self._record(run, ended, goes_on=True)
                 await self._until_cancelled(leftover)
+            self._state.let_go(run)  # before its end is written: then nothing was taken from it
             if leftover is None or leftover.done():
                 # What cannot be ended here goes on without us, until its process ends and its lease with it.
                 self._leased.discard(run)
