@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from redis_worker.engine.running import RunningTask
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
@@ -103,6 +104,19 @@ def report_block(seconds: float, stack: str, extra: Mapping[str, object] | None 
     part = PART.get()
     what = f"the part {part} has blocked the event loop" if part else "the event loop has been blocked"
     logger.warning("%s for %.1f s, here:\n%s", what, seconds, stack.rstrip(), extra=extra)
+
+
+def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
+    """Log `tasks`, after a line that says how many there are. As warnings, for somebody has asked."""
+    count = len(tasks)
+    how_many = "1 task is" if count == 1 else f"{count or 'no'} tasks are"
+    logger.warning("%s%s running", where, how_many, extra={"running": count})
+    for task in tasks:
+        logger.warning(
+            "task %s has been running for %.1f s%s",
+            *(task.id, task.seconds, f", here:\n{task.stack.rstrip()}" if task.stack else ""),
+            extra={"task": task.id, "duration": round(task.seconds, 3)},
+        )
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -113,3 +113,8 @@ async def stubborn_for_ever(stop: asyncio.Event, marks: str) -> None:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             continue
+
+
+async def fails_to_tick(marks: str) -> None:
+    """A cron job that fails."""
+    raise RuntimeError("no tick")

@@ -18,6 +18,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.engine.counters import Counters
+from redis_worker.vocabulary.service import Condition, Consuming, PartStatus
 
 ROOT = Path(__file__).parent.parent
 # Generous: a test fails by what it sees, not by how long a busy machine takes to show it.
@@ -107,6 +109,24 @@ class WorkerProcess(CommandProcess):
         await wait_until(lambda: " -> " in self.log or not self.alive, "the worker to start")
         assert self.alive, self.log
         return self
+
+
+class Several:
+    """What a supervisor is to those who look at it."""
+
+    service = "shop"
+
+    def __init__(self, *parts: PartStatus) -> None:
+        self.counters = Counters()
+        self.condition: Condition = "running"
+        self.statuses = list(parts)
+        self.queues: list[Consuming] = []
+
+    def consuming(self) -> list[Consuming]:
+        return self.queues
+
+    def parts(self) -> list[PartStatus]:
+        return self.statuses
 
 
 class Queue:

@@ -24,12 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from redis_worker import ConfigurationError, Message, Observer, Publisher, Reject, Retry, TopicWorker, WorkerPool
+from redis_worker.broker.address import address_of
 from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import PORTS, EmbeddedServer
 from redis_worker.http import server as http_server
 from redis_worker.http.address import http_address
+from redis_worker.http.server import HttpServer
+from redis_worker.vocabulary.service import PartStatus
 from redis_worker.vocabulary.task import Outcome
-from tests.support import ROOT, Queue, Topic, WorkerProcess, wait_until
+from tests.support import ROOT, Queue, Several, Topic, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -480,8 +483,13 @@ async def test_the_port_survives_a_restart_for_changed_sources(start: Start, tmp
 
 
 async def test_metrics_that_are_named_exist(fake: FakeAsyncRedis) -> None:
-    async with fake_pool(fake) as at_work:
-        body = (await get(at_work, "/metrics")).body
+    # A supervisor has all that a pool has, but for the queues that none of its parts works on.
+    server = HttpServer("127.0.0.1:0")
+    server.metrics.job("sync_user").outcome("success", 1.0)
+    supervisor = Several(PartStatus("fibonacci", "pool", "running"))
+    async with fake_pool(fake) as at_work, server.answering(supervisor, lambda _: address_of(fake)):
+        assert server.listening
+        body = "".join([(await get(where, "/metrics")).body for where in (at_work, server.listening)])
     there = set(re.findall("^(redis_worker_[a-z_]+)", body, re.MULTILINE))
     families = set(re.findall("^# TYPE (redis_worker_[a-z_]+)", body, re.MULTILINE))
     for file in ("deploy/grafana/redis_worker.json", "deploy/prometheus/alerts.yml", "docs/operations.md"):

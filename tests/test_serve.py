@@ -98,12 +98,14 @@ async def test_all_mistakes_are_told_at_once_and_nothing_is_run(file: File, serv
         file.daemon("consumer", "steady"),
         '[pools.fibonacci]\ninput = "a"\noutput = "b"\nprocessor = "fibonacy"\n',
         '[daemons.other]\nrun = "tests.parts:nothing"',
+        '[cron.tick]\nschedule = "* * * * *"\njob = "tests.parts:tick"\noverlapp = "skip"',
     )
     assert await process.ended() == 2
     name = file.path
     assert process.log.splitlines() == [
         f"{name}:11: pools.fibonacci.processor: unknown processor 'fibonacy': did you mean fibonacci?",
         f"{name}:14: daemons.other.run: the daemon 'tests.parts:nothing': module tests.parts has no function 'nothing'",
+        f"{name}:18: cron.tick.overlapp: unknown key, did you mean overlap?",
     ]
     assert file.left() == []
 
@@ -212,13 +214,16 @@ async def test_log_lines_bear_the_name_of_the_part(file: File, serve: Serve) -> 
 
 
 async def test_a_user_signal_shows_what_runs(file: File, queue: Queue, serve: Serve) -> None:
-    process = serve(file.pool(queue, "tests.processors:sleep"), file.daemon("consumer", "steady"))
-    await process.said("2 of 2 parts run")
+    apart = file.daemon("apart", "steady", "processes = 1")
+    process = serve(file.pool(queue, "tests.processors:sleep"), file.daemon("consumer", "steady"), apart)
+    await process.said("3 of 3 parts run")
     await queue.push({"id": "long", "task": [60]})
     await wait_until(queue.inflight, "the task to run")
     process.signal(signal.SIGUSR1)
     await process.said("task long has been running")
-    await process.said("await stop.wait()")
+    for name in ("consumer", "apart#1"):
+        await process.said(f"[{name}] warning: task {name.partition('#')[0]} has been running")
+    await wait_until(lambda: process.log.count("await stop.wait()") == 2, "the stacks of both daemons")
     process.signal(signal.SIGTERM)
     await process.said("stopping")
     process.signal(signal.SIGTERM)

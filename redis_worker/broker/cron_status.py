@@ -94,7 +94,7 @@ def _status(known_as: str, reply: Any) -> JobStatus:
         return JobStatus(name, app, problem=str(reply))
     _, running, since, queued, *rest = reply
     said = {_text(rest[at]): _text(rest[at + 1]) for at in range(0, len(rest), 2)}
-    counts = {key.removeprefix(_COUNT): int(value) for key, value in said.items() if key.startswith(_COUNT)}
+    counted = {key.removeprefix(_COUNT): int(value) for key, value in said.items() if key.startswith(_COUNT)}
     return JobStatus(
         name,
         app,
@@ -111,7 +111,7 @@ def _status(known_as: str, reply: Any) -> JobStatus:
         running=running,
         since=since / 1000 if since >= 0 else None,
         queued=queued,
-        counts=dict(sorted(counts.items())),
+        counts={outcome: number for outcome, number in sorted(counted.items()) if number},
     )
 
 

@@ -61,6 +61,7 @@ class Announcer:
             "version": __version__,
             "started_at": round(time.time(), 3),
         }
+        self._born = time.monotonic()
         self._looked = float("-inf")
         self._announcing: asyncio.Task[float] | None = None
 
@@ -99,10 +100,10 @@ class Announcer:
         said = self._constant | {**self._describe()}
         said["name"] = _clean(said["name"])
         said["parts"] = [_part(part) for part in said["parts"]]
-        first, looks = self._looked < 0, time.monotonic() - self._looked >= _LOOK_EVERY
+        looks = time.monotonic() - self._looked >= _LOOK_EVERY
         forgotten = _FORGOTTEN if looks else 0
-        # Whoever of that name was here before and says no more was this one's predecessor.
-        replaced = int(_ALIVE) if first else _FORGOTTEN
+        # Whoever of that name has said nothing here for as long as this one lives was its predecessor.
+        replaced = max(_ALIVE, time.monotonic() - self._born)
         arguments = [self.id, orjson.dumps(said), forgotten, replaced, said["name"], said["host"]]
         await self._connection.run("announce", [SUPERVISORS], arguments)
         if looks:

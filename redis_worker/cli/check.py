@@ -27,9 +27,7 @@ docs/supervisor_file.md.
 def check(file: str, only: tuple[str, ...], without: tuple[str, ...]) -> None:
     """Check a file of workers and cron jobs, and say what would run."""
     from redis_worker.supervisor.reading import read_plan
-    from redis_worker.supervisor.resolving import resolve
+    from redis_worker.supervisor.resolving import resolved
 
-    plan = read_plan(file, only=only, without=without)
-    resolve(plan)
-    for line in describe(plan):
+    for line in describe(resolved(lambda: read_plan(file, only=only, without=without))):
         click.echo(line)

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from redis_worker import __version__
 from redis_worker.cli.check import check
+from redis_worker.cli.cron import cron
 from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
 from redis_worker.cli.doctor import doctor
@@ -48,7 +49,7 @@ def cli() -> None:
 _COMMANDS = (
     *(run, status, push, publish, result),
     *(pause, resume, peek, purge, dead, doctor),
-    *(serve, check, processors, demo),
+    *(serve, check, cron, processors, demo),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

@@ -34,6 +34,11 @@ def _joined(context: click.Context, parameter: click.Parameter, value: tuple[lis
     return tuple(name for names in value for name in names)
 
 
+def file_argument(function: F) -> F:
+    """`FILE`: the argument `file`."""
+    return click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG")(function)
+
+
 def plan_options(function: F) -> F:
     """`FILE`, `--only` and `--except`: the arguments `file`, `only` and `without`."""
     many: dict[str, Any] = {"type": _Names(), "multiple": True, "metavar": "NAME", "callback": _joined}
@@ -41,7 +46,7 @@ def plan_options(function: F) -> F:
     for decorate in (
         option("--except", "without", help=f"Leave these out: {what}", **many),
         option("--only", help=f"Run only these, whatever the file says itself: {what}", **many),
-        click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG"),
+        file_argument,
     ):
         function = decorate(function)
     return function
@@ -55,7 +60,7 @@ def describe(plan: Plan) -> Iterator[str]:
         yield f"{plan.name}: nothing would run"
     else:
         yield f"{plan.name}: these would run, in this order"
-        yield from _columns([_part(part) for part in plan.parts])
+        yield from _columns([described(part) for part in plan.parts])
     if plan.http is not None:
         secured = "" if plan.http.token is None else ", with a token"
         yield f"HTTP would be answered on {plan.http.host}, port {plan.http.port}{secured}"
@@ -70,8 +75,8 @@ _MODES = {
 }
 
 
-def _part(part: Part) -> list[str]:
-    """Its kind, its name, and what it does."""
+def described(part: Part) -> list[str]:
+    """The kind of a part, its name, and what it does."""
     from redis_worker.supervisor.plan import DaemonPart, JobPart, PoolPart, TopicsPart
 
     match part:

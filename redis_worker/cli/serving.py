@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from redis_worker.cli.member import Member
 from redis_worker.cli.signals import fleet_signals, show_signal, stop_signals
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
-from redis_worker.engine.running import RunningTask
 from redis_worker.http.address import http_address
 from redis_worker.pool import WorkerPool
+from redis_worker.reporting import report_running
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 from redis_worker.vocabulary.logger import library_logger
 
@@ -76,7 +75,7 @@ class _Service:
             logger.info("stopping")
 
     def _show_running(self) -> None:
-        show_running(self._pool)
+        report_running(self._pool.running_tasks())
 
     def _orphaned(self) -> None:
         logger.warning("the parent process is gone")
@@ -115,24 +114,6 @@ async def report(pool: WorkerPool, every: float) -> None:
                 extra=numbers | {"running": pool.running},
             )
         before = processed
-
-
-def show_running(pool: WorkerPool) -> None:
-    """Log every running task: id, age and stack."""
-    log_running(pool.running_tasks())
-
-
-def log_running(tasks: Sequence[RunningTask], where: str = "") -> None:
-    """Log `tasks`, after a line that says how many there are. As warnings, for somebody has asked."""
-    count = len(tasks)
-    how_many = "1 task is" if count == 1 else f"{count or 'no'} tasks are"
-    logger.warning("%s%s running", where, how_many, extra={"running": count})
-    for task in tasks:
-        logger.warning(
-            "task %s has been running for %.1f s%s",
-            *(task.id, task.seconds, f", here:\n{task.stack.rstrip()}" if task.stack else ""),
-            extra={"task": task.id, "duration": round(task.seconds, 3)},
-        )
 
 
 def summarise(pool: WorkerPool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from redis_worker.cli.serving import log_running
+from redis_worker.cli.plans import described
 from redis_worker.cli.signals import reload_signal, show_signal, stop_signals
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.supervisor.supervisor import Supervisor
@@ -56,6 +56,9 @@ class _Service:
         supervisor = self._supervisor
         await supervisor.find_redis()
         self._finding_redis = False
+        for part in supervisor.plan.parts if supervisor.runs_here else ():
+            kind, name, what = described(part)
+            logger.info("%s: %s", kind, what, extra={"part": name})
         await supervisor.start()
         try:
             if parts := supervisor.parts():
@@ -98,8 +101,7 @@ class _Service:
             logger.warning(
                 "%s: %s, %d restarts%s", part.name, part.state, part.restarts, f" ({part.error})" if part.error else ""
             )
-        for name, tasks in self._supervisor.running_tasks():
-            log_running(tasks, f"{name}: ")
+        self._supervisor.report_running()
 
     async def _watch(self, path: Path) -> None:
         """Have the file read again when it, or `.env` beside us, is another one."""

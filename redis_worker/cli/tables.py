@@ -116,7 +116,7 @@ def _count(name: str) -> Callable[[WorkerStatus], str]:
     return lambda worker: f"{worker.counters.get(name, 0):,}"
 
 
-TEXTS = frozenset({"queue", "problem", "worker", "state", "host", "processor", "oldest", "version", *PART_TEXTS})
+TEXTS = frozenset({"queue", "problem", "worker", "state", "host", "processor", "oldest", "version", *PART_TEXTS, "due"})
 """The headings of what is aligned to the left; the rest are numbers."""
 
 _QUEUE: dict[str, Callable[[QueueStatus], str]] = {

@@ -89,15 +89,18 @@ class CronJob:
         return 0 if self._runs is None else len(self._runs)
 
     def consuming(self) -> list[Consuming]:
-        """Nothing: it claims no tasks."""
+        """Nothing: it takes from no queue."""
         return []
 
     def running_tasks(self) -> list[RunningTask]:
-        """Nothing that is known here."""
-        return []
+        """The runs that go on in this process, each under the job's name."""
+        return [] if self._runs is None else self._runs.running_tasks()
 
     def stop(self) -> None:
-        """Fire nothing any more; what runs may finish, and is not tried again if it fails."""
+        """Fire nothing any more; what runs may finish, and is not tried again if it fails.
+
+        While Redis is away an outcome waits to be recorded, until it is back or there is a `cancel`.
+        """
         self._stopping.set()
         if self._runs is not None:
             self._runs.stop()

@@ -14,6 +14,7 @@ from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.engine.execution import Answer, TimedOut
 from redis_worker.engine.retry import RetryPolicy
+from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import RedisWorkerError
 
@@ -50,7 +51,8 @@ class Runs:
         self._report = report
         self._stopping = asyncio.Event()
         self._cancelled = asyncio.Event()
-        self._running: set[asyncio.Task[Ended]] = set()
+        self._running: dict[asyncio.Task[Ended], tuple[str, float]] = {}
+        """The instant that each is for, and when it began."""
         self._leased: set[Run] = set()
         """Those that are not over: from others we take the lease away ourselves."""
 
@@ -62,9 +64,17 @@ class Runs:
         self._leased.add(run)
         self._state.keep(run, lambda: self._lost(run))
         task = asyncio.create_task(self._run(run, then))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = (self._schedule.local(run.instant).isoformat(" ", "seconds"), time.monotonic())
+        task.add_done_callback(self._running.pop)
         return task
+
+    def running_tasks(self) -> list[RunningTask]:
+        """What runs, by the instant it is for, oldest first; of a thread nothing is seen but that it runs."""
+        now = time.monotonic()
+        return [
+            RunningTask(instant, now - began, stack_of(task.get_coro()))
+            for task, (instant, began) in self._running.items()
+        ]
 
     def stop(self) -> None:
         """Try nothing again."""

@@ -9,6 +9,14 @@ from redis_worker.engine.execution import Answer
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
+def backoff(first: float, longest: float, before: int) -> float:
+    """The delay, in seconds, after the failure that `before` others came before: it doubles, up to the longest.
+
+    Half of it is jitter, so that what failed together is not tried again together.
+    """
+    return min(longest, first * 2.0 ** min(before, 1000)) * random.uniform(0.5, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """So many retries, after delays that double, with jitter. Times are in seconds."""
@@ -40,5 +48,4 @@ class RetryPolicy:
             return None
         if answer.delay is not None:
             return max(0.0, answer.delay)
-        # Half of the delay is jitter, so that what failed together is not tried again together.
-        return float(min(self.longest, self.backoff * 2**retries) * random.uniform(0.5, 1.0))
+        return backoff(self.backoff, self.longest, retries)

@@ -121,9 +121,10 @@ class _Watch:
 
 def _context_of(task: asyncio.Task[Any]) -> Context | None:
     """The context that `task` runs in; None where it cannot be told."""
-    if sys.version_info >= (3, 12):
-        return task.get_context()
-    # Until 3.12 there is no way to ask. A task's own comes before those of its callbacks.
+    ask: Callable[[], Context] | None = getattr(task, "get_context", None)
+    if ask is not None:
+        return ask()
+    # Before Python 3.12 there is no way to ask. A task's own comes before those of its callbacks.
     return next((found for found in gc.get_referents(task) if isinstance(found, Context)), None)
 
 

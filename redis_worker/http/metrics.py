@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ LATENCY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0
 _SAMPLES = 10
 # And none that is longer, in bytes.
 _LONGEST = 8192
+# So many lives of child processes are known to be over: a last word may be read late.
+_REMEMBERED = 1000
 _DEATHS = itemgetter(Delivery._fields.index("deaths"))
 
 
@@ -133,15 +136,16 @@ class JobMetrics:
     """Of one cron job."""
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, int] = {}
+        # Those that alerts are about are there from the beginning: what is not there does not rise.
+        self.outcomes = {"success": 0, "error": 0}
         self.seconds = Histogram(RUN_BOUNDS)
         self.succeeded_at: float | None = None
         """When it last succeeded, in seconds since the epoch."""
 
-    def outcome(self, outcome: str, seconds: float | None = None) -> None:
-        """A run has ended as "success" or otherwise; `seconds` is how long it took, None where nothing was run."""
+    def outcome(self, outcome: str, seconds: float = 0.0) -> None:
+        """A run has ended as "success" or otherwise; `seconds` is how long it took, 0 where nothing was run."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if seconds is not None:
+        if seconds:
             self.seconds.add([seconds])
         if outcome == "success":
             self.succeeded_at = time.time()
@@ -182,10 +186,10 @@ class Metrics:
         self.jobs: dict[str, JobMetrics] = {}
         """By name."""
         self._life = new_id()
-        self._told: dict[str, Mapping[str, Any]] = {}
-        """By source: the last snapshot of the child that lives."""
-        self._retired: dict[str, str] = {}
-        """By source: the life of the child before."""
+        self._told: dict[str, dict[str, Mapping[str, Any]]] = {}
+        """By source and life: the last snapshot of the child that lives, and of those that nobody has retired."""
+        self._retired: deque[str] = deque(maxlen=_REMEMBERED)
+        """Lives that are over."""
 
     def of(self, queue: str, processor: str, part: str = "") -> QueueMetrics:
         """The observer for `queue`; it goes on counting when a topic is stopped and started again."""
@@ -207,19 +211,15 @@ class Metrics:
     def absorb(self, source: str, snapshot: Mapping[str, Any]) -> None:
         """Take the snapshot of a child in place of its last one. `source` is "part#number".
 
-        One of another life retires the last one; one that comes after its life was retired is not counted.
+        What comes after its life was retired is too late to be counted.
         """
-        life = snapshot["life"]
-        if life == self._retired.get(source):
-            return
-        if source in self._told and self._told[source]["life"] != life:
-            self.retire(source)
-        self._told[source] = snapshot
+        if (life := snapshot["life"]) not in self._retired:
+            self._told.setdefault(source, {})[life] = snapshot
 
     def retire(self, source: str) -> None:
         """The child has ended: what it told last stays counted, and its successor begins at nothing."""
-        if (last := self._told.pop(source, None)) is not None:
-            self._retired[source] = last["life"]
+        for life, last in self._told.pop(source, {}).items():
+            self._retired.append(life)
             self._add(source, last)
 
     def total(self) -> Metrics:
@@ -232,7 +232,8 @@ class Metrics:
         for name, job in self.jobs.items():
             total.job(name).absorb(job.snapshot())
         for source, told in self._told.items():
-            total._add(source, told)
+            for last in told.values():
+                total._add(source, last)
         return total
 
     def _add(self, source: str, snapshot: Mapping[str, Any]) -> None:

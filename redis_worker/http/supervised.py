@@ -31,15 +31,15 @@ def parts(service: Supervised) -> Iterator[Metric]:
 
 
 def jobs(jobs: Mapping[str, JobMetrics]) -> Iterator[Metric]:
-    """Of each cron job."""
+    """Of each cron job, which is a part; a label `job` is Prometheus's own, for what it scrapes."""
     runs = CounterMetricFamily(
-        "redis_worker_cron_runs", "Runs of the job here, by what became of them.", labels=("job", "outcome")
+        "redis_worker_cron_runs", "Runs of the job here, by what became of them.", labels=("part", "outcome")
     )
-    seconds = HistogramMetricFamily("redis_worker_cron_run_seconds", "How long runs took.", labels=("job",))
+    seconds = HistogramMetricFamily("redis_worker_cron_run_seconds", "How long runs took.", labels=("part",))
     succeeded = GaugeMetricFamily(
         "redis_worker_cron_last_success_timestamp_seconds",
         "When a run here last succeeded, in seconds since the epoch.",
-        labels=("job",),
+        labels=("part",),
     )
     for name, job in jobs.items():
         for outcome, count in job.outcomes.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.reporting import report_running
 from redis_worker.supervisor.channel import FILE, Channel
 from redis_worker.supervisor.forwarding import forward_logs
 from redis_worker.supervisor.transfer import unpacked
@@ -63,6 +64,8 @@ class Child:
             match message["do"]:
                 case "ping":
                     self._report()
+                case "show" if self._work is not None:
+                    report_running(self._work.running_tasks())
                 case "stop":
                     self._stop()
                 case "cancel":

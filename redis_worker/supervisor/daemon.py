@@ -19,7 +19,6 @@ from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Condition, Consuming
 
-
 logger = library_logger("redis_worker.supervisor")
 
 

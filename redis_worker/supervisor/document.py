@@ -64,6 +64,7 @@ class Document:
         self.lines = lines_of(text.replace("\r\n", "\n"))
         self._data, self._unset = substitute(parsed, environment)
         self.mistakes: list[Mistake] = []
+        self._blamed: set[Path] = set()
 
     def line(self, path: Path) -> int:
         """The line of `path`, or of what it lies in."""
@@ -74,6 +75,11 @@ class Document:
     def blame(self, path: Path, text: str) -> None:
         """Note that something is wrong at `path`."""
         self.mistakes.append(Mistake(self.line(path), f"{dotted(path)}: {text}"))
+        self._blamed.add(path)
+
+    def is_right(self, path: Path) -> bool:
+        """Whether nothing wrong has been found in the table at `path`."""
+        return not any(blamed[: len(path)] == path for blamed in self._blamed)
 
     def blame_nobody(self, text: str) -> None:
         """Note that something is wrong with no line of the file."""
@@ -83,13 +89,10 @@ class Document:
         """Note variables that are not set, but for those in tables at `idle`, which nobody needs."""
         unneeded = tuple(idle)
         for path, text in self._unset.items():
-            if path[-1:] == ("enable",) or not any(path[: len(part)] == part for part in unneeded):
+            # Whether something runs must be known; deeper down it is a key of somebody else's.
+            decides = path[-1] == "enable" and len(path) <= 3
+            if decides or not any(path[: len(part)] == part for part in unneeded):
                 self.blame(path, text)
-
-    def raise_mistakes(self) -> None:
-        """Raises FileMistakes if there are any."""
-        if self.mistakes:
-            raise FileMistakes(self.name, self.mistakes)
 
     def root(self, known: Iterable[str]) -> Table:
         """The whole of it, in which only the tables `known` may be."""

@@ -17,7 +17,8 @@ from redis_worker.vocabulary.message import check_topic
 _OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": ENABLE, "cron": CRON}
 _INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
 _RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
-_OF_A_CALL = ("arguments",)
+# They say how code is run.
+_OF_A_CALL = ("arguments", "timeout", "retries", *_RETRY)
 
 
 @dataclass(slots=True)
@@ -113,7 +114,7 @@ def _check_job(table: Table) -> None:
     if "push" in table:
         for key in _OF_A_CALL:
             if key in table:
-                table.blame(key, "is for job: a task that is pushed has what it needs in its own key task")
+                table.blame(key, "is for job, which runs code: a task is only pushed, and its pool does the rest")
 
 
 def _check_name(entry: Entry) -> None:

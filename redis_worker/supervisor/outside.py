@@ -10,13 +10,14 @@ from redis_worker.broker.address import Address, address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.supervisors import Announcer
 from redis_worker.http.served import Supervised
-from redis_worker.supervisor.plan import HttpSettings, Plan
+from redis_worker.supervisor.plan import DaemonPart, HttpSettings, Plan
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming
 
 if TYPE_CHECKING:
     from redis_worker.http.metrics import Metrics
+    from redis_worker.http.server import HttpServer
 
 logger = library_logger("redis_worker.supervisor")
 
@@ -24,12 +25,11 @@ logger = library_logger("redis_worker.supervisor")
 class Outside:
     """Tells of `service` whoever asks, as a plan says."""
 
-    def __init__(self, service: Supervised, metrics: Metrics, *, strict: bool) -> None:
-        """`strict`: where HTTP cannot be answered, that is an error; otherwise it is said, and the work goes on."""
+    def __init__(self, service: Supervised, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
-        self._strict = strict
         self._http: HttpSettings | None = None
+        self._server: HttpServer | None = None
         self._url: str | None = None
         self._serving = AsyncExitStack()
         self._announcing = AsyncExitStack()
@@ -38,16 +38,20 @@ class Outside:
     @property
     def http_address(self) -> str | None:
         """The host and port that HTTP is answered on."""
-        return self._listening() if self._http is not None else None
+        return None if self._server is None else self._server.listening
 
-    async def open(self, plan: Plan) -> None:
-        """Tell what `plan` says, in place of what was told before. Raises ConfigurationError where it is strict."""
-        self._addresses = {part.name: address_of(part.url) for part in plan.parts if hasattr(part, "url")}
+    async def open(self, plan: Plan, *, strict: bool = False) -> None:
+        """Tell what `plan` says, in place of what was told before.
+
+        Where HTTP cannot be answered that is said, and the work goes on; if `strict`, ConfigurationError is raised.
+        """
+        # Those of parts that are about to end are still asked for.
+        self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
         if plan.http != self._http:
             await self._serving.aclose()
-            self._http = None
+            self._http = self._server = None
             if plan.http is not None:
-                await self._serve(plan.http)
+                await self._serve(plan.http, strict)
         if plan.url != self._url:
             await self._announcing.aclose()
             self._url = plan.url
@@ -59,7 +63,7 @@ class Outside:
         await self._announcing.aclose()
         await self._serving.aclose()
 
-    async def _serve(self, http: HttpSettings) -> None:
+    async def _serve(self, http: HttpSettings, strict: bool) -> None:
         from redis_worker.http.address import HttpAddress
         from redis_worker.lifecycle import http_server
 
@@ -68,12 +72,12 @@ class Outside:
             server.metrics = self._metrics
             await self._serving.enter_async_context(server.answering(self._service, self._address))
         except ConfigurationError as error:
-            if self._strict:
+            if strict:
                 raise
             logger.error("%s; the work goes on without", error)
             return
         self._http = http
-        self._listening = lambda: server.listening
+        self._server = server
 
     def _address(self, consuming: Consuming) -> Address:
         return self._addresses[consuming.part]

@@ -34,6 +34,8 @@ _PING_EVERY = 1.0
 _LATE = 0.5
 # How long a process that was told to end at once may take, in seconds, before it is killed.
 _LAST_WORDS = 4.0
+# How long it may take to import what it needs, in seconds: its event loop does not turn meanwhile.
+_START_PATIENCE = 120.0
 _TICK = 0.01
 _NAMES = {number.value: number.name for number in signal.Signals}
 _KINDS = {kind.__name__: kind for kind in (ConfigurationError, Disconnected, Refused, Unreachable)}
@@ -81,6 +83,11 @@ class PartProcess:
         """Nothing that is known here."""
         return []
 
+    def show(self) -> None:
+        """Have it log what it runs."""
+        if self._channel is not None:
+            self._channel.send(do="show")
+
     def stop(self) -> None:
         """Tell it to stop."""
         self._tell(self._asked or "stop")
@@ -114,8 +121,10 @@ class PartProcess:
     async def _ping(self, channel: Channel) -> None:
         """Ask how it is, again and again; kill it when it has not said so for too long."""
         self._heard = time.monotonic()
-        limit = self._part.supervision.hang_timeout
         while True:
+            limit = self._part.supervision.hang_timeout
+            if self._condition == "starting":
+                limit = max(limit, _START_PATIENCE)
             channel.send(do="ping")
             asked = time.monotonic()
             await asyncio.sleep(_PING_EVERY)

@@ -66,6 +66,10 @@ def read_plan_text(
     return _Reader(document, default_url or (lambda: url_of(variables)), url).plan(only, without)
 
 
+# Where Redis is taken to be where the file is wrong about it; nobody connects to it.
+_SOMEWHERE = "redis://localhost"
+
+
 class _Reader:
     def __init__(self, document: Document, default_url: Callable[[], str], given_url: str | None) -> None:
         self._document = document
@@ -87,23 +91,29 @@ class _Reader:
 
     def plan(self, only: Sequence[str], without: Sequence[str]) -> Plan:
         """Raises FileMistakes."""
-        document, said = self._document, self._worker.said
+        document = self._document
         select(self._worker, self._groups["cron"], self._entries, only, without)
         running = [entry for entry in self._entries if entry.reason is None]
         url = self._url(running)
         document.blame_unset(self._idle(running))
-        document.raise_mistakes()
+        if document.mistakes:
+            right = [entry for entry in running if document.is_right(entry.table.path)]
+            raise FileMistakes(document.name, document.mistakes, self._plan(right, url or _SOMEWHERE))
+        return self._plan(running, url)
+
+    def _plan(self, running: list[Entry], url: str | None) -> Plan:
+        """Of entries all of which are right."""
+        document, said, http = self._document, self._worker.said, self._http.said
         app = said.get("name") or File(document.name).stem
         common = Common(app, said, url, self._groups["topics"], self._groups["cron"])
         times = {key: said[key] for key in ("connect_timeout", "shutdown_timeout") if key in said}
+        http_settings = HttpSettings(**{key: value for key, value in http.items() if key != "enable"})
         return Plan(
             document.name,
             app,
             url,
             parts_of(running, common),
-            HttpSettings(**{key: value for key, value in self._http.said.items() if key != "enable"})
-            if self._wants_http
-            else None,
+            http_settings if self._wants_http else None,
             enable=said.get("enable", True),
             mode=said.get("mode"),
             left_out=tuple((entry.qualified, entry.reason) for entry in self._entries if entry.reason is not None),
@@ -121,12 +131,10 @@ class _Reader:
 
     def _url(self, running: list[Entry]) -> str | None:
         """Where Redis is for those that do not say; looked for outside of the file only if there are any."""
-        if self._given_url is not None:
-            return self._given_url
-        if "url" in self._redis.table or not self._needs_url(running):
+        if self._given_url is None and ("url" in self._redis.table or not self._needs_url(running)):
             return self._redis.said.get("url")
         try:
-            url = self._default_url()
+            url = self._given_url or self._default_url()
             address_of(url)
         except ConfigurationError as error:
             self._document.blame_nobody(str(error))

@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from redis_worker.cron.function import Function
+from redis_worker.cron.report import Report
+from redis_worker.cron.schedule import Schedule
 from redis_worker.pool import WorkerPool
 from redis_worker.registry import find_function, find_parser, find_processor
 from redis_worker.supervisor.document import dotted
@@ -30,6 +33,22 @@ def resolve(plan: Plan) -> None:
         problems += _http_problems()
     if problems:
         raise FileMistakes(plan.path, [_mistake(plan, path, text) for path, text in problems])
+
+
+def resolved(read: Callable[[], Plan]) -> Plan:
+    """What `read` reads, with all that it names found. Raises FileMistakes, with those of both kinds."""
+    try:
+        plan = read()
+    except FileMistakes as error:
+        if error.rest is None:
+            raise
+        try:
+            resolve(error.rest)
+        except FileMistakes as more:
+            raise FileMistakes(error.name, [*error.mistakes, *more.mistakes]) from None
+        raise
+    resolve(plan)
+    return plan
 
 
 def _problems(part: Part) -> Iterator[_Problem]:
@@ -121,30 +140,26 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
     if settings.job is None:
         return
     try:
-        function = find_function("job", settings.job)
+        find_function("job", settings.job)
     except ConfigurationError as error:
         yield (*table, "job"), str(error)
         return
-    if not any(_accepts(function, given, settings.arguments) for given in ((), ("the instant",))):
-        blamed = "arguments" if settings.arguments else "job"
-        takes = (
-            f"takes {_signature(function)}, and is called with the instant, if it takes one{_and(settings.arguments)}"
-        )
-        yield (*table, blamed), f"the job {settings.job!r} {takes}"
+    try:
+        Function(settings.job, settings.arguments, settings.timeout, Report(settings.name, None))
+    except ConfigurationError as error:
+        yield (*table, "arguments" if settings.arguments else "job"), str(error)
 
 
 def _schedule_problems(table: Path, expression: str, timezone: str) -> Iterator[_Problem]:
-    from redis_worker.cron.schedule import Schedule
-
-    try:
-        Schedule(expression)
-    except ConfigurationError as error:
-        yield (*table, "schedule"), str(error)
-        return
-    try:
-        Schedule(expression, timezone)
-    except ConfigurationError as error:
-        yield (*table, "timezone"), str(error)
+    said = set()
+    for key, fields, zone in (("schedule", expression, "UTC"), ("timezone", "* * * * *", timezone)):
+        try:
+            Schedule(fields, zone)
+        except ConfigurationError as error:
+            # A missing extra is no fault of both.
+            if str(error) not in said:
+                yield (*table, key), str(error)
+            said.add(str(error))
 
 
 def _http_problems() -> Iterator[_Problem]:

@@ -64,10 +64,10 @@ class RunningPart:
         """True when nothing of it runs, nor is to run again."""
         return all(unit.task is not None and unit.task.done() for unit in self.units)
 
-    def start(self) -> None:
-        """Begin."""
+    def start(self, ended: Callable[[], None]) -> None:
+        """Begin; `ended` is called whenever one of its units has come to its end."""
         for unit in self.units:
-            unit.start()
+            unit.start().add_done_callback(lambda _: ended())
 
     def cancel(self) -> None:
         """End at once."""

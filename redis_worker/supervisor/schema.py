@@ -164,7 +164,7 @@ JOB: Final = Keys(
         "url": url,
         "overlap": choice(*get_args(Overlap)),
         "catchup": choice(*get_args(Catchup)),
-        "catchup_window": seconds(above=0),
+        "catchup_window": seconds(least=0),
         **_TRYING,
     },
     ("schedule",),

@@ -13,7 +13,6 @@ from redis_worker.broker.address import address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.preflight import check_server, connected
 from redis_worker.engine.counters import Counters
-from redis_worker.engine.running import RunningTask
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
@@ -21,8 +20,8 @@ from redis_worker.supervisor.outside import Outside
 from redis_worker.supervisor.plan import DaemonPart, Part, Plan
 from redis_worker.supervisor.process import PartFailed
 from redis_worker.supervisor.reading import read_plan
-from redis_worker.supervisor.resolving import resolve
-from redis_worker.supervisor.running import RunningPart
+from redis_worker.supervisor.resolving import resolved
+from redis_worker.supervisor.roster import Change, Roster
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 logger = library_logger("redis_worker.supervisor")
-
-# What start() waits for its parts to begin, all together, in seconds: a host that starts must not wait for Redis.
-_START_PATIENCE = 5.0
-_TICK = 0.01
-_BEGINNING = ("starting", "waiting for Redis")
 
 
 class Supervisor:
@@ -51,18 +45,15 @@ class Supervisor:
 
     def __init__(self, plan: Plan, read: Callable[[], Plan] | None = None, *, standalone: bool = False) -> None:
         """`read` reads the plan again, for `reload`. `standalone` says that nothing but this runs in the process."""
-        self.service = plan.name
-        """What it is called."""
         self._plan = plan
         self._read = read
         self._standalone = standalone
         self._wiring = Wiring()
-        self._outside = Outside(self, self._wiring.metrics, strict=standalone)
-        self._running: list[RunningPart] = []
-        self._started = self._stopping = self._cancelled = False
+        self._outside = Outside(self, self._wiring.metrics)
+        self._roster = Roster(self._wiring, self._give_up)
+        self._started = self._stopping = False
         self._closing: asyncio.Task[None] | None = None
         """Stops the rest when a critical part was given up."""
-        self._over = asyncio.Event()
         self._ended = asyncio.Event()
         self._lost: PartStatus | None = None
         """The critical part that was given up."""
@@ -91,12 +82,12 @@ class Supervisor:
         def read() -> Plan:
             return read_plan(path, environment=environment, only=only, without=without, url=url)
 
-        def read_and_resolve() -> Plan:
-            plan = read()
-            resolve(plan)
-            return plan
+        return cls(resolved(read) if standalone else read(), lambda: resolved(read), standalone=standalone)
 
-        return cls(read_and_resolve() if standalone else read(), read_and_resolve, standalone=standalone)
+    @property
+    def service(self) -> str:
+        """What it is called: the name in the file."""
+        return self._plan.name
 
     @property
     def plan(self) -> Plan:
@@ -104,11 +95,16 @@ class Supervisor:
         return self._plan
 
     @property
+    def runs_here(self) -> bool:
+        """Whether the file is for this process: it may say that it is for a host application only, or for none."""
+        return self._why_nothing(self._plan) is None
+
+    @property
     def condition(self) -> Condition:
         """How it stands: as the part that stands worst, in the words for a worker."""
         if self._stopping:
             return "stopping"
-        states = {part.state for part in self._running}
+        states = self._roster.states()
         for state in ("Redis is away", "waiting for Redis"):
             if state in states:
                 return state
@@ -117,7 +113,7 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether every part works, or has done what it had to do."""
-        return self._started and not self._stopping and all(part.state in READY for part in self._running)
+        return self._started and not self._stopping and self._roster.states() <= {*READY}
 
     @property
     def counters(self) -> Counters:
@@ -131,16 +127,15 @@ class Supervisor:
 
     def parts(self) -> list[PartStatus]:
         """How each part stands, in the order of the file."""
-        return [part.status() for part in self._running]
+        return self._roster.status()
 
     def consuming(self) -> list[Consuming]:
         """The queues that are claimed from just now."""
-        return [queue for part in self._running for queue in part.consuming()]
+        return self._roster.consuming()
 
-    def running_tasks(self) -> list[tuple[str, list[RunningTask]]]:
-        """What the parts in this event loop run just now, as far as that can be seen; to be called on it."""
-        works = [(part.part.name, unit.work) for part in self._running for unit in part.units if not part.processes]
-        return [(name, work.running_tasks()) for name, work in works if work is not None]
+    def report_running(self) -> None:
+        """Log what the parts run just now, as far as that can be seen: id, age and stack; to be called on the loop."""
+        self._roster.report_running()
 
     async def find_redis(self) -> None:
         """Wait for the server of the plan, if it names one: for a process that is to end where there is none.
@@ -148,7 +143,7 @@ class Supervisor:
         Without it each part waits for its own. Raises Unreachable and Refused.
         """
         plan = self._plan
-        if plan.url is None or self._why_nothing() or all(isinstance(part, DaemonPart) for part in plan.parts):
+        if plan.url is None or self._why_nothing(plan) or all(isinstance(part, DaemonPart) for part in plan.parts):
             return
         address = address_of(plan.url)
         connection = Connection(address.open(), owned=True)
@@ -165,25 +160,28 @@ class Supervisor:
         if self._started:
             raise ConfigurationError(f"the supervisor {self.service} starts once; make another one")
         self._started = True
-        if why_not := self._why_nothing():
-            logger.warning("%s", why_not)
-            self._plan = replace(self._plan, parts=(), http=None, url=None)
+        plan = self._plan = self._here(self._plan)
         try:
-            await self._outside.open(self._plan)
+            await self._outside.open(plan, strict=self._standalone)
             self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
             async with self._changing:
-                await self._begin(self._plan.parts)
+                await self._roster.begin(plan.parts)
         except BaseException:
             await self.stop()
             raise
-        self._look_if_over()
         if self._lost is not None:
             await self.stop()
             raise _loss(self._lost)
 
-    def _why_nothing(self) -> str | None:
-        """Why nothing of the file is to run here."""
-        plan = self._plan
+    def _here(self, plan: Plan) -> Plan:
+        """As much of `plan` as is to run here: all or nothing."""
+        if (why_not := self._why_nothing(plan)) is None:
+            return plan
+        logger.warning("%s", why_not)
+        return replace(plan, parts=(), http=None, url=None)
+
+    def _why_nothing(self, plan: Plan) -> str | None:
+        """Why nothing of `plan` is to run here."""
         if not plan.enable:
             return f"{plan.path}: worker.enable is false: nothing is run"
         if plan.mode == "standalone" and not self._standalone:
@@ -197,7 +195,7 @@ class Supervisor:
 
         And where nothing is left because of failures.
         """
-        await self._over.wait()
+        await self._roster.over.wait()
         if self._lost is not None:
             raise _loss(self._lost)
         if not self._stopping and (failed := [part for part in self.parts() if part.state == "failed"]):
@@ -212,11 +210,11 @@ class Supervisor:
             await self._ended.wait()
             return
         self._stopping = True
-        self._over.set()
+        self._roster.over.set()
         try:
-            await self._end(self._running)
+            await self._roster.end(self._plan.shutdown_timeout)
             async with self._changing:  # a reload that was under way has begun nothing more
-                await self._end(self._running)
+                pass
         finally:
             if self._watchdog is not None:
                 self._watchdog.cancel()
@@ -227,9 +225,7 @@ class Supervisor:
 
     def cancel(self) -> None:
         """Have all parts end at once; `stop` is still to be awaited."""
-        self._cancelled = True
-        for part in self._running:
-            part.cancel()
+        self._roster.cancel()
 
     async def run(self) -> None:
         """Start, work until stopped or done, and stop. Cancelling it stops at once. Raises as `start` and `wait` do."""
@@ -259,9 +255,13 @@ class Supervisor:
                 logger.error("%s is refused: what was running goes on", self._plan.path)
                 return False
             if not self._stopping:
-                await self._change(plan)
-        self._look_if_over()
-        return True
+                self._plan = plan = self._here(plan)
+                await self._outside.open(plan)
+                await self._roster.change(plan.parts, self._say_change, plan.shutdown_timeout)
+            return True
+
+    def _say_change(self, change: Change) -> None:
+        logger.info("%s was read again: %d parts go on, %d end, %d begin", self._plan.path, *change)
 
     async def __aenter__(self) -> Self:
         """Start. Raises as `start` does."""
@@ -272,61 +272,6 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-
-    async def _change(self, plan: Plan) -> None:
-        self._plan = plan
-        if why_not := self._why_nothing():
-            logger.warning("%s", why_not)
-            self._plan = plan = replace(plan, parts=(), http=None, url=None)
-        wanted = {part.name: part for part in plan.parts}
-        kept = [part for part in self._running if wanted.get(part.part.name) == part.part and part.state != "failed"]
-        gone = [part for part in self._running if part not in kept]
-        names = {part.part.name for part in kept}
-        new = [part for part in plan.parts if part.name not in names]
-        logger.info("%s was read again: %d parts go on, %d end, %d begin", plan.path, len(kept), len(gone), len(new))
-        await self._outside.open(plan)
-        end = asyncio.get_running_loop().time() + plan.shutdown_timeout
-        await asyncio.gather(*(part.stop(end) for part in gone))
-        self._running = kept
-        if not self._stopping:
-            await self._begin(new)
-        order = {part.name: place for place, part in enumerate(plan.parts)}
-        self._running.sort(key=lambda part: order[part.part.name])
-
-    async def _begin(self, parts: Sequence[Part]) -> None:
-        """Begin `parts`, each once the one before it works, as far as that does not take too long."""
-        clock = asyncio.get_running_loop().time
-        end = clock() + _START_PATIENCE
-        for part in parts:
-            if self._stopping or self._lost is not None:
-                return
-            running = RunningPart(part, self._wiring, self._give_up)
-            self._running.append(running)
-            running.start()
-            for unit in running.units:
-                assert unit.task is not None
-                unit.task.add_done_callback(lambda _: self._look_if_over())
-            if self._cancelled:
-                running.cancel()
-            await self._settled(running, end)
-
-    async def _settled(self, running: RunningPart, end: float) -> None:
-        """Wait until it works, or has failed for the first time; at the latest until the loop's clock shows `end`."""
-        clock = asyncio.get_running_loop().time
-        while running.state in _BEGINNING and clock() < end and not self._stopping:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(_TICK)
-
-    async def _end(self, parts: Sequence[RunningPart]) -> None:
-        clock = asyncio.get_running_loop().time
-        end = clock() + self._plan.shutdown_timeout
-        left = list(parts)
-        while left and clock() < end:
-            await left.pop().stop(end)
-        await asyncio.gather(*(part.stop(end) for part in left))
-
-    def _look_if_over(self) -> None:
-        if not self._changing.locked() and all(part.over for part in self._running):
-            self._over.set()
 
     def _give_up(self, part: Part) -> None:
         if part.supervision.critical and self._lost is None:

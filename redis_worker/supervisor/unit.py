@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable
 
 from redis_worker.engine.execution import CAUGHT
+from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
+from redis_worker.reporting import report_running
 from redis_worker.supervisor.plan import Supervision
+from redis_worker.supervisor.process import PartProcess
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.errors import (
     ConfigurationError,
@@ -79,11 +81,19 @@ class Unit:
         """The queues it claims from just now."""
         return [] if self._work is None else [queue._replace(part=self._part) for queue in self._work.consuming()]
 
-    def start(self) -> None:
-        """Begin, in the running loop."""
-        context = contextvars.copy_context()
-        context.run(PART.set, self._part)
-        self.task = asyncio.create_task(self._run(), name=f"redis-worker part {self._title}", context=context)
+    def report_running(self) -> None:
+        """Log what it runs just now; a process of its own does so itself."""
+        if isinstance(self._work, PartProcess):
+            self._work.show()
+        elif self._work is not None:
+            self._context.run(report_running, self._work.running_tasks())
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin, in the running loop. Returns what ends when there is to be no other life."""
+        self._context = contextvars.copy_context()
+        self._context.run(PART.set, self._part)
+        self.task = asyncio.create_task(self._run(), name=f"redis-worker part {self._title}", context=self._context)
+        return self.task
 
     def stop(self) -> None:
         """Begin no other life, and end this one gracefully."""
@@ -104,7 +114,7 @@ class Unit:
             failure = await self._live()
             if self._stopping.is_set():
                 if failure is not None:
-                    self._say_failed(logging.WARNING, failure, "as it was to stop")
+                    self._say_failed(logging.WARNING, failure, "it was to stop anyhow")
                 break
             pause = self._pause_after(failure, time.monotonic() - born)
             if pause is None:
@@ -147,27 +157,24 @@ class Unit:
             return supervision.restart_backoff
         self.error = one_line(failure)
         if isinstance(failure, _FINAL) or supervision.restart == "never":
-            self._say_failed(logging.ERROR, failure, "and is not started again")
+            self._say_failed(logging.ERROR, failure, "it is not started again")
             return None
         if lived > supervision.restart_backoff_max:
             self._in_a_row = 0
-        if isinstance(failure, _ELSEWHERE):
-            held_against = ""
-        else:
-            count = self._count_failure()
-            held_against = f" (failure {count} within {supervision.restart_window:g} s)"
-            if count > supervision.max_restarts:
-                self._say_failed(logging.ERROR, failure, f"and is given up{held_against}")
-                return None
-        longest = min(supervision.restart_backoff_max, supervision.restart_backoff * 2.0 ** min(self._in_a_row, 60))
+        count = self._count_failure(failure)
+        held_against = f" (failure {count} within {supervision.restart_window:g} s)" if count else ""
+        if count > supervision.max_restarts:
+            self._say_failed(logging.ERROR, failure, f"it is given up{held_against}")
+            return None
+        pause = backoff(supervision.restart_backoff, supervision.restart_backoff_max, self._in_a_row)
         self._in_a_row += 1
-        # Half of it is jitter, so that what has failed together does not return together.
-        pause = longest * random.uniform(0.5, 1.0)
-        self._say_failed(logging.ERROR, failure, f"and is started again in {pause:.1f} s{held_against}")
+        self._say_failed(logging.ERROR, failure, f"it is started again in {pause:.1f} s{held_against}")
         return pause
 
-    def _count_failure(self) -> int:
-        """How many failures there have been within the window, this one included."""
+    def _count_failure(self, failure: BaseException) -> int:
+        """How many there have been within the window, this one included; 0 where it is no fault of the part."""
+        if isinstance(failure, _ELSEWHERE):
+            return 0
         now = time.monotonic()
         self._failures.append(now)
         while self._failures[0] < now - self.supervision.restart_window:

@@ -28,4 +28,4 @@ class Work(Protocol):
         """The queues it claims from just now."""
 
     def running_tasks(self) -> list[RunningTask]:
-        """What it runs just now, oldest first, as far as that can be seen; to be called on the event loop."""
+        """What it runs just now, oldest first, as far as that can be seen from here; to be called on the event loop."""

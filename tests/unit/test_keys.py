@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from redis_worker.broker.keys import Keys, results_channel
+from redis_worker.broker.keys import CronKeys, Keys, cron_stem, results_channel
 from redis_worker.broker.preflight import check_slots, lie_apart
 from redis_worker.vocabulary.errors import ConfigurationError
 
@@ -80,3 +80,11 @@ def test_whether_the_output_lies_apart() -> None:
     assert lie_apart(Keys("a", "b"))
     assert not lie_apart(Keys("{q}a", "{q}b"))
     assert not lie_apart(Keys("q", "{q}:out"))
+
+
+def test_the_keys_of_a_cron_job_lie_in_one_slot_which_is_that_of_the_list_it_pushes_to() -> None:
+    keys = CronKeys(cron_stem("shop", "report", "fib:input"))
+    names = [keys.fired, keys.running, keys.runs, keys.queued, keys.ended, keys.record]
+    assert {key_slot(name.encode()) for name in names} == {key_slot(b"fib:input")}
+    assert len(set(names)) == 6
+    assert CronKeys(cron_stem("shop", "report")).record == "{redis_worker}:cron:shop/report:record"

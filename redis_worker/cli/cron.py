@@ -1,0 +1,91 @@
+"""`redis-worker cron`: the cron jobs of a file, listed and run by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from redis_worker.cli.options import ENVIRONMENT, log_options, option
+from redis_worker.cli.plans import file_argument
+
+if TYPE_CHECKING:
+    from redis_worker.supervisor.plan import JobPart, Plan
+
+EPILOG = f"""
+\b
+Examples:
+  redis-worker cron list
+  redis-worker cron list workers.toml --json
+  redis-worker cron run sync_user workers.toml
+
+FILE is workers.toml, if nothing else is said.
+
+{ENVIRONMENT} FILE is REDIS_WORKER_CONFIG.
+"""
+
+
+@click.group(epilog=EPILOG)
+def cron() -> None:
+    """List the cron jobs of a file, and run one by hand."""
+
+
+@cron.command("list", epilog=EPILOG)
+@file_argument
+@option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
+def list_(file: str, as_json: bool) -> None:
+    """List the jobs: when each is due, and what became of its last run."""
+    import asyncio
+
+    from redis_worker.cli.cronjobs import show_jobs
+
+    asyncio.run(show_jobs(_jobs(_plan(file)), as_json))
+
+
+@cron.command("run", epilog=EPILOG)
+@click.argument("name")
+@file_argument
+@log_options
+def run(name: str, file: str, verbose: bool, log_level: str, log_format: str) -> int:
+    """Run the job NAME now, whatever its schedule says, and record what becomes of it.
+
+    Where a run of it goes on and its overlap is "skip", nothing is run. Exits 1 unless it succeeds.
+    """
+    import asyncio
+
+    from redis_worker.cli import logs
+    from redis_worker.cli.cronjobs import run_job
+
+    logs.configure("debug" if verbose else log_level, log_format, everything=True)
+    return asyncio.run(run_job(_job(_plan(file), name)))
+
+
+def _plan(file: str) -> Plan:
+    from redis_worker.supervisor.reading import read_plan
+
+    return read_plan(file)
+
+
+def _jobs(plan: Plan) -> list[JobPart]:
+    from redis_worker.supervisor.plan import JobPart
+
+    return [part for part in plan.parts if isinstance(part, JobPart)]
+
+
+def _job(plan: Plan, name: str) -> JobPart:
+    """Raises ConfigurationError where there is none of that name."""
+    import difflib
+
+    from redis_worker.vocabulary.errors import ConfigurationError
+
+    jobs = {job.name: job for job in _jobs(plan)}
+    if name in jobs:
+        return jobs[name]
+    for qualified, reason in plan.left_out:
+        if qualified == f"cron.{name}":
+            raise ConfigurationError(f"{plan.path}: the cron job {name!r} does not run: {reason}")
+    if near := difflib.get_close_matches(name, jobs, 1):
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = f"there are {', '.join(jobs)}" if jobs else "there are none"
+    raise ConfigurationError(f"{plan.path}: no cron job {name!r}: {hint}")

@@ -1,0 +1,97 @@
+"""What `redis-worker cron` does: looks up jobs, and runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import click
+
+from redis_worker.broker.cron import CronStore
+from redis_worker.broker.cron_status import JobStatus, read_jobs
+from redis_worker.cli.cells import NONE, age
+from redis_worker.cli.plans import next_firing
+from redis_worker.cli.printing import explained
+from redis_worker.cli.signals import stop_signals
+from redis_worker.cli.tables import Table, plain
+from redis_worker.cron.job import CronJob
+from redis_worker.cron.schedule import Schedule
+from redis_worker.supervisor.plan import JobPart
+from redis_worker.vocabulary.payload import dumps
+
+
+async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
+    """Print how each job stands, in the order of the file. Raises Disconnected, Refused and ConfigurationError."""
+    statuses: dict[tuple[str, str, str], JobStatus] = {}
+    for url in {part.url for part in parts}:
+        store = CronStore(url)
+        try:
+            with explained(url, "cannot read how the jobs stand"):
+                statuses |= {(url, job.app, job.name): job for job in await read_jobs(store.connection)}
+        finally:
+            await store.close()
+    now = datetime.now(UTC)
+    rows = [_Row(part, statuses.get((part.url, part.settings.app, part.name)), now) for part in parts]
+    if as_json:
+        for row in rows:
+            click.echo(dumps(row.told()))
+    else:
+        cells = [[cell(row) for cell in _COLUMNS.values()] for row in rows]
+        click.echo(plain(Table(list(_COLUMNS), cells, "" if cells else "no cron jobs")))
+
+
+async def run_job(part: JobPart) -> int:
+    """Run a job now, and print what became of it. Returns the exit code. Raises as `show_jobs` does."""
+    store = CronStore(part.url)
+    try:
+        job = CronJob(part.settings, store)
+        with explained(part.url, f"cannot run {part.name!r}"), stop_signals(job.cancel, job.cancel):
+            ended = await job.run_once()
+    finally:
+        await store.close()
+    error = f": {ended.error}" if ended.error else ""
+    click.echo(f"{part.name}: {ended.outcome} after {ended.seconds:.3f} s{error}")
+    return 0 if ended.outcome == "success" else 1
+
+
+class _Row(NamedTuple):
+    part: JobPart
+    status: JobStatus | None
+    now: datetime
+
+    def told(self) -> dict[str, object]:
+        """As a JSON object."""
+        settings, status = self.part.settings, self.status
+        due = Schedule(settings.schedule, settings.timezone).next(self.now)
+        told: dict[str, object] = {
+            "name": settings.name,
+            "schedule": settings.schedule,
+            "timezone": settings.timezone,
+            "next": due.isoformat(),
+        }
+        names = ("instant", "started", "duration", "outcome", "error", "worker", "running", "queued", "counts")
+        return told | {name: None if status is None else getattr(status, name) for name in names}
+
+    def last(self) -> str:
+        if self.status is None or self.status.finished is None:
+            return NONE
+        return f"{age(max(0.0, self.now.timestamp() - self.status.finished))} ago"
+
+    def outcome(self) -> str:
+        status = self.status
+        if status is None:
+            return NONE
+        return ", ".join(filter(None, (status.outcome, f"{status.running} running" if status.running else ""))) or NONE
+
+
+_COLUMNS: dict[str, Callable[[_Row], str]] = {
+    "job": lambda row: row.part.name,
+    "schedule": lambda row: row.part.settings.schedule,
+    "zone": lambda row: row.part.settings.timezone,
+    "due": lambda row: next_firing(row.part, row.now),
+    "last": lambda row: row.last(),
+    "outcome": lambda row: row.outcome(),
+    "duration": lambda row: age(None if row.status is None else row.status.duration),
+    "error": lambda row: (row.status and (row.status.problem or row.status.error)) or NONE,
+}
