@@ -64,6 +64,7 @@ async def test_a_job_is_run_by_hand_and_listed(file: File, queue: Queue) -> None
     assert "RuntimeError: no tick" in rows[1]
     told = [json.loads(line) for line in cron("list", path, "--json").stdout.splitlines()]
     assert [each["outcome"] for each in told] == ["success by hand", "error by hand", "success by hand"]
+    await queue.redis.delete(*[key async for key in queue.redis.scan_iter("*:cron*")])  # how they stand is kept
 
 
 def test_what_is_wrong_is_one_sentence(file: File) -> None:

@@ -14,7 +14,7 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import CRON, CronKeys, Keys, cron_stem
 from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.broker.preflight import check_slots
-from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.errors import ConfigurationError, Refused
 
 # So many instants are remembered as fired; what is older than all of them counts as fired.
 _REMEMBERED = 1000
@@ -139,7 +139,10 @@ class JobState:
         Returns the latest one that is dealt with, by whomever, in ms.
         """
         app, name, *_ = self._said
-        await self._store.connection.call("HSET", CRON, f"{app}/{name}", self._keys.stem)
+        try:
+            await self._store.connection.call("HSET", CRON, f"{app}/{name}", self._keys.stem)
+        except Refused:
+            pass  # a user may lack the right to this key, which only `status` needs
         asked = self._store.clock.asking()
         how = "hand" if by_hand else "again" if self._opened else "first"
         now, last = await self._run("cron_open", [self._keys.fired, self._keys.record], [*self._said, how])

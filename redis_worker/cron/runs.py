@@ -51,8 +51,10 @@ class Runs:
         self._report = report
         self._stopping = asyncio.Event()
         self._cancelled = asyncio.Event()
-        self._running: dict[asyncio.Task[Ended], tuple[str, float]] = {}
-        """The instant that each is for, and when it began."""
+        self._running: dict[asyncio.Task[Ended], tuple[Run, float]] = {}
+        """And when it began."""
+        self._calls: dict[Run, asyncio.Task[Answer]] = {}
+        """The call of the function that each of them has come to."""
         self._leased: set[Run] = set()
         """Those that are not over: from others we take the lease away ourselves."""
 
@@ -64,17 +66,18 @@ class Runs:
         self._leased.add(run)
         self._state.keep(run, lambda: self._lost(run))
         task = asyncio.create_task(self._run(run, then))
-        self._running[task] = (self._schedule.local(run.instant).isoformat(" ", "seconds"), time.monotonic())
+        self._running[task] = run, time.monotonic()
         task.add_done_callback(self._running.pop)
         return task
 
     def running_tasks(self) -> list[RunningTask]:
         """What runs, by the instant it is for, oldest first; of a thread nothing is seen but that it runs."""
-        now = time.monotonic()
-        return [
-            RunningTask(instant, now - began, stack_of(task.get_coro()))
-            for task, (instant, began) in self._running.items()
-        ]
+        return [self._seen(run, time.monotonic() - began) for run, began in self._running.values()]
+
+    def _seen(self, run: Run, seconds: float) -> RunningTask:
+        call = self._calls.get(run)
+        instant = self._schedule.local(run.instant).isoformat(" ", "seconds")
+        return RunningTask(instant, seconds, "" if call is None else stack_of(call.get_coro()))
 
     def stop(self) -> None:
         """Try nothing again."""
@@ -97,12 +100,16 @@ class Runs:
     async def _run(self, run: Run, then: Callable[[], Awaitable[None]] | None) -> Ended:
         began = time.monotonic()
         try:
-            ended, leftover = await self._tries(run, began)
+            try:
+                ended, leftover = await self._tries(run, began)
+            finally:
+                self._calls.pop(run, None)
             self._report.ended(self._schedule.local(run.instant), *ended)
             if leftover is not None:
                 # Its thread goes on past the time limit: others shall know that it does.
                 await self._record(run, ended, goes_on=True)
                 await self._until_cancelled(leftover)
+            self._state.let_go(run)  # before its end is written: then nothing was taken from it
             if leftover is None or leftover.done():
                 # What cannot be ended here goes on without us, until its process ends and its lease with it.
                 self._leased.discard(run)
@@ -119,7 +126,7 @@ class Runs:
         instant = self._schedule.local(run.instant)
         retries = 0
         while True:
-            call = asyncio.create_task(self._function.call(instant))
+            call = self._calls[run] = asyncio.create_task(self._function.call(instant))
             await self._until_cancelled(call)
             if not call.done():
                 call.cancel()
