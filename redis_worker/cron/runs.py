@@ -55,16 +55,13 @@ class Runs:
         """And when it began."""
         self._calls: dict[Run, asyncio.Task[Answer]] = {}
         """The call of the function that each of them has come to."""
-        self._leased: set[Run] = set()
-        """Those that are not over: from others we take the lease away ourselves."""
 
     def __len__(self) -> int:
         return len(self._running)
 
     def start(self, run: Run, then: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[Ended]:
         """Have a claimed run go on in a task of its own, and `then` what is to follow its end."""
-        self._leased.add(run)
-        self._state.keep(run, lambda: self._lost(run))
+        self._state.keep(run, self._report.presumed_lost)
         task = asyncio.create_task(self._run(run, then))
         self._running[task] = run, time.monotonic()
         task.add_done_callback(self._running.pop)
@@ -88,10 +85,6 @@ class Runs:
         self.stop()
         self._cancelled.set()
 
-    def _lost(self, run: Run) -> None:
-        if run in self._leased:
-            self._report.presumed_lost()
-
     async def ended(self) -> None:
         """Return when nothing runs any more. Raises nothing."""
         while self._running:
@@ -112,11 +105,9 @@ class Runs:
             self._state.let_go(run)  # before its end is written: then nothing was taken from it
             if leftover is None or leftover.done():
                 # What cannot be ended here goes on without us, until its process ends and its lease with it.
-                self._leased.discard(run)
                 await self._record(run, ended)
         finally:
             self._state.let_go(run)
-            self._leased.discard(run)
         if then is not None and not self._stopping.is_set():
             await then()
         return ended
