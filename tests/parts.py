@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 
@@ -113,6 +114,11 @@ async def stubborn_for_ever(stop: asyncio.Event, marks: str) -> None:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             continue
+
+
+async def tick_at(instant: datetime, marks: str) -> None:
+    """A cron job that says which instant it was run for, and where."""
+    mark(marks, f"{instant.timestamp():.0f}:{os.getpid()}")
 
 
 async def fails_to_tick(marks: str) -> None:

@@ -240,3 +240,28 @@ async def test_the_example_file_runs(serve: Serve) -> None:
         assert await process.ended() == 0
     finally:
         process.close()
+
+
+async def test_three_supervisors_fire_each_second_once(file: File, serve: Serve) -> None:
+    job = f'[cron.tick]\nschedule = "* * * * * *"\njob = "tests.parts:tick_at"\narguments.marks = "{file.marks}"'
+    processes = [serve(job) for _ in range(3)]
+    for process in processes:
+        await process.said("1 of 1 parts run")
+    await wait_until(lambda: len(marks(file.marks)) >= 20, "twenty seconds")
+    for process in processes:
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0
+    fired = sorted(int(mark.partition(":")[0]) for mark in marks(file.marks))
+    assert fired == list(range(fired[0], fired[0] + len(fired)))
+
+
+async def test_a_job_of_a_supervisor_that_is_killed_goes_on_elsewhere(file: File, serve: Serve) -> None:
+    job = f'[cron.tick]\nschedule = "* * * * * *"\njob = "tests.parts:tick_at"\narguments.marks = "{file.marks}"'
+    one, other = serve(job), serve(job)
+    for process in (one, other):
+        await process.said("1 of 1 parts run")
+    await wait_until(lambda: len(marks(file.marks)) >= 2, "two seconds")
+    one.kill()
+    count = len(marks(file.marks))
+    await wait_until(lambda: len(marks(file.marks)) >= count + 3, "three more")
+    assert {int(mark.partition(":")[2]) for mark in marks(file.marks)[count + 1 :]} == {other.pid}
