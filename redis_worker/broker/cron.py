@@ -18,6 +18,8 @@ from redis_worker.vocabulary.errors import ConfigurationError, Refused
 
 # So many instants are remembered as fired; what is older than all of them counts as fired.
 _REMEMBERED = 1000
+# A job that no process has made known for so many seconds is forgotten: 90 days.
+_FORGOTTEN = 90 * 86_400
 # So many instants of a job wait at most until nothing runs, but for those that are made up for.
 MOST_QUEUED = 100
 # A reply that took longer says too little about the server's clock, in seconds, unless nothing better has come lately.
@@ -145,7 +147,8 @@ class JobState:
             pass  # a user may lack the right to this key, which only `status` needs
         asked = self._store.clock.asking()
         how = "hand" if by_hand else "again" if self._opened else "first"
-        now, last = await self._run("cron_open", [self._keys.fired, self._keys.record], [*self._said, how])
+        keys = [self._keys.fired, self._keys.record, self._keys.queued, self._keys.ended]
+        now, last = await self._run("cron_open", keys, [*self._said, how, _FORGOTTEN])
         self._store.clock.heard(asked, now)
         self._opened = self._opened or not by_hand
         return int(last)

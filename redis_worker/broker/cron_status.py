@@ -14,6 +14,8 @@ from redis_worker.vocabulary.errors import Refused
 # So many jobs are asked about at once.
 _PAGE = 200
 _COUNT = "count:"
+# What the script replies before the record of a job.
+_BEFORE_RECORD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,22 @@ async def read_jobs(connection: Connection) -> list[JobStatus]:
     replies: list[Any] = []
     for start in range(0, len(jobs), _PAGE):
         replies += await _read(connection, [keys for _, keys in jobs[start : start + _PAGE]])
-    return [_status(name, reply) for (name, _), reply in zip(jobs, replies, strict=True)]
+    forgotten = [name for (name, _), reply in zip(jobs, replies, strict=True) if _is_empty(reply)]
+    if forgotten:
+        await _forget(connection, forgotten)
+    return [_status(name, reply) for (name, _), reply in zip(jobs, replies, strict=True) if name not in forgotten]
+
+
+def _is_empty(reply: Any) -> bool:
+    return not isinstance(reply, Exception) and len(reply) == _BEFORE_RECORD
+
+
+async def _forget(connection: Connection, names: list[str]) -> None:
+    """Take jobs whose keys have expired out of the registry; who looks after them enters them again."""
+    try:
+        await connection.call("HDEL", CRON, *names)
+    except Refused:
+        pass  # who looks need not have the right to change anything
 
 
 async def _read(connection: Connection, jobs: list[CronKeys]) -> list[Any]:

@@ -1,7 +1,8 @@
 -- Make a job known to its keys. One that is new, or has another schedule than before, has missed nothing.
--- KEYS 1 fired, 2 record
+-- KEYS 1 fired, 2 record, 3 queued, 4 ended
 -- ARGV 1 application, 2 name, 3 schedule, 4 time zone, 5 'first', 'again' where this process has done so before,
---      or 'hand' where it will run the job once and not see to its instants
+--      or 'hand' where it will run the job once and not see to its instants; 6 for how many seconds the job is
+--      remembered after that
 -- Returns {now in ms, the latest instant that is dealt with: nothing up to there is to be fired any more}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -17,4 +18,5 @@ end
 if not said[1] or ARGV[5] == 'first' then
   redis.call('HSET', KEYS[2], 'app', ARGV[1], 'name', ARGV[2], 'schedule', ARGV[3], 'timezone', ARGV[4])
 end
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[6]) end
 return {now, math.max(tonumber(said[3] or 0), tonumber(last or 0))}
