@@ -75,8 +75,10 @@ async def test_the_end_of_a_run_is_not_taken_for_the_loss_of_its_lease(
     monkeypatch.setattr(JobState, "finish", slow)
     store = CronStore(server.url, lease=0.3)
     settings = JobSettings("quick", "test", "* * * * *", job="tests.parts:tick", arguments={"marks": "/dev/null"})
-    ended = await CronJob(settings, store).run_once()
-    await store.close()
-    await redis.flushall()
+    try:
+        ended = await CronJob(settings, store).run_once()
+    finally:
+        await store.close()
+        await redis.flushall()
     assert ended.outcome == "success"
     assert "presumed lost" not in caplog.text
