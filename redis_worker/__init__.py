@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from redis_worker.vocabulary.errors import (
         ConfigurationError,
         Disconnected,
+        PartFailed,
         RedisWorkerError,
         Refused,
         Reject,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from redis_worker.vocabulary.message import Message
     from redis_worker.vocabulary.processor import processor
+    from redis_worker.vocabulary.service import PartStatus
 
 __all__ = [
     "ConfigurationError",
@@ -41,6 +43,8 @@ __all__ = [
     "Handlers",
     "Message",
     "Observer",
+    "PartFailed",
+    "PartStatus",
     "PoolOptions",
     "Publisher",
     "RedisWorkerError",
@@ -74,6 +78,7 @@ _MODULES = {
     "WorkerPool": "pool",
     "start_worker_pool": "pool",
     "Observer": "ports",
+    "PartStatus": "vocabulary.service",
     "processor": "vocabulary.processor",
 }
 

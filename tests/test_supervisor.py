@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 
-from redis_worker import ConfigurationError, Supervisor
+from redis_worker import ConfigurationError, PartFailed, PartStatus, Supervisor
 from redis_worker.broker.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.supervisor.process import PartFailed
-from redis_worker.vocabulary.service import PartStatus
 from tests.parts import marks
 from tests.support import Queue, wait_until
 from tests.test_http import get

@@ -20,7 +20,7 @@ from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import (
     ConfigurationError,
     Disconnected,
-    RedisWorkerError,
+    PartFailed,
     Refused,
     Unreachable,
 )
@@ -39,10 +39,6 @@ _START_PATIENCE = 120.0
 _TICK = 0.01
 _NAMES = {number.value: number.name for number in signal.Signals}
 _KINDS = {kind.__name__: kind for kind in (ConfigurationError, Disconnected, Refused, Unreachable)}
-
-
-class PartFailed(RedisWorkerError):
-    """What ran in a process of its own has failed, or the process has."""
 
 
 class PartProcess:

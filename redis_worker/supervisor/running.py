@@ -22,6 +22,8 @@ _WORST_FIRST: tuple[PartState, ...] = (
 )
 # What a part that was told to end at once gets for it, in seconds: a pool hands back what it holds.
 _LAST_WORDS = 6.0
+# When there is no time left, a part that would stop at once is still not cancelled, in seconds.
+_A_MOMENT = 0.2
 
 
 class RunningPart:
@@ -82,7 +84,7 @@ class RunningPart:
         if not tasks:
             return
         now = asyncio.get_running_loop().time()
-        budget = max(0.0, min(self.part.supervision.shutdown_timeout, until - now))
+        budget = max(_A_MOMENT, min(self.part.supervision.shutdown_timeout, until - now))
         _, late = await asyncio.wait(tasks, timeout=budget)
         if late:
             logger.warning("%s has not stopped in %.1f s: it is cancelled", self.part.name, budget)

@@ -18,12 +18,11 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
 from redis_worker.supervisor.outside import Outside
 from redis_worker.supervisor.plan import DaemonPart, Part, Plan
-from redis_worker.supervisor.process import PartFailed
 from redis_worker.supervisor.reading import read_plan
 from redis_worker.supervisor.resolving import resolved
 from redis_worker.supervisor.roster import Change, Roster
 from redis_worker.supervisor.wiring import Wiring
-from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.errors import ConfigurationError, PartFailed
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
 

@@ -38,6 +38,10 @@ class ProcessDied(RedisWorkerError):
     """A process that ran a task died of it, each time it was tried."""
 
 
+class PartFailed(RedisWorkerError):
+    """A part of a supervisor has failed for good, or the process of its own that it ran in has."""
+
+
 class Retry(RedisWorkerError):
     """Raised by a processor: try the task again, after `delay` seconds or, without it, after the usual backoff.
 
