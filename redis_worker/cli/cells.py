@@ -65,13 +65,15 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 60:.0f}m" if seconds < 7200 else f"{seconds / 3600:.0f}h"
 
 
-def _when(at: float | None, now: float) -> str:
+def when(at: float | None, now: float) -> str:
+    """How long ago that was, or in how long it will be."""
     if at is None:
         return NONE
     return f"in {age(at - now)}" if at > now else f"{age(now - at)} ago"
 
 
-def _outcome(job: JobStatus) -> str:
+def outcome(job: JobStatus) -> str:
+    """What became of its last run, and what runs."""
     runs = "running" if job.running == 1 else f"{job.running} running"
     return ", ".join(filter(None, (job.outcome, runs if job.running else None))) or NONE
 
@@ -91,9 +93,9 @@ JOB: dict[str, Callable[[Job], str]] = {
     "job": lambda each: f"{each.job.app}/{each.job.name}",
     "schedule": lambda each: each.job.schedule or NONE,
     "zone": lambda each: each.job.timezone or NONE,
-    "last": lambda each: _when(each.job.finished, each.now),
-    "outcome": lambda each: _outcome(each.job),
+    "last": lambda each: when(each.job.finished, each.now),
+    "outcome": lambda each: outcome(each.job),
     "duration": lambda each: age(each.job.duration),
-    "next": lambda each: _when(each.job.next, each.now),
+    "next": lambda each: when(each.job.next, each.now),
     "error": lambda each: each.job.problem or each.job.error or NONE,
 }

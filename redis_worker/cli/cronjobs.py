@@ -10,7 +10,7 @@ import click
 
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.cron_status import JobStatus, read_jobs
-from redis_worker.cli.cells import NONE, age
+from redis_worker.cli.cells import NONE, age, outcome, when
 from redis_worker.cli.plans import next_firing
 from redis_worker.cli.printing import explained
 from redis_worker.cli.signals import stop_signals
@@ -73,25 +73,14 @@ class _Row(NamedTuple):
         names = ("instant", "started", "duration", "outcome", "error", "worker", "running", "queued", "counts")
         return told | {name: None if status is None else getattr(status, name) for name in names}
 
-    def last(self) -> str:
-        if self.status is None or self.status.finished is None:
-            return NONE
-        return f"{age(max(0.0, self.now.timestamp() - self.status.finished))} ago"
-
-    def outcome(self) -> str:
-        status = self.status
-        if status is None:
-            return NONE
-        return ", ".join(filter(None, (status.outcome, f"{status.running} running" if status.running else ""))) or NONE
-
 
 _COLUMNS: dict[str, Callable[[_Row], str]] = {
     "job": lambda row: row.part.name,
     "schedule": lambda row: row.part.settings.schedule,
     "zone": lambda row: row.part.settings.timezone,
     "due": lambda row: next_firing(row.part, row.now),
-    "last": lambda row: row.last(),
-    "outcome": lambda row: row.outcome(),
+    "last": lambda row: NONE if row.status is None else when(row.status.finished, row.now.timestamp()),
+    "outcome": lambda row: NONE if row.status is None else outcome(row.status),
     "duration": lambda row: age(None if row.status is None else row.status.duration),
     "error": lambda row: (row.status and (row.status.problem or row.status.error)) or NONE,
 }

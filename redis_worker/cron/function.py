@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import difflib
 import inspect
-import threading
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -14,8 +12,10 @@ from typing import Any
 
 from redis_worker.cron.report import Report
 from redis_worker.engine.execution import CAUGHT, Answer, TimedOut
+from redis_worker.engine.threads import in_own_thread
 from redis_worker.registry import find_function
 from redis_worker.vocabulary.errors import ConfigurationError, Reject, Retry
+from redis_worker.vocabulary.processor import is_coroutine_function
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -30,8 +30,7 @@ class Function:
         self._timeout = timeout
         self._report = report
         self._takes_instant = _takes_instant(self._function, place, arguments)
-        call = getattr(self._function, "__call__", None)  # noqa: B004 - an object may have an async __call__
-        self.is_async = inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(call)
+        self.is_async = is_coroutine_function(self._function)
         self._name = place
 
     async def call(self, instant: datetime) -> Answer:
@@ -59,25 +58,18 @@ class Function:
 
     async def _in_thread(self, call: Callable[[], Any]) -> Answer:
         """In a thread of its own, which does not keep the process from ending."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Answer] = loop.create_future()
 
-        def work() -> None:
+        def work() -> Answer:
             try:
                 value = call()
                 if inspect.iscoroutine(value):
                     value.close()
                     raise TypeError("a plain function returned a coroutine; it must be `async def`")
-                answer = Answer(b"")
             except CAUGHT as error:
-                answer = self._failed(error)
-            try:
-                loop.call_soon_threadsafe(_set, ended, answer)
-            except RuntimeError:
-                pass  # the loop is closed
+                return self._failed(error)
+            return Answer(b"")
 
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), name=f"cron {self._name}", daemon=True).start()
+        ended = in_own_thread(work, f"cron {self._name}")
         done, _ = await asyncio.wait({ended}, timeout=self._timeout)
         if not done:
             raise TimedOut(ended)
@@ -89,11 +81,6 @@ class Function:
         if isinstance(error, Retry):
             return Answer(b"", text, "retry", error.delay)
         return Answer(b"", text, "reject" if isinstance(error, Reject) else "failed")
-
-
-def _set(future: asyncio.Future[Answer], answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)
 
 
 def _takes_instant(function: Callable[..., Any], place: str, arguments: dict[str, Any]) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -13,10 +11,13 @@ from typing import Any
 
 from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.running import RunningTask, stack_of
+from redis_worker.engine.threads import in_own_thread
 from redis_worker.registry import find_function
+from redis_worker.supervisor.calls import no_daemon
 from redis_worker.supervisor.plan import DaemonPart
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.processor import is_coroutine_function
 from redis_worker.vocabulary.service import Condition, Consuming
 
 logger = library_logger("redis_worker.supervisor")
@@ -25,13 +26,8 @@ logger = library_logger("redis_worker.supervisor")
 def daemon_of(part: DaemonPart) -> Daemon:
     """One life of `part`. Raises ConfigurationError where there is no such function, or it takes no stop event."""
     function = find_function("daemon", part.run)
-    try:
-        inspect.signature(function).bind(object(), **part.arguments)
-    except TypeError as error:
-        given = "".join(f", {name}=…" for name in part.arguments)
-        raise ConfigurationError(f"the daemon {part.run!r} is called as (stop event{given}): {error}") from None
-    except ValueError:
-        pass  # some functions written in C do not tell what they take
+    if problem := no_daemon(part, function):
+        raise ConfigurationError(problem)
     return Daemon(part.name, partial(function, **part.arguments) if part.arguments else function)
 
 
@@ -77,10 +73,9 @@ class Daemon:
 
     async def run(self) -> None:
         """Run it to its end. Raises what it raises."""
-        function = self._function
-        inner = function.func if isinstance(function, partial) else function
-        is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
-        self._task = asyncio.create_task(self._call() if is_async else self._call_in_thread(), name=self._name)
+        self._task = asyncio.create_task(
+            self._call() if is_coroutine_function(self._function) else self._call_in_thread(), name=self._name
+        )
         if self._cancelled:
             self._task.cancel()
         try:
@@ -105,29 +100,17 @@ class Daemon:
 
     async def _call_in_thread(self) -> BaseException | None:
         """In a thread of its own, which does not keep the program from ending."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[BaseException | None] = loop.create_future()
 
-        def call() -> None:
-            error: BaseException | None = None
+        def call() -> BaseException | None:
             try:
                 self._function(self._stopping_thread)
-            except BaseException as raised:
-                error = raised
-            try:
-                loop.call_soon_threadsafe(_resolve, ended, error)
-            except RuntimeError:
-                pass  # it was left behind, and the loop is closed
+            except BaseException as error:
+                return error
+            return None
 
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(call,), name=f"redis-worker {self._name}", daemon=True).start()
+        ended = in_own_thread(call, f"redis-worker {self._name}")
         try:
             return await ended
         except asyncio.CancelledError:
             logger.error("the thread of %s does not end: it is left behind", self._name)
             raise
-
-
-def _resolve(future: asyncio.Future[BaseException | None], error: BaseException | None) -> None:
-    if not future.done():
-        future.set_result(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.pool import WorkerPool
 from redis_worker.registry import find_function, find_parser, find_processor
+from redis_worker.supervisor.calls import accepts, no_daemon
 from redis_worker.supervisor.document import dotted
 from redis_worker.supervisor.lines import Path
 from redis_worker.supervisor.mistakes import NO_LINE, FileMistakes, Mistake
@@ -108,7 +108,7 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
         yield blamed, str(error)
         return
     argument = "a list of messages" if topic.batch else "a message"
-    if not _accepts(function, (argument,), {}):
+    if not accepts(function, (argument,), {}):
         yield blamed, f"the handler {topic.handler!r} must take one argument, {argument}"
         return
 
@@ -127,10 +127,8 @@ def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
     except ConfigurationError as error:
         yield (*table, "run"), str(error)
         return
-    if not _accepts(function, ("the stop event",), part.arguments):
-        blamed = "arguments" if part.arguments else "run"
-        takes = f"takes {_signature(function)}, and is called with a stop event{_and(part.arguments)}"
-        yield (*table, blamed), f"the daemon {part.run!r} {takes}"
+    if problem := no_daemon(part, function):
+        yield (*table, "arguments" if part.arguments else "run"), problem
 
 
 def _check_job(part: JobPart) -> Iterator[_Problem]:
@@ -188,26 +186,3 @@ def _builds(build: Callable[[Mapping[str, Any]], object], options: Mapping[str, 
     except ConfigurationError:
         return False
     return True
-
-
-def _accepts(function: Callable[..., Any], given: tuple[str, ...], arguments: Mapping[str, Any]) -> bool:
-    """Whether it can be called so; True where it does not tell what it takes."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True
-    try:
-        signature.bind(*given, **arguments)
-    except TypeError:
-        return False
-    return True
-
-
-def _signature(function: Callable[..., Any]) -> str:
-    names = [str(parameter).partition(":")[0].partition("=")[0].strip()
-             for parameter in inspect.signature(function).parameters.values()]  # fmt: skip
-    return ", ".join(names) or "nothing"
-
-
-def _and(arguments: Mapping[str, Any]) -> str:
-    return f" and {', '.join(arguments)}" if arguments else ""

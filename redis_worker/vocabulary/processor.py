@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args, overload
 
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -105,11 +106,17 @@ def said_by(function: Callable[..., Any]) -> dict[str, Any]:
     return dict(getattr(function, _ATTRIBUTE, {}))
 
 
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether a call of `function` is to be awaited. It may be an object with an async __call__, or a partial."""
+    if isinstance(function, partial):
+        return is_coroutine_function(function.func)
+    call = getattr(function, "__call__", None)  # noqa: B004 - see above
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
 def _declaration(function: Callable[..., Any], said: dict[str, Any], kind: str = "processor") -> Declaration:
     document = inspect.getdoc(function) or ""
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
-    )
+    is_async = is_coroutine_function(function)
     defaults: dict[str, Any] = {
         "name": getattr(function, "__name__", type(function).__name__),
         "execution": "async" if is_async else "thread",
