@@ -16,7 +16,7 @@ from redis_worker.reporting import report_running
 from redis_worker.supervisor.channel import FILE, Channel
 from redis_worker.supervisor.forwarding import forward_logs
 from redis_worker.supervisor.transfer import unpacked
-from redis_worker.supervisor.unit import logger, one_line
+from redis_worker.supervisor.unit import logger, one_line, without_ours
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.errors import RedisWorkerError
@@ -51,7 +51,7 @@ class Child:
         except CAUGHT as error:
             failure = {"kind": type(error).__name__, "text": one_line(error)}
             if not isinstance(error, RedisWorkerError):
-                logger.error("%s", one_line(error), exc_info=error)
+                logger.error("%s", one_line(error), exc_info=without_ours(error))
         finally:
             listening.cancel()
         self._report()

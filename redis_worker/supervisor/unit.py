@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.retry import backoff
@@ -29,6 +30,7 @@ from redis_worker.vocabulary.service import Consuming, PartState
 
 logger = library_logger("redis_worker.supervisor")
 
+_HERE = str(Path(__file__).parent.parent)
 # What another life would meet as well.
 _FINAL = (ConfigurationError, Refused)
 # What is no fault of the part: it is not held against it.
@@ -183,8 +185,16 @@ class Unit:
 
     def _say_failed(self, level: int, failure: BaseException, what_now: str) -> None:
         # What the library raises on purpose says all there is to say; of anything else the place is wanted.
-        trace = None if isinstance(failure, RedisWorkerError) else failure
+        trace = None if isinstance(failure, RedisWorkerError) else without_ours(failure)
         logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), what_now, exc_info=trace)
+
+
+def without_ours(error: BaseException) -> BaseException:
+    """`error`, and in its traceback nothing of how this library came to call what raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
 
 
 def one_line(error: BaseException) -> str:
