@@ -26,20 +26,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="on which of the server programs there are; tests that need none run with the first (python -m tests)",
     )
+    parser.addoption(
+        "--half",
+        choices=["both", "first", "other"],
+        default="both",
+        help="every other file, in the order of their names; for running both halves side by side (python -m tests)",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    which = config.getoption("--servers")
-    if which == "all":
-        return
+    which, half = config.getoption("--servers"), config.getoption("--half")
     others = set(servers()[1:])
-    chosen = {True: [], False: []}
-    for item in items:
+    files = sorted({item.path for item in items})
+
+    def is_chosen(item: pytest.Item) -> bool:
         call = getattr(item, "callspec", None)
         on_another = call is not None and call.params.get("server") in others
-        chosen[on_another == (which == "others")].append(item)
-    items[:] = chosen[True]
-    config.hook.pytest_deselected(items=chosen[False])
+        in_first_half = files.index(item.path) % 2 == 0
+        return (which == "all" or on_another == (which == "others")) and (
+            half == "both" or in_first_half == (half == "first")
+        )
+
+    left_out = [item for item in items if not is_chosen(item)]
+    items[:] = [item for item in items if is_chosen(item)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def first_server() -> Iterator[EmbeddedServer]:
+    """Any one server, for tests that ask nothing of it that servers do differently: a module calls it `server`."""
+    with EmbeddedServer(servers()[0]) as running:
+        yield running
 
 
 @pytest.fixture(scope="session", params=servers(), ids=lambda path: path.name)

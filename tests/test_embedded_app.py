@@ -100,6 +100,11 @@ Start = Callable[..., App]
 
 
 @pytest.fixture
+def server(first_server: EmbeddedServer) -> EmbeddedServer:
+    return first_server
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts applications, in a directory that is not theirs; those still there at the end are killed."""
     started: list[App] = []

@@ -54,6 +54,11 @@ class File:
 
 
 @pytest.fixture
+def server(first_server: EmbeddedServer) -> EmbeddedServer:
+    return first_server
+
+
+@pytest.fixture
 def file(tmp_path: Path, server: EmbeddedServer) -> File:
     return File(tmp_path, server.url)
 

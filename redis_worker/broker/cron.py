@@ -16,6 +16,7 @@ from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.broker.preflight import check_slots
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 
+_PRESUMED_LOST = 2
 # So many instants are remembered as fired; what is older than all of them counts as fired.
 _REMEMBERED = 1000
 # A job that no process has made known for so many seconds is forgotten: 90 days.
@@ -188,14 +189,17 @@ class JobState:
         keys = [self._keys.fired, self._keys.queued, self._keys.record]
         return int(await self._run("cron_queue", keys, [_REMEMBERED, *instants]))
 
-    async def finish(self, run: Run, outcome: str, error: str | None, seconds: float, goes_on: bool = False) -> None:
-        """Record what became of `run`, and that it has ended, unless it `goes_on` all the same."""
+    async def finish(self, run: Run, outcome: str, error: str | None, seconds: float, goes_on: bool = False) -> bool:
+        """Record what became of `run`, and that it has ended, unless it `goes_on` all the same.
+
+        Returns whether it had been presumed lost.
+        """
         keys = [self._keys.running, self._keys.runs, self._keys.record, self._keys.ended]
         after = " by hand" if run.by_hand else ""
         times = (int(seconds * 1000), run.instant, run.started)
         text = (error or "").encode(errors="backslashreplace")
         ending = [run.lease.name, outcome, after, text, *times, self._where, "1" if goes_on else "0"]
-        await self._run("cron_finish", keys, ending)
+        return bool(await self._run("cron_finish", keys, ending) == _PRESUMED_LOST)
 
     def keep(self, run: Run, on_lost: Callable[[], None]) -> None:
         """Keep the lease of `run` alive; `on_lost` is called, in this event loop, when it has been taken away."""

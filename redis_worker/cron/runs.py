@@ -53,6 +53,8 @@ class Runs:
         self._cancelled = asyncio.Event()
         self._running: dict[asyncio.Task[Ended], tuple[Run, float]] = {}
         """And when it began."""
+        self._presumed_lost: set[Run] = set()
+        """Those of which it is known, and was said."""
         self._calls: dict[Run, asyncio.Task[Answer]] = {}
         """The call of the function that each of them has come to."""
 
@@ -61,7 +63,7 @@ class Runs:
 
     def start(self, run: Run, then: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[Ended]:
         """Have a claimed run go on in a task of its own, and `then` what is to follow its end."""
-        self._state.keep(run, self._report.presumed_lost)
+        self._state.keep(run, lambda: self._presume_lost(run))
         task = asyncio.create_task(self._run(run, then))
         self._running[task] = run, time.monotonic()
         task.add_done_callback(self._running.pop)
@@ -84,6 +86,11 @@ class Runs:
         """Cancel coroutines, wait for threads no more."""
         self.stop()
         self._cancelled.set()
+
+    def _presume_lost(self, run: Run) -> None:
+        if run not in self._presumed_lost:
+            self._presumed_lost.add(run)
+            self._report.presumed_lost()
 
     async def ended(self) -> None:
         """Return when nothing runs any more. Raises nothing."""
@@ -108,6 +115,7 @@ class Runs:
                 await self._record(run, ended)
         finally:
             self._state.let_go(run)
+            self._presumed_lost.discard(run)
         if then is not None and not self._stopping.is_set():
             await then()
         return ended
@@ -168,3 +176,5 @@ class Runs:
             self._report.unrecorded(ended.outcome, error)
         elif error is not None:
             raise error
+        elif not write.cancelled() and write.result():
+            self._presume_lost(run)
