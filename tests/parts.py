@@ -118,3 +118,22 @@ async def stubborn_for_ever(stop: asyncio.Event, marks: str) -> None:
 async def fails_to_tick(marks: str) -> None:
     """A cron job that fails."""
     raise RuntimeError("no tick")
+
+
+class OfItsOwn(BaseException):
+    """No Exception, as some libraries have it."""
+
+
+async def fails_oddly(stop: asyncio.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise OfItsOwn("no table")
+
+
+def fails_oddly_in_thread(stop: threading.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise OfItsOwn("no table")
+
+
+def interrupts_in_thread(stop: threading.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise KeyboardInterrupt

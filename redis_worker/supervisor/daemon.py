@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.registry import find_function
 from redis_worker.supervisor.plan import DaemonPart
@@ -97,7 +96,9 @@ class Daemon:
         try:
             self._coroutine = self._function(self._stopping)
             await self._coroutine
-        except CAUGHT as error:
+        except KeyboardInterrupt:
+            raise  # Ctrl-C in a host that leaves it to Python
+        except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._cancelled:
                 return None
             return error
@@ -112,6 +113,8 @@ class Daemon:
             error: BaseException | None = None
             try:
                 self._function(self._stopping_thread)
+            except KeyboardInterrupt:  # Ctrl-C is of the main thread only
+                error = RuntimeError("KeyboardInterrupt was raised in its thread")
             except BaseException as raised:
                 error = raised
             try:

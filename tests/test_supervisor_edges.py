@@ -1,0 +1,27 @@
+"""The supervisor at its edges: what parts, hosts and machines seldom do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from redis_worker.embedded import EmbeddedServer
+from tests.test_supervisor import AT_ONCE, File, status, until_state
+
+
+@pytest.fixture
+def file(tmp_path: Path, server: EmbeddedServer) -> File:
+    return File(tmp_path, server.url)
+
+
+@pytest.mark.parametrize("processes", ["", "processes = 1"])
+@pytest.mark.parametrize("function", ["fails_oddly", "fails_oddly_in_thread", "interrupts_in_thread"])
+async def test_whatever_a_daemon_raises_is_a_failure_of_it(file: File, function: str, processes: str) -> None:
+    failing = file.daemon("consumer", function, f"max_restarts = 1\n{AT_ONCE}\n{processes}")
+    async with file.supervisor(failing, file.daemon("beside", "steady")) as supervisor:
+        given_up = await until_state(supervisor, "consumer", "failed")
+        assert given_up.restarts == 1
+        assert given_up.error is not None
+        assert file.left().count("begin:fails") == 2
+        assert status(supervisor, "beside").state == "running"
