@@ -137,3 +137,12 @@ def fails_oddly_in_thread(stop: threading.Event, marks: str) -> None:
 def interrupts_in_thread(stop: threading.Event, marks: str) -> None:
     mark(marks, "begin:fails")
     raise KeyboardInterrupt
+
+
+async def dies_and_leaves(stop: asyncio.Event, marks: str) -> None:
+    """Die, and leave a process behind that has all that was open."""
+    if (left := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    mark(marks, f"left:{left}")
+    os._exit(3)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from redis_worker.embedded import EmbeddedServer
+from tests.parts import marks
 from tests.test_supervisor import AT_ONCE, File, status, until_state
 
 
@@ -25,3 +28,15 @@ async def test_whatever_a_daemon_raises_is_a_failure_of_it(file: File, function:
         assert given_up.error is not None
         assert file.left().count("begin:fails") == 2
         assert status(supervisor, "beside").state == "running"
+
+
+async def test_a_process_that_dies_is_replaced_though_one_of_its_own_lives_on(file: File) -> None:
+    async with file.supervisor(
+        file.daemon("consumer", "dies_and_leaves", "processes = 1\nmax_restarts = 0")
+    ) as supervisor:
+        try:
+            given_up = await until_state(supervisor, "consumer", "failed")
+        finally:
+            for mark in marks(file.marks):
+                os.kill(int(mark.partition(":")[2]), signal.SIGKILL)
+        assert "has died (exit code 3)" in (given_up.error or "")

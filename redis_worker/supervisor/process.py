@@ -103,11 +103,11 @@ class PartProcess:
         with theirs:
             self._process = _started(theirs)
         self._channel = channel = await Channel.over(ours)
-        channel.send(part=packed(self._part), title=self._title, levels=levels())
-        if self._asked:
-            self._tell(self._asked)
         pinging = asyncio.create_task(self._ping(channel))
         try:
+            channel.send(part=packed(self._part), title=self._title, levels=levels())
+            if self._asked:
+                self._tell(self._asked)
             await self._listen(channel)
             await self._ended()
         finally:
@@ -128,6 +128,10 @@ class PartProcess:
             channel.send(do="ping")
             asked = time.monotonic()
             await asyncio.sleep(_PING_EVERY)
+            if self._process is not None and self._process.poll() is not None:
+                await asyncio.sleep(_PING_EVERY)  # its last words are still to be read
+                channel.abort()  # a process of its own holds the line open
+                return
             now = time.monotonic()
             if now - asked - _PING_EVERY > _LATE:
                 self._heard = now  # what it has said meanwhile is still to be read
