@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from redis_worker import ConfigurationError
 from redis_worker.embedded import EmbeddedServer
 from tests.parts import marks
 from tests.test_supervisor import AT_ONCE, File, status, until_state
@@ -40,3 +41,13 @@ async def test_a_process_that_dies_is_replaced_though_one_of_its_own_lives_on(fi
             for mark in marks(file.marks):
                 os.kill(int(mark.partition(":")[2]), signal.SIGKILL)
         assert "has died (exit code 3)" in (given_up.error or "")
+
+
+@pytest.mark.parametrize("value", ["2026-01-02", "inf", "nan", "[{ at = 07:30:00 }]"])
+async def test_what_a_process_of_its_own_cannot_be_told_is_a_mistake_in_the_file(file: File, value: str) -> None:
+    daemon = f'[daemons.consumer]\nrun = "tests.parts:steady"\narguments = {{ marks = "here", label = {value} }}'
+    file.supervisor(daemon)
+    with pytest.raises(
+        ConfigurationError, match=r"workers\.toml:5: daemons\.consumer\.arguments\.label: must be a JSON"
+    ):
+        file.supervisor(f"{daemon}\nprocesses = 1")
