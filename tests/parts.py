@@ -146,3 +146,11 @@ async def dies_and_leaves(stop: asyncio.Event, marks: str) -> None:
         os._exit(0)
     mark(marks, f"left:{left}")
     os._exit(3)
+
+
+async def blocks_again_and_again(stop: asyncio.Event, marks: str) -> None:
+    """Hold the event loop for most of the time."""
+    while not stop.is_set():
+        time.sleep(0.8)
+        mark(marks, "blocked")
+        await asyncio.sleep(0.2)

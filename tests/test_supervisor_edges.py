@@ -11,6 +11,7 @@ import pytest
 from redis_worker import ConfigurationError
 from redis_worker.embedded import EmbeddedServer
 from tests.parts import marks
+from tests.support import wait_until
 from tests.test_supervisor import AT_ONCE, File, status, until_state
 
 
@@ -51,3 +52,20 @@ async def test_what_a_process_of_its_own_cannot_be_told_is_a_mistake_in_the_file
         ConfigurationError, match=r"workers\.toml:5: daemons\.consumer\.arguments\.label: must be a JSON"
     ):
         file.supervisor(f"{daemon}\nprocesses = 1")
+
+
+@pytest.mark.parametrize("timeout", [0.1, 1.0])
+async def test_a_process_that_answers_is_not_taken_for_hung_however_short_its_time(file: File, timeout: float) -> None:
+    more = f"processes = 1\nhang_timeout = {timeout}\nmax_restarts = 0"
+    parts = [file.daemon("consumer", "steady", more), file.daemon("blocking", "blocks_again_and_again")]
+    async with file.supervisor(*parts) as supervisor:
+        await wait_until(lambda: marks(file.marks).count("blocked") >= 6, "some pings")
+        assert status(supervisor, "consumer").state == "running"
+
+
+async def test_a_hung_process_is_replaced_though_the_supervisor_is_often_late(file: File, tmp_path: Path) -> None:
+    hanging = file.daemon("consumer", "hangs_at_first", f"processes = 1\nhang_timeout = 1\n{AT_ONCE}")
+    blocking = file.daemon("blocking", "blocks_again_and_again", marks=str(tmp_path / "other"))
+    async with file.supervisor(hanging, blocking) as supervisor:
+        await wait_until(lambda: status(supervisor, "consumer").restarts == 1, "another process")
+        assert "has not answered for 1 s" in (status(supervisor, "consumer").error or "")
