@@ -154,3 +154,15 @@ async def blocks_again_and_again(stop: asyncio.Event, marks: str) -> None:
         time.sleep(0.8)
         mark(marks, "blocked")
         await asyncio.sleep(0.2)
+
+
+async def speaks_badly(stop: asyncio.Event, marks: str) -> None:
+    """Log what cannot be formatted, or is no UTF-8."""
+    import logging
+
+    logger = logging.getLogger("shop")
+    logger.warning("number %d", "x")
+    logger.warning("file %s", "\udcff", extra={"seconds": 0.5})
+    threading.Thread(target=logger.warning, args=("number %d", "x")).start()
+    mark(marks, "begin:speaks")
+    await stop.wait()

@@ -69,3 +69,16 @@ async def test_a_hung_process_is_replaced_though_the_supervisor_is_often_late(fi
     async with file.supervisor(hanging, blocking) as supervisor:
         await wait_until(lambda: status(supervisor, "consumer").restarts == 1, "another process")
         assert "has not answered for 1 s" in (status(supervisor, "consumer").error or "")
+
+
+async def test_what_cannot_be_logged_is_no_failure_of_a_process_of_its_own(
+    file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with file.supervisor(
+        file.daemon("consumer", "speaks_badly", "processes = 1\nmax_restarts = 0")
+    ) as supervisor:
+        await wait_until(lambda: file.left() or status(supervisor, "consumer").state == "failed", "it to go on")
+        await wait_until(lambda: "file \\udcff" in caplog.text, "what can be logged")
+        assert status(supervisor, "consumer").state == "running"
+    [record] = [record for record in caplog.records if record.name == "shop"]
+    assert record.seconds == 0.5  # type: ignore[attr-defined]
