@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -82,3 +83,36 @@ async def test_what_cannot_be_logged_is_no_failure_of_a_process_of_its_own(
         assert status(supervisor, "consumer").state == "running"
     [record] = [record for record in caplog.records if record.name == "shop"]
     assert record.seconds == 0.5  # type: ignore[attr-defined]
+
+
+async def test_a_reload_while_it_starts_begins_nothing_twice(file: File) -> None:
+    supervisor = file.supervisor(file.daemon("consumer", "steady"), '[http]\nport = 0\nhost = "127.0.0.1"')
+    with pytest.raises(ConfigurationError, match="has not started"):
+        await supervisor.reload()
+    starting = asyncio.create_task(supervisor.start())
+    await asyncio.sleep(0)
+    assert await supervisor.reload()
+    await starting
+    await wait_until(file.left, "it to begin")
+    assert len(supervisor.parts()) == 1
+    await supervisor.stop()
+    assert file.left() == ["begin:daemon", "end:daemon"]
+    assert not await supervisor.reload()
+
+
+async def test_a_stop_while_it_starts_leaves_nothing_behind(file: File) -> None:
+    http = '[http]\nport = 0\nhost = "127.0.0.1"'
+    before = asyncio.all_tasks()
+    for turns in range(12):
+        supervisor = file.supervisor(file.daemon("consumer", "steady"), http)
+        starting = asyncio.create_task(supervisor.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await supervisor.stop()
+        await asyncio.wait({starting})
+        assert supervisor.http_address is None
+        if starting.exception() is not None:
+            assert turns == 0
+            assert isinstance(starting.exception(), ConfigurationError)
+        await wait_until(lambda: asyncio.all_tasks() <= before, "the tasks to end")
+    assert file.left().count("begin:daemon") == file.left().count("end:daemon")

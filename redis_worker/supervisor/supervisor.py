@@ -155,16 +155,17 @@ class Supervisor:
     async def start(self) -> None:
         """Begin, part by part, in the order of the file; returns when they work, or after 5 s: they go on trying.
 
-        Raises PartFailed where a critical part cannot work at all, and ConfigurationError when called twice.
+        Raises PartFailed where a critical part cannot work at all, and ConfigurationError when called twice or after
+        `stop`.
         """
-        if self._started:
+        if self._started or self._stopping:
             raise ConfigurationError(f"the supervisor {self.service} starts once; make another one")
         self._started = True
         plan = self._plan = self._here(self._plan)
         try:
-            await self._outside.open(plan, strict=self._standalone)
-            self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
-            async with self._changing:
+            async with self._changing:  # a reload, or the end of a stop, waits until all this is there
+                await self._outside.open(plan, strict=self._standalone)
+                self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
                 await self._roster.begin(plan.parts)
         except BaseException:
             await self.stop()
@@ -242,10 +243,15 @@ class Supervisor:
         """Read the file again, and change what has changed: parts that are as before keep running.
 
         Those that failed begin anew. A file with a mistake is refused: it is logged, False returned, and all goes on.
+        After a stop nothing is read, and False returned. Raises ConfigurationError before `start`.
         """
         if self._read is None:
             raise ConfigurationError(f"the supervisor {self.service} was not made from a file")
+        if not self._started:
+            raise ConfigurationError(f"the supervisor {self.service} has not started: there is nothing to reload")
         async with self._changing:
+            if self._stopping:
+                return False
             try:
                 # In a thread: what is imported for it may take its time.
                 plan = await asyncio.to_thread(self._read)
