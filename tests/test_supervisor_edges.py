@@ -116,3 +116,20 @@ async def test_a_stop_while_it_starts_leaves_nothing_behind(file: File) -> None:
             assert isinstance(starting.exception(), ConfigurationError)
         await wait_until(lambda: asyncio.all_tasks() <= before, "the tasks to end")
     assert file.left().count("begin:daemon") == file.left().count("end:daemon")
+
+
+async def test_a_stop_that_is_cancelled_ends_all_at_once(file: File) -> None:
+    before = asyncio.all_tasks()
+    parts = [file.daemon(name, "stubborn") for name in ("one", "two", "three")]
+    supervisor = file.supervisor(*parts, file.daemon("polite", "steady"))
+    await supervisor.start()
+    await wait_until(lambda: len(file.left()) == 4, "all to begin")
+    stopping = asyncio.create_task(supervisor.stop())
+    await wait_until(lambda: "end:daemon" in file.left(), "the stop to be under way")
+    stopping.cancel()
+    await asyncio.wait({stopping})
+    assert stopping.cancelled()
+    assert file.left().count("cancelled:stubborn") == 3
+    assert {part.state for part in supervisor.parts()} == {"ended"}
+    await supervisor.stop()
+    await wait_until(lambda: asyncio.all_tasks() <= before, "the tasks to end")

@@ -25,6 +25,7 @@ from redis_worker.supervisor.roster import Change, Roster
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Supervisor:
         self._roster = Roster(self._wiring, self._give_up)
         self._started = self._stopping = False
         self._closing: asyncio.Task[None] | None = None
-        """Stops the rest when a critical part was given up."""
-        self._ended = asyncio.Event()
+        """Stops all, once there is to be a stop."""
         self._lost: PartStatus | None = None
         """The critical part that was given up."""
         self._changing = asyncio.Lock()
@@ -205,13 +205,26 @@ class Supervisor:
     async def stop(self) -> None:
         """End all parts, the last one first, each in its own time, all together within the plan's shutdown_timeout.
 
-        What has not ended by then is cancelled.
+        What has not ended by then is cancelled. Cancelling this ends all at once.
         """
-        if self._stopping:
-            await self._ended.wait()
-            return
-        self._stopping = True
-        self._roster.over.set()
+        closing = self._close()
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait({closing})
+            raise
+
+    def _close(self) -> asyncio.Task[None]:
+        """Begin to stop, once, in a task of its own: whoever waits for it may be cancelled."""
+        if self._closing is None:
+            self._stopping = True
+            self._roster.over.set()
+            self._closing = asyncio.create_task(self._stop(), name="redis-worker stop")
+        return self._closing
+
+    async def _stop(self) -> None:
+        PART.set(None)  # it may be a part that has asked
         try:
             await self._roster.end(self._plan.shutdown_timeout)
             async with self._changing:  # a reload that was under way has begun nothing more
@@ -222,7 +235,6 @@ class Supervisor:
                 await asyncio.wait({self._watchdog})
             await self._wiring.close()
             await self._outside.close()
-            self._ended.set()
 
     def cancel(self) -> None:
         """Have all parts end at once; `stop` is still to be awaited."""
@@ -283,7 +295,7 @@ class Supervisor:
         if part.supervision.critical and self._lost is None:
             self._lost = next(status for status in self.parts() if status.name == part.name)
             logger.error("%s is critical, so all is stopped", part.name)
-            self._closing = asyncio.create_task(self.stop())
+            self._close()
 
 
 def _loss(part: PartStatus) -> PartFailed:
