@@ -133,3 +133,16 @@ async def test_a_stop_that_is_cancelled_ends_all_at_once(file: File) -> None:
     assert {part.state for part in supervisor.parts()} == {"ended"}
     await supervisor.stop()
     await wait_until(lambda: asyncio.all_tasks() <= before, "the tasks to end")
+
+
+async def test_a_reload_that_nobody_waits_for_any_more_is_done_nevertheless(file: File) -> None:
+    async with file.supervisor(file.daemon("stubborn", "stubborn", "shutdown_timeout = 1")) as supervisor:
+        await wait_until(file.left, "it to begin")
+        file.write(file.daemon("stubborn", "steady"))
+        reloading = asyncio.create_task(supervisor.reload())
+        await until_state(supervisor, "stubborn", "stopping")
+        reloading.cancel()
+        await asyncio.wait({reloading})
+        assert reloading.cancelled()
+        await wait_until(lambda: "begin:daemon" in file.left(), "the change")
+        assert (await until_state(supervisor, "stubborn", "running")).error is None

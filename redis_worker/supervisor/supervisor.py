@@ -58,6 +58,7 @@ class Supervisor:
         self._lost: PartStatus | None = None
         """The critical part that was given up."""
         self._changing = asyncio.Lock()
+        self._reloading: set[asyncio.Task[bool]] = set()
         self._watchdog: asyncio.Task[None] | None = None
 
     @classmethod
@@ -255,18 +256,27 @@ class Supervisor:
         """Read the file again, and change what has changed: parts that are as before keep running.
 
         Those that failed begin anew. A file with a mistake is refused: it is logged, False returned, and all goes on.
-        After a stop nothing is read, and False returned. Raises ConfigurationError before `start`.
+        After a stop nothing is read, and False returned. Cancelling this does not end it. Raises ConfigurationError
+        before `start`.
         """
         if self._read is None:
             raise ConfigurationError(f"the supervisor {self.service} was not made from a file")
         if not self._started:
             raise ConfigurationError(f"the supervisor {self.service} has not started: there is nothing to reload")
+        # In a task of its own, to its end: whoever has asked may be cancelled, and a half changed plan is none.
+        reloading = asyncio.create_task(self._reload(self._read), name="redis-worker reload")
+        self._reloading.add(reloading)
+        reloading.add_done_callback(self._reloading.discard)
+        return await asyncio.shield(reloading)
+
+    async def _reload(self, read: Callable[[], Plan]) -> bool:
+        PART.set(None)  # it may be a part that has asked
         async with self._changing:
             if self._stopping:
                 return False
             try:
                 # In a thread: what is imported for it may take its time.
-                plan = await asyncio.to_thread(self._read)
+                plan = await asyncio.to_thread(read)
             except ConfigurationError as error:
                 for line in str(error).splitlines():
                     logger.error("%s", line)
