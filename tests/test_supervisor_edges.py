@@ -11,6 +11,7 @@ import pytest
 
 from redis_worker import ConfigurationError
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.supervisor.process import PartFailed
 from tests.parts import marks
 from tests.support import wait_until
 from tests.test_supervisor import AT_ONCE, File, status, until_state
@@ -146,3 +147,19 @@ async def test_a_reload_that_nobody_waits_for_any_more_is_done_nevertheless(file
         assert reloading.cancelled()
         await wait_until(lambda: "begin:daemon" in file.left(), "the change")
         assert (await until_state(supervisor, "stubborn", "running")).error is None
+
+
+async def test_what_a_reload_has_begun_is_waited_for(file: File) -> None:
+    async with file.supervisor(file.daemon("consumer", "returns", 'restart = "never"')) as supervisor:
+        await supervisor.wait()
+        file.write(file.daemon("consumer", "fails_once", 'restart = "never"'))
+        file.marks.unlink()
+        assert await supervisor.reload()
+        with pytest.raises(PartFailed, match="nothing is left to run: consumer has failed"):
+            await supervisor.wait()
+        file.write(file.daemon("consumer", "steady"))
+        assert await supervisor.reload()
+        waiting = asyncio.create_task(supervisor.wait())
+        await until_state(supervisor, "consumer", "running")
+        assert not waiting.done()
+    await waiting
