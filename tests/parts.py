@@ -124,3 +124,51 @@ async def tick_at(instant: datetime, marks: str) -> None:
 async def fails_to_tick(marks: str) -> None:
     """A cron job that fails."""
     raise RuntimeError("no tick")
+
+
+class OfItsOwn(BaseException):
+    """No Exception, as some libraries have it."""
+
+
+async def fails_oddly(stop: asyncio.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise OfItsOwn("no table")
+
+
+def fails_oddly_in_thread(stop: threading.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise OfItsOwn("no table")
+
+
+def interrupts_in_thread(stop: threading.Event, marks: str) -> None:
+    mark(marks, "begin:fails")
+    raise KeyboardInterrupt
+
+
+async def dies_and_leaves(stop: asyncio.Event, marks: str) -> None:
+    """Die, and leave a process behind that has all that was open."""
+    if (left := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    mark(marks, f"left:{left}")
+    os._exit(3)
+
+
+async def blocks_again_and_again(stop: asyncio.Event, marks: str) -> None:
+    """Hold the event loop for most of the time."""
+    while not stop.is_set():
+        time.sleep(0.8)
+        mark(marks, "blocked")
+        await asyncio.sleep(0.2)
+
+
+async def speaks_badly(stop: asyncio.Event, marks: str) -> None:
+    """Log what cannot be formatted, or is no UTF-8."""
+    import logging
+
+    logger = logging.getLogger("shop")
+    logger.warning("number %d", "x")
+    logger.warning("file %s", "\udcff", extra={"seconds": 0.5})
+    threading.Thread(target=logger.warning, args=("number %d", "x")).start()
+    mark(marks, "begin:speaks")
+    await stop.wait()

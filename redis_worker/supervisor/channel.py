@@ -46,6 +46,10 @@ class Channel:
         message: dict[str, Any] | None = loads(line) if line.endswith(b"\n") else None
         return message
 
+    def abort(self) -> None:
+        """Close at once, as if the other end were gone."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Send what is still to be sent, and close."""
         self._writer.close()

@@ -10,7 +10,6 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.reporting import report_running
 from redis_worker.supervisor.channel import FILE, Channel
@@ -48,7 +47,7 @@ class Child:
                 self._work.stop()
             await self._work.run()
             failure = None
-        except CAUGHT as error:
+        except BaseException as error:
             failure = {"kind": type(error).__name__, "text": one_line(error)}
             if not isinstance(error, RedisWorkerError):
                 logger.error("%s", one_line(error), exc_info=without_ours(error))

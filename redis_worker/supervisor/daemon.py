@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.threads import in_own_thread
 from redis_worker.registry import find_function
@@ -92,7 +91,9 @@ class Daemon:
         try:
             self._coroutine = self._function(self._stopping)
             await self._coroutine
-        except CAUGHT as error:
+        except KeyboardInterrupt:
+            raise  # Ctrl-C in a host that leaves it to Python
+        except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._cancelled:
                 return None
             return error
@@ -104,6 +105,8 @@ class Daemon:
         def call() -> BaseException | None:
             try:
                 self._function(self._stopping_thread)
+            except KeyboardInterrupt:  # Ctrl-C is of the main thread only
+                return RuntimeError("KeyboardInterrupt was raised in its thread")
             except BaseException as error:
                 return error
             return None

@@ -10,6 +10,7 @@ from redis_worker.cron.settings import JobSettings
 from redis_worker.supervisor.document import Document, Keys, Table
 from redis_worker.supervisor.plan import Supervision
 from redis_worker.supervisor.schema import BATCH, CRON, DAEMON, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
+from redis_worker.supervisor.values import json_value
 from redis_worker.supervisor.values import name as check_name
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.message import check_topic
@@ -84,6 +85,8 @@ def _read(table: Table, kind: str, group: Group) -> dict[str, Any]:
     said = table.read(_with_hints(_INNER[kind], table))
     if kind == "topics" and "batch" in said:
         said["batch"] = table.table("batch").read(BATCH)
+    if kind == "daemons" and "processes" in said:
+        _check_arguments(table, said.get("arguments", {}))
     if kind == "cron":
         _check_job(table)
         if "push" in said:
@@ -104,6 +107,15 @@ def _with_hints(keys: Keys, table: Table) -> Keys:
 
 def _is_deep(value: dict[str, Any], keys: Keys) -> bool:
     return any(key in value or any(isinstance(item, dict) for item in value.values()) for key in keys.required)
+
+
+def _check_arguments(table: Table, arguments: Mapping[str, Any]) -> None:
+    """Note what a process of its own cannot be told."""
+    for key, value in arguments.items():
+        try:
+            json_value(value)
+        except ValueError as error:
+            table.table("arguments").blame(key, f"{error}: with `processes`, arguments are passed on as JSON")
 
 
 def _check_job(table: Table) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from typing import Any
 
@@ -26,6 +27,12 @@ class _Forwarder(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._forward(record)
+        except Exception:
+            self.handleError(record)  # as every handler does: whoever logs is not to fail by it
+
+    def _forward(self, record: logging.LogRecord) -> None:
         values: dict[str, Any] = {name: getattr(record, name) for name in _KEPT}
         values["msg"] = record.getMessage()
         values["part"] = getattr(record, "part", None) or PART.get()
@@ -47,11 +54,13 @@ class _Forwarder(logging.Handler):
         if self._dropped:
             values["msg"] += f" (and {self._dropped} records before it were dropped)"
             self._dropped = 0
-        self._channel.send(log={**{name: _plain(value) for name, value in extra.items()}, **values})
+        self._channel.send(log={name: _plain(value) for name, value in (extra | values).items()})
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+    if isinstance(value, (int, type(None))) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()  # names of files may not be UTF-8
 
 
 def forward_logs(channel: Channel, levels: dict[str, int]) -> None:

@@ -30,8 +30,6 @@ from redis_worker.vocabulary.service import Consuming, PartState
 logger = library_logger("redis_worker.supervisor")
 
 _PING_EVERY = 1.0
-# A ping that was late by more than this says that it was the supervisor that stood still.
-_LATE = 0.5
 # How long a process that was told to end at once may take, in seconds, before it is killed.
 _LAST_WORDS = 4.0
 # How long it may take to import what it needs, in seconds: its event loop does not turn meanwhile.
@@ -56,8 +54,8 @@ class PartProcess:
         self._asked: str | None = None
         """What it was told last: to stop, or to cancel."""
         self._hung = False
-        self._heard = 0.0
-        """When it was heard of last."""
+        self._heard = False
+        """Whether it was heard of since it was pinged last."""
         self._end: dict[str, Any] | None = None
         self._said_end = False
 
@@ -99,11 +97,11 @@ class PartProcess:
         with theirs:
             self._process = _started(theirs)
         self._channel = channel = await Channel.over(ours)
-        channel.send(part=packed(self._part), title=self._title, levels=levels())
-        if self._asked:
-            self._tell(self._asked)
         pinging = asyncio.create_task(self._ping(channel))
         try:
+            channel.send(part=packed(self._part), title=self._title, levels=levels())
+            if self._asked:
+                self._tell(self._asked)
             await self._listen(channel)
             await self._ended()
         finally:
@@ -116,25 +114,28 @@ class PartProcess:
 
     async def _ping(self, channel: Channel) -> None:
         """Ask how it is, again and again; kill it when it has not said so for too long."""
-        self._heard = time.monotonic()
+        silent = 0.0
         while True:
             limit = self._part.supervision.hang_timeout
             if self._condition == "starting":
                 limit = max(limit, _START_PATIENCE)
+            self._heard = False
             channel.send(do="ping")
-            asked = time.monotonic()
             await asyncio.sleep(_PING_EVERY)
-            now = time.monotonic()
-            if now - asked - _PING_EVERY > _LATE:
-                self._heard = now  # what it has said meanwhile is still to be read
-            elif now - self._heard > limit:
+            if self._process is not None and self._process.poll() is not None:
+                await asyncio.sleep(_PING_EVERY)  # its last words are still to be read
+                channel.abort()  # a process of its own holds the line open
+                return
+            # Counted by pings: while the supervisor itself stood still, nobody asked, nor read what was answered.
+            silent = 0.0 if self._heard else silent + _PING_EVERY
+            if silent > max(limit, _PING_EVERY):
                 self._hung = True
                 self._kill()
                 return
 
     async def _listen(self, channel: Channel) -> None:
         while (message := await channel.receive()) is not None:
-            self._heard = time.monotonic()
+            self._heard = True
             if "log" in message:
                 log_forwarded(message["log"])
             elif "end" in message:

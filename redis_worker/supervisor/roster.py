@@ -82,6 +82,8 @@ class Roster:
         new = [part for part in parts if part.name not in names]
         told(Change(len(kept), len(gone), len(new)))
         self._changing = True
+        if not self._closed:
+            self.over.clear()
         until = asyncio.get_running_loop().time() + seconds
         await asyncio.gather(*(part.stop(until) for part in gone))
         self._parts = kept

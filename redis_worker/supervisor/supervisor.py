@@ -24,6 +24,7 @@ from redis_worker.supervisor.roster import Change, Roster
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import ConfigurationError, PartFailed
 from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.service import READY, Condition, Consuming, PartStatus
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ class Supervisor:
         self._roster = Roster(self._wiring, self._give_up)
         self._started = self._stopping = False
         self._closing: asyncio.Task[None] | None = None
-        """Stops the rest when a critical part was given up."""
-        self._ended = asyncio.Event()
+        """Stops all, once there is to be a stop."""
         self._lost: PartStatus | None = None
         """The critical part that was given up."""
         self._changing = asyncio.Lock()
+        self._reloading: set[asyncio.Task[bool]] = set()
         self._watchdog: asyncio.Task[None] | None = None
 
     @classmethod
@@ -154,16 +155,17 @@ class Supervisor:
     async def start(self) -> None:
         """Begin, part by part, in the order of the file; returns when they work, or after 5 s: they go on trying.
 
-        Raises PartFailed where a critical part cannot work at all, and ConfigurationError when called twice.
+        Raises PartFailed where a critical part cannot work at all, and ConfigurationError when called twice or after
+        `stop`.
         """
-        if self._started:
+        if self._started or self._stopping:
             raise ConfigurationError(f"the supervisor {self.service} starts once; make another one")
         self._started = True
         plan = self._plan = self._here(self._plan)
         try:
-            await self._outside.open(plan, strict=self._standalone)
-            self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
-            async with self._changing:
+            async with self._changing:  # a reload, or the end of a stop, waits until all this is there
+                await self._outside.open(plan, strict=self._standalone)
+                self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
                 await self._roster.begin(plan.parts)
         except BaseException:
             await self.stop()
@@ -203,13 +205,26 @@ class Supervisor:
     async def stop(self) -> None:
         """End all parts, the last one first, each in its own time, all together within the plan's shutdown_timeout.
 
-        What has not ended by then is cancelled.
+        What has not ended by then is cancelled. Cancelling this ends all at once.
         """
-        if self._stopping:
-            await self._ended.wait()
-            return
-        self._stopping = True
-        self._roster.over.set()
+        closing = self._close()
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait({closing})
+            raise
+
+    def _close(self) -> asyncio.Task[None]:
+        """Begin to stop, once, in a task of its own: whoever waits for it may be cancelled."""
+        if self._closing is None:
+            self._stopping = True
+            self._roster.over.set()
+            self._closing = asyncio.create_task(self._stop(), name="redis-worker stop")
+        return self._closing
+
+    async def _stop(self) -> None:
+        PART.set(None)  # it may be a part that has asked
         try:
             await self._roster.end(self._plan.shutdown_timeout)
             async with self._changing:  # a reload that was under way has begun nothing more
@@ -220,7 +235,6 @@ class Supervisor:
                 await asyncio.wait({self._watchdog})
             await self._wiring.close()
             await self._outside.close()
-            self._ended.set()
 
     def cancel(self) -> None:
         """Have all parts end at once; `stop` is still to be awaited."""
@@ -241,13 +255,27 @@ class Supervisor:
         """Read the file again, and change what has changed: parts that are as before keep running.
 
         Those that failed begin anew. A file with a mistake is refused: it is logged, False returned, and all goes on.
+        After a stop nothing is read, and False returned. Cancelling this does not end it. Raises ConfigurationError
+        before `start`.
         """
         if self._read is None:
             raise ConfigurationError(f"the supervisor {self.service} was not made from a file")
+        if not self._started:
+            raise ConfigurationError(f"the supervisor {self.service} has not started: there is nothing to reload")
+        # In a task of its own, to its end: whoever has asked may be cancelled, and a half changed plan is none.
+        reloading = asyncio.create_task(self._reload(self._read), name="redis-worker reload")
+        self._reloading.add(reloading)
+        reloading.add_done_callback(self._reloading.discard)
+        return await asyncio.shield(reloading)
+
+    async def _reload(self, read: Callable[[], Plan]) -> bool:
+        PART.set(None)  # it may be a part that has asked
         async with self._changing:
+            if self._stopping:
+                return False
             try:
                 # In a thread: what is imported for it may take its time.
-                plan = await asyncio.to_thread(self._read)
+                plan = await asyncio.to_thread(read)
             except ConfigurationError as error:
                 for line in str(error).splitlines():
                     logger.error("%s", line)
@@ -276,7 +304,7 @@ class Supervisor:
         if part.supervision.critical and self._lost is None:
             self._lost = next(status for status in self.parts() if status.name == part.name)
             logger.error("%s is critical, so all is stopped", part.name)
-            self._closing = asyncio.create_task(self.stop())
+            self._close()
 
 
 def _loss(part: PartStatus) -> PartFailed:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from redis_worker.engine.execution import CAUGHT
 from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
 from redis_worker.reporting import report_running
@@ -139,7 +138,9 @@ class Unit:
             if self._cancelled:
                 self._work.cancel()
             await self._work.run()
-        except CAUGHT as error:
+        except KeyboardInterrupt:
+            raise  # Ctrl-C in a host that leaves it to Python
+        except BaseException as error:  # some libraries have kinds of their own
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
