@@ -100,6 +100,8 @@ async def _main(end: socket.socket) -> None:
 
 def main() -> None:
     """Run what the supervisor at the other end of the inherited socket says."""
+    if FILE not in os.environ:
+        sys.exit("this is run by a supervisor: see redis-worker serve --help")
     end = socket.socket(fileno=int(os.environ.pop(FILE)))
     end.set_inheritable(False)
     # Ctrl-C is for the supervisor.

@@ -13,6 +13,7 @@ from redis_worker.broker.address import address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.preflight import check_server, connected
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.threads import in_own_thread
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 logger = library_logger("redis_worker.supervisor")
+
+# How long a stop waits for a reload, in seconds.
+_LAST_RELOAD = 5.0
 
 
 class Supervisor:
@@ -227,14 +231,21 @@ class Supervisor:
         PART.set(None)  # it may be a part that has asked
         try:
             await self._roster.end(self._plan.shutdown_timeout)
-            async with self._changing:  # a reload that was under way has begun nothing more
-                pass
+            await self._until_changed()
         finally:
             if self._watchdog is not None:
                 self._watchdog.cancel()
                 await asyncio.wait({self._watchdog})
             await self._wiring.close()
             await self._outside.close()
+
+    async def _until_changed(self) -> None:
+        """Wait for a reload that is under way: it begins nothing more, but may open what is to be closed next."""
+        try:
+            async with asyncio.timeout(_LAST_RELOAD), self._changing:
+                pass
+        except TimeoutError:
+            logger.warning("a reload does not end: something that is imported for it takes its time")
 
     def cancel(self) -> None:
         """Have all parts end at once; `stop` is still to be awaited."""
@@ -273,11 +284,10 @@ class Supervisor:
         async with self._changing:
             if self._stopping:
                 return False
-            try:
-                # In a thread: what is imported for it may take its time.
-                plan = await asyncio.to_thread(read)
-            except ConfigurationError as error:
-                for line in str(error).splitlines():
+            # In a thread: what is imported for it may take its time.
+            plan = await in_own_thread(lambda: _attempt(read), "redis-worker reload")
+            if isinstance(plan, Exception):
+                for line in str(plan).splitlines():
                     logger.error("%s", line)
                 logger.error("%s is refused: what was running goes on", self._plan.path)
                 return False
@@ -305,6 +315,16 @@ class Supervisor:
             self._lost = next(status for status in self.parts() if status.name == part.name)
             logger.error("%s is critical, so all is stopped", part.name)
             self._close()
+
+
+def _attempt(read: Callable[[], Plan]) -> Plan | Exception:
+    try:
+        return read()
+    except ConfigurationError as error:
+        return error
+    except Exception as error:
+        logger.debug("a defect", exc_info=error)
+        return ConfigurationError(f"a defect of redis-worker, please report it: {type(error).__name__}: {error}")
 
 
 def _loss(part: PartStatus) -> PartFailed:
