@@ -10,6 +10,7 @@ from typing import Any
 from redis_worker.cli.plans import described
 from redis_worker.cli.signals import reload_signal, show_signal, stop_signals
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.supervisor.outside import find_redis
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY
@@ -54,7 +55,8 @@ class _Service:
 
     async def _serve(self) -> None:
         supervisor = self._supervisor
-        await supervisor.find_redis()
+        if supervisor.runs_here:
+            await find_redis(supervisor.plan)
         self._finding_redis = False
         for part in supervisor.plan.parts if supervisor.runs_here else ():
             kind, name, what = described(part)
