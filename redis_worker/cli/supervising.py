@@ -7,10 +7,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from redis_worker.broker.address import address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.preflight import check_server, connected
 from redis_worker.cli.plans import described
 from redis_worker.cli.signals import reload_signal, show_signal, stop_signals
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
-from redis_worker.supervisor.outside import find_redis
+from redis_worker.supervisor.plan import DaemonPart, Plan
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY
@@ -56,7 +59,7 @@ class _Service:
     async def _serve(self) -> None:
         supervisor = self._supervisor
         if supervisor.runs_here:
-            await find_redis(supervisor.plan)
+            await _find_redis(supervisor.plan)
         self._finding_redis = False
         for part in supervisor.plan.parts if supervisor.runs_here else ():
             kind, name, what = described(part)
@@ -123,3 +126,18 @@ def _times(path: Path) -> list[int | None]:
         except OSError:
             times.append(None)  # an editor may be about to put it back
     return times
+
+
+async def _find_redis(plan: Plan) -> None:
+    """Wait for the server of `plan`, if a part needs one: without it the process is to end, unlike a host application.
+
+    Raises Unreachable and Refused.
+    """
+    if plan.url is None or all(isinstance(part, DaemonPart) for part in plan.parts):
+        return
+    address = address_of(plan.url)
+    connection = Connection(address.open(), owned=True)
+    try:
+        await connected(connection, address.name, plan.connect_timeout, lambda: check_server(connection))
+    finally:
+        await connection.close()
