@@ -107,7 +107,7 @@ async def tick(marks: str) -> None:
 
 async def stubborn_for_ever(stop: asyncio.Event, marks: str) -> None:
     """Heed nothing at all."""
-    mark(marks, "begin:stubborn")
+    mark(marks, f"begin:stubborn:{os.getpid()}")
     while True:
         try:
             await asyncio.Event().wait()
@@ -166,3 +166,10 @@ async def speaks_badly(stop: asyncio.Event, marks: str) -> None:
     threading.Thread(target=logger.warning, args=("number %d", "x")).start()
     mark(marks, "begin:speaks")
     await stop.wait()
+
+
+async def blocks_for_ever(stop: asyncio.Event, marks: str) -> None:
+    """Hold the event loop."""
+    mark(marks, f"begin:blocks:{os.getpid()}")
+    while True:
+        time.sleep(0.05)

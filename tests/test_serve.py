@@ -181,6 +181,17 @@ async def test_children_end_with_a_supervisor_that_is_killed(file: File, serve: 
     assert file.left().count("end:daemon") == 2
 
 
+@pytest.mark.parametrize("function", ["stubborn", "stubborn_for_ever", "blocks_for_ever"])
+async def test_children_that_heed_nothing_end_with_a_supervisor_that_is_killed(
+    file: File, serve: Serve, function: str
+) -> None:
+    process = serve(file.daemon("consumer", function, "processes = 1\nshutdown_timeout = 0.1"))
+    await wait_until(lambda: len(file.left()) == 1, "the child")
+    child = int(marks(file.marks)[0].split(":")[2])
+    process.kill()
+    await wait_until(lambda: not is_there(child), "the child to end")
+
+
 def is_there(pid: int) -> bool:
     try:
         os.kill(pid, 0)
