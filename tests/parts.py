@@ -173,3 +173,9 @@ async def blocks_for_ever(stop: asyncio.Event, marks: str) -> None:
     mark(marks, f"begin:blocks:{os.getpid()}")
     while True:
         time.sleep(0.05)
+
+
+async def waits_for_a_thread(stop: asyncio.Event, marks: str) -> None:
+    """Wait for a thread that does not end."""
+    mark(marks, "begin:waits")
+    await asyncio.to_thread(deaf, threading.Event(), marks)

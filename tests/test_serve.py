@@ -73,6 +73,15 @@ async def test_a_third_signal_ends_it_whatever_it_does(file: File, serve: Serve)
     assert await process.ended() == 1
 
 
+@pytest.mark.parametrize("function", ["stubborn_for_ever", "waits_for_a_thread"])
+async def test_one_signal_ends_it_whatever_a_part_leaves_behind(file: File, serve: Serve, function: str) -> None:
+    process = serve(file.daemon("consumer", function, "shutdown_timeout = 0.1"))
+    await process.said("1 of 1 parts run")
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+    assert "what was left behind does not end: the process ends without it" in process.log
+
+
 async def test_a_hangup_has_the_file_read_again(file: File, serve: Serve) -> None:
     process = serve(file.daemon("one", "steady", label="one"))
     await process.said("1 of 1 parts run")
