@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,11 @@ async def test_what_a_reload_has_begun_is_waited_for(file: File) -> None:
         await until_state(supervisor, "consumer", "running")
         assert not waiting.done()
     await waiting
+
+
+async def test_a_path_that_imports_ignore_is_ignored_for_processes_too(
+    file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [tmp_path, "", *sys.path])
+    async with file.supervisor(file.daemon("consumer", "steady", 'processes = 1\nrestart = "never"')) as supervisor:
+        assert status(supervisor, "consumer").state == "running"
