@@ -172,3 +172,17 @@ async def test_a_path_that_imports_ignore_is_ignored_for_processes_too(
     monkeypatch.setattr(sys, "path", [tmp_path, "", *sys.path])
     async with file.supervisor(file.daemon("consumer", "steady", 'processes = 1\nrestart = "never"')) as supervisor:
         assert status(supervisor, "consumer").state == "running"
+
+
+@pytest.mark.parametrize("processes", ["", "processes = 1"])
+async def test_a_part_whose_task_is_cancelled_from_outside_does_not_pretend_to_start(
+    file: File, processes: str
+) -> None:
+    async with file.supervisor(file.daemon("consumer", "steady", processes)) as supervisor:
+        await wait_until(file.left, "it to begin")
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("redis-worker part"):
+                task.cancel()
+        assert (await until_state(supervisor, "consumer", "failed")).error == "it was cancelled from outside"
+        assert await supervisor.reload()
+        await until_state(supervisor, "consumer", "running")

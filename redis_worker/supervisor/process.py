@@ -111,6 +111,7 @@ class PartProcess:
         finally:
             pinging.cancel()
             self._kill()
+            self._process.wait()
             self._consuming = []
             self._wiring.retire(self._title)
             await channel.close()
