@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from redis_worker.broker.address import Address, address_of
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.preflight import check_server, connected
 from redis_worker.broker.supervisors import Announcer
 from redis_worker.http.served import Supervised
 from redis_worker.supervisor.plan import DaemonPart, HttpSettings, Plan
@@ -95,3 +96,15 @@ class Outside:
             await announcer.withdraw()
 
         self._announcing.push_async_callback(end)
+
+
+async def find_redis(plan: Plan) -> None:
+    """Wait for the server of `plan`, if it names one that a part needs. Raises Unreachable and Refused."""
+    if plan.url is None or all(isinstance(part, DaemonPart) for part in plan.parts):
+        return
+    address = address_of(plan.url)
+    connection = Connection(address.open(), owned=True)
+    try:
+        await connected(connection, address.name, plan.connect_timeout, lambda: check_server(connection))
+    finally:
+        await connection.close()

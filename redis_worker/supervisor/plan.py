@@ -130,3 +130,13 @@ class Plan:
     """The parts that do not run, by their names in the file, and why not."""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     """Where everything stands in the file, by its path as TOML writes it: `pools.fibonacci.input`."""
+
+    def why_nothing(self, standalone: bool) -> str | None:
+        """Why nothing of it is to run in this process; `standalone` says that nothing else runs there."""
+        if not self.enable:
+            return f"{self.path}: worker.enable is false: nothing is run"
+        if self.mode == "standalone" and not standalone:
+            return f'{self.path}: worker.mode is "standalone": nothing is run here; run redis-worker serve {self.path}'
+        if self.mode == "embedded" and standalone:
+            return f'{self.path}: worker.mode is "embedded": nothing is run here, but in the application that embeds it'
+        return None

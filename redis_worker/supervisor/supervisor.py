@@ -9,15 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.preflight import check_server, connected
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
-from redis_worker.supervisor.outside import Outside
-from redis_worker.supervisor.plan import DaemonPart, Part, Plan
+from redis_worker.supervisor.outside import Outside, find_redis
+from redis_worker.supervisor.plan import Part, Plan
 from redis_worker.supervisor.process import PartFailed
 from redis_worker.supervisor.reading import read_plan
 from redis_worker.supervisor.resolving import resolved
@@ -98,7 +95,7 @@ class Supervisor:
     @property
     def runs_here(self) -> bool:
         """Whether the file is for this process: it may say that it is for a host application only, or for none."""
-        return self._why_nothing(self._plan) is None
+        return self._plan.why_nothing(self._standalone) is None
 
     @property
     def condition(self) -> Condition:
@@ -143,15 +140,8 @@ class Supervisor:
 
         Without it each part waits for its own. Raises Unreachable and Refused.
         """
-        plan = self._plan
-        if plan.url is None or self._why_nothing(plan) or all(isinstance(part, DaemonPart) for part in plan.parts):
-            return
-        address = address_of(plan.url)
-        connection = Connection(address.open(), owned=True)
-        try:
-            await connected(connection, address.name, plan.connect_timeout, lambda: check_server(connection))
-        finally:
-            await connection.close()
+        if not self._plan.why_nothing(self._standalone):
+            await find_redis(self._plan)
 
     async def start(self) -> None:
         """Begin, part by part, in the order of the file; returns when they work, or after 5 s: they go on trying.
@@ -177,20 +167,10 @@ class Supervisor:
 
     def _here(self, plan: Plan) -> Plan:
         """As much of `plan` as is to run here: all or nothing."""
-        if (why_not := self._why_nothing(plan)) is None:
+        if (why_not := plan.why_nothing(self._standalone)) is None:
             return plan
         logger.warning("%s", why_not)
         return replace(plan, parts=(), http=None, url=None)
-
-    def _why_nothing(self, plan: Plan) -> str | None:
-        """Why nothing of `plan` is to run here."""
-        if not plan.enable:
-            return f"{plan.path}: worker.enable is false: nothing is run"
-        if plan.mode == "standalone" and not self._standalone:
-            return f'{plan.path}: worker.mode is "standalone": nothing is run here; run redis-worker serve {plan.path}'
-        if plan.mode == "embedded" and self._standalone:
-            return f'{plan.path}: worker.mode is "embedded": nothing is run here, but in the application that embeds it'
-        return None
 
     async def wait(self) -> None:
         """Wait until there is nothing left to run, or a critical part was given up. Raises PartFailed for the latter.
