@@ -108,7 +108,7 @@ async def tick(marks: str) -> None:
 
 async def stubborn_for_ever(stop: asyncio.Event, marks: str) -> None:
     """Heed nothing at all."""
-    mark(marks, "begin:stubborn")
+    mark(marks, f"begin:stubborn:{os.getpid()}")
     while True:
         try:
             await asyncio.Event().wait()
@@ -172,3 +172,16 @@ async def speaks_badly(stop: asyncio.Event, marks: str) -> None:
     threading.Thread(target=logger.warning, args=("number %d", "x")).start()
     mark(marks, "begin:speaks")
     await stop.wait()
+
+
+async def blocks_for_ever(stop: asyncio.Event, marks: str) -> None:
+    """Hold the event loop."""
+    mark(marks, f"begin:blocks:{os.getpid()}")
+    while True:
+        time.sleep(0.05)
+
+
+async def waits_for_a_thread(stop: asyncio.Event, marks: str) -> None:
+    """Wait for a thread that does not end."""
+    mark(marks, "begin:waits")
+    await asyncio.to_thread(deaf, threading.Event(), marks)

@@ -78,6 +78,15 @@ async def test_a_third_signal_ends_it_whatever_it_does(file: File, serve: Serve)
     assert await process.ended() == 1
 
 
+@pytest.mark.parametrize("function", ["stubborn_for_ever", "waits_for_a_thread"])
+async def test_one_signal_ends_it_whatever_a_part_leaves_behind(file: File, serve: Serve, function: str) -> None:
+    process = serve(file.daemon("consumer", function, "shutdown_timeout = 0.1"))
+    await process.said("1 of 1 parts run")
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
+    assert "what was left behind does not end: the process ends without it" in process.log
+
+
 async def test_a_hangup_has_the_file_read_again(file: File, serve: Serve) -> None:
     process = serve(file.daemon("one", "steady", label="one"))
     await process.said("1 of 1 parts run")
@@ -184,6 +193,17 @@ async def test_children_end_with_a_supervisor_that_is_killed(file: File, serve: 
     process.kill()
     await wait_until(lambda: not any(map(is_there, children)), "the children to end")
     assert file.left().count("end:daemon") == 2
+
+
+@pytest.mark.parametrize("function", ["stubborn", "stubborn_for_ever", "blocks_for_ever"])
+async def test_children_that_heed_nothing_end_with_a_supervisor_that_is_killed(
+    file: File, serve: Serve, function: str
+) -> None:
+    process = serve(file.daemon("consumer", function, "processes = 1\nshutdown_timeout = 0.1"))
+    await wait_until(lambda: len(file.left()) == 1, "the child")
+    child = int(marks(file.marks)[0].split(":")[2])
+    process.kill()
+    await wait_until(lambda: not is_there(child), "the child to end")
 
 
 def is_there(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,25 @@ async def test_what_a_reload_has_begun_is_waited_for(file: File) -> None:
         await until_state(supervisor, "consumer", "running")
         assert not waiting.done()
     await waiting
+
+
+async def test_a_path_that_imports_ignore_is_ignored_for_processes_too(
+    file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [tmp_path, "", *sys.path])
+    async with file.supervisor(file.daemon("consumer", "steady", 'processes = 1\nrestart = "never"')) as supervisor:
+        assert status(supervisor, "consumer").state == "running"
+
+
+@pytest.mark.parametrize("processes", ["", "processes = 1"])
+async def test_a_part_whose_task_is_cancelled_from_outside_does_not_pretend_to_start(
+    file: File, processes: str
+) -> None:
+    async with file.supervisor(file.daemon("consumer", "steady", processes)) as supervisor:
+        await wait_until(file.left, "it to begin")
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("redis-worker part"):
+                task.cancel()
+        assert (await until_state(supervisor, "consumer", "failed")).error == "it was cancelled from outside"
+        assert await supervisor.reload()
+        await until_state(supervisor, "consumer", "running")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from redis_worker.vocabulary.service import READY
 logger = library_logger("redis_worker.supervisor")
 
 _LOOK_EVERY = 0.5
+# How long what was left behind may take to end, in seconds.
+_LAST_WORDS = 3.0
 
 
 def supervise(supervisor: Supervisor, watched: Path | None) -> int:
@@ -29,8 +34,22 @@ def supervise(supervisor: Supervisor, watched: Path | None) -> int:
     Returns the exit code. Raises RedisWorkerError.
     """
     spare_garbage_collection()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_Service(supervisor, watched).run())
+    code = 1
+    with ExitStack() as afterwards, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        try:
+            code = runner.run(_Service(supervisor, watched).run())
+        finally:
+            leaving = threading.Timer(_LAST_WORDS, _leave, (code,))
+            leaving.daemon = True
+            afterwards.callback(leaving.cancel)
+            leaving.start()
+    return code
+
+
+def _leave(code: int) -> None:
+    """Closing the loop waits for all that was left behind, and for threads of which nobody knows."""
+    logger.error("what was left behind does not end: the process ends without it")
+    os._exit(code)
 
 
 class _Service:

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +22,11 @@ from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.part import PART
+
+# What is cancelled gets so many seconds, when there is no supervisor any more that would end this process.
+_LAST_WORDS = 4.0
+# How often to look whether it is there, in seconds.
+_LOOK_EVERY = 1.0
 
 
 class Child:
@@ -36,6 +43,10 @@ class Child:
     async def run(self) -> None:
         """Run the part, to its end."""
         PART.set(self._title)
+        patience = self._part.supervision.shutdown_timeout + _LAST_WORDS
+        threading.Thread(
+            target=_end_after, args=(os.getppid(), patience), name="redis-worker parent", daemon=True
+        ).start()
         listening = asyncio.create_task(self._listen())
         # A service manager tells all processes at once; the supervisor says the same a moment later.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
@@ -73,6 +84,9 @@ class Child:
                         self._work.cancel()
         logger.warning("the supervisor is gone: stopping")
         self._stop()
+        await asyncio.sleep(self._part.supervision.shutdown_timeout)
+        if self._work is not None:
+            self._work.cancel()
 
     def _stop(self) -> None:
         self._stopping = True
@@ -88,6 +102,14 @@ class Child:
             counters=asdict(self._wiring.counters),
             metrics=self._wiring.metrics.snapshot(),
         )
+
+
+def _end_after(supervisor: int, patience: float) -> None:
+    """End this process so many seconds after its supervisor: in a thread, for its event loop may hang."""
+    while os.getppid() == supervisor:
+        time.sleep(_LOOK_EVERY)
+    time.sleep(patience)
+    os._exit(1)
 
 
 async def _main(end: socket.socket) -> None:

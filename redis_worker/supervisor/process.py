@@ -107,6 +107,7 @@ class PartProcess:
         finally:
             pinging.cancel()
             self._kill()
+            self._process.wait()
             self._consuming = []
             self._wiring.retire(self._title)
             await channel.close()
@@ -179,7 +180,8 @@ class PartProcess:
 
 def _started(end: socket.socket) -> subprocess.Popen[bytes]:
     # It finds modules where this process finds them, and has no say in where: -P.
-    environment = os.environ | {FILE: str(end.fileno()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    places = [place for place in sys.path if isinstance(place, str) and place]  # of others imports take no notice
+    environment = os.environ | {FILE: str(end.fileno()), "PYTHONPATH": os.pathsep.join(places)}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "redis_worker.supervisor.child"],
         env=environment,

@@ -110,6 +110,14 @@ class Unit:
             self._work.cancel()
 
     async def _run(self) -> None:
+        try:
+            await self._lives()
+        except asyncio.CancelledError:
+            # By whoever cancels all tasks there are: nothing runs any more, and a reload has it begin anew.
+            self._over, self.error = "ended" if self._stopping.is_set() else "failed", "it was cancelled from outside"
+            raise
+
+    async def _lives(self) -> None:
         while not self._stopping.is_set():
             born = time.monotonic()
             failure = await self._live()
