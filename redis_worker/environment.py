@@ -14,8 +14,21 @@ _FALSE = ("", "0", "false", "no", "off")
 _SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
 
 
+_added: dict[str, str] = {}
+"""What `add_file` has added to the environment of this process: when the file changes, it gives way."""
+
+
+def add_file() -> None:
+    """Add what `.env` in the working directory says to the environment of this process. Raises ConfigurationError."""
+    _added.clear()
+    whole = environment_and_file(os.environ)
+    _added.update((name, value) for name, value in whole.items() if name not in os.environ)
+    os.environ.update(_added)
+
+
 def environment_and_file(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment`, and what `.env` in the working directory adds to it. Raises ConfigurationError."""
+    environment = {name: value for name, value in environment.items() if _added.get(name) != value}
     if not os.path.isfile(".env"):
         return dict(environment)
     from dotenv import dotenv_values

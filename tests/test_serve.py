@@ -34,10 +34,12 @@ def serve(file: File) -> Iterator[Serve]:
     """Starts `redis-worker serve` on parts; what is still there at the end is killed."""
     started: list[CommandProcess] = []
 
-    def start(*parts: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None) -> CommandProcess:
+    def start(
+        *parts: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None, cwd: Path = ROOT
+    ) -> CommandProcess:
         if parts:
             file.write(*parts)
-        started.append(CommandProcess("serve", str(file.path), *options, env=env))
+        started.append(CommandProcess("serve", str(file.path), *options, env=env, cwd=cwd))
         return started[-1]
 
     yield start
@@ -105,6 +107,16 @@ async def test_a_change_of_the_file_is_noticed_with_watch(file: File, serve: Ser
     await process.said("1 of 1 parts run")
     file.write(file.daemon("one", "steady", label="another"))
     await wait_until(lambda: file.left() == ["begin:one", "end:one", "begin:another"], "the change")
+
+
+async def test_a_change_of_the_environment_file_counts_at_a_reload(file: File, serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LABEL=one\nOTHER=${LABEL}\n")
+    file.write(file.daemon("consumer", "steady", label="${LABEL}"))
+    process = serve(cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    await process.said("1 of 1 parts run")
+    (tmp_path / ".env").write_text("LABEL=two\n")
+    process.signal(signal.SIGHUP)
+    await wait_until(lambda: file.left() == ["begin:one", "end:one", "begin:two"], "the change")
 
 
 async def test_all_mistakes_are_told_at_once_and_nothing_is_run(file: File, serve: Serve) -> None:

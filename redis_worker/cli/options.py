@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from redis_worker.environment import environment_and_file, spelled_url
+from redis_worker.environment import add_file, spelled_url
 from redis_worker.vocabulary.duration import END_OF_TIME, duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
@@ -120,6 +120,6 @@ def redis_url(url: str | None) -> str:
 def load_env_file() -> None:
     """Add what `.env` in the working directory says to the environment, which comes first."""
     try:
-        os.environ.update(environment_and_file(os.environ))
+        add_file()
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None

@@ -58,6 +58,8 @@ class _Service:
         self._watched = watched
         self._finding_redis = True
         self._stopped = self._cancelled = False
+        self._wanted = 0
+        """How often it was asked for a reload that has not been done."""
         self._beside: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
@@ -118,7 +120,16 @@ class _Service:
 
     def _reload(self) -> None:
         if not self._finding_redis and not self._stopped:
-            self._begin(self._supervisor.reload())
+            self._wanted += 1
+            if self._wanted == 1:
+                self._begin(self._reload_while_wanted())
+
+    async def _reload_while_wanted(self) -> None:
+        """However many signals come while a file is read, it is read once more."""
+        while self._wanted:
+            self._wanted = 1
+            await self._supervisor.reload()
+            self._wanted -= 1
 
     def _show(self) -> None:
         for part in self._supervisor.parts():
