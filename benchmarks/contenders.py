@@ -46,6 +46,12 @@ def worker(name: str, processor: str, *options: str) -> Contender:
     return Contender(name, (*run, *options), sums=processor == "sum")
 
 
+def supervised() -> Contender:
+    """`redis-worker serve` with a pool of `sum`, which is observed for the metrics as well."""
+    file = str(Path(__file__).parent / "workers.toml")
+    return Contender("sum, in a supervisor", ("redis_worker", "serve", file, "--log-level", "warning"))
+
+
 class Running:
     """A contender's process."""
 
@@ -69,6 +75,7 @@ def running(contender: Contender, url: str) -> Iterator[Running]:
     command = [sys.executable, "-m", *(url if word == "URL" else word for word in contender.command)]
     # What somebody has set for workers of his own must not decide what is measured here.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_")}
+    environment["BENCH_URL"] = url  # for workers.toml
     with tempfile.TemporaryDirectory(prefix="redis-worker-bench-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as file:

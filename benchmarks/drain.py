@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks.bench import Bench
-from benchmarks.contenders import Contender, bare_loop, worker
+from benchmarks.contenders import Contender, bare_loop, supervised, worker
 from benchmarks.report import Row
 
 SUM = 0.7
@@ -42,6 +42,7 @@ def heats() -> tuple[tuple[Entry, ...], ...]:
             target=ASYNC,
         ),
         Entry(worker("sum, with --http", "sum", "--http", "127.0.0.1:0")),
+        Entry(supervised()),
         Entry(bare_loop(1000)),
         Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
         Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),
