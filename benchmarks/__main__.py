@@ -47,7 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of drains (default: %(default)s)")
     parser.add_argument("--pushes", type=int, default=500, help="single pushes of pick-up (default: %(default)s)")
     parser.add_argument(
-        "--memory-tasks", type=int, default=1_000_000, help="tasks of the memory test (default: %(default)s)"
+        "--memory-tasks", type=int, default=4_000_000, help="tasks of the memory test (default: %(default)s)"
     )
     parser.add_argument("--check", action="store_true", help="end with 1 when a target is missed")
     parser.add_argument("--quick", action="store_true", help="tiny numbers, to see that it works")

@@ -12,14 +12,15 @@ from benchmarks.contenders import OUTPUT, running, worker
 from benchmarks.report import Row
 
 IDLE = 60.0
-ROUNDS = 4
-# What the first tasks add (buffers, caches) is not growth; what comes after the first round is.
+ROUNDS = 10
+# The least that is resident after a round of each half is compared: what it is above that, after one round or another,
+# is what the allocator has not given back yet, and swings by several MB either way.
 FLAT = 2.0
 
 _SETTLE = 1.0
 
 # Until so many tasks a worker still grows into its work: fewer say nothing of a leak.
-_WARM = 100_000
+_WARM = 400_000
 
 
 def memory(bench: Bench, count: int, say: Callable[[str], None]) -> Iterator[Row]:
@@ -40,19 +41,23 @@ def memory(bench: Bench, count: int, say: Callable[[str], None]) -> Iterator[Row
             time.sleep(_SETTLE)
             sizes.append(resident(process.pid))
             say(f"after {number * count:,} tasks: {sizes[-1]:.1f} MB")
-            yield _row(number * count, sizes, last=number == ROUNDS and count >= _WARM)
+        yield from _rows(ROUNDS * count, sizes)
 
 
-def _row(done: int, sizes: list[float], last: bool) -> Row:
-    growth = sizes[-1] - sizes[0]
-    return Row(
-        f"memory: after {done:,} tasks",
-        f"{sizes[-1]:.1f} MB",
-        f"{growth:+.1f} MB" if len(sizes) > 1 else "",
-        None,
-        f"at most {FLAT:+g} MB" if last else "",
-        growth <= FLAT if last else None,
-    )
+def _rows(done: int, sizes: list[float]) -> Iterator[Row]:
+    first, second = sizes[: ROUNDS // 2], sizes[ROUNDS // 2 :]
+    growth = min(second) - min(first)
+    warm = done >= _WARM
+    for half, which in ((first, "first"), (second, "second")):
+        last = half is second
+        yield Row(
+            f"memory: {which} half of {done:,} tasks",
+            f"{min(half):.1f} MB",
+            f"to {max(half):.1f} MB" + (f", {growth:+.1f} MB" if last else ""),
+            None,
+            f"at most {FLAT:+g} MB" if last and warm else "",
+            growth <= FLAT if last and warm else None,
+        )
 
 
 def resident(pid: int) -> float:
