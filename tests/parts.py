@@ -185,3 +185,9 @@ async def waits_for_a_thread(stop: asyncio.Event, marks: str) -> None:
     """Wait for a thread that does not end."""
     mark(marks, "begin:waits")
     await asyncio.to_thread(deaf, threading.Event(), marks)
+
+
+async def tells_environment(stop: asyncio.Event, marks: str) -> None:
+    """What a program that it starts would find."""
+    mark(marks, f"{os.environ.get('PYTHONPATH')}:{[name for name in os.environ if name.startswith('REDIS_WORKER_')]}")
+    await stop.wait()

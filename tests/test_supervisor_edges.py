@@ -186,3 +186,16 @@ async def test_a_part_whose_task_is_cancelled_from_outside_does_not_pretend_to_s
         assert (await until_state(supervisor, "consumer", "failed")).error == "it was cancelled from outside"
         assert await supervisor.reload()
         await until_state(supervisor, "consumer", "running")
+
+
+@pytest.mark.parametrize("former", [None, "/somewhere"])
+async def test_what_a_process_of_its_own_starts_finds_the_environment_as_it_was(
+    file: File, monkeypatch: pytest.MonkeyPatch, former: str | None
+) -> None:
+    if former is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", former)
+    async with file.supervisor(file.daemon("consumer", "tells_environment", "processes = 1")):
+        await wait_until(lambda: file.marks.exists() and file.marks.read_text(), "its word")
+    assert file.marks.read_text() == f"{former}:[]\n"

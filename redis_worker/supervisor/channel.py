@@ -11,6 +11,11 @@ from redis_worker.vocabulary.payload import dumps, loads
 FILE = "REDIS_WORKER_CHANNEL"
 """The environment variable that tells the process the number of its end."""
 
+PATH = "PYTHONPATH"
+"""Where the process finds modules. What it starts itself, another Python perhaps, is not to look there, so that it
+puts back what `FORMER_PATH` says that was there before."""
+FORMER_PATH = "REDIS_WORKER_FORMER_PYTHONPATH"
+
 # The longest line, in bytes: metrics of very many queues are long.
 _LONGEST = 64 * 1024 * 1024
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.reporting import report_running
-from redis_worker.supervisor.channel import FILE, Channel
+from redis_worker.supervisor.channel import FILE, FORMER_PATH, PATH, Channel
 from redis_worker.supervisor.forwarding import forward_logs
 from redis_worker.supervisor.transfer import unpacked
 from redis_worker.supervisor.unit import logger, one_line, without_ours
@@ -125,6 +125,9 @@ def main() -> None:
     if FILE not in os.environ:
         sys.exit("this is run by a supervisor: see redis-worker serve --help")
     end = socket.socket(fileno=int(os.environ.pop(FILE)))
+    os.environ.pop(PATH, None)
+    if (former := os.environ.pop(FORMER_PATH, None)) is not None:
+        os.environ[PATH] = former
     end.set_inheritable(False)
     # Ctrl-C is for the supervisor.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

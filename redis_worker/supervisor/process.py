@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from redis_worker.engine.running import RunningTask
-from redis_worker.supervisor.channel import FILE, Channel
+from redis_worker.supervisor.channel import FILE, FORMER_PATH, PATH, Channel
 from redis_worker.supervisor.forwarding import levels, log_forwarded
 from redis_worker.supervisor.plan import Part
 from redis_worker.supervisor.transfer import packed
@@ -181,7 +181,9 @@ class PartProcess:
 def _started(end: socket.socket) -> subprocess.Popen[bytes]:
     # It finds modules where this process finds them, and has no say in where: -P.
     places = [place for place in sys.path if isinstance(place, str) and place]  # of others imports take no notice
-    environment = os.environ | {FILE: str(end.fileno()), "PYTHONPATH": os.pathsep.join(places)}
+    environment = os.environ | {FILE: str(end.fileno()), PATH: os.pathsep.join(places)}
+    if PATH in os.environ:
+        environment[FORMER_PATH] = os.environ[PATH]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "redis_worker.supervisor.child"],
         env=environment,
