@@ -128,6 +128,12 @@ async def test_what_failed_once_is_started_again(file: File) -> None:
         assert again.error == "RuntimeError: not yet"
 
 
+async def test_failures_long_ago_are_not_held_against_a_part(file: File) -> None:
+    seldom = "max_restarts = 1\nrestart_window = 0.02\nrestart_backoff = 0.1\nrestart_backoff_max = 0.1"
+    async with file.supervisor(file.daemon("consumer", "fails", seldom)) as supervisor:
+        await wait_until(lambda: status(supervisor, "consumer").restarts >= 5, "it to be started again and again")
+
+
 @pytest.mark.parametrize(
     ("function", "restart", "lives", "state"),
     [

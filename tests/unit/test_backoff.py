@@ -1,0 +1,14 @@
+"""The pause after a failure."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redis_worker.engine.retry import backoff
+
+
+@given(st.floats(0.001, 1e6), st.floats(0.001, 1e6), st.integers(0, 10_000))
+def test_it_doubles_up_to_the_longest_and_half_of_it_is_jitter(first: float, longest: float, before: int) -> None:
+    whole = min(longest, first * 2.0 ** min(before, 1000))
+    assert whole / 2 <= backoff(first, longest, before) <= whole
