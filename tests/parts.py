@@ -10,6 +10,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from redis_worker import Message
+
 
 def mark(file: str, text: str) -> None:
     with Path(file).open("a") as lines:
@@ -191,3 +193,7 @@ async def tells_environment(stop: asyncio.Event, marks: str) -> None:
     """What a program that it starts would find."""
     mark(marks, f"{os.environ.get('PYTHONPATH')}:{[name for name in os.environ if name.startswith('REDIS_WORKER_')]}")
     await stop.wait()
+
+
+async def heeds_message(message: Message) -> None:
+    """A handler."""

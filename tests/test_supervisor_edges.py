@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from redis_worker import ConfigurationError
+from redis_worker import ConfigurationError, PartFailed, TaskClient
+from redis_worker.broker.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.supervisor.process import PartFailed
 from tests.parts import marks
 from tests.support import wait_until
+from tests.test_servers import Cluster, cluster_nodes
 from tests.test_supervisor import AT_ONCE, File, status, until_state
+
+
+@pytest.fixture
+def server(first_server: EmbeddedServer) -> EmbeddedServer:
+    return first_server
 
 
 @pytest.fixture
@@ -199,3 +205,26 @@ async def test_what_a_process_of_its_own_starts_finds_the_environment_as_it_was(
     async with file.supervisor(file.daemon("consumer", "tells_environment", "processes = 1")):
         await wait_until(lambda: file.marks.exists() and file.marks.read_text(), "its word")
     assert file.marks.read_text() == f"{former}:[]\n"
+
+
+async def test_all_of_it_works_in_a_cluster(server: EmbeddedServer, tmp_path: Path) -> None:
+    with cluster_nodes(server.binary, 3) as nodes:
+        url = Cluster(nodes).url
+        file = File(tmp_path, url)
+        keys = 'input = "{sums}:in"\noutput = "{sums}:out"'
+        parts = [
+            f'[pools.here]\n{keys}\nprocessor = "sum"',
+            f'[pools.apart]\n{keys}\nprocessor = "sum"\nprocesses = 1',
+            '[topics."some.topic"]\nhandler = "tests.parts:heeds_message"',
+            '[cron.pushing]\nschedule = "* * * * * *"\npush = { input = "{sums}:in", task = [1, 2] }',
+            f'[cron.tick]\nschedule = "* * * * * *"\njob = "tests.parts:tick"\narguments.marks = "{file.marks}"',
+        ]
+        async with file.supervisor(*parts) as supervisor, TaskClient(url, "{sums}:in", "{sums}:out") as client:
+            await wait_until(lambda: supervisor.ready, "all parts to run")
+            assert await client.run([20, 22]) == 42
+            await wait_until(lambda: supervisor.counters.processed >= 3, "the tasks that are pushed")
+            await wait_until(lambda: len(file.left()) >= 2, "two ticks")
+            async with StatusReader(url) as reader:
+                seen = await reader.read()
+            assert [each.name for each in seen.supervisors] == ["workers"]
+            assert {job.name: job.outcome for job in seen.jobs} == {"pushing": "success", "tick": "success"}
