@@ -306,8 +306,9 @@ async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
     """Tasks are answered before and after the death of a master, and who waits then goes on waiting."""
     ids = await client.submit_many([[n] for n in range(100)])
     assert {result.id async for result in client.results(ids, PATIENCE)} == set(ids)
-    awaited = asyncio.create_task(client.result("late", PATIENCE))
-    assert await client.run([1], PATIENCE) == 2
+    results = client.results([await client.submit([1]), "late"], PATIENCE)
+    assert (await anext(results)).value == 2  # it has looked, and now waits
+    awaited = asyncio.ensure_future(anext(results))
     os.kill(master.pid, signal.SIGKILL)
 
     async def submitted() -> bool:
@@ -316,7 +317,8 @@ async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
         return False  # nobody has taken over yet
 
     await wait_until(submitted)
-    assert await awaited == 42
+    assert (await awaited).value == 42
+    await results.aclose()
 
 
 async def test_a_whole_cluster_goes_away_while_somebody_waits(server: EmbeddedServer) -> None:

@@ -201,6 +201,8 @@ class CronJob:
         async def claim() -> Claim | None:
             if self._is_missed(instant) and not even_missed:
                 return None
+            if self._runs is not None and self.settings.overlap != "allow":
+                await self._runs.recorded(self._stopping)  # or a run that is over would be in its own way
             return await self._state.claim(instant, lease, after, self._payload())
 
         claimed = await self._until_stopped(claim)

@@ -53,6 +53,9 @@ class Runs:
         self._cancelled = asyncio.Event()
         self._running: dict[asyncio.Task[Ended], tuple[Run, float]] = {}
         """And when it began."""
+        self._unrecorded = 0
+        """How many have ended, and wait for that to be written."""
+        self._recorded = asyncio.Event()
         self._presumed_lost: set[Run] = set()
         """Those of which it is known, and was said."""
         self._calls: dict[Run, asyncio.Task[Answer]] = {}
@@ -161,7 +164,27 @@ class Runs:
         finally:
             cancelled.cancel()
 
+    async def recorded(self, end: asyncio.Event) -> None:
+        """Wait until the end of all that has ended is written, or `end` is set: for others it goes on until then."""
+        stopped = asyncio.create_task(end.wait())
+        try:
+            while self._unrecorded and not end.is_set():
+                self._recorded.clear()
+                progress = asyncio.create_task(self._recorded.wait())
+                await asyncio.wait({progress, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                progress.cancel()
+        finally:
+            stopped.cancel()
+
     async def _record(self, run: Run, ended: Ended, goes_on: bool = False) -> None:
+        self._unrecorded += not goes_on
+        try:
+            await self._write(run, ended, goes_on)
+        finally:
+            self._unrecorded -= not goes_on
+            self._recorded.set()
+
+    async def _write(self, run: Run, ended: Ended, goes_on: bool) -> None:
         """Write it down, as often as it takes; after `cancel` for a moment only."""
         write = asyncio.create_task(
             self._reach.call(lambda: self._state.finish(run, *ended, goes_on=goes_on), self._cancelled)
