@@ -82,3 +82,24 @@ async def test_the_end_of_a_run_is_not_taken_for_the_loss_of_its_lease(
         await redis.flushall()
     assert ended.outcome == "success"
     assert "presumed lost" not in caplog.text
+
+
+async def test_who_looks_while_a_job_is_made_known_does_not_have_it_forgotten(
+    server: EmbeddedServer, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, looker = CronStore(server.url), CronStore(server.url)
+    state = JobState(store, "test", "job", "* * * * *", "UTC", "skip", None)
+    call = store.connection.call
+
+    async def watched(*arguments: Any, **named: Any) -> Any:
+        """Somebody looks after each call."""
+        reply = await call(*arguments, **named)
+        await read_jobs(looker.connection)
+        return reply
+
+    monkeypatch.setattr(store.connection, "call", watched)
+    await state.open()
+    assert [job.name for job in await read_jobs(looker.connection)] == ["job"]
+    await store.close()
+    await looker.close()
+    await redis.flushall()

@@ -142,15 +142,16 @@ class JobState:
         Returns the latest one that is dealt with, by whomever, in ms.
         """
         app, name, *_ = self._said
-        try:
-            await self._store.connection.call("HSET", CRON, f"{app}/{name}", self._keys.stem)
-        except Refused:
-            pass  # a user may lack the right to this key, which only `status` needs
         asked = self._store.clock.asking()
         how = "hand" if by_hand else "again" if self._opened else "first"
         keys = [self._keys.fired, self._keys.record, self._keys.queued, self._keys.ended]
         now, last = await self._run("cron_open", keys, [*self._said, how, _FORGOTTEN])
         self._store.clock.heard(asked, now)
+        try:
+            # Only now: who looks takes a job that is entered and has no record for one that is to be forgotten.
+            await self._store.connection.call("HSET", CRON, f"{app}/{name}", self._keys.stem)
+        except Refused:
+            pass  # a user may lack the right to this key, which only `status` needs
         self._opened = self._opened or not by_hand
         return int(last)
 
