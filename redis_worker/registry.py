@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from redis_worker.ports import Parser, Processor
+from redis_worker.vocabulary.error_text import error_text
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Declaration, declaration_of
 
@@ -112,7 +113,9 @@ def _imported(name: str, path: str) -> ModuleType:
         raise ConfigurationError(f"{name!r} is a path, where a module should be; did you mean {dotted}:{path}?")
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may call sys.exit(), or raise a kind of its own
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if not missing or not f"{name}.".startswith(f"{missing}."):
             raise ConfigurationError(f"module {name} fails on import{_where(error)}: {_text(error)}") from error
@@ -137,7 +140,7 @@ def _attribute(module: ModuleType, path: str) -> Any:
 
 
 def _text(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(error_text(error, named=True).split())
 
 
 def _where(error: BaseException) -> str:

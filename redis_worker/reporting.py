@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from redis_worker.engine.running import RunningTask
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.error_text import raised_at
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
@@ -82,14 +83,19 @@ class Reporter(Observer):
         report_block(seconds, stack, {} if PART.get() else self._extra())
 
     def _task(self, level: int, outcome: Outcome, verdict: str) -> None:
+        raised = outcome.exception
+        place = "" if raised is None else raised_at(raised)
         logger.log(
             level,
-            "%s %s %s in %.1f ms%s",
+            "%s %s %s in %.1f ms%s%s",
             self._what,
             outcome.id,
             verdict,
             outcome.seconds * 1000,
             f": {outcome.error}" if outcome.error else "",
+            f" ({place})" if place else "",
+            # The stack is long, and the line above names its last step.
+            exc_info=raised if logger.isEnabledFor(logging.DEBUG) else None,
             extra=self._extra(
                 task=outcome.id, attempt=outcome.delivery.attempt, duration=round(outcome.seconds, 6), outcome=verdict
             ),

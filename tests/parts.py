@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from redis_worker import Message
 
@@ -140,6 +141,24 @@ async def fails_oddly(stop: asyncio.Event, marks: str) -> None:
 def fails_oddly_in_thread(stop: threading.Event, marks: str) -> None:
     mark(marks, "begin:fails")
     raise OfItsOwn("no table")
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def fails_mutely(stop: asyncio.Event, marks: str) -> None:
+    raise Mute
+
+
+def fails_mutely_in_thread(stop: threading.Event, marks: str) -> None:
+    raise Mute
+
+
+def is_wrapped(stop: threading.Event, marks: str) -> Any:
+    """Return a coroutine, as a plain decorator around a coroutine function does."""
+    return steady(asyncio.Event(), marks)
 
 
 def interrupts_in_thread(stop: threading.Event, marks: str) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from redis_worker.cron.report import Report
-from redis_worker.engine.execution import CAUGHT, Answer, TimedOut
+from redis_worker.engine.awaitables import is_awaitable
+from redis_worker.engine.execution import Answer, TimedOut, discard_result, judged, within
+from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.threads import in_own_thread
 from redis_worker.registry import find_function
-from redis_worker.vocabulary.errors import ConfigurationError, Reject, Retry
+from redis_worker.vocabulary.error_text import error_text, is_a
+from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import is_coroutine_function
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -32,55 +35,54 @@ class Function:
         self._takes_instant = _takes_instant(self._function, place, arguments)
         self.is_async = is_coroutine_function(self._function)
         self._name = place
+        self.cancelled = False
+        """True once runs are cancelled from outside: a cancellation is no longer the function's own doing."""
 
     async def call(self, instant: datetime) -> Answer:
         """What became of one call, for `instant`; its value is of no concern. Raises TimedOut, and if cancelled."""
         call = partial(self._function, *([instant] if self._takes_instant else ()), **self._arguments)
-        return await (self._on_loop(call) if self.is_async else self._in_thread(call))
+        if self.is_async:
+            return await self._on_loop(call, self._timeout)
+        return await self._in_thread(call)
 
-    async def _on_loop(self, call: Callable[[], Any]) -> Answer:
-        limit = asyncio.timeout(self._timeout)
+    async def _on_loop(self, call: Callable[[], Any], timeout: float | None) -> Answer:
         try:
-            async with limit:
-                await call()
-        except TimeoutError as error:
-            if limit.expired():
-                raise TimedOut from None
-            return self._failed(error)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            await within(timeout, call())
+        except TimedOut:
+            raise
+        except BaseException as error:
+            if is_interrupt(error) or (self.cancelled and is_a(error, asyncio.CancelledError)):
                 raise
-            return self._failed(error)
-        except CAUGHT as error:
             return self._failed(error)
         return Answer(b"")
 
     async def _in_thread(self, call: Callable[[], Any]) -> Answer:
-        """In a thread of its own, which does not keep the process from ending."""
+        """Call it in a thread of its own, which does not keep the process from ending; await what it returns here."""
 
-        def work() -> Answer:
+        def work() -> Answer | Awaitable[Any]:
             try:
                 value = call()
-                if inspect.iscoroutine(value):
-                    value.close()
-                    raise TypeError("a plain function returned a coroutine; it must be `async def`")
-            except CAUGHT as error:
+                return value if is_awaitable(value) else Answer(b"")
+            except BaseException as error:
                 return self._failed(error)
-            return Answer(b"")
 
+        clock = asyncio.get_running_loop().time
+        began = clock()
         ended = in_own_thread(work, f"cron {self._name}")
         done, _ = await asyncio.wait({ended}, timeout=self._timeout)
         if not done:
+            ended.add_done_callback(discard_result)
             raise TimedOut(ended)
-        return ended.result()
+        answer = ended.result()
+        if isinstance(answer, Answer):
+            return answer
+        left = None if self._timeout is None else max(0.0, began + self._timeout - clock())
+        return await self._on_loop(lambda: answer, left)
 
     def _failed(self, error: BaseException) -> Answer:
         self._report.raised(error)
-        text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-        if isinstance(error, Retry):
-            return Answer(b"", text, "retry", error.delay)
-        return Answer(b"", text, "reject" if isinstance(error, Reject) else "failed")
+        error, verdict, delay = judged(error)
+        return Answer(b"", " ".join(error_text(error, named=True).split()), verdict, delay, error)
 
 
 def _takes_instant(function: Callable[..., Any], place: str, arguments: dict[str, Any]) -> bool:

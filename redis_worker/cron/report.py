@@ -6,6 +6,10 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from redis_worker.engine.awaitables import unawaited
+from redis_worker.engine.guard import is_interrupt
+from redis_worker.vocabulary.error_text import error_text
+
 logger = logging.getLogger("redis_worker")
 
 
@@ -65,10 +69,12 @@ class Report:
 
     def _tell(self, outcome: str, seconds: float) -> None:
         try:
-            if self._on_outcome is not None:
-                self._on_outcome(outcome, seconds)
-        except Exception as error:
-            self._say(logging.WARNING, f"who is told of outcomes has raised {type(error).__name__}: {error}")
+            if self._on_outcome is not None and (error := unawaited(self._on_outcome(outcome, seconds), "it")):
+                raise error
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            self._say(logging.WARNING, f"the on_outcome callback raised {error_text(error, named=True)}")
 
     def _say(self, level: int, text: str) -> None:
         logger.log(level, "cron job %s: %s", self._name, text, extra={"job": self._name})

@@ -12,6 +12,7 @@ from redis_worker.cron.function import Function
 from redis_worker.cron.reach import GivenUp, Reach
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
+from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.execution import Answer, TimedOut
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask, stack_of
@@ -49,6 +50,7 @@ class Runs:
         self._policy = policy
         self._reach = reach
         self._report = report
+        self._contexts = Contexts()
         self._stopping = asyncio.Event()
         self._cancelled = asyncio.Event()
         self._running: dict[asyncio.Task[Ended], tuple[Run, float]] = {}
@@ -128,15 +130,20 @@ class Runs:
         instant = self._schedule.local(run.instant)
         retries = 0
         while True:
-            call = self._calls[run] = asyncio.create_task(self._function.call(instant))
+            outcome = "error"
+            call = asyncio.create_task(self._function.call(instant), context=self._contexts.fresh())
+            self._calls[run] = call
             await self._until_cancelled(call)
             if not call.done():
+                self._function.cancelled = True
                 call.cancel()
                 await asyncio.wait({call})
-            if call.cancelled():
+            if call.cancelled() and self._function.cancelled:
                 return self._cut_short(time.monotonic() - began)
             try:
-                outcome, answer, left = "error", call.result(), None
+                answer, left = call.result(), None
+            except asyncio.CancelledError:  # the function cancelled its own task, and then returned
+                answer, left = Answer(b"", "CancelledError: the function cancelled itself"), None
             except TimedOut as error:
                 outcome, left = "timeout", error.leftover
                 answer = Answer(b"", "it took longer than its time limit")

@@ -8,7 +8,8 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
-from redis_worker.engine.execution import Answer, Execution, TimedOut, refusal, timed_out
+from redis_worker.engine.execution import Answer, Execution, judged
+from redis_worker.engine.guard import CallGuard, escaped
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import Runner, Running
@@ -16,7 +17,7 @@ from redis_worker.engine.running import RunningTask, running_task
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
-from redis_worker.vocabulary.errors import Reject, Retry
+from redis_worker.vocabulary.error_text import cut, error_text, is_a
 from redis_worker.vocabulary.message import Message
 from redis_worker.vocabulary.payload import failure, loads, success
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -38,19 +39,19 @@ def failures(returned: Any, messages: Sequence[Message]) -> dict[str, list[Any]]
 
 
 def _failure(reason: Any) -> list[Any]:
-    if isinstance(reason, Retry):
-        return ["retry", str(reason), reason.delay]
-    text = (str(reason) or type(reason).__name__) if isinstance(reason, BaseException) else str(reason)
-    return ["reject" if isinstance(reason, Reject) else "failed", text, None]
+    if is_a(reason, BaseException):
+        error, verdict, delay = judged(reason)
+        return [verdict, error_text(error), delay]
+    return ["failed", cut(str(reason)), None]
 
 
-class BatchHandler:
-    """How deliveries are read, and how the handler of a batch is called; its answer is its failures."""
+class BatchHandler(CallGuard):
+    """The way from deliveries to their outcomes by one call of a handler, whose value is its failures."""
 
     def __init__(self, read: Read, execution: Execution, timeout: float | None, policy: RetryPolicy) -> None:
+        super().__init__(timeout)
         self._read = read
         self._execution = execution
-        self._timeout = timeout
         self._policy = policy
 
     async def handle(self, deliveries: Sequence[Delivery]) -> tuple[list[Outcome], asyncio.Future[Any] | None]:
@@ -79,10 +80,8 @@ class BatchHandler:
     async def _call(self, messages: list[Message]) -> tuple[Answer, asyncio.Future[Any] | None]:
         try:
             return await self._execution.call(messages), None
-        except TimedOut as error:
-            return timed_out(self._timeout), error.leftover
-        except Exception as error:
-            return refusal("Processing error", error), None
+        except BaseException as error:
+            return self.caught(error)
 
     def _outcome(self, delivery: Delivery, id: str, answer: Answer | None, seconds: float) -> Outcome:
         if answer is None:
@@ -156,6 +155,7 @@ class BatchRunner(Runner):
         ]
 
     def cancel(self) -> None:
+        self._handler.cancelled = True
         for task in self._batches:
             task.cancel()
 
@@ -168,7 +168,8 @@ class BatchRunner(Runner):
             except asyncio.CancelledError:
                 self._slots.give_back()
                 raise
-            self._batches[loop.create_task(self._work(batch))] = batch, self._touched
+            task = loop.create_task(self._work(batch), context=self._contexts.fresh())
+            self._batches[task] = batch, self._touched
 
     async def _next(self) -> list[Delivery]:
         """The next batch, with a shared slot for it."""
@@ -193,7 +194,10 @@ class BatchRunner(Runner):
 
     async def _work(self, batch: list[Delivery]) -> None:
         try:
-            outcomes, leftover = await self._handler.handle(batch)
+            try:
+                outcomes, leftover = await self._handler.handle(batch)
+            except Exception as error:
+                outcomes, leftover = [escaped(delivery, error) for delivery in batch], None
             self._settler.add(outcomes)
             if leftover is not None:
                 await asyncio.wait({leftover})

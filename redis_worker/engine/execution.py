@@ -1,21 +1,17 @@
-"""Where a processor's code runs: on the event loop or in threads (in processes: processes.py)."""
+"""The places where a processor's code runs: the event loop and threads (processes: processes.py)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Literal, NamedTuple, Protocol
 
+from redis_worker.engine.awaitables import discard, is_awaitable, resolved, unawaited
+from redis_worker.vocabulary.error_text import error_text, is_a
 from redis_worker.vocabulary.errors import Reject, Retry
-from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.payload import failure, success
-
-# What a processor may raise without harm to its worker: a processor that calls sys.exit() has failed,
-# as one that lets somebody else's cancellation out has; neither ends the worker.
-CAUGHT = (Exception, SystemExit, asyncio.CancelledError, GeneratorExit)
-
 
 _new = tuple.__new__
 
@@ -31,6 +27,8 @@ class Answer(NamedTuple):
     """Of an error: what the processor makes of it."""
     delay: float | None = None
     """With "retry": after how many seconds, if the processor says so."""
+    exception: BaseException | None = None
+    """The exception behind the error."""
 
 
 class TimedOut(Exception):
@@ -45,20 +43,32 @@ class Execution(Protocol):
     """Runs calls somewhere."""
 
     async def call(self, arguments: list[Any]) -> Answer:
-        """The answer to one call. Raises TimedOut."""
+        """Return the answer to one call. Raises TimedOut, and whatever a coroutine raises: see CallGuard."""
 
     def close(self) -> None:
         """Stop what can be stopped; wait for nothing."""
 
 
+def judged(error: BaseException) -> tuple[BaseException, Verdict, float | None]:
+    """Return the error that a task failed with, its verdict, and the delay that it asks for. Never raises.
+
+    A Retry with a delay that cannot be used is a failure, of which the error is the reason.
+    """
+    if is_a(error, Reject):
+        return error, "reject", None
+    if is_a(error, Retry):
+        try:
+            return error, "retry", error.seconds()
+        except BaseException as problem:  # a subclass may do anything
+            return problem, "failed", None
+    return error, "failed", None
+
+
 def refusal(kind: str, error: BaseException) -> Answer:
-    """The error result for `error`, which the parser or the processor raised."""
-    text = f"{kind}: {str(error) or type(error).__name__}"
-    if isinstance(error, KeyError):
-        text = f"{kind}: KeyError: {error}"
-    if isinstance(error, Retry):
-        return Answer(failure(text), text, "retry", error.delay)
-    return Answer(failure(text), text, "reject" if isinstance(error, Reject) else "failed")
+    """Return the error result for `error`, which the parser or the processor raised. Never raises."""
+    error, verdict, delay = judged(error)
+    text = f"{kind}: {error_text(error)}"
+    return Answer(failure(text), text, verdict, delay, error)
 
 
 def timed_out(timeout: float | None) -> Answer:
@@ -68,11 +78,34 @@ def timed_out(timeout: float | None) -> Answer:
 
 
 def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer:
-    """Call a plain processor and encode its value, where the call is made. Raises nothing of its making."""
+    """Call a plain processor and encode its value, where the call is made. Raises nothing."""
+    value = None
     try:
-        return Answer(success(processor(arguments)))
-    except CAUGHT as error:
+        value = processor(arguments)
+        return Answer(success(value))
+    except BaseException as error:
+        return refusal("Processing error", unawaited(value) or error)
+
+
+def compute_or_defer(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer | Awaitable[Any]:
+    """Do the same in a thread, and return an awaitable as it is: the event loop awaits it."""
+    try:
+        value = processor(arguments)
+        return value if is_awaitable(value) else Answer(success(value))
+    except BaseException as error:
         return refusal("Processing error", error)
+
+
+async def within(timeout: float | None, value: Any) -> Any:
+    """Return the value behind the awaitable `value`. Raises TimedOut after `timeout` seconds."""
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            return await resolved(value)
+    except TimeoutError:
+        if limit.expired():
+            raise TimedOut from None
+        raise
 
 
 class Coroutines:
@@ -83,33 +116,15 @@ class Coroutines:
         self._timeout = timeout
 
     async def call(self, arguments: list[Any]) -> Answer:
-        try:
-            if self._timeout is None:
-                return _new(Answer, (success(await self._processor(arguments)), None, "failed", None))
-            return await self._limited(arguments)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # the pool cancels: the task is handed back, not answered
-            return refusal("Processing error", error)
-        except TimedOut:
-            raise
-        except CAUGHT as error:
-            return refusal("Processing error", error)
-
-    async def _limited(self, arguments: list[Any]) -> Answer:
-        limit = asyncio.timeout(self._timeout)
-        try:
-            async with limit:
-                value = await self._processor(arguments)
-        except TimeoutError:
-            if limit.expired():
-                raise TimedOut from None
-            raise
-        return Answer(success(value))
+        if self._timeout is not None:
+            return Answer(success(await within(self._timeout, self._processor(arguments))))
+        value = await self._processor(arguments)
+        if is_awaitable(value):
+            value = await resolved(value)
+        return _new(Answer, (success(value), None, "failed", None, None))
 
     def close(self) -> None:
-        """Coroutines are cancelled by who runs them."""
+        """Coroutines are cancelled by the runner."""
 
 
 class Threads:
@@ -122,17 +137,23 @@ class Threads:
 
     async def call(self, arguments: list[Any]) -> Answer:
         loop = asyncio.get_running_loop()
-        if PART.get() is None:
-            call = loop.run_in_executor(self._pool, compute, self._processor, arguments)
-        else:  # an executor's threads do not take the context over, and copying it takes its time
-            run = copy_context().run
-            call = loop.run_in_executor(self._pool, run, compute, self._processor, arguments)
-        if self._timeout is None:
-            return await call
-        done, _ = await asyncio.wait({call}, timeout=self._timeout)
-        if not done:
+        began = loop.time()
+        run = copy_context().run  # a thread of an executor has a context of its own, which tasks would share
+        call = loop.run_in_executor(self._pool, run, compute_or_defer, self._processor, arguments)
+        if self._timeout is not None and not (await asyncio.wait({call}, timeout=self._timeout))[0]:
+            call.add_done_callback(discard_result)
             raise TimedOut(call)
-        return call.result()
+        answer = await call
+        if isinstance(answer, Answer):
+            return answer
+        left = None if self._timeout is None else max(0.0, began + self._timeout - loop.time())
+        return Answer(success(await within(left, answer)))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def discard_result(call: asyncio.Future[Any]) -> None:
+    """Discard an awaitable that `call`, which has ended after its time limit, returned."""
+    if not call.cancelled() and call.exception() is None:
+        discard(call.result())

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from redis_worker.engine.execution import CAUGHT, Execution, TimedOut, refusal, timed_out
+from redis_worker.engine.awaitables import unawaited
+from redis_worker.engine.execution import Execution
+from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.vocabulary.payload import success
@@ -23,8 +25,8 @@ class Handled(NamedTuple):
     leftover: asyncio.Future[Any] | None = None
 
 
-class Handler:
-    """How deliveries are read, what their processor is, and how it is called."""
+class Handler(CallGuard):
+    """The way from a delivery to its outcome: read it, call the processor, judge what comes of it."""
 
     def __init__(
         self,
@@ -34,10 +36,10 @@ class Handler:
         timeout: float | None,
         policy: RetryPolicy,
     ) -> None:
+        super().__init__(timeout)
         self._read = read
         self._processor = processor
         self._execution = execution
-        self._timeout = timeout
         self._policy = policy
 
     def handle_inline(self, delivery: Delivery) -> Outcome:
@@ -47,13 +49,15 @@ class Handler:
         if isinstance(read, Outcome):
             return read
         id, arguments = read
+        value = None
         try:
-            result = success(self._processor(arguments))
-        except CAUGHT as error:
-            answer = refusal("Processing error", error)
+            value = self._processor(arguments)
+            result = success(value)
+        except BaseException as error:
+            answer, _ = self.caught(unawaited(value) or error)
             return self._policy.outcome(delivery, id, answer, perf_counter() - started)
         # Half the time of Outcome(…), and this is the hot path.
-        return _new(Outcome, (delivery, id, result, None, False, perf_counter() - started, None, False))
+        return _new(Outcome, (delivery, id, result, None, False, perf_counter() - started, None, False, None))
 
     async def handle(self, delivery: Delivery) -> Handled:
         """The outcome of calling the processor where it declares to run."""
@@ -66,13 +70,10 @@ class Handler:
         leftover = None
         try:
             answer = await self._execution.call(arguments)
-        except TimedOut as error:
-            leftover = error.leftover
-            answer = timed_out(self._timeout)
-        except Exception as error:
-            answer = refusal("Processing error", error)
+        except BaseException as error:
+            answer, leftover = self.caught(error)
         seconds = perf_counter() - started
         if answer[1] is not None:
             return Handled(self._policy.outcome(delivery, id, answer, seconds), leftover)
-        outcome = _new(Outcome, (delivery, id, answer[0], None, False, seconds, None, False))
+        outcome = _new(Outcome, (delivery, id, answer[0], None, False, seconds, None, False, None))
         return _new(Handled, (outcome, leftover))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from redis_worker.engine.awaitables import unawaited
+from redis_worker.engine.guard import is_interrupt
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -20,8 +22,11 @@ class Observers(Observer):
     def _tell(self, event: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             try:
-                event(observer)
-            except Exception:
+                if error := unawaited(event(observer), "its method"):  # type: ignore[func-returns-value]
+                    raise error
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 logger.exception("the observer %s failed; the work goes on", type(observer).__name__)
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:

@@ -14,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.execution import Answer, TimedOut, compute, refusal
-from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied
+from redis_worker.vocabulary.error_text import raised_at, traceback_text
+from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied, RaisedInProcess
 from redis_worker.vocabulary.part import PART
 
 
@@ -86,10 +88,11 @@ class _Child:
         try:
             self._start()
             self._pipe.send(arguments)
-            return Answer(*self._pipe.recv())
+            result, error, verdict, delay, raised = self._pipe.recv()
+            return Answer(result, error, verdict, delay, None if raised is None else RaisedInProcess(*raised))
         except (EOFError, OSError):
             return None
-        except Exception as error:  # what the parser made cannot be sent
+        except BaseException as error:  # the arguments cannot be sent
             return refusal("Processing error", error)
 
     def kill(self) -> None:
@@ -120,9 +123,11 @@ def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | 
     if parent is not None:
         # A parent killed in the middle of a call must not leave the call running for nobody.
         threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    contexts = Contexts()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            pipe.send(tuple(compute(processor, pipe.recv())))
+            *answer, error = contexts.fresh().run(compute, processor, pipe.recv())
+            pipe.send((*answer, None if error is None else (traceback_text(error), raised_at(error))))
 
 
 def _die_with(sentinel: int) -> None:

@@ -1,11 +1,13 @@
-"""Reading: what a delivery has its processor or handler called with, or its outcome where there is nothing to call."""
+"""Decodes a delivery into the processor's arguments, or into an Outcome if it cannot be run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from redis_worker.engine.awaitables import unawaited
 from redis_worker.engine.execution import refusal
+from redis_worker.engine.guard import is_interrupt
 from redis_worker.ports import Parser
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.message import Message, read_message
@@ -24,7 +26,7 @@ class TaskReader:
         self._max_deliveries = max_deliveries
 
     def read(self, delivery: Delivery) -> tuple[str, list[Any]] | Outcome:
-        """The task's id and arguments; the hot path."""
+        """Return the task's id and arguments. The hot path."""
         try:
             task = read_task(delivery[0], delivery[4])
         except Unreadable as error:
@@ -34,9 +36,14 @@ class TaskReader:
         if delivery[2] >= self._max_deliveries:
             return _condemned(delivery, task.id)
         try:
-            return task[0], self._parser(task[1])
-        except Exception as error:
+            arguments = self._parser(task[1])
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             return _refused(delivery, task.id, error)
+        if type(arguments) is not list and (mistake := unawaited(arguments, "the parser")):
+            return _refused(delivery, task.id, mistake)
+        return task[0], arguments
 
 
 class MessageReader:
@@ -65,6 +72,6 @@ def _condemned(delivery: Delivery, id: str) -> Outcome:
     return Outcome(delivery, id, failure(text), text, dead=True)
 
 
-def _refused(delivery: Delivery, id: str, error: Exception) -> Outcome:
+def _refused(delivery: Delivery, id: str, error: BaseException) -> Outcome:
     answer = refusal("Parse error", error)
-    return Outcome(delivery, id, answer.result, answer.error)
+    return Outcome(delivery, id, answer.result, answer.error, exception=error)

@@ -33,9 +33,9 @@ class RetryPolicy:
         """Of a failure: again after a delay, or an error, with a dead letter where retries are over or declined."""
         delay = self.delay(answer, delivery.retries)
         if delay is not None:
-            return Outcome(delivery, id, None, answer.error, False, seconds, delay)
+            return Outcome(delivery, id, None, answer.error, False, seconds, delay, exception=answer.exception)
         dead = self.bury or self.retries > 0 or answer.verdict != "failed"
-        return Outcome(delivery, id, answer.result, answer.error, dead, seconds)
+        return Outcome(delivery, id, answer.result, answer.error, dead, seconds, exception=answer.exception)
 
     def delay(self, answer: Answer, retries: int) -> float | None:
         """When to try a task again that has been tried again `retries` times and got `answer`; None: not at all."""
@@ -47,5 +47,5 @@ class RetryPolicy:
         if retries >= limit:
             return None
         if answer.delay is not None:
-            return max(0.0, answer.delay)
+            return answer.delay
         return backoff(self.backoff, self.longest, retries)

@@ -10,7 +10,9 @@ from itertools import islice
 from time import perf_counter
 from typing import NamedTuple
 
-from redis_worker.engine.handler import Handler
+from redis_worker.engine.contexts import Contexts
+from redis_worker.engine.guard import escaped
+from redis_worker.engine.handler import Handled, Handler
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.running import RunningTask, running_task
 from redis_worker.engine.settler import Settler
@@ -38,6 +40,7 @@ class Runner(ABC):
         self._settler = settler
         self._concurrency = concurrency
         self._pace = Pace()
+        self._contexts = Contexts()
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._touched = 0.0
@@ -144,13 +147,16 @@ class InlineRunner(Runner):
 
     def _stretch(self) -> None:
         """Call the processor for as many pending tasks as a stretch has time for."""
-        pending, handle = self._pending, self._handler.handle_inline
+        pending, handle, fresh = self._pending, self._handler.handle_inline, self._contexts.fresh
         outcomes = []
         now = started = perf_counter()
         while pending and now - started < _STRETCH:
             delivery = pending.popleft()
             if not delivery[1].lost:  # as in _pop
-                outcomes.append(handle(delivery))
+                try:
+                    outcomes.append(fresh().run(handle, delivery))
+                except Exception as error:
+                    outcomes.append(escaped(delivery, error))
             now = perf_counter()
         self._touched = now
         if outcomes:
@@ -192,7 +198,8 @@ class TaskRunner(Runner):
                 self._slots.give_back()
                 raise
             # Just touched, when it was popped: asking for the time once more would cost every task.
-            self._tasks[loop.create_task(self._work(delivery))] = delivery, self._touched
+            task = loop.create_task(self._work(delivery), context=self._contexts.fresh())
+            self._tasks[task] = delivery, self._touched
 
     def held(self) -> list[Delivery]:
         return [*super().held(), *(delivery for delivery, _ in self._tasks.values())]
@@ -206,6 +213,7 @@ class TaskRunner(Runner):
         return [Running(delivery, now - since) for delivery, since in islice(self._tasks.values(), limit)]
 
     def cancel(self) -> None:
+        self._handler.cancelled = True
         for task in self._tasks:
             task.cancel()
 
@@ -223,7 +231,10 @@ class TaskRunner(Runner):
 
     async def _work(self, delivery: Delivery) -> None:
         try:
-            outcome, leftover = await self._handler.handle(delivery)
+            try:
+                outcome, leftover = await self._handler.handle(delivery)
+            except Exception as error:
+                outcome, leftover = Handled(escaped(delivery, error))
             self._pace.note(outcome[5])
             self._settler.add((outcome,))
             if leftover is not None:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
-from redis_worker.engine.execution import Coroutines, Threads, compute
+from redis_worker.engine.awaitables import resolved
+from redis_worker.engine.execution import Coroutines, Threads, compute_or_defer, within
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import read_object
 
-# What calls a coroutine function: what it awaits is the processor's.
-_COROUTINES = (Coroutines.call.__code__, Coroutines._limited.__code__)
+# These call a coroutine function: the frames that come after theirs are the processor's.
+_COROUTINES = (Coroutines.call.__code__, within.__code__, resolved.__code__)
 
 
 class RunningTask(NamedTuple):
@@ -79,6 +80,6 @@ def _in_thread(arguments: Any) -> list[FrameType]:
     for innermost in sys._current_frames().values():
         frames = [frame for frame, _ in traceback.walk_stack(innermost)]
         for index, frame in enumerate(frames):
-            if frame.f_code is compute.__code__ and frame.f_locals["arguments"] is arguments:
+            if frame.f_code is compute_or_defer.__code__ and frame.f_locals["arguments"] is arguments:
                 return frames[:index][::-1]
     return []

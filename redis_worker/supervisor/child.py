@@ -20,6 +20,7 @@ from redis_worker.supervisor.transfer import unpacked
 from redis_worker.supervisor.unit import logger, one_line, without_ours
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
+from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.part import PART
 
@@ -60,7 +61,7 @@ class Child:
             failure = None
         except BaseException as error:
             failure = {"kind": type(error).__name__, "text": one_line(error)}
-            if not isinstance(error, RedisWorkerError):
+            if not is_a(error, RedisWorkerError):
                 logger.error("%s", one_line(error), exc_info=without_ours(error))
         finally:
             listening.cancel()

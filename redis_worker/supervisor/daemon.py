@@ -9,11 +9,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from redis_worker.engine.awaitables import resolved, unawaited
+from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.threads import in_own_thread
 from redis_worker.registry import find_function
 from redis_worker.supervisor.calls import no_daemon
 from redis_worker.supervisor.plan import DaemonPart
+from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.processor import is_coroutine_function
@@ -90,11 +93,11 @@ class Daemon:
         """Caught here: a SystemExit that leaves a task would end the event loop, and with it the host."""
         try:
             self._coroutine = self._function(self._stopping)
-            await self._coroutine
-        except KeyboardInterrupt:
-            raise  # Ctrl-C in a host that leaves it to Python
+            await resolved(self._coroutine)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and self._cancelled:
+            if is_interrupt(error):
+                raise
+            if is_a(error, asyncio.CancelledError) and self._cancelled:
                 return None
             return error
         return None
@@ -104,12 +107,9 @@ class Daemon:
 
         def call() -> BaseException | None:
             try:
-                self._function(self._stopping_thread)
-            except KeyboardInterrupt:  # Ctrl-C is of the main thread only
-                return RuntimeError("KeyboardInterrupt was raised in its thread")
+                return unawaited(self._function(self._stopping_thread), "the daemon")
             except BaseException as error:
                 return error
-            return None
 
         ended = in_own_thread(call, f"redis-worker {self._name}")
         try:

@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
 from redis_worker.reporting import report_running
 from redis_worker.supervisor.plan import Supervision
 from redis_worker.supervisor.process import PartProcess
 from redis_worker.supervisor.work import Work
+from redis_worker.vocabulary.error_text import error_text, is_a
 from redis_worker.vocabulary.errors import (
     ConfigurationError,
     Disconnected,
@@ -146,11 +148,11 @@ class Unit:
             if self._cancelled:
                 self._work.cancel()
             await self._work.run()
-        except KeyboardInterrupt:
-            raise  # Ctrl-C in a host that leaves it to Python
         except BaseException as error:  # some libraries have kinds of their own
+            if is_interrupt(error):
+                raise
             task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if is_a(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             return error
         finally:
@@ -167,7 +169,7 @@ class Unit:
             logger.info("%s has ended; it is started again in %.1f s", self._title, supervision.restart_backoff)
             return supervision.restart_backoff
         self.error = one_line(failure)
-        if isinstance(failure, _FINAL) or supervision.restart == "never":
+        if issubclass(type(failure), _FINAL) or supervision.restart == "never":
             self._say_failed(logging.ERROR, failure, "it is not started again")
             return None
         if lived > supervision.restart_backoff_max:
@@ -184,7 +186,7 @@ class Unit:
 
     def _count_failure(self, failure: BaseException) -> int:
         """How many there have been within the window, this one included; 0 where it is no fault of the part."""
-        if isinstance(failure, _ELSEWHERE):
+        if issubclass(type(failure), _ELSEWHERE):
             return 0
         now = time.monotonic()
         self._failures.append(now)
@@ -194,7 +196,7 @@ class Unit:
 
     def _say_failed(self, level: int, failure: BaseException, what_now: str) -> None:
         # What the library raises on purpose says all there is to say; of anything else the place is wanted.
-        trace = None if isinstance(failure, RedisWorkerError) else without_ours(failure)
+        trace = None if is_a(failure, RedisWorkerError) else without_ours(failure)
         logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), what_now, exc_info=trace)
 
 
@@ -207,6 +209,5 @@ def without_ours(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """What `error` says, with its type where it is none of the library's own."""
-    text = " ".join(str(error).split())
-    return text if text and isinstance(error, RedisWorkerError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    """Return the text of `error` as one line, with its type where it is none of the library's own."""
+    return " ".join(error_text(error, named=not is_a(error, RedisWorkerError)).split())

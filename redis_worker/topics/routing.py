@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from redis_worker.engine.awaitables import Deferred, is_awaitable, resolved
 from redis_worker.engine.batches import failures
 from redis_worker.vocabulary.errors import ConfigurationError, Reject
 from redis_worker.vocabulary.message import Message
@@ -100,27 +101,31 @@ class _Wrapper:
 
 
 class _QuietCall(_Wrapper):
-    """What a handler returns is of no concern: it need not be JSON."""
+    """A handler's call without its value, which need not be JSON; an awaitable is returned, to be awaited."""
 
-    def __call__(self, message: Message) -> None:
-        self._function(message)
+    def __call__(self, message: Message) -> Any:
+        value = self._function(message)
+        return Deferred(value, lambda _: None) if is_awaitable(value) else None
 
 
 class _Quiet(_Wrapper):
     async def __call__(self, message: Message) -> None:
-        await self._function(message)
+        await resolved(self._function(message))
 
 
 class _BatchCall(_Wrapper):
-    """What a batch handler returns is what has failed."""
+    """A batch handler's call, whose value is the failures; an awaitable is returned, to be awaited."""
 
-    def __call__(self, messages: Sequence[Message]) -> dict[str, list[Any]]:
-        return failures(self._function(messages), messages)
+    def __call__(self, messages: Sequence[Message]) -> Any:
+        value = self._function(messages)
+        if is_awaitable(value):
+            return Deferred(value, lambda returned: failures(returned, messages))
+        return failures(value, messages)
 
 
 class _Batch(_Wrapper):
     async def __call__(self, messages: Sequence[Message]) -> dict[str, list[Any]]:
-        return failures(await self._function(messages), messages)
+        return failures(await resolved(self._function(messages)), messages)
 
 
 class _NoHandler:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from redis_worker.vocabulary.duration import END_OF_TIME
+
 
 class RedisWorkerError(Exception):
     """The base of every error this library raises on purpose; its text is one clear sentence."""
@@ -34,6 +38,15 @@ class Unreadable(RedisWorkerError):
         self.id = id
 
 
+class RaisedInProcess(RedisWorkerError):
+    """An error that a task raised in a process of its own; its text is the traceback there."""
+
+    def __init__(self, trace: str, place: str) -> None:
+        super().__init__(trace)
+        self.place = place
+        """The type of the error and the line that raised it."""
+
+
 class ProcessDied(RedisWorkerError):
     """A process that ran a task died of it, each time it was tried."""
 
@@ -43,14 +56,29 @@ class PartFailed(RedisWorkerError):
 
 
 class Retry(RedisWorkerError):
-    """Raised by a processor: try the task again, after `delay` seconds or, without it, after the usual backoff.
+    """Raised by a processor: try the task again, after `delay` or, without it, after the usual backoff.
 
-    Counts as one of the pool's retries; a pool that has none grants ten.
+    `delay` is in seconds, or a timedelta. The retry counts as one of the pool's retries; a pool that has none grants
+    ten. A delay that cannot be used fails the task, with a sentence.
     """
 
-    def __init__(self, reason: str = "asked to be tried again", *, delay: float | None = None) -> None:
+    delay: float | timedelta | None = None
+
+    def __init__(self, reason: str = "asked to be tried again", *, delay: float | timedelta | None = None) -> None:
         super().__init__(reason)
         self.delay = delay
+
+    def seconds(self) -> float | None:
+        """Return the delay in seconds; None for the usual backoff. Raises ValueError where it cannot be used."""
+        delay = self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
+        if delay is None:
+            return None
+        if not isinstance(delay, (int, float)):
+            raise ValueError(f"Retry takes a delay in seconds or a timedelta, got a {type(delay).__name__}")
+        if not 0 <= delay <= END_OF_TIME:
+            got = "a longer one" if delay > END_OF_TIME else "a negative one" if delay < 0 else "NaN"
+            raise ValueError(f"Retry takes a delay from 0 to {END_OF_TIME:g} seconds, got {got}")
+        return float(delay)
 
 
 class Reject(RedisWorkerError):

@@ -63,6 +63,8 @@ class Outcome(NamedTuple):
     """Try the task again after so many seconds: it is neither answered nor dead yet, and `error` says why."""
     skipped: bool = False
     """True when there was nothing to do: a message with the same id was completed before."""
+    exception: BaseException | None = None
+    """The exception that made the task fail; RaisedInProcess, with the traceback, where a process raised it."""
 
 
 def but_successes(outcomes: Sequence[Outcome]) -> list[Outcome]:
