@@ -132,7 +132,9 @@ def test_success_then_skipped(server: Server, folder: Path) -> None:
     assert files(folder) == ["some/where/file.bin"]
 
 
-def test_a_folder_in_the_working_directory_is_the_default(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_the_working_directory_is_the_default(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("REDIS_WORKER_DOWNLOAD_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
     assert download([server.url("/file"), "file"]) == DOWNLOADED
