@@ -113,10 +113,9 @@ class _Pages:
         self._since = time.monotonic()
         self._exposition = Remembered(self._expose)
         self._summary = Remembered(self._summarise)
-        self._parts = Remembered(self._tell_parts)
 
     async def close(self) -> None:
-        for remembered in (self._exposition, self._summary, self._parts):
+        for remembered in (self._exposition, self._summary):
             await remembered.close()
 
     def app(self, middleware: Middleware) -> web.Application:
@@ -134,14 +133,14 @@ class _Pages:
     async def _ready(self, request: web.Request) -> web.Response:
         """Of a stranger's question the state alone is answered: a probe has no token."""
         service = self._service
-        reason, parts = await self._parts.get() if isinstance(service, Supervised) else (not_ready(service), None)
+        reason = not_ready(service)  # never remembered: a stop is told at once
         answer: dict[str, Any] = {"status": "ready" if reason is None else "not ready"}
         if self._knows(request):
             answer["service"] = service.service
             if reason is not None:
                 answer["reason"] = reason
-            if parts is not None:
-                answer["parts"] = parts
+            if isinstance(service, Supervised):
+                answer["parts"] = _parts(service)
             elif reason is None:
                 answer["consumers"] = "running"
         return web.json_response(answer, status=200 if reason is None else 503)
@@ -165,11 +164,6 @@ class _Pages:
         if "application/json" in request.headers.get("Accept", ""):
             return web.json_response(body=await self._summary.get())
         return web.Response(body=await self._exposition.get(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def _tell_parts(self) -> tuple[str | None, dict[str, dict[str, Any]] | None]:
-        """Why a supervisor is not ready, and how its parts stand."""
-        assert isinstance(self._service, Supervised)
-        return not_ready(self._service), _parts(self._service)
 
     async def _expose(self) -> bytes:
         depths = await self._depths.read(self._service.consuming())
