@@ -222,7 +222,7 @@ PUBLISH = ("publish", "--url", NOWHERE)
         ((*RUN, "--watch", "nowhere"), "'nowhere' does not exist"),
         ((*RUN, "--embedded", "--url", NOWHERE), "--embedded starts a server of its own, so it takes no --url"),
         ((*RUN, "--url", "http://u:hush@host"), "must begin with one of redis://"),
-        ((*RUN, "--url", "redis://u:hush@host:port"), "'redis://u:***@host:port' is not valid"),
+        ((*RUN, "--url", "redis://u:hush@host:port"), "'redis://u:***@***' is not valid"),
         ((*RUN, "--url", "redis+sentinel://u:hush@host"), "name the sentinel service"),
         (("push", "--url", "localhost", "--input", "in", "1"), "must begin with one of redis://"),
         (("result", "--url", "localhost", "--output", "out", "1"), "must begin with one of redis://"),
