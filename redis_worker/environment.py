@@ -1,4 +1,7 @@
-"""Settings in the environment and in `.env`, and the Redis server that they name."""
+"""Settings in the environment and in `.env`, and the Redis server that they name.
+
+No message quotes a value: a secret may have got into the wrong variable.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def _host(environment: Mapping[str, str]) -> str:
     host = environment.get("REDIS_HOST", "").strip() or "localhost"
     if "/" in host or host.count(":") == 1:
         raise ConfigurationError(
-            f"REDIS_HOST must be a host name or an address, got {host!r}; a port goes to REDIS_PORT, a URL to REDIS_URL"
+            "REDIS_HOST must be a host name or an address; a port goes to REDIS_PORT, a URL to REDIS_URL"
         )
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
@@ -79,7 +82,7 @@ def _number(environment: Mapping[str, str], name: str, default: int, most: int |
         # Kubernetes sets REDIS_PORT to a URL where a service is named redis.
         limit = "" if most is None else f" up to {most}"
         raise ConfigurationError(
-            f"{name} must be a whole number{limit}, got {text!r}; set it, or REDIS_URL in its place"
+            f"{name} must be a whole number{limit}, and is none; set it, or REDIS_URL in its place"
         )
     return int(text)
 
@@ -87,5 +90,5 @@ def _number(environment: Mapping[str, str], name: str, default: int, most: int |
 def _flag(environment: Mapping[str, str], name: str) -> bool:
     text = environment.get(name, "").strip().lower()
     if text not in _TRUE + _FALSE:
-        raise ConfigurationError(f"{name} must be true or false, got {text!r}")
+        raise ConfigurationError(f"{name} must be true or false")
     return text in _TRUE

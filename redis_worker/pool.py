@@ -35,7 +35,7 @@ from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.reporting import Reporter
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
-from redis_worker.vocabulary.processor import Declaration, declaration_of
+from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of
 from redis_worker.vocabulary.service import Condition, Consuming
 
 Upkeep: TypeAlias = list[Callable[[], Coroutine[Any, Any, None]]]
@@ -89,6 +89,7 @@ class WorkerPool(Service):
             retry_backoff=self.options.retry_backoff,
             retry_backoff_max=self.options.retry_backoff_max,
         )
+        check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
         self._counting = Counting()

@@ -42,10 +42,14 @@ async def wait_until(condition: Callable[[], Any], what: str = "the condition", 
 class CommandProcess:
     """A real `redis-worker` process, by its arguments."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+    def __init__(
+        self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT, limit_files: int | None = None
+    ) -> None:
+        """`limit_files` is how many files it may have open at once."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        limit = [] if limit_files is None else ["prlimit", f"--nofile={limit_files}"]
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "redis_worker", *arguments],
+            [*limit, sys.executable, "-W", "error", "-m", "redis_worker", *arguments],
             cwd=cwd,
             env=os.environ | (env or {}),
             stderr=self._log,

@@ -222,7 +222,7 @@ PUBLISH = ("publish", "--url", NOWHERE)
         ((*RUN, "--watch", "nowhere"), "'nowhere' does not exist"),
         ((*RUN, "--embedded", "--url", NOWHERE), "--embedded starts a server of its own, so it takes no --url"),
         ((*RUN, "--url", "http://u:hush@host"), "must begin with one of redis://"),
-        ((*RUN, "--url", "redis://u:hush@host:port"), "'redis://u:***@host:port' is not valid"),
+        ((*RUN, "--url", "redis://u:hush@host:port"), "'redis://u:***@***' is not valid"),
         ((*RUN, "--url", "redis+sentinel://u:hush@host"), "name the sentinel service"),
         (("push", "--url", "localhost", "--input", "in", "1"), "must begin with one of redis://"),
         (("result", "--url", "localhost", "--output", "out", "1"), "must begin with one of redis://"),
@@ -370,12 +370,12 @@ def test_option_before_environment_before_file(inside: Callable[..., Ended], mon
     [
         (
             {"REDIS_PORT": "tcp://10.0.0.1:6379"},
-            "REDIS_PORT must be a whole number up to 65535, got 'tcp://10.0.0.1:6379'; set it, or",
+            "REDIS_PORT must be a whole number up to 65535, and is none; set it, or",
         ),
         ({"REDIS_PORT": "-1"}, "REDIS_PORT must be a whole number"),
         ({"REDIS_PORT": "99999"}, "REDIS_PORT must be a whole number up to 65535"),
         ({"REDIS_DB": "first"}, "REDIS_DB must be a whole number"),
-        ({"REDIS_TLS": "maybe"}, "REDIS_TLS must be true or false, got 'maybe'"),
+        ({"REDIS_TLS": "maybe"}, "REDIS_TLS must be true or false"),
         ({"REDIS_HOST": "localhost:6379"}, "a port goes to REDIS_PORT"),
         ({"REDIS_HOST": "redis://localhost"}, "a URL to REDIS_URL"),
         ({"REDIS_WORKER_CONCURRENCY": "many"}, "REDIS_WORKER_CONCURRENCY in the environment or in .env: Invalid value"),

@@ -158,7 +158,8 @@ def test_an_empty_token_is_none() -> None:
 # --- metrics ---
 
 
-async def test_the_metrics_of_parts_and_jobs() -> None:
+async def test_the_metrics_of_parts_and_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redis_worker.http.remembered.SECONDS", 0.0)
     service = Several(HEALTHY, FAILED)
     http = HttpServer("127.0.0.1:0")
     job = http.metrics.job("sync_user")

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import unquote
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import SSLConnection
@@ -16,15 +15,23 @@ from redis.exceptions import RedisError
 from redis_worker.broker.cluster import cluster_of_client, cluster_of_url
 from redis_worker.broker.sentinel import sentinel_of_pool, sentinel_of_url
 from redis_worker.broker.server import server_of_pool, server_of_url
-from redis_worker.broker.url import parsed
+from redis_worker.broker.url import parsed, unquoted_of
 from redis_worker.vocabulary.errors import ConfigurationError
 
 Client: TypeAlias = "Redis | RedisCluster"
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
-_PLAIN = re.compile(r"[\w.%-]*")
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
+_PLAIN = re.compile(r"[\w.-]*")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(:\d{0,5})?")
+_DATABASE = re.compile(r"/*(\d{1,4})?/*")
+_NAME = re.compile(r"[A-Za-z_]+")
+# Options that are no secrets, and values that are none.
+_OPTION = re.compile(
+    r"(sentinel_)?(db|protocol|socket_(connect_)?timeout|socket_keepalive|health_check_interval|max_connections"
+    r"|retry_on_timeout|decode_responses|ssl_check_hostname|timeout)"
+)
+_FLAG = re.compile(r"-?\d{1,5}(\.\d{1,3})?|true|false|yes|no|on|off", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +57,50 @@ def address_of(redis: str | Client) -> Address:
 
 
 def mask(url: str) -> str:
-    """`url` with its password, and any password among its options, replaced by ***.
+    """Return `url` with *** in place of all that may be a secret: what is shown is known to be none.
 
-    It may be no valid URL: a password that should have been percent-encoded can hold anything, so
-    all that stands before the last @ is hidden, but for a plain user name.
+    It may be no valid URL: a password that should have been percent-encoded can hold anything, and one may stand
+    anywhere, as in ?PASSWORD=… or in place of the database. Shown are a plain user name before a password, hosts and
+    ports, the service of a sentinel, the path of a socket, and options that are numbers or flags.
     """
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    credentials, at, place = rest.rpartition("@")
-    if at:
-        user, colon, _ = credentials.partition(":")
-        place = f"{user if colon and _PLAIN.fullmatch(user) else ''}{colon}***@{place}"
-    elif not all(_HOST.fullmatch(host) for host in re.split("[/?#]", rest)[0].split(",")):
-        place = "***"  # what stands in place of a port may be a password whose @host was forgotten
-    place, question, query = place.partition("?")
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in SCHEMES:
+        return "***"
+    place, question, query = _parted(rest)
+    if place is None:
+        return f"{scheme}://***"
+    credentials, at, node = place.rpartition("@")
+    hosts, slash, path = node.partition("/")
+    user, colon, password = credentials.partition(":")
+    shown_user = user if password and _PLAIN.fullmatch(user) else ""
+    is_plain = not hosts if scheme == "unix" else all(_HOST.fullmatch(host) for host in hosts.split(","))
+    shown_hosts = hosts if is_plain else "***"
     pairs = (pair.partition("=") for pair in query.split("&"))
-    shown = "&".join(f"{key}{equals}{'***' if 'password' in unquote(key) else value}" for key, equals, value in pairs)
-    return f"{scheme}{separator}{place}{question}{shown}"
+    options = "&".join(_option(*pair) for pair in pairs) if query else ""
+    return f"{scheme}://{shown_user}{colon}{at and '***@'}{shown_hosts}{slash}{_path(scheme, path)}{question}{options}"
+
+
+def _parted(rest: str) -> tuple[str | None, str, str]:
+    """Return the parts before and after the question mark; None where it is not sure which part a password is in."""
+    place, question, query = rest.partition("?")
+    authority = re.split("[/?#]", rest)[0]
+    if "#" in rest or "@" in rest.removeprefix(authority):
+        return None, "", ""
+    return place, question, query
+
+
+def _path(scheme: str, path: str) -> str:
+    if scheme == "unix":
+        return path
+    service, slash, number = path.partition("/") if scheme.endswith("+sentinel") else ("", "", path)
+    shown_service = service if _PLAIN.fullmatch(service) else "***"
+    return f"{shown_service}{slash}{number if _DATABASE.fullmatch(number) else '***'}"
+
+
+def _option(key: str, equals: str, value: str) -> str:
+    shown_key = key if equals and _NAME.fullmatch(key) else "***"
+    return f"{shown_key}{equals}{value if _OPTION.fullmatch(key) and _FLAG.fullmatch(value) else '***'}"
 
 
 def _from_url(url: str) -> Address:
@@ -73,7 +108,7 @@ def _from_url(url: str) -> Address:
     name = mask(url)
     if scheme not in SCHEMES:
         known = ", ".join(f"{known}://" for known in SCHEMES)
-        raise ConfigurationError(f"the Redis URL {name!r} must begin with one of {known}")
+        raise ConfigurationError(f"the Redis URL must begin with one of {known}")
     try:
         parts, options = parsed(url)
         if scheme.endswith("+sentinel"):
@@ -84,7 +119,8 @@ def _from_url(url: str) -> Address:
             address = Address(name, server_of_url(parts, options))
         _try_out(address)
     except (ValueError, TypeError, OSError, RedisError) as error:
-        raise ConfigurationError(f"the Redis URL {name!r} is not valid: {_reason(error)}") from None
+        reason = unquoted_of(url, _reason(error))
+        raise ConfigurationError(f"the Redis URL {name!r} is not valid: {reason}") from None
     return address
 
 

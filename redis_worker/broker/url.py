@@ -20,7 +20,7 @@ def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise ValueError(_ENCODE) from None  # what urllib says quotes the URL
-    if parts.fragment:
+    if parts.fragment or "@" in parts.query:
         raise ValueError(_ENCODE)
     sentinels = {key: value for key, value in pairs if key.startswith("sentinel_")}
     options = _options({key: value for key, value in pairs if key not in sentinels})
@@ -28,6 +28,14 @@ def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
     if sentinels:
         options["sentinels"] = _options({key.removeprefix("sentinel_"): value for key, value in sentinels.items()})
     return parts, options
+
+
+def unquoted_of(url: str, text: str) -> str:
+    """Return `text`, the reason why `url` is wrong, or another one where redis-py quotes an option's value in it."""
+    query = url.partition("?")[2]
+    found = {part for pair in query.split("&") for part in pair.partition("=")[2:]}
+    found |= {value for _, value in parse_qsl(query)}
+    return "an option has a value that cannot be used" if any(len(v) > 2 and v in text for v in found) else text
 
 
 def nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:

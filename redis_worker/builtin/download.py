@@ -1,7 +1,8 @@
 """The processor `download`: one file over HTTP, whole or not at all.
 
 Whoever can write to the queue chooses the URL and the path, so neither is trusted: the file stays in
-one directory, and link-local addresses, where clouds keep a machine's credentials, are out of reach.
+one directory, and link-local addresses, where clouds keep a machine's credentials, are out of reach, as
+loopback and private ones are on request.
 Proxies of the environment are ignored, since they would connect to an address nobody has checked.
 The network modules are imported where they are used: they take longer to load than all else here.
 """
@@ -9,7 +10,6 @@ The network modules are imported where they are used: they take longer to load t
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import string
@@ -19,11 +19,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from redis_worker.builtin import limits
 from redis_worker.builtin.files import DownloadError, exists, place_of, store
 from redis_worker.vocabulary.payload import json_type
-from redis_worker.vocabulary.processor import processor
+from redis_worker.vocabulary.processor import checked_by, processor
 
 if TYPE_CHECKING:
+    import ipaddress
     import socket
     import ssl
     from http.client import HTTPResponse
@@ -41,6 +43,7 @@ _PIECE = 1 << 16
 _IPV4_CARRIERS = (0, 0xFFFF, 0xFFFF0000, 0x64FF9B << 64)
 
 
+@checked_by(limits.check)
 @processor(execution="thread")
 def download(arguments: list[Any]) -> str:
     """Download a file, given a list of its http(s) URL and the path to store it at."""
@@ -50,24 +53,12 @@ def download(arguments: list[Any]) -> str:
         if type(argument) is not str:
             raise ValueError(f"the {name} should be a string, got {json_type(argument)}")
     url, (base, place) = _checked(arguments[0]), place_of(arguments[1])
-    max_bytes = int(_setting("REDIS_WORKER_DOWNLOAD_MAX_BYTES", 1 << 30))
-    clock = _Clock(_setting("REDIS_WORKER_DOWNLOAD_TIMEOUT", 300))
+    max_bytes, clock = limits.max_bytes(), _Clock(limits.seconds())
     if exists(os.path.join(base, place)):
         return SKIPPED
     with _following(url, clock) as (host, response):
         stored = store(base, place, _pieces(response, host, clock, max_bytes))
     return DOWNLOADED if stored else SKIPPED
-
-
-def _setting(name: str, default: float) -> float:
-    text = os.environ.get(name, "").strip()
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"the environment variable {name} should be a number above 0, got {text!r}")
-    return value
 
 
 class _Clock:
@@ -201,8 +192,11 @@ def _connect(url: SplitResult, clock: _Clock) -> socket.socket:
     host, failure = str(url.hostname), OSError("it has no address")
     # The time this takes is the resolver's to limit; nothing here can.
     found = socket.getaddrinfo(host, url.port or _PORTS[url.scheme], type=socket.SOCK_STREAM)
-    if any(_is_link_local(str(address[0])) for *_, address in found):
+    addresses = [_carried(str(address[0])) for *_, address in found]
+    if any(address.is_link_local for address in addresses):
         raise ValueError(f"{host} has a link-local address, and those may not be downloaded from")
+    if not limits.allows_private() and not all(address.is_global and not address.is_multicast for address in addresses):
+        raise ValueError(f"{host} has a loopback or private address, and REDIS_WORKER_DOWNLOAD_PRIVATE denies those")
     for family, kind, protocol, _, address in found:
         with ExitStack() as on_failure:
             try:
@@ -228,15 +222,16 @@ def _trust(*_places: str | None) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _is_link_local(text: str) -> bool:
+def _carried(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address that `text` says, or the IPv4 address that it carries."""
     import ipaddress
 
     address = ipaddress.ip_address(text)
-    if address.version == 4 or address.is_link_local:
-        return address.is_link_local
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
     bits = int(address)
     inner = ipaddress.IPv4Address(bits & 0xFFFFFFFF) if bits >> 32 in _IPV4_CARRIERS else address.sixtofour
-    return inner is not None and inner.is_link_local
+    return address if inner is None else inner
 
 
 @contextmanager

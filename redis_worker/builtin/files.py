@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
+
+FOLDER = "REDIS_WORKER_DOWNLOAD_DIR"
+"""The environment variable that names the download directory; by default it is `downloads`, which is made at need."""
+
+_SETTINGS = re.compile(
+    r"\..*|.*\.(py[cdw]?|pth|so|sh|toml|cfg|ini|conf|ya?ml|service)|(Makefile|Dockerfile|Procfile)", re.IGNORECASE
+)
+# So many files of the directory are looked at, when a pool starts.
+_LOOKED_AT = 10_000
+_NAMED = 3
 
 
 class DownloadError(RedisWorkerError):
     """A download that failed on its way; nothing of the file is left behind."""
+
+
+def folder() -> str:
+    """Return the download directory, free of symbolic links."""
+    return os.path.realpath(os.environ.get(FOLDER) or "downloads")
+
+
+def warn_of_folder() -> None:
+    """Log a warning where a new file in the download directory may be run, or be taken for settings."""
+    base = folder()
+    try:
+        with os.scandir(base) as entries:
+            found = sorted(entry.name for entry in islice(entries, _LOOKED_AT) if _SETTINGS.fullmatch(entry.name))
+    except OSError:
+        return  # it is made at need; where it cannot be, each task says so
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    if found:
+        reason = f"holds code or settings ({', '.join(found[:_NAMED])}{more})"
+    elif base in (os.path.realpath(path) for path in sys.path):
+        reason = "is searched for Python modules"
+    else:
+        return
+    logger.warning(
+        "downloads go to %s, which %s: whoever can write to the queue can add files there; "
+        "set --download-dir or %s to a directory for downloads alone",
+        *(base, reason, FOLDER),
+    )
 
 
 def place_of(path: str) -> tuple[str, str]:
@@ -23,13 +66,16 @@ def place_of(path: str) -> tuple[str, str]:
     if not path or "\0" in path or len(path) > 4096:  # no system takes a longer one
         raise ValueError("the path is not a valid file name")
     with _file_errors():
-        base = os.path.realpath(os.environ.get("REDIS_WORKER_DOWNLOAD_DIR") or os.curdir)
+        base = folder()
         real = os.path.realpath(os.path.join(base, path))
     if os.path.commonpath((base, real)) != base:
         raise ValueError("the path leads out of the download directory")
     if real == base or path.endswith("/"):
         raise ValueError("the path names a directory, not a file")
-    return base, os.path.relpath(real, base)
+    place = os.path.relpath(real, base)
+    if any(name.startswith(".") for name in place.split(os.sep)):
+        raise ValueError("the path has a name that begins with a dot, as settings do, and such are not written")
+    return base, place
 
 
 def exists(path: str, folder: int | None = None) -> bool:

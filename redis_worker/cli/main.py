@@ -98,9 +98,18 @@ def _exit_code(error: RedisWorkerError) -> int:
 
 def _usage(error: click.ClickException) -> int:
     if isinstance(error, click.BadParameter) and (variable := _variable(error)):
-        error = click.UsageError(f"{variable} in the environment or in .env: {error.format_message()}", error.ctx)
+        said = _without(os.environ[variable], error.format_message())
+        error = click.UsageError(f"{variable} in the environment or in .env: {said}", error.ctx)
     error.show()
     return error.exit_code
+
+
+def _without(value: str, text: str) -> str:
+    """Return `text` with *** in place of `value`, and of items of it: it may be a secret in the wrong variable."""
+    for part in sorted({value, *value.split(","), *value.split()}, key=len, reverse=True):
+        for form in (repr(part.strip()), part.strip() if len(part.strip()) > 3 else ""):
+            text = text.replace(form, "***") if form else text
+    return text
 
 
 def _variable(error: click.BadParameter) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,12 @@ runs: the id, age and stack of each task.
     metavar="HOST:PORT",
     help="Answer /healthz, /ready and /metrics there; with -w, each process on a port of its own, from this one on.",
 )
+@option(
+    "--download-dir",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where the processor download puts files; ./downloads, if neither this nor the environment says.",
+)
 @option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards.")
 @option(
     "--watch",
@@ -128,6 +135,7 @@ def run(
     processes: int,
     embedded: bool,
     watch: Path | None,
+    download_dir: str | None,
     verbose: bool,
     log_level: str,
     log_format: str,
@@ -137,6 +145,8 @@ def run(
     from redis_worker.cli import logs
     from redis_worker.cli.member import member
 
+    if download_dir:
+        os.environ["REDIS_WORKER_DOWNLOAD_DIR"] = download_dir
     parent = member()
     logs.configure("debug" if verbose else log_level, log_format, parent.number if parent else None)
     if parent and parent.url:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from redis_worker.broker.depth import Depth
 from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
+from redis_worker.http.processes import processes
 from redis_worker.http.served import Served, Supervised, not_ready
 from redis_worker.http.supervised import jobs, parts
 from redis_worker.vocabulary.service import Consuming
@@ -33,8 +34,8 @@ class Exposition:
         labels = (*_LABELS, "part") if isinstance(service, Supervised) else _LABELS
         queues = metrics.queues
         self._families = [
-            *_process(service, lag), *_counted(queues, labels), *_measured(queues, labels),
-            *_gauges(service, depths, labels),
+            *processes(metrics.processes), *_process(service, lag),
+            *_counted(queues, labels), *_measured(queues, labels), *_gauges(service, depths, labels),
         ]  # fmt: skip
         if isinstance(service, Supervised):
             self._families += [*parts(service), *jobs(metrics.jobs)]

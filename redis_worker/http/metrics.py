@@ -185,6 +185,8 @@ class Metrics:
         self.queues: dict[Measured, QueueMetrics] = {}
         self.jobs: dict[str, JobMetrics] = {}
         """By name."""
+        self.processes: dict[str, int] = {}
+        """The ids of the processes that parts have of their own, by "part#number"."""
         self._life = new_id()
         self._told: dict[str, dict[str, Mapping[str, Any]]] = {}
         """By source and life: the last snapshot of the child that lives, and of those that nobody has retired."""
@@ -218,6 +220,7 @@ class Metrics:
 
     def retire(self, source: str) -> None:
         """The child has ended: what it told last stays counted, and its successor begins at nothing."""
+        self.processes.pop(source, None)
         for life, last in self._told.pop(source, {}).items():
             self._retired.append(life)
             self._add(source, last)
@@ -227,6 +230,7 @@ class Metrics:
         if not self._told:
             return self
         total = Metrics()
+        total.processes = self.processes
         for measured, metrics in self.queues.items():
             total.of(*measured).absorb(metrics.snapshot())
         for name, job in self.jobs.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,13 +14,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from redis_worker.broker.address import Address
 from redis_worker.http.address import HttpAddress, http_address
+from redis_worker.http.connections import Connections
 from redis_worker.http.exposition import CONTENT_TYPE, Exposition
 from redis_worker.http.lag import LoopLag
 from redis_worker.http.metrics import Metrics
 from redis_worker.http.readings import Depths
+from redis_worker.http.remembered import Remembered
 from redis_worker.http.served import Served, Supervised, not_ready
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
@@ -53,29 +57,43 @@ class HttpServer:
 
         The address of one server should be one object, for each has a connection of its own.
         """
-        depths, lag = Depths(redis), LoopLag()
+        depths, lag, connections = Depths(redis), LoopLag(), Connections()
         pages = _Pages(service, self.metrics, depths, lag, self._token)
-        runner = web.AppRunner(pages.app(), access_log=None, shutdown_timeout=_LAST_WORDS)
+        runner = web.AppRunner(
+            pages.app(connections.middleware),
+            access_log=None,
+            shutdown_timeout=_LAST_WORDS,
+            keepalive_timeout=connections.idle_seconds,
+            lingering_time=_LAST_WORDS,
+        )
         await runner.setup()
         measuring = asyncio.create_task(lag.run())
+        listening = None
         try:
-            self.listening = await _listen(runner, self._address)
+            listening, self.listening = await _listen(runner, connections, self._address)
             logger.info("http://%s answers /healthz, /ready and /metrics", self.listening)
             yield
         finally:
             self.listening = None
             measuring.cancel()
+            if listening is not None:
+                listening.close()
             await runner.cleanup()
+            await pages.close()
             await depths.close()
 
 
-async def _listen(runner: web.AppRunner, address: HttpAddress) -> str:
+async def _listen(runner: web.AppRunner, connections: Connections, address: HttpAddress) -> tuple[asyncio.Server, str]:
+    server = runner.server
+    assert server is not None, "the runner is set up"
     try:
-        await web.TCPSite(runner, address.host, address.port).start()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: connections.guarded(server()), address.host, address.port
+        )
     except OSError as error:
         raise ConfigurationError(f"HTTP cannot listen on {address}: {_reason(error)}") from None
-    host, port = runner.addresses[0][:2]
-    return str(HttpAddress(host, port))
+    host, port = listening.sockets[0].getsockname()[:2]
+    return listening, str(HttpAddress(host, port))
 
 
 def _reason(error: OSError) -> str:
@@ -93,9 +111,15 @@ class _Pages:
         self._lag = lag
         self._token = token
         self._since = time.monotonic()
+        self._exposition = Remembered(self._expose)
+        self._summary = Remembered(self._summarise)
 
-    def app(self) -> web.Application:
-        app = web.Application()
+    async def close(self) -> None:
+        for remembered in (self._exposition, self._summary):
+            await remembered.close()
+
+    def app(self, middleware: Middleware) -> web.Application:
+        app = web.Application(middlewares=[middleware])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._tell_metrics)
@@ -108,7 +132,8 @@ class _Pages:
 
     async def _ready(self, request: web.Request) -> web.Response:
         """Of a stranger's question the state alone is answered: a probe has no token."""
-        service, reason = self._service, not_ready(self._service)
+        service = self._service
+        reason = not_ready(service)  # never remembered: a stop is told at once
         answer: dict[str, Any] = {"status": "ready" if reason is None else "not ready"}
         if self._knows(request):
             answer["service"] = service.service
@@ -137,17 +162,19 @@ class _Pages:
                 headers={"WWW-Authenticate": 'Bearer realm="redis_worker"'},
             )
         if "application/json" in request.headers.get("Accept", ""):
-            return web.json_response(self._summary())
-        depths = await self._depths.read(self._service.consuming())
-        exposition = Exposition(self._service, self._metrics.total(), depths, self._lag.seconds)
-        return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE})
+            return web.json_response(body=await self._summary.get())
+        return web.Response(body=await self._exposition.get(), headers={"Content-Type": CONTENT_TYPE})
 
-    def _summary(self) -> dict[str, Any]:
+    async def _expose(self) -> bytes:
+        depths = await self._depths.read(self._service.consuming())
+        return Exposition(self._service, self._metrics.total(), depths, self._lag.seconds).text()
+
+    async def _summarise(self) -> bytes:
         service = self._service
         condition, counters, consuming = service.condition, service.counters, service.consuming()
         counts = {name: value for name, value in asdict(counters).items() if name != "started_at"}
         parts = {"parts": _parts(service)} if isinstance(service, Supervised) else {}
-        return {
+        summary = {
             "service": service.service,
             "status": condition,
             **parts,
@@ -156,6 +183,7 @@ class _Pages:
             "in_flight": sum(queue.in_flight for queue in consuming),
             "counters": {"processed": counters.processed, **counts},
         }
+        return json.dumps(summary).encode()
 
 
 def _parts(service: Supervised) -> dict[str, dict[str, Any]]:

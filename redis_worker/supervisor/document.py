@@ -12,7 +12,7 @@ from typing import Any
 
 from redis_worker.supervisor.lines import Path, lines_of
 from redis_worker.supervisor.mistakes import NO_LINE, FileMistakes, Mistake, near
-from redis_worker.supervisor.substitution import UNSET, substitute
+from redis_worker.supervisor.substitution import UNSET, substitute, unquoted, variables_of
 from redis_worker.supervisor.values import Kind, shown
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -63,6 +63,7 @@ class Document:
         parsed = _parsed(name, text)
         self.lines = lines_of(text.replace("\r\n", "\n"))
         self._data, self._unset = substitute(parsed, environment)
+        self.variables = variables_of(self._data)
         self.mistakes: list[Mistake] = []
         self._blamed: set[Path] = set()
 
@@ -74,8 +75,18 @@ class Document:
 
     def blame(self, path: Path, text: str) -> None:
         """Note that something is wrong at `path`."""
-        self.mistakes.append(Mistake(self.line(path), f"{dotted(path)}: {text}"))
+        self.mistakes.append(Mistake(self.line(path), f"{dotted(path)}: {unquoted(text, path, self.variables)}"))
         self._blamed.add(path)
+
+    def value(self, path: Path) -> Any:
+        """Return what stands at `path`; None where there is nothing."""
+        value: Any = self._data
+        for key in path:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
 
     def is_right(self, path: Path) -> bool:
         """Whether nothing wrong has been found in the table at `path`."""

@@ -10,7 +10,8 @@ from redis_worker.cron.settings import JobSettings
 from redis_worker.supervisor.document import Document, Keys, Table
 from redis_worker.supervisor.plan import Supervision
 from redis_worker.supervisor.schema import BATCH, CRON, DAEMON, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
-from redis_worker.supervisor.values import json_value
+from redis_worker.supervisor.substitution import Substituted
+from redis_worker.supervisor.values import json_value, shown
 from redis_worker.supervisor.values import name as check_name
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.message import check_topic
@@ -176,9 +177,17 @@ def _check_backoff(table: Table, said: Mapping[str, Any], keys: tuple[str, str],
     if not given or first is None or most is None or first <= most:
         return
     if given[0] == keys[0]:
-        table.blame(keys[0], f"must be at most {keys[1]}, which is {most:g}, got {first:g}")
+        most, first = _given(table, keys[1], most), _given(table, keys[0], first)
+        table.blame(keys[0], f"must be at most {keys[1]}, which is {most}, got {first}")
     else:
-        table.blame(keys[1], f"must be at least {keys[0]}, which is {first:g}, got {most:g}")
+        most, first = _given(table, keys[1], most), _given(table, keys[0], first)
+        table.blame(keys[1], f"must be at least {keys[0]}, which is {first}, got {most}")
+
+
+def _given(table: Table, key: str, number: float) -> str:
+    """Return the number that `key` has in the table, or else in [worker], or the variable that stands for it."""
+    raw = table.values.get(key, table.document.value(("worker", key)))
+    return shown(raw) if isinstance(raw, Substituted) else f"{number:g}"
 
 
 def _disabled(entry: Entry, group: Group) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from redis_worker.cron.settings import JobSettings
+from redis_worker.supervisor.substitution import Variables
 
 Mode = Literal["standalone", "embedded"]
 Restart = Literal["always", "on-failure", "never"]
@@ -38,7 +39,7 @@ class PoolPart:
     """A worker pool."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     input_key: str
     output_key: str
     processor: str
@@ -66,7 +67,7 @@ class TopicsPart:
     """All topics of the file: one topic worker."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     topics: tuple[TopicSettings, ...]
     options: dict[str, Any] = field(default_factory=dict)
     """Of TopicWorker; its `shutdown_timeout` is that of the supervision."""
@@ -90,7 +91,7 @@ class JobPart:
     """A cron job."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     settings: JobSettings
     supervision: Supervision = Supervision()
 
@@ -104,7 +105,7 @@ class HttpSettings:
 
     host: str = "127.0.0.1"
     port: int = 8084
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """Who asks for more than the state of health must show it; None: nobody need."""
 
 
@@ -114,7 +115,7 @@ class Plan:
 
     path: str
     name: str
-    url: str | None
+    url: str | None = field(repr=False)
     """Where Redis is; None where the file does not say and no part needs it."""
     parts: tuple[Part, ...]
     """In the order of the file."""
@@ -130,6 +131,9 @@ class Plan:
     """The parts that do not run, by their names in the file, and why not."""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     """Where everything stands in the file, by its path as TOML writes it: `pools.fibonacci.input`."""
+
+    variables: Variables = field(default_factory=dict, compare=False, repr=False)
+    """The variables in the file, whose values no message quotes."""
 
     def why_not_here(self, *, standalone: bool) -> str | None:
         """Why nothing of it runs in this process, which is `standalone` or a host application; None where it does."""

@@ -96,6 +96,7 @@ class PartProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = _started(theirs)
+        self._wiring.metrics.processes[self._title] = self._process.pid
         self._channel = channel = await Channel.over(ours)
         pinging = asyncio.create_task(self._ping(channel))
         try:

@@ -118,6 +118,7 @@ class _Reader:
             mode=said.get("mode"),
             left_out=tuple((entry.qualified, entry.reason) for entry in self._entries if entry.reason is not None),
             lines={dotted(path): line for path, line in document.lines.items()},
+            variables=document.variables,
             **times,
         )
 
@@ -127,7 +128,9 @@ class _Reader:
             if "host" in said:
                 http_address(str(HttpAddress(said["host"], 0)))
         except ConfigurationError:
-            self._http.table.blame("host", f"must be a host or an IP address, got {shown(said['host'])}")
+            self._http.table.blame(
+                "host", f"must be a host or an IP address, got {shown(self._http.table.values['host'])}"
+            )
 
     def _url(self, running: list[Entry]) -> str | None:
         """Where Redis is for those that do not say; looked for outside of the file only if there are any."""

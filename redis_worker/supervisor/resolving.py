@@ -15,6 +15,7 @@ from redis_worker.supervisor.document import dotted
 from redis_worker.supervisor.lines import Path
 from redis_worker.supervisor.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
+from redis_worker.supervisor.substitution import unquoted
 from redis_worker.topics.handlers import Handlers
 from redis_worker.topics.worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -70,7 +71,7 @@ def _mistake(plan: Plan, path: Path, text: str) -> Mistake:
     # What is not said is missed where its table stands.
     while where and dotted(where) not in plan.lines:
         where = where[:-1]
-    return Mistake(plan.lines.get(dotted(where), NO_LINE), f"{dotted(path)}: {text}")
+    return Mistake(plan.lines.get(dotted(where), NO_LINE), f"{dotted(path)}: {unquoted(text, path, plan.variables)}")
 
 
 def _pool_problems(part: PoolPart) -> Iterator[_Problem]:

@@ -14,6 +14,7 @@ from redis_worker.supervisor.values import (
     Kind,
     choice,
     flag,
+    got,
     json_value,
     name,
     names,
@@ -67,7 +68,7 @@ def _checked(key: str, kind: Kind) -> Kind:
         try:
             PoolOptions(**{key: found})
         except ConfigurationError as error:
-            raise ValueError(str(error).removeprefix(f"{key} ")) from None
+            raise ValueError(got(str(error).removeprefix(f"{key} "), value)) from None
         return found
 
     return read

@@ -45,7 +45,9 @@ def _select_jobs(cron: Group, entries: list[Entry]) -> None:
     jobs = {entry.name: entry for entry in entries if entry.kind == "cron"}
     for index, name in enumerate(_strings(cron.table.values["jobs"])):
         if isinstance(name, str) and name not in jobs:
-            cron.table.document.blame(("cron", "jobs", index), f"there is no job {name!r}, {near(name, tuple(jobs))}")
+            cron.table.document.blame(
+                ("cron", "jobs", index), f"there is no job {str(name)!r}, {near(name, tuple(jobs))}"
+            )
     left_out = [entry for name, entry in jobs.items() if name not in cron.said["jobs"]]
     _leave_out(left_out, "not in cron.jobs")
 

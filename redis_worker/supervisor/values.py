@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any, TypeAlias
 
-from redis_worker.broker.address import address_of
+from redis_worker.broker.address import address_of, mask
 from redis_worker.supervisor.mistakes import near
 from redis_worker.supervisor.substitution import UNSET, Substituted
 from redis_worker.vocabulary.duration import END_OF_TIME, duration
@@ -34,7 +34,7 @@ def name(value: Any) -> str:
     """A name: printable, and without blanks at its ends."""
     said = text(value)
     if not said.isprintable() or said != said.strip():
-        raise ValueError(f"must be printable and without blanks at its ends, got {shown(said)}")
+        raise ValueError(f"must be printable and without blanks at its ends, got {shown(value)}")
     return said
 
 
@@ -67,18 +67,19 @@ def whole(least: int | None = None, most: int | None = None) -> Kind:
     """A whole number."""
 
     def read(value: Any) -> int:
+        found = value
         if isinstance(value, Substituted):
             try:
-                value = int(value)
+                found = int(value)
             except ValueError:
                 pass  # it is said below what it is not
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(found, int) or isinstance(found, bool):
             raise ValueError(f"must be a whole number, got {shown(value)}")
-        if least is not None and value < least:
-            raise ValueError(f"must be at least {least}, got {value}")
-        if most is not None and value > most:
-            raise ValueError(f"must be at most {most}, got {value}")
-        return value
+        if least is not None and found < least:
+            raise ValueError(f"must be at least {least}, got {shown(value)}")
+        if most is not None and found > most:
+            raise ValueError(f"must be at most {most}, got {shown(value)}")
+        return found
 
     return read
 
@@ -131,7 +132,10 @@ def url(value: Any) -> str:
     try:
         address_of(said)
     except ConfigurationError as error:
-        raise ValueError(str(error)) from None
+        text_of_it = (
+            str(error).replace(repr(mask(said)), shown(value)) if isinstance(value, Substituted) else str(error)
+        )
+        raise ValueError(text_of_it) from None
     return said
 
 
@@ -163,8 +167,17 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Substituted) else value
 
 
+def got(text: str, value: Any) -> str:
+    """Return `text`, which may end with ", got …", with what the file says of `value` there if it has variables."""
+    if isinstance(value, Substituted) and ", got " in text:
+        return f"{text.partition(', got ')[0]}, got {shown(value)}"
+    return text
+
+
 def shown(value: Any) -> str:
-    """`value` as TOML has it, or what it is."""
+    """Return `value` as TOML has it, or what it is; a variable by its name, for its value may be a secret."""
+    if isinstance(value, Substituted):
+        value = value.source
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):

@@ -21,6 +21,7 @@ and takes microseconds), in a thread, or in a process of its own (for what is bo
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ATTRIBUTE = "__redis_worker__"
+_CHECK = "__redis_worker_check__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,22 @@ def declaration_of(function: Callable[..., Any], kind: str = "processor", **over
 def said_by(function: Callable[..., Any]) -> dict[str, Any]:
     """What the decorator of `function`, if it has one, says of it."""
     return dict(getattr(function, _ATTRIBUTE, {}))
+
+
+def checked_by(check: Callable[[], None]) -> Callable[[F], F]:
+    """Have a processor's pool call `check`, which looks at the processor's settings, before anything else."""
+
+    def declare(function: F) -> F:
+        setattr(function, _CHECK, check)
+        return function
+
+    return declare
+
+
+def check_settings(function: Callable[..., Any]) -> None:
+    """Call what `function` is checked by, if anything. Raises ConfigurationError."""
+    if check := getattr(function, _CHECK, None):
+        check()
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:

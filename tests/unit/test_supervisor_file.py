@@ -255,7 +255,7 @@ def test_parts_have_the_order_of_the_file() -> None:
             POOL + "retry_backoff = 9\nretry_backoff_max = 8",
             "5: pools.a.retry_backoff: must be at most retry_backoff_m",
         ),
-        (POOL + 'url = "redis://u:hush@h:x"', "5: pools.a.url: the Redis URL 'redis://u:***@h:x' is not valid"),
+        (POOL + 'url = "redis://u:hush@h:x"', "5: pools.a.url: the Redis URL 'redis://u:***@***' is not valid"),
         (POOL + "url = 8", "5: pools.a.url: must be a text in quotes, got 8"),
         (POOL + 'http = "8084"', "5: pools.a.http: HTTP is answered for all parts together, see the table [http]"),
         (POOL + 'log_level = "info"', "5: pools.a.log_level: this is an option of `redis-worker serve`"),
@@ -278,7 +278,7 @@ def test_parts_have_the_order_of_the_file() -> None:
         ('[worker]\nonly = [\n"a",\n"d"]\n' + POOL, "4: worker.only[1]: there is nothing named 'd' in the file, there"),
         ("[worker]\nrestart_backoff = 61", "2: worker.restart_backoff: must be at most restart_backoff_max, which is"),
         ("[worker]\nlease = 61", "2: worker.lease: unknown key"),
-        ('[redis]\nurl = "localhost"', "2: redis.url: the Redis URL 'localhost' must begin with one of redis://"),
+        ('[redis]\nurl = "localhost"', "2: redis.url: the Redis URL must begin with one of redis://"),
         ('[redis]\nurl = ""', "2: redis.url: must not be empty"),
         ("[http]\nport = 65536", "2: http.port: must be at most 65535, got 65536"),
         ('[http]\nhost = "a b"', '2: http.host: must be a host or an IP address, got "a b"'),
@@ -549,7 +549,7 @@ def test_variables_deep_in_the_file() -> None:
 
 def test_a_value_of_the_wrong_kind_in_a_variable() -> None:
     [shown] = mistakes_of(POOL + 'concurrency = "${N}"', {"N": "eight"})
-    assert shown == 'workers.toml:5: pools.a.concurrency: must be a whole number, got "eight"'
+    assert shown == 'workers.toml:5: pools.a.concurrency: must be a whole number, got "${N}"'
 
 
 def test_the_environment_and_the_file_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -579,7 +579,7 @@ def test_the_server_is_looked_for_only_if_a_part_needs_it() -> None:
     assert plan(f'{JOB}[cron]\nurl = "{URL}"\n{TOPIC}[topics]\nurl = "{URL}"').url is None
     with pytest.raises(FileMistakes, match=r"^w.toml: REDIS_PORT must be a whole number"):
         read_plan_text(JOB, "w.toml", environment={"REDIS_PORT": "x"})
-    with pytest.raises(FileMistakes, match=r"^w.toml: the Redis URL 'x' must begin with"):
+    with pytest.raises(FileMistakes, match=r"^w.toml: the Redis URL must begin with"):
         read_plan_text(JOB, "w.toml", environment={"REDIS_URL": "x"})
 
 
