@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Literal, NamedTuple, Protocol
 
+from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.payload import failure, success
@@ -118,15 +118,14 @@ class Threads:
     def __init__(self, processor: Callable[[list[Any]], Any], timeout: float | None, concurrency: int) -> None:
         self._processor = processor
         self._timeout = timeout
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="redis-worker")
+        self._pool = ThreadPool(concurrency, "redis-worker")
 
     async def call(self, arguments: list[Any]) -> Answer:
-        loop = asyncio.get_running_loop()
         if PART.get() is None:
-            call = loop.run_in_executor(self._pool, compute, self._processor, arguments)
-        else:  # an executor's threads do not take the context over, and copying it takes its time
+            call = self._pool.run(compute, self._processor, arguments)
+        else:  # a pool's threads do not take the context over, and copying it takes its time
             run = copy_context().run
-            call = loop.run_in_executor(self._pool, run, compute, self._processor, arguments)
+            call = self._pool.run(run, compute, self._processor, arguments)
         if self._timeout is None:
             return await call
         done, _ = await asyncio.wait({call}, timeout=self._timeout)
@@ -135,4 +134,4 @@ class Threads:
         return call.result()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
