@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -13,6 +14,9 @@ _FALSE = ("", "0", "false", "no", "off")
 # The variables that say which server it is, each of which the next ones only fill in for.
 _SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
 
+
+# A variable of `.env` with its value in single quotes.
+_SINGLE_QUOTED = re.compile(r"\s*(?:export\s+)?(?:'[^']+'|[^=#\s]+)\s*=\s*'")
 
 _added: dict[str, str] = {}
 """What `add_file` has added to the environment of this process: when the file changes, it gives way."""
@@ -31,16 +35,42 @@ def environment_and_file(environment: Mapping[str, str]) -> dict[str, str]:
     environment = {name: value for name, value in environment.items() if _added.get(name) != value}
     if not os.path.isfile(".env"):
         return dict(environment)
-    from dotenv import dotenv_values
-
     try:
-        found = dotenv_values(".env")
+        found = _values(".env")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f".env in {os.getcwd()} cannot be read: {error}") from None
     if any(environment.get(name) for name in _SERVER):
         # REDIS_URL of the file would otherwise beat REDIS_HOST of the environment.
         found = {name: value for name, value in found.items() if name not in _SERVER}
-    return {name: value for name, value in found.items() if value is not None} | dict(environment)
+    return found | dict(environment)
+
+
+def _values(path: str) -> dict[str, str]:
+    """The variables of a file. In single quotes nothing is put in for `${NAME}`, as in a shell.
+
+    By the parser of python-dotenv: its own `dotenv_values` puts it in there as well, so that no password could have it.
+    """
+    from dotenv.parser import parse_stream
+    from dotenv.variables import parse_variables
+
+    found: dict[str, str] = {}
+    with open(path, encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            text = binding.original.string
+            if binding.error:
+                line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+                _warn("%s: line %d is not NAME=value, and is left out", path, line)  # it may hold a password
+            elif binding.key is not None and (value := binding.value) is not None:
+                if not _SINGLE_QUOTED.match(text):
+                    value = "".join(atom.resolve(os.environ | found) for atom in parse_variables(value))
+                found[binding.key] = value
+    return found
+
+
+def _warn(text: str, *arguments: object) -> None:
+    from redis_worker.vocabulary.logger import library_logger  # seldom needed, and slow to import
+
+    library_logger("redis_worker.environment").warning(text, *arguments)
 
 
 def url_of(environment: Mapping[str, str]) -> str:
