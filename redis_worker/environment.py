@@ -26,8 +26,12 @@ def add_file() -> None:
     """Add what `.env` in the working directory says to the environment of this process. Raises ConfigurationError."""
     _added.clear()
     whole = environment_and_file(os.environ)
-    _added.update((name, value) for name, value in whole.items() if name not in os.environ)
-    os.environ.update(_added)
+    for name, value in whole.items():
+        if name not in os.environ:
+            try:
+                os.environ[name] = _added[name] = os.fsdecode(value.encode())  # where the locale is for ASCII only
+            except ValueError as error:
+                raise ConfigurationError(f".env in {os.getcwd()} cannot be read: {name}: {error}") from None
 
 
 def environment_and_file(environment: Mapping[str, str]) -> dict[str, str]:
@@ -84,12 +88,19 @@ def url_of(environment: Mapping[str, str]) -> str:
 
 def spelled_url(environment: Mapping[str, str]) -> str:
     """The URL that REDIS_HOST, REDIS_PORT and the rest spell. Raises ConfigurationError."""
-    password = environment.get("REDIS_PASSWORD", "")
-    username = environment.get("REDIS_USERNAME", "")
+    password, username = _utf8(environment, "REDIS_PASSWORD"), _utf8(environment, "REDIS_USERNAME")
     credentials = f"{quote(username, safe='')}:{quote(password, safe='')}@" if username or password else ""
     scheme = "rediss" if _flag(environment, "REDIS_TLS") else "redis"
     port, database = _number(environment, "REDIS_PORT", 6379, 65535), _number(environment, "REDIS_DB", 0)
     return f"{scheme}://{credentials}{_host(environment)}:{port}/{database}"
+
+
+def _utf8(environment: Mapping[str, str], name: str) -> str:
+    """The text of a variable, of which a locale for ASCII only has made single bytes. Raises ConfigurationError."""
+    try:
+        return environment.get(name, "").encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        raise ConfigurationError(f"{name} is not UTF-8") from None
 
 
 def _host(environment: Mapping[str, str]) -> str:

@@ -145,6 +145,22 @@ async def test_files_are_read_as_utf_8_whatever_the_locale_is(queue: Queue, serv
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize("env", [{}, PLAIN_C], ids=["UTF-8", "C"])
+def test_env_is_read_whatever_the_locale_is(tmp_path: Path, env: dict[str, str]) -> None:
+    def said(text: str) -> str:
+        (tmp_path / ".env").write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "redis_worker", "status"]
+        ours = os.environ | env | {"PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, timeout=PATIENCE, check=False)
+        sound(ended)
+        return ended.stderr.decode()
+
+    unreachable = "REDIS_PORT=1\nREDIS_WORKER_CONNECT_TIMEOUT=1\n"
+    assert "no Redis at redis://" in said(f"REDIS_PASSWORD='日${{本'\n{unreachable}")
+    assert "no Redis at redis://" in said(f"REDIS_WORKER_INPUT=日本\n{unreachable}")
+    assert "NAME: embedded null byte" in said(f"NAME=a\0b\n{unreachable}")
+
+
 COMMANDS = [
     ["run", "--input", "?", "--output", "o", "--processor", "sum"],
     ["run", "--input", "i", "--output", "?", "--processor", "sum"],

@@ -24,7 +24,7 @@ def text(value: str) -> str:
     if not value.strip():
         raise click.BadParameter("it must not be empty.")
     try:
-        return os.fsencode(value).decode()  # UTF-8 whatever the locale is
+        return value.encode(errors="surrogateescape").decode()  # UTF-8, where the locale is for ASCII only
     except UnicodeError:
         raise click.BadParameter(f"{value!r} is not UTF-8.") from None
 
