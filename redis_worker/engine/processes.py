@@ -118,8 +118,7 @@ class _Child:
             self._start()
             self._pipe.send(arguments)
             # Not for the pipe alone: it stays open as long as anything has a copy of its other end.
-            self._events.poll()
-            if self._pipe.poll():
+            if any(descriptor != self._ended for descriptor, _ in self._events.poll()):
                 answer = Answer(*self._pipe.recv())
         except (EOFError, OSError):
             pass
