@@ -206,6 +206,35 @@ async def test_programs_are_born_with_the_usual_signals(
         process.close()
 
 
+INTERRUPTED = """
+import asyncio, os, signal
+from redis_worker.engine.processes import Processes
+from tests.slow_import import answer
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
+    os.environ["SLOW_IMPORT"] = "yes"
+    processes = Processes(answer, None, 1, 1)
+    result = await processes.call([1])
+    processes.close()
+    print(result.error or "answered", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_ctrl_c_does_not_reach_a_process_that_is_just_beginning() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.readline) == b"importing\n"
+            os.killpg(process.pid, signal.SIGINT)
+            assert await asyncio.to_thread(process.stdout.readline) == b"answered\n"
+        finally:
+            process.kill()
+
+
 async def test_processes_leave_nothing_behind(tmp_path: Path) -> None:
     """Neither descriptors nor zombies: of calls that end, that time out, and that are cut short by a close."""
     await _use_processes(tmp_path)  # what multiprocessing keeps for the life of the process is there from now on
