@@ -64,7 +64,7 @@ def resident(pid: int) -> float:
     """The resident memory of a process, in megabytes (10**6 bytes)."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS:"))
         kilobytes = int(line.split()[1])
     else:  # macOS
         kilobytes = int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)]))

@@ -255,7 +255,7 @@ class EmbeddedServer:
         return self.folder / "log"
 
     def _last_lines(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "".join(f"\n  {line}" for line in lines[-8:] if line) or " it logged nothing"
 
     def _forget(self) -> None:

@@ -11,6 +11,7 @@ from redis_worker.vocabulary.error_text import raised_at
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
+from redis_worker.vocabulary.text import Lines
 
 logger = library_logger()
 
@@ -109,7 +110,7 @@ def report_block(seconds: float, stack: str, extra: Mapping[str, object] | None 
     """Log that the event loop was blocked, and by which part, where that is known (see Watchdog)."""
     part = PART.get()
     what = f"the part {part} has blocked the event loop" if part else "the event loop has been blocked"
-    logger.warning("%s for %.1f s, here:\n%s", what, seconds, stack.rstrip(), extra=extra)
+    logger.warning("%s for %.1f s, here:\n%s", what, seconds, Lines(stack.rstrip()), extra=extra)
 
 
 def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
@@ -120,7 +121,7 @@ def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
     for task in tasks:
         logger.warning(
             "task %s has been running for %.1f s%s",
-            *(task.id, task.seconds, f", here:\n{task.stack.rstrip()}" if task.stack else ""),
+            *(task.id, task.seconds, Lines(f", here:\n{task.stack.rstrip()}") if task.stack else ""),
             extra={"task": task.id, "duration": round(task.seconds, 3)},
         )
 

@@ -682,7 +682,7 @@ def test_the_tables_of_parts_and_jobs() -> None:
     assert parts.headings == ["state", "supervisor", "part", "kind", "restarts", "error", "host", "pid"]
     assert cron.headings == ["job", "schedule", "zone", "last", "outcome", "duration", "next", "error"]
     assert cron.rows == [
-        ["shop/clean", "0 3 * * *", "UTC", "2h ago", "error", "60s", "2h ago", "OSError: full?of it"],
+        ["shop/clean", "0 3 * * *", "UTC", "2h ago", "error", "60s", "2h ago", r"OSError: full\nof it"],
         ["shop/new", "-", "-", "-", "-", "-", "-", "no rights"],
         [
             *("shop/sync_user", "*/5 * * * *", "Asia/Shanghai", "3m ago", "success by hand, running", "1.2s"),

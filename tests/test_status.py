@@ -273,6 +273,6 @@ def test_tables_are_no_longer_than_a_screen(queues: int, workers: int) -> None:
 def test_what_others_have_written_is_shown_safely_and_no_wider_than_a_terminal() -> None:
     evil = WorkerStatus("q\x1b[31m\n", "w" * 100, True, 1.0, 1, tasks=[RunningTask("\x1b]0;x", 130)])
     [_, shown] = tables(Status(1.0, [], [evil]), 24)
-    assert shown.rows[0][1:5] == ["w" * 39 + "…", "q?[31m?", "0/?", "2m ?]0;x"]
+    assert shown.rows[0][1:5] == ["w" * 39 + "…", r"q\u001b[31m\n", "0/?", r"2m \u001b]0;x"]
     for width in (10, 60, 80, 100):
         assert max(map(len, plain(shown.within(width)).splitlines())) <= width

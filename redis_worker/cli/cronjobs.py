@@ -12,13 +12,14 @@ from redis_worker.broker.cron import CronStore
 from redis_worker.broker.cron_status import JobStatus, read_jobs
 from redis_worker.cli.cells import NONE, age, outcome, when
 from redis_worker.cli.plans import next_firing
-from redis_worker.cli.printing import explained
+from redis_worker.cli.printing import explained, print_json
 from redis_worker.cli.signals import stop_signals
 from redis_worker.cli.tables import Table, plain
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.schedule import Schedule
 from redis_worker.supervisor.plan import JobPart
 from redis_worker.vocabulary.payload import dumps
+from redis_worker.vocabulary.text import visible
 
 
 async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
@@ -35,9 +36,9 @@ async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
     rows = [_Row(part, statuses.get((part.url, part.settings.app, part.name)), now) for part in parts]
     if as_json:
         for row in rows:
-            click.echo(dumps(row.told()))
+            print_json(dumps(row.told()))
     else:
-        cells = [[cell(row) for cell in _COLUMNS.values()] for row in rows]
+        cells = [[visible(cell(row)) for cell in _COLUMNS.values()] for row in rows]
         click.echo(plain(Table(list(_COLUMNS), cells, "" if cells else "no cron jobs")))
 
 
@@ -50,7 +51,7 @@ async def run_job(part: JobPart) -> int:
             ended = await job.run_once()
     finally:
         await store.close()
-    error = f": {ended.error}" if ended.error else ""
+    error = f": {visible(ended.error)}" if ended.error else ""
     click.echo(f"{part.name}: {ended.outcome} after {ended.seconds:.3f} s{error}")
     return 0 if ended.outcome == "success" else 1
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from redis_worker.cli.options import ENVIRONMENT, option, redis_url, url_option
+from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
     from redis_worker.broker.dead import DeadLetter, DeadLetters
@@ -52,7 +53,8 @@ def list_(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | N
         async for letter in letters.letters(ids, reason):
             if shown == limit:
                 break
-            click.echo(f"{_time(letter)}  {letter.attempts:>3}x  {letter.id or '-':<20}  {letter.reason}")
+            id = visible(letter.id or "-")
+            click.echo(f"{_time(letter)}  {letter.attempts:>3}x  {id:<20}  {visible(letter.reason)}")
             shown += 1
         total, dropped = await letters.count(), await letters.dropped()
         lost = f", {dropped} older ones were dropped" if dropped else ""
@@ -66,10 +68,12 @@ def list_(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | N
 def show(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | None) -> int:
     """Print dead letters whole, a JSON object a line. Exits 1 when there is none."""
 
+    from redis_worker.cli.printing import print_json
+
     async def show(letters: DeadLetters) -> int:
         found = 0
         async for letter in letters.letters(ids, reason):
-            click.echo(letter.stored)
+            print_json(letter.stored)
             found += 1
         return 0 if found else 1
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_option
+from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
     from redis_worker.broker.doctor.examination import Examination
@@ -60,15 +61,16 @@ def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, url
 
 
 def _print_json(examination: Examination) -> None:
+    from redis_worker.cli.printing import print_json
     from redis_worker.vocabulary.payload import dumps
 
     findings = [finding._asdict() for finding in examination.findings]
-    click.echo(dumps({"connected": examination.connected, "healthy": examination.healthy, "findings": findings}))
+    print_json(dumps({"connected": examination.connected, "healthy": examination.healthy, "findings": findings}))
 
 
 def _print_lines(examination: Examination) -> None:
     for level, subject, what, remedy in examination.findings:
         mark = click.style(f"{level:<7}", fg=_COLOURS[level])
-        click.echo(f"{mark}  {subject}: {what}" + (f" -> {remedy}" if remedy else ""))
+        click.echo(f"{mark}  {visible(f'{subject}: {what}' + (f' -> {remedy}' if remedy else ''))}")
     count = Counter(finding.level for finding in examination.findings)
     click.echo(f"faults: {count['fault']}, warnings: {count['warning']}, good: {count['good']}", err=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from redis_worker.cli.member import LIFELINE, NUMBER, URL
 from redis_worker.cli.sources import Sources
+from redis_worker.engine.process_group import end_group
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger("redis_worker.fleet")
@@ -82,6 +83,7 @@ class Child:
             return None
         code = self.process.poll()
         if code is not None:
+            end_group(self.process.pid)  # what it has started, and did not end
             self.process = self._kill_at = None
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
             logger.warning("worker process %d does not end: killing it; others recover what it held", self.number)
@@ -137,6 +139,7 @@ class Fleet:
                     if child.process is not None:
                         child.process.kill()
                         child.process.wait()
+                        end_group(child.process.pid)
         return max(child.code or 0 for child in self._children)
 
     def _step(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -10,8 +11,9 @@ from typing import Any
 import click
 
 from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.text import SHOWN, message_of, visible, visible_lines
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", SHOWN}
 
 
 class _Text(logging.Formatter):
@@ -22,9 +24,9 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        part = f"[{name}] " if (name := _part(record)) else ""
-        text = f"{time} {self._who}{part}{level}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        part = f"[{visible(name)}] " if (name := _part(record)) else ""
+        trace = visible_lines(f"\n{trace}") if (trace := _trace(self, record)) else ""
+        return f"{time} {self._who}{part}{level}{message_of(record)}{trace}"
 
 
 class _Json(logging.Formatter):
@@ -45,9 +47,17 @@ class _Json(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if part := _part(record):
             line["part"] = part
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        if trace := _trace(self, record):
+            line["exception"] = trace
+        try:
+            return visible(orjson.dumps(line, default=str).decode())
+        except TypeError:  # it knows no integers beyond 64 bits, and no bytes of a file's name that are not UTF-8
+            return json.dumps(line, default=str)
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    """The traceback of the record; that of one from another process has been written there."""
+    return formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
 
 
 def _part(record: logging.LogRecord) -> str | None:
@@ -89,4 +99,4 @@ def _tell(level: int, message: str, plain: str) -> None:
         # handle() asks the logger for no level.
         logger.handle(logger.makeRecord(logger.name, level, "", 0, message, (), None))
     else:
-        click.echo(plain, err=True)
+        click.echo(visible_lines(plain), err=True)

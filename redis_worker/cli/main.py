@@ -17,6 +17,7 @@ from redis_worker.cli.cron import cron
 from redis_worker.cli.dead import dead
 from redis_worker.cli.demo import demo
 from redis_worker.cli.doctor import doctor
+from redis_worker.cli.init import leave_process_1
 from redis_worker.cli.options import ENVIRONMENT, load_env_file
 from redis_worker.cli.processors import processors
 from redis_worker.cli.publish import publish
@@ -26,6 +27,7 @@ from redis_worker.cli.run import run
 from redis_worker.cli.serve import serve
 from redis_worker.cli.status import status
 from redis_worker.cli.waiting import pause, peek, purge, resume
+from redis_worker.engine.streams import escape_unshowable, open_streams
 from redis_worker.supervisor.mistakes import FileMistakes
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 
@@ -57,6 +59,9 @@ for _command in _COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process: 0 done, 1 failed, 2 wrong usage, 3 Redis unreachable or refusing."""
+    open_streams()
+    escape_unshowable()
+    leave_process_1()
     code = _run(arguments)
     _flush()
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,14 @@ class Member(NamedTuple):
             os.write(self.lifeline, b".")
         except OSError:
             pass  # it is gone, or does not listen
+
+    def end_if_orphaned(self) -> None:
+        """End this process and what it has started, if the parent is gone: nobody else does."""
+        if not select.select([self.lifeline], [], [], 0)[0]:
+            return
+        from redis_worker.engine.process_group import end_own_group
+
+        end_own_group()
 
     def watch_parent(self, gone: Callable[[], None]) -> None:
         """Have `gone` called, in the running loop, when the parent is no more."""

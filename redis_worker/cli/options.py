@@ -24,9 +24,15 @@ def text(value: str) -> str:
     if not value.strip():
         raise click.BadParameter("it must not be empty.")
     try:
-        value.encode()
-    except UnicodeEncodeError:
+        return value.encode(errors="surrogateescape").decode()  # UTF-8, where the locale is for ASCII only
+    except UnicodeError:
         raise click.BadParameter(f"{value!r} is not UTF-8.") from None
+
+
+def file_name(value: str) -> str:
+    """The name of a file, which may be in any encoding."""
+    if not value.strip():
+        raise click.BadParameter("it must not be empty.")
     return value
 
 

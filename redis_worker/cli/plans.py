@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from redis_worker.cli.options import option, text
+from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
     from redis_worker.supervisor.plan import JobPart, Part, Plan, PoolPart, TopicsPart
@@ -133,7 +134,7 @@ def _span(seconds: float) -> str:
 
 def _columns(rows: list[list[str]]) -> Iterator[str]:
     """Rows of texts, aligned and indented, without what a terminal would obey."""
-    clean = [["".join(sign if sign.isprintable() else "?" for sign in cell) for cell in row] for row in rows]
+    clean = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     for row in clean:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -12,7 +12,11 @@ import click
 from redis_worker.broker.address import mask
 from redis_worker.broker.client import TaskClient
 from redis_worker.vocabulary.errors import Disconnected, Refused
-from redis_worker.vocabulary.payload import dumps
+from redis_worker.vocabulary.payload import dumps, loads
+from redis_worker.vocabulary.text import visible
+
+# In JSON these stand between its parts only, where a blank says the same.
+_BETWEEN = str.maketrans("\n\r\t", "   ")
 
 
 async def fetch_results(url: str, output_key: str, ids: Sequence[str], timeout: float, delete: bool) -> int:
@@ -35,12 +39,31 @@ async def print_results(client: TaskClient, ids: Sequence[str], timeout: float |
             else:
                 line |= {"status": "error", "error": result.error}
                 code = 1
-            click.echo(dumps(line))  # bytes: JSON is UTF-8, whatever the terminal is
+            print_json(dumps(line))
     except TimeoutError:
         some = ", ".join(islice(missing, 3)) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        click.echo(f"Error: no result for {some}", err=True)
+        click.echo(f"Error: no result for {visible(some)}", err=True)
         return 1
     return code
+
+
+def print_json(line: bytes) -> None:
+    """Print JSON on one line: in UTF-8 whatever the terminal is, and with what a terminal would obey escaped.
+
+    It may be none, as anybody may have written it: what is no UTF-8 is spelled out then, as `\\xff`.
+    """
+    text = line.decode(errors="backslashreplace")
+    if not text.isprintable() and _is_json(line):
+        text = text.translate(_BETWEEN)
+    click.echo(visible(text).encode())
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @contextmanager

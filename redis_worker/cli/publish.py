@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, delay_options, option, redis_url, text, url_option
+from redis_worker.cli.options import ENVIRONMENT, delay_options, file_name, option, redis_url, text, url_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,7 +32,13 @@ they become dead letters. These are seen with: redis-worker dead list --input mq
 @click.argument("data", nargs=-1, metavar="[JSON]...")
 @delay_options
 @option("--id", "id", metavar="ID", help="The id of a single message; one is made up otherwise.")
-@option("--file", "path", metavar="PATH", help="Publish a file of data, one JSON a line; - is standard input.")
+@option(
+    "--file",
+    "path",
+    type=file_name,
+    metavar="PATH",
+    help="Publish a file of data, one JSON a line; - is standard input.",
+)
 @url_option
 def publish(
     topic: str,

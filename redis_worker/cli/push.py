@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, delay_options, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, delay_options, file_name, option, redis_url, url_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +34,9 @@ Messages of a topic are made by: redis-worker publish
 @option("--input", "input_key", required=True, metavar="KEY", help="The list to push to.")
 @option("--output", "output_key", metavar="KEY", help="The hash to read results from, with --wait.")
 @option("--id", "id", metavar="ID", help="The id of a single task; one is made up otherwise.")
-@option("--file", "path", metavar="PATH", help="Push a file of tasks, one JSON a line; - is standard input.")
+@option(
+    "--file", "path", type=file_name, metavar="PATH", help="Push a file of tasks, one JSON a line; - is standard input."
+)
 @option("--left", is_flag=True, help="Push to the head of the list: the last one pushed is taken first.")
 @delay_options
 @option("--wait", is_flag=True, help="Print the results as they arrive; exit 1 if a task failed.")

@@ -18,6 +18,7 @@ from redis_worker.broker.publisher import Publisher
 from redis_worker.cli.payloads import Batch
 from redis_worker.cli.printing import explained, print_results
 from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.vocabulary.text import visible
 
 # With --wait, pushing pauses while so many tasks are without a result: memory stays bounded.
 _UNANSWERED = 10_000
@@ -95,7 +96,7 @@ class Pusher:
                     error = await self._push_all(client, batches)
                 if error:
                     so_far = f"{self._so_far()}, and nothing after it" if self._pushed else "nothing was pushed"
-                    click.echo(f"Error: {error}; {so_far}", err=True)
+                    click.echo(f"Error: {visible(str(error))}; {so_far}", err=True)
                     self._code = 1
                 while self._printing:
                     await self._print_some()
@@ -145,7 +146,7 @@ class Pusher:
             while self._unanswered > _UNANSWERED or any(task.done() for task in self._printing):
                 await self._print_some()
         elif self._ids:
-            click.echo("\n".join(ids))
+            click.echo("\n".join(map(visible, ids)))
 
     async def _print(self, client: TaskClient, ids: list[str]) -> None:
         with explained(self._target.url, f"cannot read results from {self._target.output_key!r}"):

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from redis_worker.broker.status import Status
+from redis_worker.cli.printing import print_json
 from redis_worker.cli.tables import TEXTS, Table, plain, tables
+from redis_worker.vocabulary.text import visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -58,10 +60,10 @@ def open_screen(as_json: bool, watch: bool) -> Iterator[Screen]:
 
 class _Json:
     def show(self, status: Status) -> None:
-        click.echo(status.json())  # bytes: JSON is UTF-8, whatever the terminal is
+        print_json(status.json())
 
     def fail(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(visible_lines(text), err=True)
 
 
 class _Columns:
@@ -74,7 +76,7 @@ class _Columns:
         click.echo("\n\n".join(plain(table.within(size and size.columns)) for table in shown) + self._end, nl=False)
 
     def fail(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(visible_lines(text), err=True)
 
 
 class _Once:
@@ -85,7 +87,7 @@ class _Once:
         self._console.print(_rich(status, self._console))
 
     def fail(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(visible_lines(text), err=True)
 
 
 class _Live:
@@ -98,7 +100,7 @@ class _Live:
     def fail(self, text: str) -> None:
         from rich.text import Text
 
-        self._live.update(Text(text), refresh=True)
+        self._live.update(Text(visible_lines(text)), refresh=True)
 
 
 def _rich(status: Status, console: Console) -> Group:

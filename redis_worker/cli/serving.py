@@ -28,7 +28,10 @@ def work(url: str, settings: dict[str, Any], member: Member | None) -> int:
     title = "{processor} on {where}: {input_key} -> {output_key}".format(where=pool.address, **settings)
     spare_garbage_collection()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_Service(pool, title, member).run())
+        code = runner.run(_Service(pool, title, member).run())
+    if member:
+        member.end_if_orphaned()
+    return code
 
 
 class _Service:

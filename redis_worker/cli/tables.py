@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from redis_worker.broker.status import QueueStatus, Status, WorkerStatus
 from redis_worker.cli.cells import JOB, NONE, PART, PART_TEXTS, age, jobs_of, parts_of
+from redis_worker.vocabulary.text import visible
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def _is_idle(queue: QueueStatus) -> bool:
 
 
 def _table(columns: dict[str, Callable[[T], str]], items: list[T], left_out: int, what: str) -> Table:
-    rows = [[_clean(cell(item)) for cell in columns.values()] for item in items]
+    rows = [clean(cell(item) for cell in columns.values()) for item in items]
     note = "" if rows else f"no {what}s"
     if left_out > 0:
         note = f"and {left_out} more {what}{'s' if left_out > 1 else ''}; --json shows all"
@@ -98,10 +99,10 @@ def plain(table: Table) -> str:
     return "\n".join([*lines, table.note] if table.note else lines)
 
 
-def _clean(text: str) -> str:
-    """`text` on one line and without what a terminal would obey: anybody may have written it."""
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown if len(shown) <= _WIDEST else shown[: _WIDEST - 1] + "…"
+def clean(cells: Iterable[str]) -> list[str]:
+    """`cells` each on one line and without what a terminal would obey, as anybody may have written them; cut off."""
+    shown = map(visible, cells)
+    return [text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…" for text in shown]
 
 
 def _oldest(worker: WorkerStatus) -> str:

@@ -55,11 +55,12 @@ def resume(input_key: str, url: str | None) -> None:
 def peek(input_key: str, limit: int, url: str | None) -> None:
     """Print the first tasks that wait in a queue, as they were pushed, and take none of them."""
 
+    from redis_worker.cli.printing import print_json
+
     async def peek(queue: QueueControl) -> None:
         tasks = await queue.peek(limit)
         for raw in tasks:
-            # As bytes, whatever the terminal's encoding is; what is no UTF-8 is spelled out as \xff.
-            click.echo(raw.decode(errors="backslashreplace").encode())
+            print_json(raw)
         more = max(0, await queue.count() - len(tasks))
         click.echo(f"{more} more wait" if tasks else "nothing waits", err=True)
 

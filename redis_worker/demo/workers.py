@@ -76,14 +76,14 @@ class WorkerProcess:
         return sum(line["count"] for line in self._lines(_CLAIMED_AGAIN))
 
     def _lines(self, beginning: str) -> Iterator[dict[str, Any]]:
-        for text in self._log.read_text(errors="replace").splitlines():
+        for text in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
             if text.startswith("{") and text.endswith("}"):  # the last one may be half written
                 line = json.loads(text)
                 if line["message"].startswith(beginning) and "count" in line:
                     yield line
 
     def _last_words(self) -> str:
-        last = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+        last = self._log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         try:
             return str(json.loads(last)["message"])
         except (ValueError, KeyError, TypeError):  # an error before there is a log, or a traceback

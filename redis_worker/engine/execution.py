@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Literal, NamedTuple, Protocol
 
 from redis_worker.engine.awaitables import discard, is_awaitable, resolved, unawaited
+from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.vocabulary.error_text import error_text, is_a
 from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.payload import failure, success
@@ -133,24 +133,24 @@ class Threads:
     def __init__(self, processor: Callable[[list[Any]], Any], timeout: float | None, concurrency: int) -> None:
         self._processor = processor
         self._timeout = timeout
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="redis-worker")
+        self._pool = ThreadPool(concurrency, "redis-worker")
 
     async def call(self, arguments: list[Any]) -> Answer:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        run = copy_context().run  # a thread of an executor has a context of its own, which tasks would share
-        call = loop.run_in_executor(self._pool, run, compute_or_defer, self._processor, arguments)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        run = copy_context().run  # a pool's thread has a context of its own, which tasks would share
+        call = self._pool.run(run, compute_or_defer, self._processor, arguments)
         if self._timeout is not None and not (await asyncio.wait({call}, timeout=self._timeout))[0]:
             call.add_done_callback(discard_result)
             raise TimedOut(call)
         answer = await call
         if isinstance(answer, Answer):
             return answer
-        left = None if self._timeout is None else max(0.0, began + self._timeout - loop.time())
+        left = None if self._timeout is None else max(0.0, began + self._timeout - clock())
         return Answer(success(await within(left, answer)))
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def discard_result(call: asyncio.Future[Any]) -> None:

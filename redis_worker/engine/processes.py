@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection, wait
+from contextlib import suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from typing import Any
 
 from redis_worker.engine.contexts import Contexts
-from redis_worker.engine.execution import Answer, TimedOut, compute, refusal
+from redis_worker.engine.execution import Answer, TimedOut, Verdict, compute, refusal
+from redis_worker.engine.process_group import end_group, end_own_group, end_with, leave_interrupts_to_parent
+from redis_worker.engine.streams import open_streams
+from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.vocabulary.error_text import raised_at, traceback_text
 from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied, RaisedInProcess
 from redis_worker.vocabulary.part import PART
 
+# How long a killed process may take to be gone, in seconds, before it is waited for no longer.
+_PATIENCE = 1.0
+
 
 class Processes:
-    """Calls of a plain function, each slot with a process of its own: one that dies takes no other along."""
+    """Calls of a plain function, each slot with a process of its own: one that dies takes no other along.
+
+    Each process leads a group, which ends with it: at a time limit, at the end of the worker and at its kill, the
+    programs that the function has started end as well.
+    """
 
     def __init__(
         self, processor: Callable[[list[Any]], Any], timeout: float | None, concurrency: int, max_deliveries: int
@@ -33,13 +44,14 @@ class Processes:
             raise ConfigurationError(
                 f"the processor cannot be sent to a process ({error}); define it at the top level of a module"
             ) from None
+        open_streams()  # a pipe to a process must not get the number of a standard stream
         self._processor = processor
         self._timeout = timeout
         self._tries = max_deliveries
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
         # The threads only wait for the processes.
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="redis-worker-process")
+        self._pool = ThreadPool(concurrency, "redis-worker-process")
 
     async def call(self, arguments: list[Any]) -> Answer:
         for _ in range(self._tries):
@@ -50,29 +62,42 @@ class Processes:
         return refusal("Processing error", ProcessDied(f"the process that ran the task died, {times}"))
 
     async def _try(self, arguments: list[Any]) -> Answer | None:
-        child = self._idle.pop() if self._idle else _Child(self._processor)
+        child = self._free()
         self._busy.add(child)
-        call = asyncio.get_running_loop().run_in_executor(self._pool, child.call, arguments)
+        call = self._pool.run(child.call, arguments)
+        call.add_done_callback(lambda _: self._busy.discard(child))
         try:
             if not (await asyncio.wait({call}, timeout=self._timeout))[0]:
                 raise TimedOut
-            answer = call.result()
+            answer: Answer | None = call.result()
             if answer is not None:
                 self._idle.append(child)
             return answer
         finally:
-            self._busy.discard(child)
-            if not call.done() or call.result() is None:
+            if not call.done():
                 child.kill()
+
+    def _free(self) -> _Child:
+        """A process that waits for a call; one that has died meanwhile is none, and is no death of a task."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.waits():
+                return child
+            child.end()
+        return _Child(self._processor)
 
     def close(self) -> None:
         for child in (*self._idle, *self._busy):
             child.kill()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for child in self._idle:
+            child.end()
+        for child in self._busy:
+            child.over.wait(_PATIENCE)  # the thread of its call sees it end
+        self._pool.close()
 
 
 class _Child:
-    """One process that answers calls, one at a time."""
+    """One process that answers calls, one at a time. It is begun by the first."""
 
     def __init__(self, processor: Callable[[list[Any]], Any]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -80,56 +105,119 @@ class _Child:
         self._process = context.Process(
             target=_serve, args=(self._theirs, processor, PART.get()), name="redis-worker-process"
         )
+        self.over = threading.Event()
+        """Set when nothing is left of the process, or it will not begin."""
         self._lock = threading.Lock()
         self._killed = False
+        self._ended: int | None = None
+        """A descriptor that becomes readable when the process ends."""
+        self._events = select.poll()
 
     def call(self, arguments: list[Any]) -> Answer | None:
-        """The answer of the process, or None when it died instead. Runs in a thread of the pool."""
+        """The answer of the process, or None when it died instead, and is gone. Runs in a thread of the pool."""
+        answer = None
         try:
             self._start()
             self._pipe.send(arguments)
-            result, error, verdict, delay, raised = self._pipe.recv()
-            return Answer(result, error, verdict, delay, None if raised is None else RaisedInProcess(*raised))
+            # Not for the pipe alone: it stays open as long as anything has a copy of its other end.
+            if any(descriptor != self._ended for descriptor, _ in self._events.poll()):
+                answer = _unpacked(*self._pipe.recv())
         except (EOFError, OSError):
-            return None
+            pass
         except BaseException as error:  # the arguments cannot be sent
-            return refusal("Processing error", error)
+            answer = refusal("Processing error", error)
+        if answer is None:
+            self.end()
+        return answer
+
+    def waits(self) -> bool:
+        """True when it lives and has nothing to say."""
+        return not self._events.poll(0)
 
     def kill(self) -> None:
-        """End the process, whatever it is doing; a call under way then returns None."""
+        """Have the process end, whatever it is doing; a call under way then returns None. Waits for nothing."""
         with self._lock:
             self._killed = True
-            if self._process.ident is not None:
-                self._process.kill()
-                self._process.join(1.0)
+            if self._ended is None:
+                self.over.set()
+                return
+            assert self._process.pid is not None
+            end_group(self._process.pid)
+            self._process.kill()  # one that has just begun leads no group yet
+
+    def end(self) -> None:
+        """Leave nothing of the process behind; no call may be under way."""
+        self.kill()
+        with self._lock:
+            self._pipe.close()
+            self._theirs.close()
+            if self._ended is None:
+                return
+            # By the descriptor: multiprocessing waits for a pipe that what the process has started may hold.
+            ended = select.poll()
+            ended.register(self._ended, select.POLLIN)
+            if ended.poll(_PATIENCE * 1000):
+                self._process.join()
+            os.close(self._ended)
+            self._ended = None
+            with suppress(ValueError):  # it is not gone yet
+                self._process.close()
+            self.over.set()
 
     def _start(self) -> None:
         with self._lock:
             if self._killed:
                 raise EOFError
-            if self._process.ident is None:
-                # In the thread, because it takes some 50 ms.
-                self._process.start()
-                self._theirs.close()
+            if self._ended is not None:
+                return
+            # In the thread, because it takes some 50 ms. Ctrl-C in a terminal must not reach the process before it
+            # has a group of its own: it begins with the signals that its thread blocks. The tracker unblocks them.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            self._process.start()
+            self._theirs.close()
+            self._ended = _end_of(self._process)
+            self._events.register(self._pipe, select.POLLIN)
+            self._events.register(self._ended, select.POLLIN)
+
+
+def _end_of(process: multiprocessing.process.BaseProcess) -> int:
+    """A descriptor that becomes readable when `process` ends."""
+    try:
+        return os.pidfd_open(process.pid or 0)
+    except (AttributeError, OSError):  # not on this system
+        return os.dup(process.sentinel)  # or when that and all that it has forked have ended
 
 
 def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | None) -> None:
     """The life of a child: answer until the parent hangs up."""
-    PART.set(part)
-    # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own_pid = os.getpid()
+    os.setsid()
+    leave_interrupts_to_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    open_streams()
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        # A parent killed in the middle of a call must not leave the call running for nobody.
-        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    assert parent is not None
+    assert parent.pid is not None
+    end_with(parent.pid, parent.sentinel)
+    # The pipe is for this process only: a fork that comes back from the processor is not to answer in its place.
+    os.set_inheritable(pipe.fileno(), False)
+    os.register_at_fork(after_in_child=pipe.close)
+    PART.set(part)
     contexts = Contexts()
-    with contextlib.suppress(EOFError, OSError):
+    with suppress(EOFError, OSError):
         while True:
-            *answer, error = contexts.fresh().run(compute, processor, pipe.recv())
-            pipe.send((*answer, None if error is None else (traceback_text(error), raised_at(error))))
+            pipe.send(_packed(contexts.fresh().run(compute, processor, pipe.recv())))
+    if os.getpid() == own_pid:
+        end_own_group()
 
 
-def _die_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
+def _packed(answer: Answer) -> tuple[Any, ...]:
+    """Return `answer` in a form that can be sent, which an exception often cannot."""
+    *others, error = answer
+    return *others, None if error is None else (traceback_text(error), raised_at(error))
+
+
+def _unpacked(result: bytes, error: str | None, verdict: Verdict, delay: float | None, raised: Any) -> Answer:
+    return Answer(result, error, verdict, delay, None if raised is None else RaisedInProcess(*raised))

@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 from dataclasses import asdict
 from typing import Any
 
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
+from redis_worker.engine.streams import open_streams
 from redis_worker.reporting import report_running
 from redis_worker.supervisor.channel import FILE, FORMER_PATH, PATH, Channel
 from redis_worker.supervisor.forwarding import forward_logs
@@ -45,10 +45,9 @@ class Child:
         """Run the part, to its end."""
         PART.set(self._title)
         patience = self._part.supervision.shutdown_timeout + _LAST_WORDS
-        threading.Thread(
-            target=_end_after, args=(os.getppid(), patience), name="redis-worker parent", daemon=True
-        ).start()
-        listening = asyncio.create_task(self._listen())
+        supervisor = os.getppid()
+        end_with(supervisor, patience=patience)
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch(supervisor))]
         # A service manager tells all processes at once; the supervisor says the same a moment later.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
         try:
@@ -64,7 +63,8 @@ class Child:
             if not is_a(error, RedisWorkerError):
                 logger.error("%s", one_line(error), exc_info=without_ours(error))
         finally:
-            listening.cancel()
+            for task in beside:
+                task.cancel()
         self._report()
         self._channel.send(end=failure)
         await self._wiring.close()
@@ -89,6 +89,12 @@ class Child:
         if self._work is not None:
             self._work.cancel()
 
+    async def _watch(self, supervisor: int) -> None:
+        """Hang up when the supervisor is no more: a process that it has forked may hold the line open."""
+        while os.getppid() == supervisor:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(_LOOK_EVERY)
+        self._channel.abort()
+
     def _stop(self) -> None:
         self._stopping = True
         if self._work is not None:
@@ -103,14 +109,6 @@ class Child:
             counters=asdict(self._wiring.counters),
             metrics=self._wiring.metrics.snapshot(),
         )
-
-
-def _end_after(supervisor: int, patience: float) -> None:
-    """End this process so many seconds after its supervisor: in a thread, for its event loop may hang."""
-    while os.getppid() == supervisor:
-        time.sleep(_LOOK_EVERY)
-    time.sleep(patience)
-    os._exit(1)
 
 
 async def _main(end: socket.socket) -> None:
@@ -130,14 +128,17 @@ def main() -> None:
     if (former := os.environ.pop(FORMER_PATH, None)) is not None:
         os.environ[PATH] = former
     end.set_inheritable(False)
-    # Ctrl-C is for the supervisor.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    open_streams()
+    leave_interrupts_to_parent()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_main(end))
 
 
 if __name__ == "__main__":
+    supervisor = os.getppid()
     main()
     sys.stdout.flush()
+    if os.getppid() != supervisor:
+        end_own_group()  # nobody else ends what was started here
     # A thread that does not end cannot be stopped, and what it held has been handed back.
     os._exit(0)

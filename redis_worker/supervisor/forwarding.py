@@ -10,6 +10,7 @@ from typing import Any
 
 from redis_worker.supervisor.channel import Channel
 from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.text import SHOWN, message_of
 
 # Beyond so many bytes that the supervisor has not read, records are dropped: a log must not fill the memory.
 _MOST_WAITING = 1024 * 1024
@@ -35,6 +36,8 @@ class _Forwarder(logging.Handler):
     def _forward(self, record: logging.LogRecord) -> None:
         values: dict[str, Any] = {name: getattr(record, name) for name in _KEPT}
         values["msg"] = record.getMessage()
+        if (shown := message_of(record)) != values["msg"]:
+            values[SHOWN] = shown
         values["part"] = getattr(record, "part", None) or PART.get()
         if record.exc_info:
             values["exc_text"] = record.exc_text or _EXCEPTION.formatException(record.exc_info)
@@ -52,7 +55,8 @@ class _Forwarder(logging.Handler):
             self._dropped += 1
             return
         if self._dropped:
-            values["msg"] += f" (and {self._dropped} records before it were dropped)"
+            for text in values.keys() & {"msg", SHOWN}:
+                values[text] += f" (and {self._dropped} records before it were dropped)"
             self._dropped = 0
         self._channel.send(log={name: _plain(value) for name, value in (extra | values).items()})
 

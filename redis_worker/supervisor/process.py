@@ -11,7 +11,9 @@ import sys
 import time
 from typing import Any
 
+from redis_worker.engine.process_group import end_group
 from redis_worker.engine.running import RunningTask
+from redis_worker.engine.streams import open_streams
 from redis_worker.supervisor.channel import FILE, FORMER_PATH, PATH, Channel
 from redis_worker.supervisor.forwarding import levels, log_forwarded
 from redis_worker.supervisor.plan import Part
@@ -93,6 +95,7 @@ class PartProcess:
 
     async def run(self) -> None:
         """Run the process to its end. Raises PartFailed, or what the process said it had failed of."""
+        open_streams()  # the process's end must not get the number of a standard stream
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = _started(theirs)
@@ -109,6 +112,7 @@ class PartProcess:
             pinging.cancel()
             self._kill()
             self._process.wait()
+            end_group(self._process.pid)  # what it has started, and did not end
             self._consuming = []
             self._wiring.retire(self._title)
             await channel.close()

@@ -18,5 +18,5 @@ class Script(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """The script in the file `name`.lua."""
-    source = files(__package__).joinpath(f"{name}.lua").read_text()
+    source = files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
     return Script(source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - the name EVALSHA knows it by

@@ -1,0 +1,118 @@
+"""Threads that call plain functions for an event loop, and keep no program from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+# What ends a thread that takes it.
+_END = None
+
+
+class _Job(NamedTuple):
+    future: asyncio.Future[Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class _Done(NamedTuple):
+    future: asyncio.Future[Any]
+    value: Any
+    error: BaseException | None
+
+
+class ThreadPool:
+    """Up to `size` daemon threads, started as they are needed. It is used from one event loop.
+
+    The threads of concurrent.futures are joined when the interpreter ends: a function that never returns would keep
+    the program for ever. Results are handed to the loop together: what ends while it is busy wakes it once.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        """`name` is the beginning of the threads' names."""
+        self._size = size
+        self._name = name
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._done: deque[_Done] = deque()
+        self._woken = False
+        """True when the loop has been told that something is done, and has not looked yet."""
+        self._outstanding = 0
+        self._threads = 0
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Call `function` in a thread. Returns the future of its value, for the running loop.
+
+        A call whose future is cancelled before it has begun is not made.
+        """
+        loop = asyncio.get_running_loop()
+        if self._outstanding >= self._threads < self._size:
+            self._start_thread(loop)
+        self._outstanding += 1
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(future, function, arguments))
+        return future
+
+    def close(self) -> None:
+        """Make no call that has not begun, and end the threads as they come free; waits for nothing."""
+        with contextlib.suppress(Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.future.cancel()
+                    self._outstanding -= 1
+        for _ in range(self._threads):
+            self._jobs.put(_END)
+        self._threads = 0
+
+    def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        thread = threading.Thread(target=self._work, args=(loop,), name=f"{self._name}_{self._threads}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more: those there are do the work
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (job := self._jobs.get()) is not _END:
+            self._done.append(_called(job))
+            del job  # an idle thread holds no arguments
+            if not self._woken:
+                self._woken = True
+                try:
+                    loop.call_soon_threadsafe(self._hand_over)
+                except RuntimeError:
+                    return  # the loop is closed: nobody waits
+
+    def _hand_over(self) -> None:
+        self._woken = False  # before looking: what is done from here on wakes the loop again
+        while self._done:
+            future, value, error = self._done.popleft()
+            self._outstanding -= 1
+            if future.done():
+                continue  # cancelled
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+
+def _called(job: _Job) -> _Done:
+    if job.future.cancelled():
+        return _Done(job.future, None, None)
+    try:
+        return _Done(job.future, job.function(*job.arguments), None)
+    except StopIteration as error:  # no future takes it
+        failure = RuntimeError(f"the function raised StopIteration: {error}")
+        failure.__cause__ = error
+        return _Done(job.future, None, failure)
+    except BaseException as error:
+        return _Done(job.future, None, error)
