@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from redis_worker.vocabulary.duration import Duration, seconds_of
+
 
 class RedisWorkerError(Exception):
     """The base of every error this library raises on purpose; its text is one clear sentence."""
@@ -43,14 +45,18 @@ class PartFailed(RedisWorkerError):
 
 
 class Retry(RedisWorkerError):
-    """Raised by a processor: try the task again, after `delay` seconds or, without it, after the usual backoff.
+    """Raised by a processor: try the task again, after `delay` (a Duration) or, without it, after the usual backoff.
 
     Counts as one of the pool's retries; a pool that has none grants ten.
     """
 
-    def __init__(self, reason: str = "asked to be tried again", *, delay: float | None = None) -> None:
+    def __init__(self, reason: str = "asked to be tried again", *, delay: Duration | None = None) -> None:
+        """Raise ConfigurationError where `delay` is no time."""
         super().__init__(reason)
-        self.delay = delay
+        try:
+            self.delay = None if delay is None else seconds_of(delay)
+        except ValueError as error:
+            raise ConfigurationError(f"the delay of a Retry {error}, or a timedelta; got {delay!r}") from None
 
 
 class Reject(RedisWorkerError):
