@@ -1,4 +1,4 @@
-"""What decorators declare counts where a file names the function; the file goes before it, and contradictions are told."""
+"""Options of decorators count where a file names the function; the file goes first, contradictions are told."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_handlers_options_of_the_wrong_type() -> None:
     ):
         with pytest.raises(ConfigurationError, match=sentence):
             Handlers().handler("t", **{name: value})(handle)
-    with pytest.raises(ConfigurationError, match="handler handle: size must be a whole number, got 1.5"):
+    with pytest.raises(ConfigurationError, match=r"handler handle: size must be a whole number, got 1\.5"):
         Handlers().batch_handler("t", size=1.5)(handle)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"the default handler takes the options of handler\(\), not size"):
         Handlers().default_handler(size=3)(handle)

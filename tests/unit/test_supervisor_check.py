@@ -113,7 +113,10 @@ def test_what_is_there_and_fits(mistakes_of: Resolve, text: str) -> None:
         (topic("handle_async", 'execution = "thread"'), "3: topics.t.execution: handler handle_async: a coroutine"),
         ('[topics.t]\nhandler = "handle"', "2: topics.t.handler: the handler 'handle': write it as module:function"),
         (daemon("deaf"), "2: daemons.d.run: the daemon 't_parts:deaf' takes nothing, and is called with a stop event"),
-        (daemon("table_daemon"), "2: daemons.d.run: the daemon 't_parts:table_daemon' takes stop, table, every (by name), and"),
+        (
+            daemon("table_daemon"),
+            "2: daemons.d.run: the daemon 't_parts:table_daemon' takes stop, table, every (by",
+        ),
         (daemon("daemon", "arguments = { x = 1 }"), "3: daemons.d.arguments: the daemon 't_parts:daemon' takes stop"),
         ('[daemons.d]\nrun = "t_absent:f"', "2: daemons.d.run: the daemon 't_absent:f': no module named 't_absent' in"),
         (job("t_parts:jbo"), "3: cron.j.job: the job 't_parts:jbo': module t_parts has no function 'jbo'; did you me"),
