@@ -55,11 +55,11 @@ def plan_options(function: F) -> F:
 
 
 def file_url_option(function: F) -> F:
-    """`-u/--url`, which goes before the file; what the environment says comes after it, and needs no option."""
-    return click.option(
+    """`-u/--url`, which goes before the file; REDIS_URL and its companions come after it, and need no option."""
+    return option(
         "-u",
         "--url",
-        type=text,
+        envvar="REDIS_WORKER_SERVE_URL",
         metavar="URL",
         help="Where Redis is, in place of [redis] url; or where Handlers are to work. Default: the environment.",
     )(function)

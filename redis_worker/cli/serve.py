@@ -25,7 +25,7 @@ or Ctrl-C stops part by part, the last one first; a second one cancels what is l
 what runs.
 
 {ENVIRONMENT}
-Only --watch is REDIS_WORKER_SERVE_WATCH here, and --url is for the command line alone.
+Only --watch is REDIS_WORKER_SERVE_WATCH here, and --url is REDIS_WORKER_SERVE_URL, which goes before the file.
 """
 
 
