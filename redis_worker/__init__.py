@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from redis_worker.broker.sync_client import SyncTaskClient
     from redis_worker.engine.counters import Counters
     from redis_worker.engine.running import RunningTask
+    from redis_worker.environment import redis_url_from_environment
     from redis_worker.options import PoolOptions
     from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from redis_worker.topics.consumer import ConsumerStatus
     from redis_worker.topics.handlers import Handlers
     from redis_worker.topics.worker import TopicWorker
+    from redis_worker.vocabulary.duration import Duration
     from redis_worker.vocabulary.errors import (
         ConfigurationError,
         Disconnected,
@@ -40,6 +42,7 @@ __all__ = [
     "ConsumerStatus",
     "Counters",
     "Disconnected",
+    "Duration",
     "Handlers",
     "Message",
     "Observer",
@@ -60,6 +63,7 @@ __all__ = [
     "Unreachable",
     "WorkerPool",
     "processor",
+    "redis_url_from_environment",
     "start_worker_pool",
 ]
 
@@ -72,6 +76,8 @@ _MODULES = {
     "Supervisor": "supervisor.supervisor",
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",
+    "Duration": "vocabulary.duration",
+    "redis_url_from_environment": "environment",
     "Counters": "engine.counters",
     "RunningTask": "engine.running",
     "PoolOptions": "options",

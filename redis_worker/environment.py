@@ -80,6 +80,16 @@ def _warn(text: str, *arguments: object) -> None:
     library_logger("redis_worker.environment").warning(text, *arguments)
 
 
+def redis_url_from_environment() -> str:
+    """Return the Redis URL that the command line would use here.
+
+    It is REDIS_WORKER_URL, REDIS_URL or what REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and
+    REDIS_TLS spell, in the environment or, where that says nothing, in `.env` in the working directory; or else
+    redis://localhost:6379/0. The environment is not changed. Raises ConfigurationError.
+    """
+    return url_of(environment_and_file(os.environ))
+
+
 def url_of(environment: Mapping[str, str]) -> str:
     """The Redis URL that the environment names, or else spells by REDIS_HOST, REDIS_PORT and the rest.
 

@@ -13,7 +13,10 @@ from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.preflight import connected
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.running import RunningTask
 from redis_worker.ports import Observer
+from redis_worker.reporting import report_running
+from redis_worker.signals import serve
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.service import Condition, Consuming
 
@@ -28,7 +31,7 @@ Measuring: TypeAlias = Callable[[str, str], Observer]
 
 
 class Service(ABC):
-    """Works in the caller's event loop until it is stopped. Installs no signal handler, configures no logging."""
+    """Works in the caller's event loop until it is stopped. Only `serve` takes signals; logging is the program's."""
 
     def __init__(
         self,
@@ -119,6 +122,15 @@ class Service(ABC):
                 raise error from None
             raise
 
+    async def serve(self) -> bool:
+        """Run, as the main thing that a program does: `asyncio.run(worker.serve())`.
+
+        The first SIGTERM or SIGINT stops gracefully, a second one cancels, a third one ends the process at once;
+        SIGUSR1 logs what runs. Nothing else here installs a signal handler. Returns False where a second signal has
+        cut it short. Raises as `run` does, and ConfigurationError outside of the main thread.
+        """
+        return await serve(self.run, self.stop, self.cancel, lambda: report_running(self.running_tasks()))
+
     async def __aenter__(self) -> Self:
         """Start; returns when work has begun. Raises as `run` does."""
         self._task = asyncio.create_task(self.run(), name=f"redis-worker {self._name}")
@@ -185,6 +197,10 @@ class Service(ABC):
     @abstractmethod
     def consuming(self) -> list[Consuming]:
         """The queues that are claimed from just now."""
+
+    @abstractmethod
+    def running_tasks(self) -> list[RunningTask]:
+        """What runs just now, oldest first; to be called on the event loop."""
 
     @abstractmethod
     def _condition_at_work(self) -> Condition:

@@ -34,6 +34,8 @@ from redis_worker.options import pool_options
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.reporting import Reporter
+from redis_worker.vocabulary.calls import check_takes_one
+from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of
 from redis_worker.vocabulary.service import Condition, Consuming
@@ -49,7 +51,8 @@ class WorkerPool(Service):
         print(pool.counters.processed)
 
     In the `with` block the pool works in the background; at its end it stops gracefully. `run()` does
-    the same in the foreground. No signal handler is installed and no logging configured.
+    the same in the foreground, and `asyncio.run(pool.serve())` is a program that stops at SIGTERM. No other
+    call installs a signal handler, and none configures logging.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class WorkerPool(Service):
         `measuring` gives the observer of a queue and a processor's name, for a supervisor that tells metrics itself.
         """
         self.options = pool_options(concurrency, options)
-        address, connect_timeout = address_of(redis), self.options.connect_timeout
+        address, connect_timeout = address_of(redis), seconds_of(self.options.connect_timeout)
         super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, measuring)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
@@ -80,6 +83,8 @@ class WorkerPool(Service):
         self._keys = Keys(input_key, output_key)
         self._parser = find_parser(parser) if isinstance(parser, str) else parser
         self._processor = find_processor(processor) if isinstance(processor, str) else processor
+        check_takes_one("parser", self._parser, "one value, the task")
+        check_takes_one("processor", self._processor, "one list of arguments")
         execution = None if self.options.execution == "auto" else self.options.execution
         self.declaration: Declaration = declaration_of(
             self._processor,
@@ -97,6 +102,11 @@ class WorkerPool(Service):
         self._reporter = Reporter(input_key)
         self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
         self._worker: Worker | None = None
+
+    @property
+    def queue(self) -> str:
+        """The list and the hash that it works on, for people."""
+        return f"{self._keys.waiting} -> {self._keys.output}"
 
     @property
     def counters(self) -> Counters:
@@ -139,7 +149,7 @@ class WorkerPool(Service):
     async def _work(self) -> None:
         ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         blocking = Connection(self._address.open(), owned=True, lasting=True)
-        keeper = LeaseKeeper(self._address, self.options.lease)
+        keeper = LeaseKeeper(self._address, seconds_of(self.options.lease))
         queue, upkeep = self._queue(ordinary, blocking, keeper)
         try:
             if await self._connected(ordinary, lambda: self._open(queue, ordinary)):
@@ -177,7 +187,7 @@ class WorkerPool(Service):
             self._runner_of(execution),
             execution,
             self._observer,
-            shutdown_timeout=options.shutdown_timeout,
+            shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,
             max_tasks=options.max_tasks,
             upkeep=[*upkeep, Watchdog(self._observer, report=self._reporter.block).run],
@@ -201,7 +211,7 @@ class WorkerPool(Service):
         self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper
     ) -> tuple[AtLeastOnceQueue | AtMostOnceQueue, Upkeep]:
         """The queue, and what is to run beside it."""
-        limits = Limits(self.options.dead_limit, self.options.result_ttl or 0)
+        limits = Limits(self.options.dead_limit, int(seconds_of(self.options.result_ttl or 0)))
         channel = WakeChannel(self._address, self._keys.wake)
         promoter = Promoter(ordinary, self._keys, channel.wait)
         upkeep = [channel.run, promoter.run, Registrar(ordinary, self._keys).run]
@@ -217,7 +227,7 @@ class WorkerPool(Service):
             limits=limits,
             output_apart=self._address.cluster and lie_apart(self._keys),
         )
-        recoverer = Recoverer(ordinary, self._keys, queue, self._observer, lease=self.options.lease)
+        recoverer = Recoverer(ordinary, self._keys, queue, self._observer, lease=keeper.seconds)
         role = Role(self.declaration.name, self.options.concurrency)
         presence = Presence(ordinary, self._keys, queue, role, self.counters, lambda: self._worker)
         return queue, [recoverer.run, presence.run, *upkeep]

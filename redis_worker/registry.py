@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -56,6 +58,11 @@ def find_function(kind: str, name: str) -> Callable[..., Any]:
     return found
 
 
+def find_object(kind: str, name: str) -> Any:
+    """The object at `name`, which is module:attribute, and need not be callable. Raises ConfigurationError."""
+    return _load(kind, name, name, callable_only=False)
+
+
 def available_processors() -> Iterator[Available]:
     """The processors that have a name. One that cannot be loaded says so in its summary."""
     for name, place in _PROCESSORS.items():
@@ -93,13 +100,17 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"there are {', '.join(known)}, or your own as module:function"
 
 
-def _load(kind: str, name: str, place: str) -> Any:
-    """The callable at `place`, which is module:attribute. Raises ConfigurationError."""
+def _load(kind: str, name: str, place: str, *, callable_only: bool = True) -> Any:
+    """The object at `place`, which is module:attribute. Raises ConfigurationError."""
     module, _, path = (part.strip() for part in place.partition(":"))
     try:
         if not module or not path:
-            raise ConfigurationError("write it as module:function")
-        return _attribute(_imported(module, path), path)
+            raise ConfigurationError("write it as module:function" if callable_only else "write it as module:name")
+        found = _attribute(_imported(module, path), module, path, "function" if callable_only else "variable")
+        if callable_only and not callable(found):
+            of_type = type(found).__name__
+            raise ConfigurationError(f"{path} in module {module} is of type {of_type}, which cannot be called")
+        return found
     except ConfigurationError as error:
         raise ConfigurationError(f"the {kind} {name!r}: {error}") from error.__cause__
 
@@ -111,8 +122,11 @@ def _imported(name: str, path: str) -> ModuleType:
     dotted = os.path.normpath(name).removesuffix(".py").replace("/", ".").lstrip(".")
     if "/" in name or name.startswith("."):
         raise ConfigurationError(f"{name!r} is a path, where a module should be; did you mean {dotted}:{path}?")
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if name == "__main__" and spec is not None and spec.name.startswith("redis_worker."):
+        raise ConfigurationError("__main__ is a program of redis_worker here; name the module by its file's name")
     try:
-        return importlib.import_module(name)
+        return _running_program(name) or importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may call sys.exit(), or raise a kind of its own
@@ -123,7 +137,26 @@ def _imported(name: str, path: str) -> ModuleType:
     raise ConfigurationError(f"no module named {missing!r} in {os.getcwd()} or among the installed ones{hint}")
 
 
-def _attribute(module: ModuleType, path: str) -> Any:
+def _running_program(name: str) -> ModuleType | None:
+    """Return `__main__` where it is the module `name`: importing that would run the program a second time."""
+    main = sys.modules["__main__"]
+    if name in sys.modules or not _is_file_of(main, name):
+        return None
+    sys.modules[name] = main  # whoever imports it from now on gets the same
+    return main
+
+
+def _is_file_of(main: ModuleType, name: str) -> bool:
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m
+        return bool(spec.name == name)
+    if file is None or Path(file).stem != name.rpartition(".")[2]:
+        return False
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None and os.path.samefile(found.origin, file)
+
+
+def _attribute(module: ModuleType, name: str, path: str, what: str) -> Any:
     found: Any = module
     for part in path.split("."):
         try:
@@ -132,10 +165,9 @@ def _attribute(module: ModuleType, path: str) -> Any:
             known = [name for name, value in vars(module).items() if callable(value)]
             near = difflib.get_close_matches(path, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigurationError(f"module {module.__name__} has no function {path!r}{hint}") from None
-    if not callable(found):
-        kind = type(found).__name__
-        raise ConfigurationError(f"{path} in module {module.__name__} is of type {kind}, which cannot be called")
+            if module is sys.modules["__main__"]:
+                hint += "; it is the program that runs, and may define it further down"
+            raise ConfigurationError(f"module {name} has no {what} {path!r}{hint}") from None
     return found
 
 

@@ -98,7 +98,7 @@ WAYS: dict[str, Callable[[], Any]] = {
     "hostile value": lambda: Hostile(a=1, b=float("nan")),  # type: ignore[arg-type]
     "leak": _leak,
     "reject": _raise(lambda: Reject("rejected")),
-    "retry text": _raise(lambda: Retry(delay="1")),  # type: ignore[arg-type]
+    "retry text": _raise(lambda: Retry(delay="soon")),
     "retry inf": _raise(lambda: Retry(delay=float("inf"))),
     "retry nan": _raise(lambda: Retry(delay=float("nan"))),
     "retry ever": _raise(lambda: Retry(delay=1e18)),

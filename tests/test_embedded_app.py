@@ -290,7 +290,7 @@ async def test_serve_leaves_an_embedded_file_to_its_application(
     server: EmbeddedServer, shop: Shop, start: Start
 ) -> None:
     serve = start(("redis_worker", "serve", str(FILE)), server.url)
-    assert await serve.ended() == 0
+    assert await serve.ended() == 2
     assert 'worker.mode is "embedded": nothing is run here, but in the application that embeds it' in serve.log
     assert await shop.redis.dbsize() == 0
 

@@ -573,7 +573,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ({"max_deliveries": 0}, "max_deliveries must be at least 1, got 0"),
         ({"max_tasks": 0}, "max_tasks must be at least 1, got 0"),
         ({"lease": 1}, "lease must be at least 2, got 1"),
-        ({"lease": float("nan")}, "lease must be at least 2, got nan"),
+        ({"lease": float("nan")}, "lease must be a number of seconds, .*got nan"),
         ({"connect_timeout": -1}, "connect_timeout must not be negative, got -1"),
         ({"shutdown_timeout": -1}, "shutdown_timeout must not be negative, got -1"),
         ({"delivery": "exactly-once"}, "delivery must be at-least-once or at-most-once, got 'exactly-once'"),
@@ -783,6 +783,7 @@ def test_the_program_ends(server: EmbeddedServer, tmp_path: Path, ending: str, s
 
 def test_the_names_of_the_package() -> None:
     for name in redis_worker.__all__:
-        assert getattr(redis_worker, name).__module__.startswith("redis_worker.")
+        if name != "Duration":  # a union of types has no module
+            assert getattr(redis_worker, name).__module__.startswith("redis_worker.")
     with pytest.raises(AttributeError, match="has no attribute 'other'"):
         redis_worker.other  # noqa: B018

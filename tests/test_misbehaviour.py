@@ -37,12 +37,13 @@ TEXTS = {
     "group": "group (2 sub-exceptions): ValueError: first cause; Panic: second",
     "no json": "a object is no JSON value", "nan": "nan is no JSON number", "reject": "rejected",
     "hostile value": "no items", "deep": "the value is nested too deeply for JSON",
-    "retry text": "Retry takes a delay in seconds or a timedelta, got a str",
-    "retry inf": "Retry takes a delay from 0 to 1e+12 seconds, got a longer one",
-    "retry nan": "Retry takes a delay from 0 to 1e+12 seconds, got NaN",
-    "retry ever": "Retry takes a delay from 0 to 1e+12 seconds, got a longer one",
-    "retry past": "Retry takes a delay from 0 to 1e+12 seconds, got a negative one",
-    "retry huge": "Retry takes a delay from 0 to 1e+12 seconds, got a longer one",
+    **dict.fromkeys(
+        ("retry inf", "retry ever", "retry past"), "the delay of a Retry must be from 0 to 1e+12 seconds"
+    ),
+    **dict.fromkeys(
+        ("retry text", "retry nan", "retry huge"),
+        'the delay of a Retry must be a number of seconds, or a text as "90s", "1.5m" or "24h", or a timedelta',
+    ),
     "retry delta": "asked to be tried again", "careless": "Careless",
     "cancels itself": "CancelledError", "child cancelled": "CancelledError",
     "task group": "unhandled errors in a TaskGroup (1 sub-exception): ValueError: first cause",

@@ -193,7 +193,7 @@ async def test_when_nothing_is_left_it_ends(file: File, queue: Queue, serve: Ser
 
 async def test_a_file_for_a_host_is_not_served(file: File, serve: Serve) -> None:
     process = serve('[worker]\nmode = "embedded"', file.daemon("consumer", "steady"))
-    assert await process.ended() == 0
+    assert await process.ended() == 2
     assert 'worker.mode is "embedded"' in process.log
     assert file.left() == []
 

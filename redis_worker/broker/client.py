@@ -14,6 +14,8 @@ from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.results import Result, Results
 from redis_worker.broker.schedule import put_off
+from redis_worker.vocabulary.checks import check_seconds
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.payload import dumps
 
@@ -43,17 +45,17 @@ class TaskClient(Access):
         await super().close()
 
     async def submit(
-        self, task: Any, id: str | int | None = None, *, delay: float | None = None, at: datetime | None = None
+        self, task: Any, id: str | int | None = None, *, delay: Duration | None = None, at: datetime | None = None
     ) -> str:
         """Append `task`, any JSON value, to the queue. Returns its id, as text; made up when none is given.
 
-        With `delay` (seconds) or `at` it is put off until then, by the server's clock.
+        With `delay` (seconds, a timedelta, or a text as "24h") or `at` it is put off until then, by the server's clock.
         """
         ids = await self._push([(task, id)], delay, at)
         return ids[0]
 
     async def submit_many(
-        self, tasks: Iterable[Any], *, delay: float | None = None, at: datetime | None = None
+        self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
     ) -> list[str]:
         """Append all `tasks`, many in one call. Returns their ids in the same order."""
         iterator = iter(tasks)
@@ -62,8 +64,8 @@ class TaskClient(Access):
             ids += await self._push([(task, None) for task in batch], delay, at)
         return ids
 
-    async def result(self, id: str | int, timeout: float | None = None, *, delete: bool = False) -> Any:
-        """The value of the task `id`, awaited for `timeout` seconds (None: for ever).
+    async def result(self, id: str | int, timeout: Duration | None = None, *, delete: bool = False) -> Any:
+        """The value of the task `id`, awaited for `timeout` (None: for ever).
 
         With `delete` the result is taken out of the hash. Raises TaskError when the task failed, and
         TimeoutError when there is no result in time.
@@ -74,21 +76,22 @@ class TaskClient(Access):
         raise AssertionError("results() ends with a result or an error")
 
     async def results(
-        self, ids: Iterable[str | int], timeout: float | None = None, *, delete: bool = False
+        self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
     ) -> AsyncGenerator[Result, None]:
         """The results of the tasks `ids` as they come in, failed ones included.
 
-        Raises TimeoutError when they are not all there after `timeout` seconds.
+        Raises TimeoutError when they are not all there after `timeout`.
         """
-        async with contextlib.aclosing(self._results.of({id_text(id) for id in ids}, timeout)) as results:
+        async with contextlib.aclosing(self._results.of({id_text(id) for id in ids}, _limit(timeout))) as results:
             async for result in results:
                 if delete:
                     await self._connection.call("HDEL", self._output, result.id)
                 yield result
 
-    async def run(self, task: Any, timeout: float | None = None) -> Any:
+    async def run(self, task: Any, timeout: Duration | None = None) -> Any:
         """Submit `task` and return its value; its result is taken out of the hash. Raises as `result` does."""
-        return await self.result(await self.submit(task), timeout, delete=True)
+        limit = _limit(timeout)  # a wrong one must not leave a task behind
+        return await self.result(await self.submit(task), limit, delete=True)
 
     async def delete(self, ids: Iterable[str | int]) -> int:
         """Take the results of `ids` out of the hash. Returns how many were there."""
@@ -100,7 +103,7 @@ class TaskClient(Access):
         payloads: Sequence[bytes],
         *,
         left: bool = False,
-        delay: float | None = None,
+        delay: Duration | None = None,
         at: datetime | None = None,
     ) -> None:
         """Put payloads on the queue as they stand; with `left` at its head, so that the last one comes first.
@@ -113,7 +116,7 @@ class TaskClient(Access):
             await put_off(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
 
     async def _push(
-        self, tasks: Sequence[tuple[Any, str | int | None]], delay: float | None, at: datetime | None
+        self, tasks: Sequence[tuple[Any, str | int | None]], delay: Duration | None, at: datetime | None
     ) -> list[str]:
         made: list[bytes] = []
         ids: list[str] = []
@@ -123,3 +126,7 @@ class TaskClient(Access):
             made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
         await self.push_raw(made, delay=delay, at=at)
         return ids
+
+
+def _limit(timeout: Duration | None) -> float | None:
+    return None if timeout is None else check_seconds("timeout", timeout)

@@ -13,6 +13,7 @@ from redis_worker.broker.address import Client
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.schedule import put_off
 from redis_worker.broker.topics import Topics
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.message import check_topic, write_message
 
@@ -39,14 +40,14 @@ class Publisher(Access):
         self,
         topic: str,
         data: Any,
-        delay: float | None = None,
+        delay: Duration | None = None,
         id: str | int | None = None,
         *,
         at: datetime | None = None,
     ) -> str:
         """Publish `data`, any JSON value, to `topic`. Returns the message's id, as text; made up when none is given.
 
-        With `delay` (seconds) or `at` it is put off until then, by the server's clock.
+        With `delay` (seconds, a timedelta, or a text as "24h") or `at` it is put off until then, by the server's clock.
         """
         given = new_id() if id is None else id
         name = id_text(given)
@@ -57,7 +58,7 @@ class Publisher(Access):
         self,
         topic: str,
         messages: Iterable[Any],
-        delay: float | None = None,
+        delay: Duration | None = None,
         *,
         at: datetime | None = None,
         ids: Iterable[str | int] | None = None,
@@ -76,7 +77,7 @@ class Publisher(Access):
         return names
 
     async def push_raw(
-        self, topic: str, raws: Sequence[bytes], *, delay: float | None = None, at: datetime | None = None
+        self, topic: str, raws: Sequence[bytes], *, delay: Duration | None = None, at: datetime | None = None
     ) -> None:
         """Publish messages as they stand."""
         check_topic(topic)

@@ -16,6 +16,8 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.translation import is_defect
 from redis_worker.engine.waiting import happens
+from redis_worker.vocabulary.checks import check_seconds
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
 # So many tasks are promoted in one step: it holds up everybody else on the server.
@@ -40,11 +42,11 @@ def new_token() -> str:
 
 
 async def put_off(
-    connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: float | None, at: datetime | None
+    connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: Duration | None, at: datetime | None
 ) -> None:
-    """Have tasks become due after `delay` seconds or `at` a time, by the server's clock.
+    """Have tasks become due after `delay` or `at` a time, by the server's clock.
 
-    Raises ValueError where the two do not make a time.
+    Raises ValueError where the two do not make a time, and ConfigurationError where the delay is none.
     """
     if delay is not None and at is not None:
         raise ValueError("give a delay or a time, not both")
@@ -53,7 +55,7 @@ async def put_off(
             raise ValueError(f"the time {at.isoformat()} needs a time zone")
         when, how = at.timestamp(), "at"
     else:
-        when, how = delay or 0.0, "in"
+        when, how = 0.0 if delay is None else check_seconds("delay", delay), "in"
     if not 0 <= when < _END_OF_TIME:
         raise ValueError(f"the delay must not be negative or beyond all time, got {when:g} s")
     items = chain.from_iterable((new_token(), raw) for raw in raws)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from redis_worker.broker.client import TaskClient
 from redis_worker.broker.results import Result
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -53,21 +54,23 @@ class SyncTaskClient:
             self._runner = None
 
     def submit(
-        self, task: Any, id: str | int | None = None, *, delay: float | None = None, at: datetime | None = None
+        self, task: Any, id: str | int | None = None, *, delay: Duration | None = None, at: datetime | None = None
     ) -> str:
         """See TaskClient.submit."""
         return self._run(self._client.submit, task, id, delay=delay, at=at)
 
-    def submit_many(self, tasks: Iterable[Any], *, delay: float | None = None, at: datetime | None = None) -> list[str]:
+    def submit_many(
+        self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
+    ) -> list[str]:
         """See TaskClient.submit_many."""
         return self._run(self._client.submit_many, tasks, delay=delay, at=at)
 
-    def result(self, id: str | int, timeout: float | None = None, *, delete: bool = False) -> Any:
+    def result(self, id: str | int, timeout: Duration | None = None, *, delete: bool = False) -> Any:
         """See TaskClient.result."""
         return self._run(self._client.result, id, timeout, delete=delete)
 
     def results(
-        self, ids: Iterable[str | int], timeout: float | None = None, *, delete: bool = False
+        self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
     ) -> Iterator[Result]:
         """See TaskClient.results."""
         results = self._client.results(ids, timeout, delete=delete)
@@ -78,7 +81,7 @@ class SyncTaskClient:
         finally:
             self._run(results.aclose)
 
-    def run(self, task: Any, timeout: float | None = None) -> Any:
+    def run(self, task: Any, timeout: Duration | None = None) -> Any:
         """See TaskClient.run."""
         return self._run(self._client.run, task, timeout)
 

@@ -1,11 +1,11 @@
-"""`redis-worker check`: what is wrong with a file, and what would run."""
+"""`redis-worker check`: what is wrong with a file, or with a worker declared in Python, and what would run."""
 
 from __future__ import annotations
 
 import click
 
 from redis_worker.cli.options import ENVIRONMENT
-from redis_worker.cli.plans import describe, plan_options
+from redis_worker.cli.plans import describe, no_file_options, plan_options
 
 EPILOG = f"""
 \b
@@ -13,6 +13,7 @@ Examples:
   redis-worker check
   redis-worker check workers.toml --only pools,sync_user
   redis-worker check workers.toml --except cron
+  redis-worker check shop.workers:worker
 
 FILE is workers.toml, if nothing else is said. The modules that it names are imported; nothing is started, and nothing
 connected to. Exits 2 when there is a mistake, with a line for each of them. What a file may say:
@@ -26,8 +27,14 @@ docs/supervisor_file.md.
 @plan_options
 def check(file: str, only: tuple[str, ...], without: tuple[str, ...]) -> None:
     """Check a file of workers and cron jobs, and say what would run."""
+    from redis_worker.cli.declared import describe_declared, find_declared, is_declared
     from redis_worker.supervisor.reading import read_plan
     from redis_worker.supervisor.resolving import resolved
 
+    if is_declared(file):
+        no_file_options(file, only, without, False)
+        for line in describe_declared(file, find_declared(file, None)):
+            click.echo(line)
+        return
     for line in describe(resolved(lambda: read_plan(file, only=only, without=without))):
         click.echo(line)

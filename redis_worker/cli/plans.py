@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,8 @@ from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
     from redis_worker.supervisor.plan import JobPart, Part, Plan, PoolPart, TopicsPart
+    from redis_worker.topics.routing import Route
+    from redis_worker.vocabulary.processor import Declaration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +55,24 @@ def plan_options(function: F) -> F:
     return function
 
 
+def file_url_option(function: F) -> F:
+    """`-u/--url`, which goes before the file; REDIS_URL and its companions come after it, and need no option."""
+    return option(
+        "-u",
+        "--url",
+        envvar="REDIS_WORKER_SERVE_URL",
+        metavar="URL",
+        help="Where Redis is, in place of [redis] url; or where Handlers are to work. Default: the environment.",
+    )(function)
+
+
+def no_file_options(place: str, only: Sequence[str], without: Sequence[str], watch: bool) -> None:
+    """See that no option is given that is for files only. Raises click.UsageError."""
+    for name, given in (("--only", only), ("--except", without), ("--watch", watch)):
+        if given:
+            raise click.UsageError(f"{name} is for a file; {place} is a worker declared in Python")
+
+
 def describe(plan: Plan) -> Iterator[str]:
     """What would run, when jobs are next due, and what does not run, a line each."""
     if plan.mode is not None:
@@ -61,13 +81,13 @@ def describe(plan: Plan) -> Iterator[str]:
         yield f"{plan.name}: nothing would run"
     else:
         yield f"{plan.name}: these would run, in this order"
-        yield from _columns([described(part) for part in plan.parts])
+        yield from columns([row for part in plan.parts for row in (described(part), *_handlers(part))])
     if plan.http is not None:
         secured = "" if plan.http.token is None else ", with a token"
         yield f"HTTP would be answered on {plan.http.host}, port {plan.http.port}{secured}"
     if plan.left_out:
         yield "these would not"
-        yield from _columns([[name, reason] for name, reason in plan.left_out])
+        yield from columns([[name, reason] for name, reason in plan.left_out])
 
 
 _MODES = {
@@ -95,10 +115,46 @@ def described(part: Part) -> list[str]:
     return cells
 
 
+def _handlers(part: Part) -> Iterator[list[str]]:
+    """A row for each handler of `part`, with what its decorator declares and the file says."""
+    from redis_worker.supervisor.plan import TopicsPart
+    from redis_worker.supervisor.wiring import add_handlers
+    from redis_worker.topics.handlers import Handlers
+
+    if isinstance(part, TopicsPart):
+        handlers = Handlers()
+        add_handlers(handlers, part)
+        yield from (["", "", told_route(route)] for route in handlers.routes())
+
+
+def told_route(route: Route) -> str:
+    """Return the topics of a route, and how its messages are handled."""
+    how = [route.declaration.name, f"{route.concurrency} at once", *_trying(route.declaration)]
+    if route.batching is not None:
+        how.insert(1, f"in batches of up to {route.batching.size} within {route.batching.within:g} s")
+    if not route.declaration.retries:
+        how.append("no retries")
+    if route.remember:
+        how.append(f"idempotent for {_span(route.remember)}")
+    return f"{route.pattern}: {', '.join(how)}"
+
+
+def _trying(declared: Declaration) -> Iterator[str]:
+    if declared.timeout is not None:
+        yield f"timeout {declared.timeout:g} s"
+    if declared.retries:
+        yield f"{declared.retries} {'retry' if declared.retries == 1 else 'retries'}"
+
+
 def _pool(part: PoolPart) -> str:
     from redis_worker.broker.address import mask
+    from redis_worker.registry import find_processor
+    from redis_worker.vocabulary.processor import declaration_of
 
-    how = f"{part.processor}, {part.concurrency} at once"
+    declared = declaration_of(
+        find_processor(part.processor), timeout=part.options.get("timeout"), retries=part.options.get("retries")
+    )
+    how = ", ".join([part.processor, f"{part.concurrency} at once", *_trying(declared)])
     return f"{part.input_key} -> {part.output_key}, {how}, on {mask(part.url)}"
 
 
@@ -109,8 +165,14 @@ def _topics(part: TopicsPart) -> str:
 
 
 def _job(part: JobPart) -> str:
+    from redis_worker.cron.settings import declared_by
+    from redis_worker.registry import find_function
+
     settings = part.settings
-    what = settings.job if settings.push is None else f"a task for {settings.push.input}"
+    if settings.push is not None or settings.job is None:
+        what = f"a task for {settings.push.input}" if settings.push else ""
+    else:
+        what = ", ".join([settings.job, *_trying(declared_by(settings, find_function("job", settings.job)))])
     return f"{settings.schedule} ({settings.timezone}): {what}, next {next_firing(part, datetime.now(UTC))}"
 
 
@@ -132,7 +194,7 @@ def _span(seconds: float) -> str:
     return " ".join(part for part in said[:2] if part)
 
 
-def _columns(rows: list[list[str]]) -> Iterator[str]:
+def columns(rows: list[list[str]]) -> Iterator[str]:
     """Rows of texts, aligned and indented, without what a terminal would obey."""
     clean = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]

@@ -17,6 +17,7 @@ from redis_worker.broker.keys import topic_list
 from redis_worker.broker.publisher import Publisher
 from redis_worker.cli.payloads import Batch
 from redis_worker.cli.printing import explained, print_results
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.text import visible
 
@@ -66,7 +67,12 @@ class _TopicClient(TaskClient):
         await super().close()
 
     async def push_raw(
-        self, payloads: Sequence[bytes], *, left: bool = False, delay: float | None = None, at: datetime | None = None
+        self,
+        payloads: Sequence[bytes],
+        *,
+        left: bool = False,
+        delay: Duration | None = None,
+        at: datetime | None = None,
     ) -> None:
         assert not left  # messages are only ever appended
         await self._publisher.push_raw(self._topic, payloads, delay=delay, at=at)

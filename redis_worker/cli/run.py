@@ -104,9 +104,7 @@ runs: the id, age and stack of each task.
     metavar="N",
     help="Keep N dead letters; the oldest are dropped, and counted.",
 )
-@option(
-    "--result-ttl", type=click.IntRange(1), metavar="S", help="Results expire after S seconds (Redis 7.4, Valkey 9)."
-)
+@option("--result-ttl", type=Seconds(min=1), metavar="S", help="Results expire after S seconds (Redis 7.4, Valkey 9).")
 @option("--burst", is_flag=True, help="End when the queue is empty and nothing is running.")
 @option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks, each worker process.")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")

@@ -1,4 +1,4 @@
-"""`redis-worker serve`: all that a file describes, in one process."""
+"""`redis-worker serve`: all that a file describes, or a worker declared in Python, in one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from redis_worker.cli.options import ENVIRONMENT, log_options, option
-from redis_worker.cli.plans import plan_options
+from redis_worker.cli.plans import file_url_option, no_file_options, plan_options
 
 EPILOG = f"""
 \b
@@ -16,13 +16,16 @@ Examples:
   redis-worker serve workers.toml
   redis-worker serve workers.toml --only fibonacci --only cron
   redis-worker serve workers.toml --watch --embedded
+  redis-worker serve shop.workers:worker
+
+FILE is a TOML file, or the place of a worker in a module: of a WorkerPool, TopicWorker, Supervisor or Handlers.
 
 SIGHUP has the file read again: what has changed in it is stopped and started, all else goes on. The first SIGTERM
 or Ctrl-C stops part by part, the last one first; a second one cancels what is left, a third one exits. SIGUSR1 logs
 what runs.
 
 {ENVIRONMENT}
-Only --watch is REDIS_WORKER_SERVE_WATCH here.
+Only --watch is REDIS_WORKER_SERVE_WATCH here, and --url is REDIS_WORKER_SERVE_URL, which goes before the file.
 """
 
 
@@ -34,6 +37,7 @@ Only --watch is REDIS_WORKER_SERVE_WATCH here.
     envvar="REDIS_WORKER_SERVE_WATCH",  # REDIS_WORKER_WATCH is a folder, for run
     help="Read the file again when it changes.",
 )
+@file_url_option
 @option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards, in place of [redis] url.")
 @log_options
 def serve(
@@ -41,23 +45,31 @@ def serve(
     only: tuple[str, ...],
     without: tuple[str, ...],
     watch: bool,
+    url: str | None,
     embedded: bool,
     verbose: bool,
     log_level: str,
     log_format: str,
 ) -> int:
-    """Run the pools, topics, daemons and cron jobs of a file."""
+    """Run the pools, topics, daemons and cron jobs of a file, or a worker declared in Python."""
     from redis_worker.cli import logs
+    from redis_worker.cli.declared import find_declared, is_declared, serve_declared
     from redis_worker.cli.supervising import supervise
     from redis_worker.supervisor.supervisor import Supervisor
 
+    if embedded and url is not None:
+        raise click.UsageError("--embedded starts a server of its own, so it takes no --url")
+    declared = is_declared(file)
+    if declared:
+        no_file_options(file, only, without, watch)
     logs.configure("debug" if verbose else log_level, log_format, everything=True)
     with ExitStack() as stack:
-        url = None
         if embedded:
             from redis_worker.embedded import EmbeddedServer
 
             url = stack.enter_context(EmbeddedServer()).url
             logs.announce(f"An embedded server runs at {url}")
+        if declared:
+            return serve_declared(find_declared(file, url))
         supervisor = Supervisor.from_file(file, only=only, without=without, url=url, standalone=True)
         return supervise(supervisor, Path(file) if watch else None)

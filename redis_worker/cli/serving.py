@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis_worker.cli.member import Member
-from redis_worker.cli.signals import fleet_signals, show_signal, stop_signals
+from redis_worker.engine.counters import Counters
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.http.address import http_address
 from redis_worker.pool import WorkerPool
 from redis_worker.reporting import report_running
+from redis_worker.signals import fleet_signals, show_signal, stop_signals
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 from redis_worker.vocabulary.logger import library_logger
+
+if TYPE_CHECKING:
+    from redis_worker.topics.worker import TopicWorker
 
 logger = library_logger("redis_worker.run")
 
@@ -61,7 +65,7 @@ class _Service:
             finally:
                 reporting.cancel()
                 if pool.started:
-                    summarise(pool)
+                    summarise(pool.counters)
         return 1 if self._cancelled else 0
 
     def _stop(self) -> None:
@@ -101,7 +105,7 @@ class _Service:
         await report(pool, _REPORT_EVERY)
 
 
-async def report(pool: WorkerPool, every: float) -> None:
+async def report(pool: WorkerPool | TopicWorker, every: float) -> None:
     """While there is work, log how it goes every so many seconds."""
     counters = pool.counters
     before = counters.processed
@@ -119,9 +123,8 @@ async def report(pool: WorkerPool, every: float) -> None:
         before = processed
 
 
-def summarise(pool: WorkerPool) -> None:
+def summarise(counters: Counters) -> None:
     """Log what has been done, all in all."""
-    counters = pool.counters
     extra = "".join(
         f", {count} {what}"
         for count, what in (

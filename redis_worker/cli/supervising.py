@@ -14,10 +14,11 @@ from redis_worker.broker.address import address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.preflight import check_server, connected
 from redis_worker.cli.plans import described
-from redis_worker.cli.signals import reload_signal, show_signal, stop_signals
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.signals import reload_signal, show_signal, stop_signals
 from redis_worker.supervisor.plan import DaemonPart, Plan
 from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY
 
@@ -31,8 +32,10 @@ _LAST_WORDS = 3.0
 def supervise(supervisor: Supervisor, watched: Path | None) -> int:
     """Run `supervisor` until stopped or done; `watched` is the file to be read again when it changes.
 
-    Returns the exit code. Raises RedisWorkerError.
+    Returns the exit code. Raises RedisWorkerError, and ConfigurationError where nothing would run.
     """
+    if (why := supervisor.why_nothing) is not None:
+        raise ConfigurationError(why)
     spare_garbage_collection()
     code = 1
     with ExitStack() as afterwards, asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -79,10 +82,9 @@ class _Service:
 
     async def _serve(self) -> None:
         supervisor = self._supervisor
-        if supervisor.runs_here:
-            await _find_redis(supervisor.plan)
+        await _find_redis(supervisor.plan)
         self._finding_redis = False
-        for part in supervisor.plan.parts if supervisor.runs_here else ():
+        for part in supervisor.plan.parts:
             kind, name, what = described(part)
             logger.info("%s: %s", kind, what, extra={"part": name})
         await supervisor.start()

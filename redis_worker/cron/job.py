@@ -14,10 +14,11 @@ from redis_worker.cron.reach import GivenUp, Reach
 from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
-from redis_worker.cron.settings import Catchup, JobSettings, Overlap
+from redis_worker.cron.settings import Catchup, JobSettings, Overlap, declared_by
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.waiting import happens
+from redis_worker.registry import find_function
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.payload import dumps
@@ -63,9 +64,10 @@ class CronJob:
             None if push is None else push.input,
         )
         self._runs: Runs | None = None
+        declared = declared_by(settings, None if settings.job is None else find_function("job", settings.job))
         if settings.job is not None:
-            function = Function(settings.job, settings.arguments, settings.timeout, self._report)
-            policy = RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_backoff_max)
+            function = Function(settings.job, settings.arguments, declared.timeout, self._report)
+            policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max)
             self._runs = Runs(function, self.schedule, self._state, policy, self._reach, self._report)
         self._stopping = asyncio.Event()
         self._missed = Missed(
@@ -285,12 +287,5 @@ def _check(settings: JobSettings) -> None:
     ):
         if value not in known:
             raise ConfigurationError(f"{name}: unknown {what} {value!r}, use one of {', '.join(known)}")
-    if settings.timeout is not None and not settings.timeout > 0:
-        raise ConfigurationError(f"{name}: the time limit must be above 0 seconds, got {settings.timeout:g}")
-    if settings.retries < 0 or settings.catchup_window < 0:
-        raise ConfigurationError(f"{name}: neither retries nor the catch-up window may be negative")
-    if not 0 < settings.retry_backoff <= settings.retry_backoff_max:
-        raise ConfigurationError(
-            f"{name}: the retry backoff must be above 0 seconds and at most {settings.retry_backoff_max:g}, "
-            f"got {settings.retry_backoff:g}"
-        )
+    if settings.catchup_window < 0:
+        raise ConfigurationError(f"{name}: the catch-up window must not be negative")

@@ -38,9 +38,13 @@ class Supervised(Served, Protocol):
 def not_ready(service: Served) -> str | None:
     """Why `service` is not ready, in one sentence; None where it is."""
     if not isinstance(service, Supervised):
-        return None if service.condition == "running" else service.condition
+        if service.condition != "running":
+            return service.condition
+        return None if service.consuming() else "nothing is consumed"
     if service.condition == "stopping":
         return "stopping"
+    if not service.parts():
+        return "no part runs"
     return "; ".join(_told(part) for part in service.parts() if part.state not in READY) or None
 
 

@@ -6,17 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from redis_worker.cron.settings import JobSettings
 from redis_worker.supervisor.document import Document, Keys, Table
 from redis_worker.supervisor.plan import Supervision
-from redis_worker.supervisor.schema import BATCH, CRON, DAEMON, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
+from redis_worker.supervisor.schema import BATCH, CRON, DAEMON, DAEMONS, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
 from redis_worker.supervisor.substitution import Substituted
 from redis_worker.supervisor.values import json_value, shown
 from redis_worker.supervisor.values import name as check_name
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.message import check_topic
 
-_OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": ENABLE, "cron": CRON}
+_OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": DAEMONS, "cron": CRON}
 _INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
 _RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
 # They say how code is run.
@@ -157,12 +156,9 @@ def _check_unique(document: Document, entries: list[Entry]) -> None:
 
 
 def _check_backoffs(entry: Entry, worker: Mapping[str, Any]) -> None:
-    if entry.kind == "cron":
-        defaults = {field.name: field.default for field in fields(JobSettings) if field.name in _RETRY}
-        _check_backoff(entry.table, entry.said, _RETRY, defaults)
-    else:
-        # Where a pool or a topic says only one of them, its processor or handler may declare the other one.
-        _check_backoff(entry.table, entry.said, _RETRY, {})
+    # Where only one of them is said, the function may declare the other one.
+    _check_backoff(entry.table, entry.said, _RETRY, {})
+    if entry.kind != "cron":
         _check_backoff(entry.table, entry.said, _RESTART, _supervision(worker))
 
 

@@ -11,6 +11,8 @@ from redis_worker.supervisor.substitution import Variables
 
 Mode = Literal["standalone", "embedded"]
 Restart = Literal["always", "on-failure", "never"]
+# So many of the parts that do not run are named where none runs.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +146,14 @@ class Plan:
         if self.mode == "embedded" and standalone:
             return f'{self.path}: worker.mode is "embedded": nothing is run here, but in the application that embeds it'
         return None
+
+    def why_nothing(self, *, standalone: bool) -> str | None:
+        """Return why this process would run no part at all; None where it runs one."""
+        if (why := self.why_not_here(standalone=standalone)) is not None:
+            return why
+        if self.parts:
+            return None
+        reasons = [f"{name} ({reason})" for name, reason in self.left_out]
+        more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        left_out = f"; left out: {', '.join(reasons[:_SHOWN])}{more}" if reasons else "; the file describes no part"
+        return f"{self.path}: nothing would run{left_out}"

@@ -92,7 +92,7 @@ class _Reader:
     def plan(self, only: Sequence[str], without: Sequence[str]) -> Plan:
         """Raises FileMistakes."""
         document = self._document
-        select(self._worker, self._groups["cron"], self._entries, only, without)
+        select(self._worker, self._groups, self._entries, only, without)
         running = [entry for entry in self._entries if entry.reason is None]
         url = self._url(running)
         document.blame_unset(self._idle(running))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from redis_worker.cron.function import Function
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
+from redis_worker.cron.settings import OF_A_TRY, declared_by
 from redis_worker.pool import WorkerPool
 from redis_worker.registry import find_function, find_parser, find_processor
-from redis_worker.supervisor.calls import accepts, no_daemon
+from redis_worker.supervisor.calls import no_daemon
 from redis_worker.supervisor.document import dotted
 from redis_worker.supervisor.lines import Path
 from redis_worker.supervisor.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
 from redis_worker.supervisor.substitution import unquoted
+from redis_worker.topics.declared import Declared, inheriting
 from redis_worker.topics.handlers import Handlers
 from redis_worker.topics.worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -108,17 +111,14 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
     except ConfigurationError as error:
         yield blamed, str(error)
         return
-    argument = "a list of messages" if topic.batch else "a message"
-    if not accepts(function, (argument,), {}):
-        yield blamed, f"the handler {topic.handler!r} must take one argument, {argument}"
-        return
 
     def build(options: Mapping[str, Any]) -> None:
-        handlers = Handlers()
-        declare = handlers.batch_handler if topic.batch else handlers.handler
-        declare(topic.pattern, **options)(function)
+        said = dict(options)
+        batch = said.pop("batch", False)
+        Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, said)))
 
-    yield from _tried(blamed, topic.options, build)
+    options = topic.options | ({"batch": True} if topic.batch else {})
+    yield from _tried(blamed, options, build)
 
 
 def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
@@ -139,10 +139,17 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
     if settings.job is None:
         return
     try:
-        find_function("job", settings.job)
+        function = find_function("job", settings.job)
     except ConfigurationError as error:
         yield (*table, "job"), str(error)
         return
+
+    def build(options: Mapping[str, Any]) -> None:
+        tried: dict[str, Any] = {**dict.fromkeys(OF_A_TRY), **options}
+        declared_by(replace(settings, **tried), function)
+
+    said = {key: value for key in OF_A_TRY if (value := getattr(settings, key)) is not None}
+    yield from _tried((*table, "job"), said, build)
     try:
         Function(settings.job, settings.arguments, settings.timeout, Report(settings.name, None))
     except ConfigurationError as error:

@@ -52,11 +52,13 @@ def _pool_kinds() -> dict[str, Kind]:
 
 
 def _kind_of(hint: Any) -> Kind:
+    if float in get_args(hint):  # a Duration
+        return seconds()
     if isinstance(hint, UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is Literal:
         return choice(*get_args(hint))
-    kinds: dict[Any, Kind] = {bool: flag, int: whole(), float: seconds()}
+    kinds: dict[Any, Kind] = {bool: flag, int: whole()}
     return kinds[hint]
 
 
@@ -114,7 +116,10 @@ WORKER: Final = Keys(
 REDIS: Final = Keys({"url": url})
 HTTP: Final = Keys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
 ENABLE: Final = Keys({"enable": flag})
-"""Of [pools] and [daemons] themselves."""
+"""Of [pools] itself."""
+
+DAEMONS: Final = Keys({"enable": flag, "jobs": names})
+"""Of [daemons] itself."""
 
 POOL: Final = Keys(
     {

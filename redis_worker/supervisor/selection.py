@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis_worker.supervisor.entries import Entry, Group, names_of
@@ -13,15 +13,18 @@ Blame = Callable[[int, str], None]
 """Called with the number of an entry, and what is wrong with it."""
 
 
-def select(worker: Group, cron: Group, entries: list[Entry], only: Sequence[str], without: Sequence[str]) -> None:
+def select(
+    worker: Group, groups: Mapping[str, Group], entries: list[Entry], only: Sequence[str], without: Sequence[str]
+) -> None:
     """Give a reason to all that do not run; names that there are not are noted as mistakes.
 
-    `only`, if it has any names, goes before what [worker] says.
+    `only`, if it has any names, goes before what [worker] says. A list without names means all, wherever it stands.
     """
     document = worker.table.document
     if worker.said.get("enable") is False:
         _leave_out(entries, "worker.enable = false")
-    _select_jobs(cron, entries)
+    for kind in ("cron", "daemons"):
+        _select_jobs(kind, groups[kind], entries)
 
     def blame_argument(option: str) -> Blame:
         return lambda _, text: document.blame_nobody(f"{option}: {text}")
@@ -39,17 +42,16 @@ def select(worker: Group, cron: Group, entries: list[Entry], only: Sequence[str]
         _leave_out([entry for entry in entries if entry.qualified not in chosen], "not in only")
 
 
-def _select_jobs(cron: Group, entries: list[Entry]) -> None:
-    if "jobs" not in cron.said:
-        return
-    jobs = {entry.name: entry for entry in entries if entry.kind == "cron"}
-    for index, name in enumerate(_strings(cron.table.values["jobs"])):
-        if isinstance(name, str) and name not in jobs:
-            cron.table.document.blame(
-                ("cron", "jobs", index), f"there is no job {str(name)!r}, {near(name, tuple(jobs))}"
+def _select_jobs(kind: str, group: Group, entries: list[Entry]) -> None:
+    own = {entry.name: entry for entry in entries if entry.kind == kind}
+    for index, name in enumerate(_strings(group.table.values.get("jobs"))):
+        if isinstance(name, str) and name not in own:
+            what = "job" if kind == "cron" else "daemon"
+            group.table.document.blame(
+                (kind, "jobs", index), f"there is no {what} {str(name)!r}, {near(name, tuple(own))}"
             )
-    left_out = [entry for name, entry in jobs.items() if name not in cron.said["jobs"]]
-    _leave_out(left_out, "not in cron.jobs")
+    if chosen := group.said.get("jobs"):
+        _leave_out([entry for name, entry in own.items() if name not in chosen], f"not in {kind}.jobs")
 
 
 def _chosen(entries: list[Entry], names: Sequence[Any], blame: Blame) -> set[str]:

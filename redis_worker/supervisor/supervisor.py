@@ -14,6 +14,7 @@ from redis_worker.engine.threads import in_own_thread
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
+from redis_worker.signals import reload_signal, serve
 from redis_worker.supervisor.outside import Outside
 from redis_worker.supervisor.plan import Part, Plan
 from redis_worker.supervisor.reading import read_plan
@@ -41,14 +42,15 @@ class Supervisor:
             ...
 
     What one part does breaks no other: one that fails is started again, with a backoff, and given up when it fails
-    too often. No signal handler is installed and no logging configured.
+    too often. Only `serve` takes signals; logging is the program's.
     """
 
     def __init__(self, plan: Plan, read: Callable[[], Plan] | None = None, *, standalone: bool = False) -> None:
         """`read` reads the plan again, for `reload`. `standalone` says that nothing but this runs in the process."""
         self._plan = plan
         self._read = read
-        self._standalone = standalone
+        self.standalone = standalone
+        """Whether nothing but this runs in the process."""
         self._wiring = Wiring()
         self._outside = Outside(self, self._wiring.metrics)
         self._roster = Roster(self._wiring, self._give_up)
@@ -96,9 +98,9 @@ class Supervisor:
         return self._plan
 
     @property
-    def runs_here(self) -> bool:
-        """Whether the file is for this process: it may say that it is for a host application only, or for none."""
-        return self._plan.why_not_here(standalone=self._standalone) is None
+    def why_nothing(self) -> str | None:
+        """Why no part runs in this process; None where one does."""
+        return self._plan.why_nothing(standalone=self.standalone)
 
     @property
     def condition(self) -> Condition:
@@ -150,7 +152,7 @@ class Supervisor:
         plan = self._plan = self._here(self._plan)
         try:
             async with self._changing:  # a reload, or the end of a stop, waits until all this is there
-                await self._outside.open(plan, strict=self._standalone)
+                await self._outside.open(plan, strict=self.standalone)
                 self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
                 await self._roster.begin(plan.parts)
         except BaseException:
@@ -162,7 +164,7 @@ class Supervisor:
 
     def _here(self, plan: Plan) -> Plan:
         """As much of `plan` as is to run here: all or nothing."""
-        if (why_not := plan.why_not_here(standalone=self._standalone)) is None:
+        if (why_not := plan.why_not_here(standalone=self.standalone)) is None:
             return plan
         logger.warning("%s", why_not)
         return replace(plan, parts=(), http=None, url=None)
@@ -233,6 +235,28 @@ class Supervisor:
             raise
         finally:
             await self.stop()
+
+    async def serve(self) -> bool:
+        """Run, as the main thing that a program does: `asyncio.run(Supervisor.from_file("workers.toml").serve())`.
+
+        The first SIGTERM or SIGINT stops part by part, a second one cancels, a third one ends the process at once;
+        SIGUSR1 logs what runs, SIGHUP has the file read again. Returns False where a second signal has cut it short.
+        Raises as `run` does, and ConfigurationError where nothing would run, and outside of the main thread.
+        """
+        self.standalone = True
+        if (why := self.why_nothing) is not None:
+            raise ConfigurationError(why)
+        with reload_signal(self._reload_by_signal):
+            return await serve(self.run, self._stop_by_signal, self.cancel, self.report_running)
+
+    def _stop_by_signal(self) -> None:
+        self._close()
+
+    def _reload_by_signal(self) -> None:
+        if self._read is not None and self._started and not self._stopping:
+            reloading = asyncio.create_task(self.reload())
+            self._reloading.add(reloading)
+            reloading.add_done_callback(self._reloading.discard)
 
     async def reload(self) -> bool:
         """Read the file again, and change what has changed: parts that are as before keep running.

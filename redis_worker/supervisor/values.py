@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from redis_worker.broker.address import address_of, mask
 from redis_worker.supervisor.mistakes import near
 from redis_worker.supervisor.substitution import UNSET, Substituted
-from redis_worker.vocabulary.duration import END_OF_TIME, duration
+from redis_worker.vocabulary.duration import END_OF_TIME, seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 
 Kind: TypeAlias = Callable[[Any], Any]
@@ -88,16 +88,17 @@ def seconds(least: float | None = None, above: float | None = None) -> Kind:
     """A time: a number of seconds, or a text with a unit."""
 
     def read(value: Any) -> float:
-        found = duration(value) if isinstance(value, str) else value
-        if not isinstance(found, (int, float)) or isinstance(found, bool) or math.isnan(found):
-            raise ValueError(f'must be a number of seconds, or a text as "90s", "1.5m" or "24h", got {shown(value)}')
+        try:
+            found = seconds_of(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, got {shown(value)}") from None
         if found > END_OF_TIME:
             raise ValueError(f"is beyond all time: {shown(value)}")
         if above is not None and not found > above:
             raise ValueError(f"must be above {above:g} seconds, got {shown(value)}")
         if least is not None and not found >= least:
             raise ValueError(f"must be at least {least:g} seconds, got {shown(value)}")
-        return float(found)
+        return found
 
     return read
 

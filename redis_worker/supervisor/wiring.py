@@ -11,12 +11,13 @@ from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
 from redis_worker.registry import find_function
 from redis_worker.supervisor.daemon import daemon_of
-from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, PoolPart, TopicsPart
+from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, PoolPart, TopicSettings, TopicsPart
 from redis_worker.supervisor.work import Work
 
 if TYPE_CHECKING:
     from redis_worker.broker.cron import CronStore
     from redis_worker.pool import WorkerPool
+    from redis_worker.topics.declared import Declared
     from redis_worker.topics.handlers import Handlers
     from redis_worker.topics.worker import TopicWorker
 
@@ -112,5 +113,12 @@ class Wiring:
 def add_handlers(handlers: Handlers, part: TopicsPart) -> None:
     """Have `handlers` take over the topics of `part`. Raises ConfigurationError."""
     for topic in part.topics:
-        register = handlers.batch_handler if topic.batch else handlers.handler
-        register(topic.pattern, **topic.options)(find_function("handler", topic.handler))
+        handlers.add(topic.pattern, *handler_of(topic))
+
+
+def handler_of(topic: TopicSettings) -> tuple[Callable[..., Any], Declared]:
+    """Return the function of a topic, and what its decorator and the file say of it. Raises ConfigurationError."""
+    from redis_worker.topics.declared import Declared, inheriting
+
+    function = find_function("handler", topic.handler)
+    return function, inheriting(function, topic.pattern, Declared(topic.batch, topic.options))

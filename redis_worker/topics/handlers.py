@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from redis_worker.topics.routing import Batching, Route, new_route
+from redis_worker.topics.declared import Declared, note
+from redis_worker.topics.routing import Route, new_route
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.message import Message, check_topic
 from redis_worker.vocabulary.processor import Execution
@@ -15,7 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H", bound=Callable[[Message], Any])
 B = TypeVar("B", bound=Callable[[list[Message]], Any])
 
-_DAY = 86_400.0
+_OPTIONS = {
+    "concurrency", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "idempotent", "remember",
+}  # fmt: skip
+"""Of `handler`."""
 
 
 class Handlers:
@@ -39,47 +44,47 @@ class Handlers:
         self,
         pattern: str,
         *,
-        concurrency: int = 4,
+        concurrency: int | None = None,
         execution: Execution | None = None,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         retries: int | None = None,
-        retry_backoff: float | None = None,
-        retry_backoff_max: float | None = None,
-        idempotent: bool = False,
-        remember: float = _DAY,
+        retry_backoff: Duration | None = None,
+        retry_backoff_max: Duration | None = None,
+        idempotent: bool | None = None,
+        remember: Duration | None = None,
     ) -> Callable[[H], H]:
         """Have messages of `pattern`, a topic or a pattern such as `order.*`, handled by the decorated function.
 
         It is called with a Message, runs as a processor would, and what it returns is ignored; a message for
-        which it raises is tried again `retries` times (3), and is a dead letter then. `concurrency` holds for
-        each topic. With `idempotent`, messages whose id was completed in the last `remember` seconds are
-        skipped. Raises ConfigurationError.
+        which it raises is tried again `retries` times (3), and is a dead letter then. `concurrency` (4) holds for
+        each topic. With `idempotent`, messages whose id was completed within `remember` (24 h) are skipped. A file
+        that names the function inherits the options that it does not say itself. Raises ConfigurationError.
         """
         options = {
             "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
             "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
             "retry_backoff_max": retry_backoff_max,
         }  # fmt: skip
-        return self._registering(pattern, options)
+        return self._declaring(pattern, False, options)
 
     def batch_handler(
         self,
         pattern: str,
         *,
-        size: int = 100,
-        within: float = 0.5,
-        concurrency: int = 1,
+        size: int | None = None,
+        within: Duration | None = None,
+        concurrency: int | None = None,
         execution: Execution | None = None,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
         retries: int | None = None,
-        retry_backoff: float | None = None,
-        retry_backoff_max: float | None = None,
-        idempotent: bool = False,
-        remember: float = _DAY,
+        retry_backoff: Duration | None = None,
+        retry_backoff_max: Duration | None = None,
+        idempotent: bool | None = None,
+        remember: Duration | None = None,
     ) -> Callable[[B], B]:
-        """The same for a function that is called with a list of up to `size` messages.
+        """The same for a function that is called with a list of up to `size` (100) messages.
 
-        A batch waits `within` seconds for more after its first message; `concurrency` is how many batches are
+        A batch waits `within` (0.5 s) for more after its first message; `concurrency` (1) is how many batches are
         handled at once. The function returns None, or `{id: reason}` of the messages that failed: only those
         are tried again. A reason is a text or an exception, Retry and Reject included. When the function
         raises, all have failed. Raises ConfigurationError.
@@ -87,9 +92,9 @@ class Handlers:
         options = {
             "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
             "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
-            "retry_backoff_max": retry_backoff_max, "batching": Batching(size, within),
+            "retry_backoff_max": retry_backoff_max, "size": size, "within": within,
         }  # fmt: skip
-        return self._registering(pattern, options)
+        return self._declaring(pattern, True, options)
 
     @overload
     def default_handler(self, function: H, /) -> H: ...
@@ -101,16 +106,21 @@ class Handlers:
 
         Takes the options of `handler`, or none. Raises ConfigurationError.
         """
-        options = {"concurrency": 4, "idempotent": False, "remember": _DAY, **options}
 
         def register(function: H) -> H:
-            try:
-                self._default = new_route("*", function, **options)
-            except TypeError as error:
-                raise ConfigurationError(f"the default handler takes the options of handler(): {error}") from None
+            if unknown := options.keys() - _OPTIONS:
+                names = ", ".join(sorted(unknown))
+                raise ConfigurationError(f"the default handler takes the options of handler(), not {names}")
+            declared = Declared(False, _given(options))
+            self._default = new_route("*", function, declared)
+            note(function, "*", declared)
             return function
 
         return register if function is None else register(function)
+
+    def add(self, pattern: str, function: Callable[..., Any], declared: Declared) -> None:
+        """Have messages of `pattern` handled by `function`, without a decorator. Raises ConfigurationError."""
+        self._add(new_route(pattern, function, declared))
 
     def include(self, handlers: Handlers) -> None:
         """Take over all of `handlers`, the default one included. Raises ConfigurationError for two of one pattern."""
@@ -135,9 +145,16 @@ class Handlers:
             return self._default
         return max(matching, key=lambda route: (not route.is_pattern, len(route.pattern)))
 
-    def _registering(self, pattern: str, options: dict[str, Any]) -> Callable[[F], F]:
+    def routes(self) -> list[Route]:
+        """The handlers, in the order in which they were declared, the default one last."""
+        return [*self._routes.values(), *([self._default] if self._default else [])]
+
+    def _declaring(self, pattern: str, batch: bool, options: dict[str, Any]) -> Callable[[F], F]:
+        declared = Declared(batch, _given(options))
+
         def register(function: F) -> F:
-            self._add(new_route(pattern, function, **options))
+            self.add(pattern, function, declared)
+            note(function, pattern, declared)
             return function
 
         return register
@@ -149,3 +166,7 @@ class Handlers:
             raise ConfigurationError(f"there are two handlers for {route.pattern!r}")
         self._routes[route.pattern] = route
         self._changed.set()
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -9,12 +9,17 @@ from typing import Any
 
 from redis_worker.engine.awaitables import Deferred, is_awaitable, resolved
 from redis_worker.engine.batches import failures
+from redis_worker.topics.declared import Declared
+from redis_worker.vocabulary.calls import check_takes_one
+from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whole
 from redis_worker.vocabulary.errors import ConfigurationError, Reject
 from redis_worker.vocabulary.message import Message
 from redis_worker.vocabulary.processor import Declaration, declaration_of, said_by
 
 # A message that fails is tried so often again where its handler does not say: nobody waits for its result.
 _RETRIES = 3
+_DAY = 86_400.0
+_OF_A_PROCESSOR = ("execution", "timeout", "retries", "retry_backoff", "retry_backoff_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +57,31 @@ class Route:
         return fnmatchcase(topic, self.pattern)
 
 
-def new_route(
-    pattern: str,
-    function: Callable[..., Any],
-    *,
-    concurrency: int,
-    idempotent: bool,
-    remember: float,
-    batching: Batching | None = None,
-    **declared: Any,
-) -> Route:
-    """A route to `function`. Raises ConfigurationError where what is said does not fit."""
-    if declared.get("retries") is None:
-        declared["retries"] = said_by(function).get("retries", _RETRIES)
-    declaration = declaration_of(function, "handler", **declared)
-    problem = None
-    if concurrency < 1:
-        problem = f"concurrency must be at least 1, got {concurrency}"
-    elif idempotent and not remember > 0:
-        problem = f"remember must be above 0 seconds, got {remember:g}"
-    elif batching is not None and batching.size < 1:
-        problem = f"size must be at least 1, got {batching.size}"
-    elif batching is not None and not batching.within >= 0:
-        problem = f"within must not be negative, got {batching.within:g}"
-    elif batching is not None and declaration.execution == "inline":
-        problem = "a batch cannot be handled inline; use thread"
-    if problem:
-        raise ConfigurationError(f"handler {declaration.name}: {problem}")
-    is_async = declaration.execution == "async"
-    if batching is None:
-        call: Callable[[Any], Any] = _Quiet(function) if is_async else _QuietCall(function)
-    else:
-        call = _Batch(function) if is_async else _BatchCall(function)
-    return Route(pattern, call, declaration, concurrency, remember if idempotent else 0.0, batching)
+def new_route(pattern: str, function: Callable[..., Any], declared: Declared) -> Route:
+    """A route to `function`. Raises ConfigurationError where what is declared does not fit."""
+    own = {key: value for key, value in declared.options.items() if key in _OF_A_PROCESSOR}
+    own.setdefault("retries", said_by(function).get("retries", _RETRIES))
+    declaration = declaration_of(function, "handler", **own)
+    handler = f"handler {declaration.name}"
+    options = {
+        "concurrency": 1 if declared.batch else 4, "idempotent": False, "remember": _DAY,
+        "size": 100, "within": 0.5, **declared.options,
+    }  # fmt: skip
+    concurrency = check_whole(f"{handler}: concurrency", options["concurrency"], 1)
+    remember = check_seconds(f"{handler}: remember", options["remember"], above=0)
+    if not check_flag(f"{handler}: idempotent", options["idempotent"]):
+        remember = 0.0
+    if not declared.batch:
+        check_takes_one("handler", function, "one message")
+        call = _Quiet(function) if declaration.execution == "async" else _QuietCall(function)
+        return Route(pattern, call, declaration, concurrency, remember)
+    if declaration.execution == "inline":
+        raise ConfigurationError(f"{handler}: a batch cannot be handled inline; use thread")
+    size = check_whole(f"{handler}: size", options["size"], 1)
+    within = check_seconds(f"{handler}: within", options["within"], 0)
+    check_takes_one("batch handler", function, "one list of messages")
+    batch = _Batch(function) if declaration.execution == "async" else _BatchCall(function)
+    return Route(pattern, batch, declaration, concurrency, remember, Batching(size, within))
 
 
 def no_route(topic: str) -> Route:

@@ -25,6 +25,8 @@ from redis_worker.reporting import Reporter
 from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
 from redis_worker.topics.handlers import Handlers
 from redis_worker.topics.routing import no_route
+from redis_worker.vocabulary.checks import check_seconds, check_whole
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.message import check_topic
@@ -44,11 +46,11 @@ class TopicWorker(Service, Handlers):
         @worker.handler("order.reminder", concurrency=8, retries=3, timeout=30)
         async def remind(message): ...
 
-        await worker.run()
+        asyncio.run(worker.serve())
 
-    As with WorkerPool, `async with worker:` works in the background. Topics that no handler is for
-    are left to other workers, unless there is a `default_handler`. `include` takes handlers that were
-    declared where no server was known, as a `Handlers`.
+    `serve` handles signals, `run` leaves them to the program, `async with worker:` works in the background.
+    Topics that no handler is for are left to other workers, unless there is a `default_handler`. `include` takes
+    handlers that were declared where no server was known, as a `Handlers`.
     """
 
     def __init__(
@@ -57,31 +59,27 @@ class TopicWorker(Service, Handlers):
         *,
         concurrency: int = 100,
         max_deliveries: int = 3,
-        lease: float = 6.0,
-        connect_timeout: float = 10.0,
-        shutdown_timeout: float = 30.0,
+        lease: Duration = 6.0,
+        connect_timeout: Duration = 10.0,
+        shutdown_timeout: Duration = 30.0,
         dead_limit: int = 10_000,
         observers: Iterable[Observer] = (),
         http: str | None = None,
         measuring: Measuring | None = None,
     ) -> None:
-        """`concurrency` is how many messages are handled at once, of all topics together.
+        """`concurrency` is how many messages are handled at once, of all topics together; times are as in PoolOptions.
 
         `http` and `measuring` are as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
         """
-        for name, value, least in (
-            ("concurrency", concurrency, 1), ("max_deliveries", max_deliveries, 1), ("lease", lease, 2),
-            ("dead_limit", dead_limit, 1), ("connect_timeout", connect_timeout, 0),
-            ("shutdown_timeout", shutdown_timeout, 0),
-        ):  # fmt: skip
-            if not value >= least:
-                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-        Service.__init__(self, "the topic worker", address_of(redis), connect_timeout, "topics", http, measuring)
+        seconds = check_seconds("connect_timeout", connect_timeout, 0)
+        self._lease = check_seconds("lease", lease, 2)
+        self._shutdown_timeout = check_seconds("shutdown_timeout", shutdown_timeout, 0)
+        self._concurrency = check_whole("concurrency", concurrency, 1)
+        self._max_deliveries = check_whole("max_deliveries", max_deliveries, 1)
+        self._dead_limit = check_whole("dead_limit", dead_limit, 1)
+        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, measuring)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
-        self._concurrency, self._lease = concurrency, lease
-        self._max_deliveries, self._dead_limit = max_deliveries, dead_limit
-        self._shutdown_timeout = shutdown_timeout
         self._counting = Counting()
         self._observers = (self._counting, *observers)
         self._asked: set[str] = set()
@@ -127,6 +125,14 @@ class TopicWorker(Service, Handlers):
         if self._error is not None or self._shared is None:
             return "stopping"
         return "Redis is away" if self._shared.reconnect.away else "running"
+
+    async def serve(self) -> bool:
+        """See Service.serve. Raises ConfigurationError where there is no handler either."""
+        if not self.routes() and not self._asked:
+            raise ConfigurationError(
+                "the topic worker has no handler: declare one with @worker.handler or include some"
+            )
+        return await super().serve()
 
     async def start_consumer(self, topic: str) -> None:
         """Consume `topic`, now or as soon as the worker runs; with no handler for it, all it has becomes dead letters.
@@ -222,9 +228,13 @@ class TopicWorker(Service, Handlers):
 
     async def _consume_found(self, topics: Topics) -> None:
         """Consume what is found, until the end. Raises what has ended a consumer."""
+        warned = False
         while not self._stop_asked and self._error is None:
             await self._look_for_topics(topics)
             await self._wait_for_change()
+            if not (warned or self._stop_asked or self.routes() or self._consumers):
+                warned = True
+                logger.warning("the topic worker has no handler: it does nothing until one is declared")
         if self._error is not None:
             raise self._error
 

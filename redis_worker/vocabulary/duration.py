@@ -1,8 +1,17 @@
-"""A length of time as people write it: `90`, `1.5m`, `24h`."""
+"""A length of time as people write it: `90`, `"1.5m"`, `"24h"`, `timedelta(hours=24)`."""
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+from datetime import timedelta
+from numbers import Real
+from typing import TypeAlias
+
 _UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+Duration: TypeAlias = float | int | timedelta | str
+"""A number of seconds, a timedelta, or a text: a number with one of the units ms, s, m, h and d, or without one."""
 
 END_OF_TIME = 1e12
 """More seconds than anybody means, and near enough for Redis to hold it to the millisecond."""
@@ -15,3 +24,17 @@ def duration(text: str) -> float | None:
     if unit is None or not number.isascii() or not number.replace(".", "", 1).isdecimal():
         return None
     return float(number) * unit
+
+
+def seconds_of(value: object) -> float:
+    """Return the seconds of a Duration. Raises ValueError, whose text begins with "must be", for anything else."""
+    found: object = value
+    if isinstance(value, timedelta):
+        found = value.total_seconds()
+    elif isinstance(value, str):
+        found = duration(value)
+    if not isinstance(found, bool) and isinstance(found, Real):
+        with suppress(OverflowError):
+            if not math.isnan(seconds := float(found)):
+                return seconds
+    raise ValueError('must be a number of seconds, or a text as "90s", "1.5m" or "24h"')

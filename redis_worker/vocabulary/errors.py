@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from redis_worker.vocabulary.duration import END_OF_TIME
+from redis_worker.vocabulary.duration import END_OF_TIME, Duration, seconds_of
 
 
 class RedisWorkerError(Exception):
@@ -56,29 +54,29 @@ class PartFailed(RedisWorkerError):
 
 
 class Retry(RedisWorkerError):
-    """Raised by a processor: try the task again, after `delay` or, without it, after the usual backoff.
+    """Raised by a processor: try the task again, after `delay` (a Duration) or, without it, after the usual backoff.
 
-    `delay` is in seconds, or a timedelta. The retry counts as one of the pool's retries; a pool that has none grants
-    ten. A delay that cannot be used fails the task, with a sentence.
+    The retry counts as one of the pool's retries; a pool that has none grants ten. A delay that cannot be used fails
+    the task, with a sentence.
     """
 
-    delay: float | timedelta | None = None
+    delay: Duration | None = None
 
-    def __init__(self, reason: str = "asked to be tried again", *, delay: float | timedelta | None = None) -> None:
+    def __init__(self, reason: str = "asked to be tried again", *, delay: Duration | None = None) -> None:
         super().__init__(reason)
         self.delay = delay
 
     def seconds(self) -> float | None:
         """Return the delay in seconds; None for the usual backoff. Raises ValueError where it cannot be used."""
-        delay = self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
-        if delay is None:
+        if self.delay is None:
             return None
-        if not isinstance(delay, (int, float)):
-            raise ValueError(f"Retry takes a delay in seconds or a timedelta, got a {type(delay).__name__}")
-        if not 0 <= delay <= END_OF_TIME:
-            got = "a longer one" if delay > END_OF_TIME else "a negative one" if delay < 0 else "NaN"
-            raise ValueError(f"Retry takes a delay from 0 to {END_OF_TIME:g} seconds, got {got}")
-        return float(delay)
+        try:
+            seconds = seconds_of(self.delay)
+        except ValueError as error:
+            raise ValueError(f"the delay of a Retry {error}, or a timedelta") from None
+        if not 0 <= seconds <= END_OF_TIME:
+            raise ValueError(f"the delay of a Retry must be from 0 to {END_OF_TIME:g} seconds")
+        return seconds
 
 
 class Reject(RedisWorkerError):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args, overload
 
+from redis_worker.vocabulary.checks import check_seconds, check_whole
+from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
 Execution = Literal["async", "inline", "thread", "process"]
@@ -22,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ATTRIBUTE = "__redis_worker__"
 _CHECK = "__redis_worker_check__"
+_TIMES = {"timeout", "retry_backoff", "retry_backoff_max"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,10 @@ def processor(
     *,
     execution: Execution | None = None,
     name: str | None = None,
-    timeout: float | None = None,
+    timeout: Duration | None = None,
     retries: int | None = None,
-    retry_backoff: float | None = None,
-    retry_backoff_max: float | None = None,
+    retry_backoff: Duration | None = None,
+    retry_backoff_max: Duration | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -61,10 +64,10 @@ def processor(
     *,
     execution: Execution | None = None,
     name: str | None = None,
-    timeout: float | None = None,
+    timeout: Duration | None = None,
     retries: int | None = None,
-    retry_backoff: float | None = None,
-    retry_backoff_max: float | None = None,
+    retry_backoff: Duration | None = None,
+    retry_backoff_max: Duration | None = None,
 ) -> F | Callable[[F], F]:
     """Declare how a processor runs, and what to do when it fails.
 
@@ -72,8 +75,8 @@ def processor(
         def render(arguments): ...
 
     `execution` is "async" for a coroutine function (and may be left out), "inline", "thread" (the
-    default of a plain function) or "process"; times are in seconds. Raises ConfigurationError
-    where they do not fit the function.
+    default of a plain function) or "process"; a time is a Duration: seconds, a timedelta, or a text as "90s".
+    Raises ConfigurationError where they do not fit the function.
     """
     given = {
         "execution": execution,
@@ -139,11 +142,21 @@ def _declaration(function: Callable[..., Any], said: dict[str, Any], kind: str =
         "execution": "async" if is_async else "thread",
         "summary": document.partition("\n")[0],
     }
-    declared = Declaration(**defaults | said)
+    declared = Declaration(**_checked(f"{kind} {said.get('name', defaults['name'])}", defaults | said))
     problem = _problem(declared, is_async)
     if problem:
         raise ConfigurationError(f"{kind} {declared.name}: {problem}")
     return declared
+
+
+def _checked(whose: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Return `said` with its times in seconds. Raises ConfigurationError where a value has the wrong type."""
+    found = dict(said)
+    for key in _TIMES & said.keys():
+        found[key] = check_seconds(f"{whose}: {key}", said[key])
+    if "retries" in said:
+        found["retries"] = check_whole(f"{whose}: retries", said["retries"], 0)
+    return found
 
 
 def _problem(declared: Declaration, is_async: bool) -> str | None:
@@ -159,8 +172,6 @@ def _problem(declared: Declaration, is_async: bool) -> str | None:
         return f"the time limit must be above 0 seconds, got {timeout}"
     if timeout is not None and execution == "inline":
         return "an inline call cannot be interrupted, so it takes no time limit; use thread"
-    if declared.retries < 0:
-        return f"retries must not be negative, got {declared.retries}"
     if not 0 < declared.retry_backoff <= declared.retry_backoff_max:
         return (
             f"the retry backoff must be above 0 seconds and at most {declared.retry_backoff_max:g}, "

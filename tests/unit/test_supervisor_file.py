@@ -313,7 +313,10 @@ def test_parts_have_the_order_of_the_file() -> None:
             "3: cron.j.arguments: is for job",
         ),
         (JOB + 'overlap = "skp"', 'got "skp"; did you mean skip?'),
-        (JOB + "retry_backoff = 61", "4: cron.j.retry_backoff: must be at most retry_backoff_max, which is 60"),
+        (
+            JOB + "retry_backoff = 61\nretry_backoff_max = 60",
+            "4: cron.j.retry_backoff: must be at most retry_backoff_max, which is 60",
+        ),
         (JOB + "critical = true", "4: cron.j.critical: unknown key"),
         ('[cron]\njobs = ["i"]\n' + JOB, "2: cron.jobs[0]: there is no job 'i', there is only j"),
         ("[cron]\ntimzone = 8", "2: cron.timzone: unknown key, did you mean timezone?"),

@@ -1,13 +1,46 @@
-"""Signals, taken only here at the edge, and given back afterwards."""
+"""Signals, taken only where a program asks for it (`serve`, the command line), and given back afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
+
+
+async def serve(
+    run: Callable[[], Awaitable[None]], stop: Callable[[], None], cancel: Callable[[], None], show: Callable[[], None]
+) -> bool:
+    """Run something until it ends, and heed signals meanwhile: the first one stops it, the second one cancels.
+
+    SIGUSR1 has it shown. Return False where a second signal has cut it short. Raises as `run` does, and
+    ConfigurationError outside of the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigurationError("serve() handles signals, which only the main thread can; call run() here")
+    cancelled = False
+
+    def stop_first() -> None:
+        logger.info("stopping; once more to cancel")
+        stop()
+
+    def cancel_then() -> None:
+        nonlocal cancelled
+        cancelled = True
+        logger.warning("cancelling: what is unfinished goes back to the queue")
+        cancel()
+
+    with stop_signals(stop_first, cancel_then), show_signal(show):
+        await run()
+    return not cancelled
 
 
 @contextmanager

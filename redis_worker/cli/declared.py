@@ -1,0 +1,107 @@
+"""Workers that are declared in Python, and named on the command line as `module:name`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+
+from redis_worker.cli.plans import columns, describe, told_route
+from redis_worker.cli.serving import report, summarise
+from redis_worker.cli.supervising import supervise
+from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.environment import redis_url_from_environment
+from redis_worker.pool import WorkerPool
+from redis_worker.registry import find_object
+from redis_worker.supervisor.resolving import resolve
+from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.topics.handlers import Handlers
+from redis_worker.topics.worker import TopicWorker
+from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError, Refused
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger("redis_worker.run")
+
+_REPORT_EVERY = 10.0
+_PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+
+Declared = WorkerPool | TopicWorker | Supervisor
+
+
+def is_declared(name: str) -> bool:
+    """Return whether `name` is a place in a Python module, and not a file."""
+    return _PLACE.fullmatch(name) is not None and not os.path.exists(name)
+
+
+def find_declared(name: str, url: str | None) -> Declared:
+    """Return the worker at `name`; of Handlers a topic worker is made, at `url` or where the environment says.
+
+    Raises ConfigurationError.
+    """
+    found = find_object("worker", name)
+    if isinstance(found, Handlers) and not isinstance(found, TopicWorker):
+        worker = TopicWorker(url or redis_url_from_environment())
+        worker.include(found)
+        return worker
+    if not isinstance(found, Declared):
+        kind = type(found).__name__
+        raise ConfigurationError(
+            f"the worker {name!r} is of type {kind}; it must be a WorkerPool, TopicWorker, Supervisor or Handlers"
+        )
+    if url is not None:
+        raise ConfigurationError(f"the worker {name!r} names its server itself; --url is for a file or for Handlers")
+    if isinstance(found, Supervisor):
+        found.standalone = True
+        resolve(found.plan)
+    return found
+
+
+def serve_declared(worker: Declared) -> int:
+    """Run `worker` until stopped or done. Returns the exit code. Raises RedisWorkerError."""
+    if isinstance(worker, Supervisor):
+        return supervise(worker, None)
+    spare_garbage_collection()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(worker))
+
+
+async def _serve(worker: WorkerPool | TopicWorker) -> int:
+    reporting = asyncio.create_task(_report(worker))
+    try:
+        graceful = await worker.serve()
+    except Refused as error:
+        if worker.started:
+            raise RedisWorkerError(str(error)) from error
+        raise
+    finally:
+        reporting.cancel()
+        if worker.started:
+            summarise(worker.counters)
+    return 0 if graceful else 1
+
+
+async def _report(worker: WorkerPool | TopicWorker) -> None:
+    await worker.wait_until_started()
+    for _, what in _told(worker):
+        logger.info("%s", what)
+    await report(worker, _REPORT_EVERY)
+
+
+def describe_declared(name: str, worker: Declared) -> Iterator[str]:
+    """Return what `worker` would run, a line each."""
+    if isinstance(worker, Supervisor):
+        yield from describe(worker.plan)
+        return
+    yield f"{name}: this would run"
+    yield from columns([list(row) for row in _told(worker)])
+
+
+def _told(worker: WorkerPool | TopicWorker) -> Iterator[tuple[str, str]]:
+    """Return the kind and the description of what `worker` works on, a row each."""
+    if isinstance(worker, TopicWorker):
+        yield "topics", f"on {worker.address}"
+        yield from (("", told_route(route)) for route in worker.routes())
+    else:
+        declared, options = worker.declaration, worker.options
+        yield "pool", f"{worker.queue}, {declared.name}, {options.concurrency} at once, on {worker.address}"
