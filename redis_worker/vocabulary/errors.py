@@ -19,6 +19,10 @@ class Refused(RedisWorkerError):
     """The server answers, and says no for good: a wrong password, a key of the wrong type, a missing right."""
 
 
+class Unacceptable(Refused):
+    """The server refuses a command for what is in it, most often for its size; with less in it, it may be taken."""
+
+
 class DamagedKey(Refused):
     """A key derived from a queue holds another type than it should. Work that does not need the key goes on."""
 
