@@ -360,6 +360,7 @@ async def test_a_damaged_key_is_waited_for(
     assert caplog.text.count(f"the key '{key}' holds a string") == 1
     assert job.condition == "running"
 
+
 # Overlap, in the whole fleet
 
 
