@@ -29,6 +29,8 @@ class DeadLetter(NamedTuple):
     worker: str
     stored: bytes
     """The letter as it stands in the list."""
+    cut: bool = False
+    """True where `raw` is only the beginning of the task, for the server did not take more: it cannot be put back."""
 
 
 class DeadLetters(Access):
@@ -60,8 +62,11 @@ class DeadLetters(Access):
             start += len(page)
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> int:
-        """Put the tasks of `letters` back on the queue, byte for byte and with all their attempts. How many."""
-        return await self._revive("requeue", letters)
+        """Put the tasks of `letters` back on the queue, byte for byte and with all their attempts. Returns how many.
+
+        Letters that are cut stay where they are.
+        """
+        return await self._revive("requeue", [letter for letter in letters if not letter.cut])
 
     async def purge(self, letters: Sequence[DeadLetter]) -> int:
         """Throw `letters` away. How many."""
@@ -82,9 +87,13 @@ def _read(stored: bytes) -> DeadLetter:
     """The letter; one that another program has put there is shown as it is."""
     try:
         fields = orjson.loads(stored)
-        raw = fields["raw"].encode() if "raw" in fields else base64.b64decode(fields["raw_base64"])
+        cut = "raw_start" in fields
+        if "raw_base64" in fields:
+            raw = base64.b64decode(fields["raw_base64"])
+        else:
+            raw = fields["raw_start" if cut else "raw"].encode()
         return DeadLetter(
-            fields["id"], raw, fields["reason"], fields["attempts"], fields["at"], fields["worker"], stored
+            fields["id"], raw, fields["reason"], fields["attempts"], fields["at"], fields["worker"], stored, cut
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return DeadLetter(None, stored, "no dead letter of a worker", 0, 0.0, "", stored)

@@ -9,7 +9,7 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue import AtLeastOnceQueue, reclaim
 from redis_worker.ports import Observer
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
 
 class Recoverer:
@@ -38,6 +38,9 @@ class Recoverer:
             except Disconnected:
                 # After an outage the others need a moment too: do not bury the living.
                 await asyncio.sleep(self._lease)
+            except DamagedKey as error:
+                self._observer.damaged(error)
+                await asyncio.sleep(self._lease)
             except Refused:
                 await asyncio.sleep(self._lease)  # the pool meets the same refusal, and ends
 
@@ -45,7 +48,10 @@ class Recoverer:
         """Return what dead workers held. Raises Disconnected or Refused."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        dead, retired, expired = await self._connection.run("overdue", [self._keys.workers, self._keys.retired], [])
+        keys = [self._keys.workers, self._keys.retired]
+        dead, retired, expired, *found = await self._connection.run("overdue", keys, [])
+        if found:
+            self._observer.damaged(DamagedKey(self._keys.retired, found[0].decode(), "zset"))
         if loop.time() - asked > self._lease / 3:
             return  # while the server, or this process, stood still, the living could not renew: look again
         for name in (raw.decode() for raw in dead):
@@ -58,6 +64,10 @@ class Recoverer:
             await self._connection.call("ZREM", self._keys.retired, *expired)
 
     async def _reclaim(self, worker: str) -> None:
-        count = await reclaim(self._connection, self._keys, worker)
+        try:
+            count = await reclaim(self._connection, self._keys, worker)
+        except DamagedKey as error:
+            self._observer.damaged(error)  # what it held stays there until that is mended
+            return
         if count >= 0:
             self._observer.recovered(worker, count)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from redis_worker.engine.awaitables import unawaited
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -52,6 +53,9 @@ class Observers(Observer):
 
     def resumed(self) -> None:
         self._tell(lambda observer: observer.resumed())
+
+    def damaged(self, error: DamagedKey) -> None:
+        self._tell(lambda observer: observer.damaged(error))
 
     def disconnected(self, error: Exception, delay: float) -> None:
         self._tell(lambda observer: observer.disconnected(error, delay))

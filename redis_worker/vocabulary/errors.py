@@ -21,6 +21,24 @@ class Refused(RedisWorkerError):
     """The server answers, and says no for good: a wrong password, a key of the wrong type, a missing right."""
 
 
+class Unacceptable(Refused):
+    """The server refuses a command for what is in it, most often for its size; with less in it, it may be taken."""
+
+
+class DamagedKey(Refused):
+    """A key derived from a queue holds another type than it should. Work that does not need the key goes on."""
+
+    def __init__(self, key: str, found: str, expected: str) -> None:
+        """`found` and `expected` are types as the command TYPE gives them."""
+        super().__init__(
+            f"the key {key!r} holds a {found}, not a {expected}: move it away (RENAME) or delete it (DEL); "
+            "the work that needs it goes on then"
+        )
+        self.key = key
+        self.found = found
+        self.expected = expected
+
+
 class Unreachable(RedisWorkerError):
     """No server answered within the connect timeout at start."""
 

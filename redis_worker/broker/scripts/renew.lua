@@ -2,6 +2,8 @@
 -- KEYS 1 workers
 -- ARGV 1 worker, 2 lease in ms
 -- Returns 1, or 0 when the worker was presumed dead and its tasks have gone to others.
+local wrong = damage(KEYS[1], 'zset')
+if wrong then return wrong end
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
 end
