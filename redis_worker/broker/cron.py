@@ -212,7 +212,7 @@ class JobState:
             except RuntimeError:
                 pass  # the loop is closed
 
-        self._store.keeper.keep(self._keys.running, run.lease, tell)
+        self._store.keeper.keep([self._keys.running], run.lease, tell)
 
     def let_go(self, run: Run) -> None:
         """Keep its lease no longer."""

@@ -74,6 +74,14 @@ class Keys:
         return f"{tagged(self.waiting)}:retired"
 
     @property
+    def claimants(self) -> str:
+        """Sorted set: worker -> how long its lease is, in ms; all of `workers` and `retired`, a second time.
+
+        By it the tasks of a worker are found whose entry there has vanished.
+        """
+        return f"{tagged(self.waiting)}:claimants"
+
+    @property
     def attempts(self) -> str:
         """Hash: `d` and the digest of a raw task -> workers that died holding it; `r` … -> its retries.
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.damage import Complaints, damages, readable, strangers
+from redis_worker.broker.keys import ARRIVED, Keys
 from redis_worker.broker.queue import AtLeastOnceQueue, reclaim
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
 
 
 class Recoverer:
@@ -27,6 +32,7 @@ class Recoverer:
         self._queue = queue
         self._observer = observer
         self._lease = lease
+        self._complaints = Complaints(keys.waiting)
 
     async def run(self) -> None:
         """Sweep now and then, until cancelled."""
@@ -38,26 +44,47 @@ class Recoverer:
             except Disconnected:
                 # After an outage the others need a moment too: do not bury the living.
                 await asyncio.sleep(self._lease)
-            except Refused:
-                await asyncio.sleep(self._lease)  # the pool meets the same refusal, and ends
+            except Refused as refused:
+                self._complaints.tell([refused])
+                await asyncio.sleep(self._lease)
 
     async def sweep(self) -> None:
-        """Return what dead workers held. Raises Disconnected or Refused."""
+        """Return what dead workers held, as far as no key is damaged. Raises Disconnected or Refused."""
         loop = asyncio.get_running_loop()
+        keys = self._keys
         asked = loop.time()
-        dead, retired, expired = await self._connection.run("overdue", [self._keys.workers, self._keys.retired], [])
+        dead, retired, expired, entered, damaged = await self._connection.run(
+            "overdue", [keys.workers, keys.retired, keys.claimants], [int(self._lease * 1000), keys.inflight(""), ARRIVED]
+        )
+        if entered:
+            logger.warning(
+                "%d workers were missing in the key %r: they are entered again, and what they held is returned "
+                "if they are dead",
+                *(len(entered), keys.workers),
+                extra={"queue": keys.waiting},
+            )
         if loop.time() - asked > self._lease / 3:
             return  # while the server, or this process, stood still, the living could not renew: look again
-        for name in (raw.decode() for raw in dead):
-            if name != self._queue.worker:
-                await self._reclaim(name)
-        for name in (raw.decode() for raw in retired):
-            if count := await reclaim(self._connection, self._keys, name):
-                self._observer.recovered(name, count)
-        if expired:
-            await self._connection.call("ZREM", self._keys.retired, *expired)
+        dead, strange = readable(dead)
+        retired, others = readable(retired)
+        problems: list[object] = [*damages(damaged, "zset"), *strangers(keys.workers, strange)]
+        problems += strangers(keys.retired, others)
+        refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
+        refused |= await self._reclaim(retired, buries=False)
+        self._complaints.tell([*problems, *refused.values()])
+        if done := [name for name in expired if name.decode(errors="replace") not in refused]:
+            for key in (keys.claimants, keys.retired):
+                await self._connection.call("ZREM", key, *done)
 
-    async def _reclaim(self, worker: str) -> None:
-        count = await reclaim(self._connection, self._keys, worker)
-        if count >= 0:
-            self._observer.recovered(worker, count)
+    async def _reclaim(self, workers: Iterable[str], *, buries: bool) -> dict[str, Refused]:
+        """Return what `workers` held. Returns the refusals: they keep no other worker's tasks from being returned."""
+        refused: dict[str, Refused] = {}
+        for worker in workers:
+            try:
+                count = await reclaim(self._connection, self._keys, worker)
+            except Refused as refusal:
+                refused[worker] = refusal
+                continue
+            if count > 0 or (count == 0 and buries):
+                self._observer.recovered(worker, count)
+        return refused
