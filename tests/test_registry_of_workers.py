@@ -70,9 +70,7 @@ async def second_registry_is_a_string(queue: Queue, _: str) -> None:
     await queue.redis.set(queue.keys.claimants, "no set")
 
 
-@pytest.mark.parametrize(
-    "damage", [all_gone, entry_gone, replaced, second_registry_gone, second_registry_is_a_string]
-)
+@pytest.mark.parametrize("damage", [all_gone, entry_gone, replaced, second_registry_gone, second_registry_is_a_string])
 async def test_the_tasks_of_a_dead_worker_are_found(
     server: EmbeddedServer, queue: Queue, worker: Start, damage: Callable[[Queue, str], Awaitable[None]]
 ) -> None:
@@ -128,7 +126,7 @@ async def test_a_worker_that_lost_both_entries_starts_anew(server: EmbeddedServe
     keys = queue.keys
     async with pool_on(server, queue, "tests.processors:sleep"):
         await queue.push_tasks([[3, number] for number in range(4)])
-        await wait_until(lambda: queue.inflight(), "a task in flight")
+        await wait_until(queue.inflight, "a task in flight")
         await queue.redis.delete(keys.workers, keys.claimants, keys.retired)
         await wait_until(lambda: queue.answered(4), "the results")
     assert await queue.ledger() == {str(id): 1 for id in range(4)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from redis_worker.vocabulary.errors import DamagedKey
+from redis_worker.broker.connection import PATIENCE, Connection
+from redis_worker.vocabulary.errors import DamagedKey, Refused
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger()
@@ -47,7 +49,23 @@ def strangers(key: str, names: Sequence[bytes]) -> list[str]:
     return [f"the key {key!r} has members that are not UTF-8, which are left alone: {some}"]
 
 
-def damages(reply: Sequence[bytes], expected: str) -> list[DamagedKey]:
-    """The key and the type of each damaged key in the reply of a script, as errors."""
-    texts = [raw.decode(errors="backslashreplace") for raw in reply]
-    return [DamagedKey(key, found, expected) for key, found in zip(texts[::2], texts[1::2], strict=True)]
+async def damaged_keys(connection: Connection, types: Mapping[str, str]) -> list[DamagedKey]:
+    """Those of the keys in `types` that hold another type than the one named there. Raises Disconnected or Refused."""
+    replies = await connection.together(*(("TYPE", key) for key in types), patience=PATIENCE)
+    damaged = []
+    for (key, expected), reply in zip(types.items(), replies, strict=True):
+        if isinstance(reply, Exception):
+            raise reply
+        if (found := reply.decode()) not in (expected, "none"):
+            damaged.append(DamagedKey(key, found, expected))
+    return damaged
+
+
+async def call_on(connection: Connection, key: str, expected: str, command: str, *arguments: Any) -> Any:
+    """The reply to `command` on `key`. Raises DamagedKey where it holds another type, Disconnected or Refused."""
+    try:
+        return await connection.call(command, key, *arguments)
+    except Refused:
+        for damaged in await damaged_keys(connection, {key: expected}):
+            raise damaged from None
+    return await connection.call(command, key, *arguments)  # it was mended meanwhile, or is refused for another reason

@@ -124,6 +124,13 @@ class Keys:
         """String: there while the queue is paused, whatever it holds."""
         return f"{tagged(self.waiting)}:paused"
 
+    @property
+    def types(self) -> dict[str, str]:
+        """All derived keys that have a name of their own, and what each of them holds, as the command TYPE names it."""
+        sorted_sets = dict.fromkeys((self.workers, self.retired, self.claimants, self.delayed, self.done), "zset")
+        hashes = dict.fromkeys((self.presence, self.attempts, self.begun), "hash")
+        return sorted_sets | hashes | {self.dead: "list", self.dropped: "string"}
+
     def inflight(self, worker: str) -> str:
         """List: the tasks that `worker` has claimed and not settled."""
         return f"{tagged(self.waiting)}:inflight:{worker}"

@@ -124,9 +124,7 @@ class AtLeastOnceQueue:
     async def _claimed(self, reply: tuple[int, list[bytes], list[int]]) -> list[Delivery]:
         lease = self._lease
         state, tasks, counts = reply
-        if state == _LEASE_LOST and not await renewed(
-            self._ordinary, self._registries, lease, self._keeper.seconds
-        ):
+        if state == _LEASE_LOST and not await renewed(self._ordinary, self._registries, lease, self._keeper.seconds):
             self._lose(lease)
         elif state or self._pause.on:
             self._pause.note(state == _PAUSED)

@@ -7,11 +7,11 @@ import random
 from collections.abc import Iterable
 
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.damage import Complaints, damages, readable, strangers
+from redis_worker.broker.damage import Complaints, readable, strangers
 from redis_worker.broker.keys import ARRIVED, Keys
 from redis_worker.broker.queue import AtLeastOnceQueue, reclaim
 from redis_worker.ports import Observer
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger()
@@ -36,6 +36,7 @@ class Recoverer:
 
     async def run(self) -> None:
         """Sweep now and then, until cancelled."""
+        await asyncio.sleep(self._lease * random.uniform(0.0, 0.05))  # many topics that start at once spread out
         while True:
             try:
                 await self.sweep()
@@ -53,9 +54,10 @@ class Recoverer:
         loop = asyncio.get_running_loop()
         keys = self._keys
         asked = loop.time()
-        dead, retired, expired, entered, damaged = await self._connection.run(
-            "overdue", [keys.workers, keys.retired, keys.claimants], [int(self._lease * 1000), keys.inflight(""), ARRIVED]
-        )
+        # All derived keys: some of them nobody uses before a task fails, or asks.
+        types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
+        arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED, *types.values()]
+        dead, retired, expired, entered, found = await self._connection.run("overdue", types, arguments)
         if entered:
             logger.warning(
                 "%d workers were missing in the key %r: they are entered again, and what they held is returned "
@@ -67,8 +69,12 @@ class Recoverer:
             return  # while the server, or this process, stood still, the living could not renew: look again
         dead, strange = readable(dead)
         retired, others = readable(retired)
-        problems: list[object] = [*damages(damaged, "zset"), *strangers(keys.workers, strange)]
-        problems += strangers(keys.retired, others)
+        problems: list[object] = [
+            DamagedKey(key, kind.decode(), expected)
+            for (key, expected), kind in zip(types.items(), found, strict=True)
+            if kind.decode() not in (expected, "none")
+        ]
+        problems += [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
         refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
         refused |= await self._reclaim(retired, buries=False)
         self._complaints.tell([*problems, *refused.values()])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused
+from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused, WrongType
 
 # Replies by which a server says "not now": it loads, fails over, is full, or cannot write.
 _PASSING = frozenset((
@@ -36,7 +36,7 @@ def translated(error: Exception) -> Exception:
     causes = list(_causes(error))
     for cause in causes:
         if refusal := _refusal(cause):
-            return Refused(refusal)
+            return WrongType(refusal) if "WRONGTYPE" in str(cause) else Refused(refusal)
     if isinstance(causes[-1], (exceptions.RedisError, OSError, EOFError)) and not isinstance(error, _DEFECTS):
         return Disconnected(_text(error))
     if isinstance(error, exceptions.RedisClusterException) and "cover" in str(error):

@@ -19,7 +19,11 @@ class Refused(RedisWorkerError):
     """The server answers, and says no for good: a wrong password, a key of the wrong type, a missing right."""
 
 
-class DamagedKey(Refused):
+class WrongType(Refused):
+    """A key holds another type than it should. Other keys can be used."""
+
+
+class DamagedKey(WrongType):
     """A key derived from a queue holds another type than it should. Work that does not need the key goes on."""
 
     def __init__(self, key: str, found: str, expected: str) -> None:

@@ -14,7 +14,7 @@ from redis_worker.broker.doctor.finding import Finding, fault, good, looked_at, 
 from redis_worker.broker.doctor.output_checks import examine_output
 from redis_worker.broker.doctor.queue_checks import examine_queue
 from redis_worker.broker.doctor.server_checks import Examined, examine_server
-from redis_worker.broker.keys import TOPICS, topic_list
+from redis_worker.broker.keys import topic_list
 from redis_worker.broker.preflight import check_no_sentinel
 from redis_worker.broker.topics import Topics
 from redis_worker.vocabulary.errors import Disconnected, Refused
@@ -112,10 +112,8 @@ async def _topics(connection: Connection) -> tuple[list[str], list[Finding]]:
     topics: list[str] = []
 
     async def look() -> list[Finding]:
-        try:
-            topics.extend(sorted(await Topics(connection).known()))
-        except UnicodeDecodeError:
-            raise Refused(f"{TOPICS} has a member that is not UTF-8, and so no topic") from None
+        known, _ = await Topics(connection).known()
+        topics.extend(sorted(known))
         return []
 
     return topics, await looked_at("known topics", look)

@@ -1,22 +1,18 @@
 -- Which workers let their lease end, which retired ones are still looked at, and which are so for the last time.
 -- A worker that is only among the claimants has lost its entry: it gets one more lease, which it renews if it lives.
--- KEYS 1 workers, 2 retired, 3 claimants
+-- KEYS 1 workers, 2 retired, 3 claimants, then the other derived keys
 -- ARGV 1 the lease of a worker that was not entered among the claimants, in ms, 2 stem of the in-flight lists,
 --      3 what the name of a list of arrived tasks ends with
 -- Returns {dead workers, retired workers, those of them that may be forgotten when they hold nothing,
---          {workers that had lost their entry}, {damaged key, its type, …}}
+--          {workers that had lost their entry}, {the type of each key}}
 local LONGEST = 86400000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local usable, damaged = {}, {}
+local usable, types = {}, {}
 for i, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  usable[i] = kind == 'zset' or kind == 'none'
-  if not usable[i] then
-    damaged[#damaged + 1] = key
-    damaged[#damaged + 1] = kind
-  end
+  types[i] = redis.call('TYPE', key).ok
+  usable[i] = types[i] == 'zset' or types[i] == 'none'
 end
 
 -- Names that may not be text are entered nowhere unless they hold something, nor is anybody where it is not known
@@ -53,5 +49,5 @@ return {
   usable[2] and redis.call('ZRANGE', KEYS[2], 0, -1) or {},
   usable[2] and redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now) or {},
   found,
-  damaged,
+  types,
 }
