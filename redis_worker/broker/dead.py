@@ -11,8 +11,11 @@ import orjson
 from redis_worker.broker.access import Access
 from redis_worker.broker.address import Client
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.said import number, text, text_or_none, whole
 
 _PAGE = 200
+# The last second that a calendar knows of.
+_END = 253_402_300_799
 
 
 class DeadLetter(NamedTuple):
@@ -44,7 +47,8 @@ class DeadLetters(Access):
 
     async def dropped(self) -> int:
         """How many were dropped because there were too many."""
-        return int(await self._connection.call("GET", self._keys.dropped) or 0)
+        counted = await self._connection.call("GET", self._keys.dropped) or b"0"
+        return int(counted) if counted.isdigit() else 0
 
     async def letters(self, ids: Collection[str] = (), reason: str | None = None) -> AsyncGenerator[DeadLetter, None]:
         """The letters, oldest first: those of `ids`, if any are given, whose reason contains `reason`.
@@ -78,13 +82,20 @@ class DeadLetters(Access):
         return count
 
 
+def is_letter(stored: bytes) -> bool:
+    """Whether `stored` was written by a worker."""
+    return _read(stored).worker != ""
+
+
 def _read(stored: bytes) -> DeadLetter:
     """The letter; one that another program has put there is shown as it is."""
     try:
         fields = orjson.loads(stored)
-        raw = fields["raw"].encode() if "raw" in fields else base64.b64decode(fields["raw_base64"])
-        return DeadLetter(
-            fields["id"], raw, fields["reason"], fields["attempts"], fields["at"], fields["worker"], stored
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+        raw = text(fields, "raw").encode() if "raw" in fields else base64.b64decode(text(fields, "raw_base64"))
+        id, reason, worker = text_or_none(fields, "id"), text(fields, "reason"), text(fields, "worker")
+        at = number(fields, "at")
+        if not 0 <= at < _END:
+            raise ValueError(at)
+        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored)
+    except (ValueError, KeyError, TypeError):
         return DeadLetter(None, stored, "no dead letter of a worker", 0, 0.0, "", stored)
