@@ -202,7 +202,7 @@ class WorkerPool(Service):
         """The queue, and what is to run beside it."""
         limits = Limits(self.options.dead_limit, self.options.result_ttl or 0)
         channel = WakeChannel(self._address, self._keys.wake)
-        promoter = Promoter(ordinary, self._keys, channel.wait)
+        promoter = Promoter(ordinary, self._keys, channel.wait, self._observer)
         upkeep = [channel.run, promoter.run, Registrar(ordinary, self._keys).run]
         if self.options.delivery == "at-most-once":
             return AtMostOnceQueue(ordinary, blocking, self._keys, self._observer, limits), upkeep

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 Parser: TypeAlias = Callable[[Any], list[Any]]
@@ -12,6 +13,22 @@ Parser: TypeAlias = Callable[[Any], list[Any]]
 
 Processor: TypeAlias = Callable[[list[Any]], Any] | Callable[[list[Any]], Awaitable[Any]]
 """Does the work: arguments to JSON value, `async` or plain."""
+
+
+class Unwritten(Exception):
+    """Raised by `settle`: some outcomes are not written, and still in flight. All others are written."""
+
+    def __init__(
+        self, left: Sequence[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]], refused: Sequence[Outcome]
+    ) -> None:
+        """`refused` is what `settle` would have returned, `left` what is not written, and why.
+
+        What needs a DamagedKey can be written once that is mended; what is Unacceptable, in smaller pieces, or with
+        less in it.
+        """
+        super().__init__("some outcomes are not written")
+        self.left = left
+        self.refused = refused
 
 
 class Queue(Protocol):
@@ -30,7 +47,7 @@ class Queue(Protocol):
         """Write results and dead letters and acknowledge, atomically, all in one call.
 
         Returns those refused because this worker does not own the task any more. May be called
-        again with the same outcomes after Disconnected: nothing is written twice.
+        again with the same outcomes after Disconnected: nothing is written twice. Raises Unwritten.
         """
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -66,6 +83,9 @@ class Observer:
 
     def resumed(self) -> None:
         """The queue is not paused any more."""
+
+    def damaged(self, error: DamagedKey) -> None:
+        """A key was found to hold another type than it should: what needs it waits. Repeated as long as it is so."""
 
     def disconnected(self, error: Exception, delay: float) -> None:
         """The queue cannot be reached; the next try is in `delay` seconds."""

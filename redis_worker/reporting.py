@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from redis_worker.engine.running import RunningTask
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.outages import Outages
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
@@ -21,6 +23,7 @@ class Reporter(Observer):
         """`what` is what there is in the queue: "task", or "message of order.reminder" where there are many queues."""
         self._queue = queue
         self._what = what
+        self._damaged = Outages()
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         again = sum(delivery.deaths > 0 for delivery in deliveries)
@@ -70,6 +73,11 @@ class Reporter(Observer):
 
     def resumed(self) -> None:
         logger.info("the queue %s is resumed", self._queue, extra=self._extra())
+
+    def damaged(self, error: DamagedKey) -> None:
+        """Log a damaged key once, as long as it is met again and again."""
+        if self._damaged.begins(error.key):
+            logger.error("%s", error, extra=self._extra(key=error.key))
 
     def disconnected(self, error: Exception, delay: float) -> None:
         logger.warning("Redis is away (%s); trying again in %.1f s", error, delay, extra=self._extra())

@@ -334,13 +334,31 @@ async def test_waiting_for_a_redis_that_is_not_there(own_server: EmbeddedServer,
 
 
 async def test_a_refusal_ends_the_job(redis: Redis, jobs: Jobs) -> None:
-    keys = CronKeys(cron_stem(jobs.app, "job"))
-    await redis.set(keys.fired, "no sorted set")
-    job = jobs.make(jobs.settings())
+    await redis.set("{tasks}:in", "no list")
+    job = jobs.make(jobs.settings(push=Push("{tasks}:in", 1)))
     with pytest.raises(Refused, match="another type"):
         await job.run()
     with pytest.raises(ConfigurationError, match="runs once"):
         await job.run()
+
+
+@pytest.mark.parametrize("name", ["fired", "running", "runs", "queued", "record", "ended"])
+async def test_a_damaged_key_is_waited_for(
+    redis: Redis, jobs: Jobs, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """It ended the job for good, and some scripts half-way."""
+    key = getattr(CronKeys(cron_stem(jobs.app, "job")), name)
+    job = jobs.run(jobs.settings())
+    await wait_until(lambda: cron_jobs.calls, "the first run")
+    await redis.delete(key)
+    await redis.set(key, "damage")
+    await wait_until(lambda: f"the key '{key}' holds a string" in caplog.text, "a log line")
+    assert await redis.get(key) == b"damage"
+    await redis.delete(key)
+    before = len(cron_jobs.calls)
+    await wait_until(lambda: len(cron_jobs.calls) > before + 1, "the next runs")
+    assert caplog.text.count(f"the key '{key}' holds a string") == 1
+    assert job.condition == "running"
 
 
 # Overlap, in the whole fleet

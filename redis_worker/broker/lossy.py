@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.hangup import insisting
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import worker_name
 from redis_worker.broker.letters import dead_letter
 from redis_worker.broker.pause import Pause
 from redis_worker.broker.queue import BLOCK, write_results
-from redis_worker.broker.settlement import Limits
-from redis_worker.ports import Observer
+from redis_worker.broker.settlement import Limits, pieces
+from redis_worker.ports import Observer, Unwritten
+from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -32,6 +34,7 @@ class AtMostOnceQueue:
         self._blocking = blocking
         self._keys = keys
         self._limits = limits
+        self._observer = observer
         self._pause = Pause(observer)
         self._receipt = _Receipt()
         self.worker = worker_name()
@@ -61,12 +64,37 @@ class AtMostOnceQueue:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Results and dead letters are two calls: there is no claim to tie them to."""
-        await write_results(self._ordinary, self._keys, outcomes, self._limits.result_ttl)
-        letters = [dead_letter(outcome, self.worker) for outcome in outcomes if outcome.dead]
-        if letters:
-            await self._ordinary.call("RPUSH", self._keys.dead, *letters)
-            await self._ordinary.call("LTRIM", self._keys.dead, -self._limits.dead, -1)
+        left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
+        for piece, size in pieces(outcomes):
+            try:
+                await self._write(piece, size)
+            except Unacceptable as error:
+                left.append((error, piece))
+            except DamagedKey as damage:  # of the dead letters: the results are written
+                self._observer.damaged(damage)
+                left.append((damage, [outcome for outcome in piece if outcome.dead]))
+        if left:
+            raise Unwritten(left, [])
         return []
+
+    async def _write(self, outcomes: Sequence[Outcome], size: int) -> None:
+        connection, keys, limits, count = self._ordinary, self._keys, self._limits, len(outcomes)
+        await insisting(connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count)
+        dead = [outcome for outcome in outcomes if outcome.dead]
+        if not dead:
+            return
+        try:
+            await self._bury([dead_letter(outcome, self.worker) for outcome in dead])
+        except Unacceptable:
+            if count > 1:
+                raise
+            await self._bury([dead_letter(dead[0], self.worker, cut=True)])
+
+    async def _bury(self, letters: list[bytes]) -> None:
+        connection, keys = self._ordinary, [self._keys.dead, self._keys.dropped]
+        arguments = [self._limits.dead, *letters]
+        size = sum(map(len, letters))
+        await insisting(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""

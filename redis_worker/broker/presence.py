@@ -18,7 +18,7 @@ from redis_worker.broker.queue import AtLeastOnceQueue
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.runner import Running
 from redis_worker.engine.worker import Worker
-from redis_worker.vocabulary.errors import Disconnected, Refused, Unreadable
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused, Unreadable
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.version import __version__
 
@@ -86,6 +86,8 @@ class Presence:
                 await self._publish()
             except Disconnected:
                 pass  # the pool meets the same, and says so
+            except DamagedKey as error:
+                self._queue.damaged(error)
             except Refused:
                 pause = _REFUSED_PAUSE  # a user may lack a right to this key and have all that the work needs
             await asyncio.sleep(pause)

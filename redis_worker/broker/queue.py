@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.hangup import insisting
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import Lease, LeaseKeeper, renewed, worker_name
 from redis_worker.broker.pause import Pause
 from redis_worker.broker.scripts import script
-from redis_worker.broker.settlement import COUNTS_MS, Limits, settlements
+from redis_worker.broker.settlement import COUNTS_MS, Limits, Settlement, settlements
 from redis_worker.broker.translation import UnknownScript
-from redis_worker.ports import Observer
+from redis_worker.ports import Observer, Unwritten
+from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -25,8 +27,9 @@ _BLOCK_PATIENCE = BLOCK + 5.0
 # How long a retired worker's in-flight list is looked at: a late BLMOVE may sit in a socket until
 # TCP gives up, which takes some 15 minutes.
 RETIRED_MS = 3_600_000
-# A pause where claiming again at once would only spin, in seconds.
+# A pause where claiming again at once would only spin, in seconds; and one where a key must be mended before.
 _PAUSE = 0.02
+_MENDING_PAUSE = 1.0
 
 _new = tuple.__new__
 
@@ -75,12 +78,19 @@ class AtLeastOnceQueue:
         self._opened = True
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port."""
+        """See the port. Where a key that claiming needs is damaged, nothing is claimed, unless nobody would `wait`."""
         if self._lease.lost:
             await self._start_anew()
         lease = self._lease
         lease.unanswered += 1
-        deliveries = await self._claim(limit, wait)
+        try:
+            deliveries = await self._claim(limit, wait)
+        except DamagedKey as error:
+            lease.unanswered -= 1  # this is an answer
+            if not wait:
+                raise
+            await self._sit_out(error)
+            return []
         lease.unanswered -= 1
         if self._pause.on and wait:
             await self._pause.sit_out()
@@ -113,6 +123,16 @@ class AtLeastOnceQueue:
         self._drained = len(deliveries) < limit
         return deliveries
 
+    async def _sit_out(self, error: DamagedKey) -> None:
+        """Wait before the damaged key is met again."""
+        self.damaged(error)
+        self._drained = False  # or the next blocking pop would take a task that cannot be claimed
+        await asyncio.sleep(_MENDING_PAUSE)
+
+    def damaged(self, error: DamagedKey) -> None:
+        """Tell of a damaged key."""
+        self._observer.damaged(error)
+
     def _claim_command(self, limit: int) -> tuple[str, list[str], list[Any]]:
         keys, name = self._keys, self._lease.name
         return (
@@ -121,13 +141,15 @@ class AtLeastOnceQueue:
             [name, limit, self._max_deliveries],
         )
 
-    async def _claimed(self, reply: tuple[int, list[bytes], list[int]]) -> list[Delivery]:
+    async def _claimed(self, reply: list[Any]) -> list[Delivery]:
         lease = self._lease
-        state, tasks, counts = reply
+        state, tasks, counts, *found = reply
         if state == _LEASE_LOST and not await renewed(self._ordinary, self._registries, lease, self._keeper.seconds):
             self._lose(lease)
         elif state or self._pause.on:
             self._pause.note(state == _PAUSED)
+        if found:
+            self.damaged(DamagedKey(self._keys.attempts, found[0].decode(), "hash"))
         if state == _ALONE:
             await asyncio.sleep(_PAUSE)
         if counts:
@@ -143,8 +165,13 @@ class AtLeastOnceQueue:
         lease = self._lease
         # Counted before the list is read: what is settled meanwhile may still be in it.
         known = Counter(delivery.raw for delivery in held if delivery.receipt is lease)
-        listed = await self._blocking.call("LRANGE", self._keys.inflight(lease.name), 0, -1)
-        return [Delivery(raw, lease) for raw in (Counter(listed) - known).elements()]
+        keys = [self._keys.inflight(lease.name), self._keys.attempts]
+        listed, counts = await self._blocking.run("missing", keys, [])
+        missing = (Counter(listed) - known).elements()
+        if not counts:
+            return [Delivery(raw, lease) for raw in missing]
+        counts_of = dict(zip(listed, zip(counts[::2], counts[1::2], strict=True), strict=True))
+        return [Delivery(raw, lease, *counts_of[raw]) for raw in missing]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Fenced: of a task that is not in flight here any more nothing is written."""
@@ -153,12 +180,39 @@ class AtLeastOnceQueue:
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
         worker = self._lease.name
+        left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
         for settlement in settlements(outcomes, worker, self._keys, self._limits):
-            if self._output_apart:
-                await write_results(self._ordinary, self._keys, settlement.outcomes, self._limits.result_ttl)
-            refused = await self._ordinary.run("settle", self._settled_keys(worker), settlement.arguments())
-            lost += settlement.at(refused)
+            try:
+                reply = await self._write(settlement, worker)
+            except Unacceptable as error:
+                left.append((error, settlement.outcomes))
+                continue
+            if reply:
+                verdict = settlement.verdict(reply)
+                lost += verdict.lost
+                left += verdict.left
+                for damage in verdict.damages:
+                    self.damaged(damage)
+        if left:
+            raise Unwritten(left, lost)
         return lost
+
+    async def _write(self, settlement: Settlement, worker: str) -> list[Any]:
+        """The reply of settle.lua. Raises Disconnected or Refused, Unacceptable where it is for what is settled."""
+        connection, keys, count = self._ordinary, self._settled_keys(worker), len(settlement.outcomes)
+
+        async def write() -> list[Any]:
+            if self._output_apart:
+                await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
+            reply: list[Any] = await connection.run("settle", keys, settlement.arguments())
+            return reply
+
+        try:
+            return await insisting(connection, write, settlement.size, count)
+        except Unacceptable:
+            if not settlement.cut_letter(worker):
+                raise
+            return await insisting(connection, write, settlement.size, count)
 
     def _settled_keys(self, worker: str) -> list[str]:
         keys = self._keys
@@ -171,7 +225,12 @@ class AtLeastOnceQueue:
         if not kept:
             return
         lease = self._lease
-        await self._ordinary.run("release", [self._keys.inflight(lease.name), self._keys.waiting], kept)
+        try:
+            await self._ordinary.run("release", [self._keys.inflight(lease.name), self._keys.waiting], kept)
+        except DamagedKey as error:
+            self.damaged(error)
+        except Unacceptable:
+            pass  # they stay in flight, and are found missing
 
     async def close(self) -> None:
         """Hand back whatever is still in flight, uncharged, and give up the lease."""

@@ -45,6 +45,9 @@ class Recoverer:
             except Disconnected:
                 # After an outage the others need a moment too: do not bury the living.
                 await asyncio.sleep(self._lease)
+            except DamagedKey as error:
+                self._observer.damaged(error)
+                await asyncio.sleep(self._lease)
             except Refused as refused:
                 self._complaints.tell([refused])
                 await asyncio.sleep(self._lease)
@@ -56,7 +59,7 @@ class Recoverer:
         asked = loop.time()
         # All derived keys: some of them nobody uses before a task fails, or asks.
         types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
-        arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED, *types.values()]
+        arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED]
         dead, retired, expired, entered, found = await self._connection.run("overdue", types, arguments)
         if entered:
             logger.warning(
@@ -69,15 +72,17 @@ class Recoverer:
             return  # while the server, or this process, stood still, the living could not renew: look again
         dead, strange = readable(dead)
         retired, others = readable(retired)
-        problems: list[object] = [
+        problems: list[object] = [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
+        refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
+        refused |= await self._reclaim(retired, buries=False)
+        self._complaints.tell([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])
+        damages = [
             DamagedKey(key, kind.decode(), expected)
             for (key, expected), kind in zip(types.items(), found, strict=True)
             if kind.decode() not in (expected, "none")
         ]
-        problems += [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
-        refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
-        refused |= await self._reclaim(retired, buries=False)
-        self._complaints.tell([*problems, *refused.values()])
+        for damage in [*damages, *(error for error in refused.values() if isinstance(error, DamagedKey))]:
+            self._observer.damaged(damage)
         if done := [name for name in expired if name.decode(errors="replace") not in refused]:
             for key in (keys.claimants, keys.retired):
                 await self._connection.call("ZREM", key, *done)

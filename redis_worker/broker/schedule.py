@@ -16,7 +16,8 @@ from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.translation import is_defect
 from redis_worker.engine.waiting import happens
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.ports import Observer
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
 # So many tasks are promoted in one step: it holds up everybody else on the server.
 _BATCH = 1000
@@ -63,11 +64,14 @@ async def put_off(
 class Promoter:
     """Appends tasks that are due to the queue. Every worker does it; one script decides who."""
 
-    def __init__(self, connection: Connection, keys: Keys, wait: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self, connection: Connection, keys: Keys, wait: Callable[[float], Awaitable[None]], observer: Observer
+    ) -> None:
         """`wait` returns after so many seconds, or earlier when something has been put off."""
         self._connection = connection
         self._keys = keys
         self._wait = wait
+        self._observer = observer
 
     async def run(self) -> None:
         """Promote, until cancelled."""
@@ -79,6 +83,9 @@ class Promoter:
         try:
             keys = [self._keys.delayed, self._keys.waiting]
             promoted, next_due = await self._connection.run("promote", keys, [_BATCH])
+        except DamagedKey as error:
+            self._observer.damaged(error)
+            return _LONGEST
         except (Disconnected, Refused):
             return _LONGEST  # the pool meets the same, and says so
         if promoted == _BATCH:

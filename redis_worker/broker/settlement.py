@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.letters import dead_letter
 from redis_worker.broker.schedule import new_token
+from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.task import Outcome
 
-# One settlement takes so many bytes at the most: a server cuts off a client that sends a gigabyte at once.
+# One settlement takes so many bytes at the most, or one task: a server cuts off a client that sends a gigabyte at once.
 _MOST_BYTES = 16 * 1024 * 1024
 # How long it is remembered how often a task was tried, in ms: a week.
 COUNTS_MS = 7 * 86_400_000
+
+_ANSWERED, _AGAIN, _DEAD = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,28 @@ class Limits:
     """For so many milliseconds it is remembered that a message was completed; 0 where it may be completed twice."""
 
 
+class Verdict(NamedTuple):
+    """What settle.lua says of a settlement."""
+
+    lost: list[Outcome]
+    """Their tasks have gone to other workers."""
+    left: list[tuple[DamagedKey, list[Outcome]]]
+    """They need a damaged key, and are not written."""
+    damages: list[DamagedKey]
+    """The damaged keys that were met."""
+
+
 class Settlement:
     """One call of settle.lua: what is only answered, what is put off, what is dead, in this order."""
 
-    __slots__ = ("_again", "_answered", "_dead", "_header", "_outcomes")
+    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "size")
 
     def __init__(self, header: list[Any]) -> None:
         self._header = header
-        self._outcomes: Sequence[Outcome] = ()
+        self.outcomes: Sequence[Outcome] = ()
+        """What is settled."""
+        self.size = 0
+        """How many bytes it sends, or little more."""
         self._answered: list[Any] = []
         self._again: list[Any] = []
         self._dead: list[Any] = []
@@ -48,49 +65,69 @@ class Settlement:
         size = taken = 0
         for outcome in outcomes:
             raw, id, result = outcome[0][0], outcome[1], outcome[2]
+            bytes = len(raw) + len(result or b"")
+            if size + bytes > _MOST_BYTES and taken:
+                break
+            size += bytes
             if outcome[3] is None:  # no error
                 answered += (raw, id, result)
             else:
-                self._take_failed(outcome, worker)
+                size += self._take_failed(outcome, worker)
             taken += 1
-            size += len(raw) + len(result or b"")
-            if size > _MOST_BYTES:
-                break
-        self._outcomes = outcomes[:taken] if taken < len(outcomes) else outcomes
+        self.outcomes = outcomes[:taken] if taken < len(outcomes) else outcomes
+        self.size = size
         return taken
 
-    def _take_failed(self, outcome: Outcome, worker: str) -> None:
+    def _take_failed(self, outcome: Outcome, worker: str) -> int:
+        """Take an outcome that is no success. Returns the size of what is sent beside task and result."""
         raw = outcome.delivery.raw
         if outcome.again is not None:
             self._again += (raw, new_token(), math.ceil(outcome.again * 1000))
         elif outcome.dead:
+            letter = dead_letter(outcome, worker)
             answer = ("", outcome.id or "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
-            self._dead += (raw, dead_letter(outcome, worker), *answer)
+            self._dead += (raw, letter, *answer)
+            return len(letter)
         else:
             self._answered += (raw, outcome.id, outcome.result)
+        return 0
 
-    @property
-    def outcomes(self) -> Sequence[Outcome]:
-        """What is settled."""
-        return self._outcomes
+    def cut_letter(self, worker: str) -> bool:
+        """Cut the letter of a settlement that is one dead task. Returns False where that is not so, or no help."""
+        if len(self.outcomes) != 1 or not self._dead:
+            return False
+        letter = dead_letter(self.outcomes[0], worker, cut=True)
+        saved = len(self._dead[1]) - len(letter)
+        if saved <= 0:
+            return False
+        self._dead[1] = letter
+        self.size -= saved
+        return True
 
     def arguments(self) -> list[Any]:
         """The arguments of the script."""
         counts = (len(self._answered) // 3, len(self._again) // 3)
         return [*self._header, *counts, *self._answered, *self._again, *self._dead]
 
-    def at(self, positions: Sequence[int]) -> list[Outcome]:
-        """The outcomes at `positions` among the arguments."""
-        if not positions:
-            return []
-        ordered = sorted(self._outcomes, key=_section)
-        return [ordered[position] for position in positions]
+    def verdict(self, reply: list[Any]) -> Verdict:
+        """Return what the reply of the script says."""
+        positions, damages = reply, []
+        left: dict[int, DamagedKey] = {}
+        if reply and isinstance(reply[0], list):
+            positions, *found = reply
+            for section, key, kind, expected in zip(*(found[start::4] for start in range(4)), strict=True):
+                damages.append(DamagedKey(key.decode(errors="replace"), kind.decode(), expected.decode()))
+                left[section] = damages[-1]
+        ordered = sorted(self.outcomes, key=_section)
+        lost = [ordered[position] for position in positions]
+        waiting = [(damage, [it for it in ordered if _section(it) == section]) for section, damage in left.items()]
+        return Verdict(lost, [(damage, outcomes) for damage, outcomes in waiting if outcomes], damages)
 
 
 def _section(outcome: Outcome) -> int:
     if outcome.dead:
-        return 2
-    return 0 if outcome.again is None else 1
+        return _DEAD
+    return _ANSWERED if outcome.again is None else _AGAIN
 
 
 def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
@@ -101,3 +138,16 @@ def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Li
         taken = settlement.take(outcomes, worker)
         outcomes = outcomes[taken:]
         yield settlement
+
+
+def pieces(outcomes: Sequence[Outcome]) -> Iterator[tuple[Sequence[Outcome], int]]:
+    """`outcomes` in as few pieces as the size of their results allows, and these sizes in bytes."""
+    first = size = 0
+    for index, outcome in enumerate(outcomes):
+        bytes = len(outcome.result or b"")
+        if size + bytes > _MOST_BYTES and index > first:
+            yield outcomes[first:index], size
+            first, size = index, 0
+        size += bytes
+    if outcomes:
+        yield outcomes[first:], size

@@ -12,6 +12,7 @@ from redis_worker.broker.doorbell import Doorbell
 from redis_worker.broker.keys import TOPICS
 from redis_worker.broker.queue import AtLeastOnceQueue
 from redis_worker.broker.schedule import new_token
+from redis_worker.ports import Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -51,15 +52,30 @@ class IdempotentQueue(TopicQueue):
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. Messages that may not be handled now are put off."""
-        return await self._begin(await super().claim(limit, wait))
+        try:
+            return await self._begin(await super().claim(limit, wait))
+        except DamagedKey as error:
+            if not wait:
+                raise
+            await self._sit_out(error)
+            return []
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
-        return await self._begin(await super().missing(held))
+        try:
+            return await self._begin(await super().missing(held))
+        except DamagedKey as error:
+            self.damaged(error)
+            return []
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port."""
-        lost = await super().settle(outcomes)
+        try:
+            lost = await super().settle(outcomes)
+        except Unwritten as error:
+            left = {id(outcome) for _, some in error.left for outcome in some}
+            self._end(outcome.delivery for outcome in outcomes if id(outcome) not in left)
+            raise
         self._end(outcome.delivery for outcome in outcomes)
         return lost
 
@@ -92,17 +108,26 @@ class IdempotentQueue(TopicQueue):
         names = [keys.inflight(self._lease.name), keys.done, keys.begun, keys.workers, keys.delayed]
         try:
             verdicts = await self._ordinary.run("begin", names, arguments)
+        except DamagedKey:
+            self._not_begun(asked)
+            await super().release(deliveries)  # nothing can be begun before that key is mended: they wait in the queue
+            raise
         except BaseException:
-            self._end(delivery for delivery, _ in asked)  # they are in flight, and will be found missing
+            self._not_begun(asked)  # they are in flight, and will be found missing
             raise
         for (delivery, id), verdict in zip(asked, verdicts, strict=True):
             if verdict == _HANDLE:
                 begun.append(delivery)
-            elif self._handled.get(id) is delivery:
-                del self._handled[id]
+            else:
+                self._not_begun([(delivery, id)])
             if verdict == _DONE:
                 begun.append(delivery._replace(done=True))
         return begun
+
+    def _not_begun(self, deliveries: Iterable[tuple[Delivery, str]]) -> None:
+        for delivery, id in deliveries:
+            if self._handled.get(id) is delivery:
+                del self._handled[id]
 
     def _is_handled(self, id: str) -> bool:
         handled = self._handled.get(id)

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused, WrongType
+from redis_worker.vocabulary.errors import (
+    DamagedKey,
+    Disconnected,
+    RedisWorkerError,
+    Refused,
+    Unacceptable,
+    WrongType,
+)
 
 # Replies by which a server says "not now": it loads, fails over, is full, or cannot write.
 _PASSING = frozenset((
@@ -36,7 +43,7 @@ def translated(error: Exception) -> Exception:
     causes = list(_causes(error))
     for cause in causes:
         if refusal := _refusal(cause):
-            return WrongType(refusal) if "WRONGTYPE" in str(cause) else Refused(refusal)
+            return refusal
     if isinstance(causes[-1], (exceptions.RedisError, OSError, EOFError)) and not isinstance(error, _DEFECTS):
         return Disconnected(_text(error))
     if isinstance(error, exceptions.RedisClusterException) and "cover" in str(error):
@@ -59,8 +66,26 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or (context if wraps else None)
 
 
-def _refusal(error: BaseException) -> str | None:
-    """What is to be said of an error that trying again cannot mend; None when it may."""
+def _refusal(error: BaseException) -> Refused | None:
+    """Return `error` as a refusal where trying again cannot mend it; None where it may."""
+    said = _global_refusal(error)
+    if said is not None:
+        return Refused(said)
+    if not isinstance(error, exceptions.ResponseError) or _is_passing(error):
+        return None
+    text = _text(error)
+    if damaged := re.search(r"\bDAMAGED (\w+) (\w+) (.*)", text):
+        found, expected, key = damaged.groups()
+        return DamagedKey(key, found, expected)
+    said = _said(text)
+    # Any other reply may be due to what is in the command: only who sent it knows whether less can be sent.
+    if said is None:
+        return Unacceptable(f"Redis refuses: {text}")
+    return WrongType(said) if "WRONGTYPE" in text else Refused(said)
+
+
+def _global_refusal(error: BaseException) -> str | None:
+    """What is to be said of an error that has nothing to do with the command, and that trying again cannot mend."""
     text = _text(error)
     if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
         return f"Redis refuses the login: {text}; check the user name and password"
@@ -72,8 +97,6 @@ def _refusal(error: BaseException) -> str | None:
         return f"no TLS connection can be made: {text}; check the certificates, and that the port is one for TLS"
     if isinstance(error, (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)):
         return f"Redis is a node of a cluster ({text}): name it as redis+cluster://"
-    if isinstance(error, exceptions.ResponseError):
-        return None if _is_passing(error) else _said(text)
     return None
 
 
@@ -88,19 +111,19 @@ def _is_passing(error: exceptions.ResponseError) -> bool:
     return (error.status_code or text.partition(" ")[0]) in _PASSING
 
 
-def _said(text: str) -> str:
-    """What is to be said of an error reply that redis-py has no class of its own for."""
+def _said(text: str) -> str | None:
+    """What is to be said of an error reply that redis-py has no class of its own for; None for any other."""
     if "WRONGTYPE" in text:
         return f"a key holds another type than it should: {text.partition('WRONGTYPE')[2].strip()}"
     if "executing the script can't" in text:  # in Redis 7.0, with no code
         return f"Redis refuses the command: {text}; grant the user the right to it"
-    if "invalid password" in text:
+    if "invalid password" in text or "unauthenticated" in text:
         return f"Redis refuses the login: {text}; check the user name and password"
     if "cluster support disabled" in text:
         return "Redis is no node of a cluster: name it as redis:// or rediss://"
     if "unknown command" in text:
         return f"Redis refuses: {text}; it must be version 6.2 or later, with no proxy before it that knows less"
-    return f"Redis refuses: {text}"
+    return None
 
 
 def _text(error: BaseException) -> str:

@@ -55,6 +55,10 @@ class Report:
         """The outcome of a run could not be written."""
         self._say(logging.WARNING, f"the outcome {outcome} could not be recorded: {error}")
 
+    def damaged(self, error: Exception) -> None:
+        """A key of the job holds another type than it should: what needs it waits."""
+        self._say(logging.ERROR, str(error))
+
     def away(self, error: Exception) -> None:
         """Redis cannot be reached."""
         self._say(logging.WARNING, f"Redis is away ({error})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from redis_worker.ports import Observer
+from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -47,6 +48,9 @@ class Observers(Observer):
 
     def resumed(self) -> None:
         self._tell(lambda observer: observer.resumed())
+
+    def damaged(self, error: DamagedKey) -> None:
+        self._tell(lambda observer: observer.damaged(error))
 
     def disconnected(self, error: Exception, delay: float) -> None:
         self._tell(lambda observer: observer.disconnected(error, delay))

@@ -88,6 +88,7 @@ class Consumer:
         self._queue = self._new_queue()
         role = Role(declared.name, route.concurrency)
         counters = self._counting.counters
+        wait_for_delayed = partial(shared.doorbell.wait, self._keys.delayed)
         self._worker = Worker(
             self._queue,
             self._runner(self._execution),
@@ -98,7 +99,7 @@ class Consumer:
             upkeep=[
                 Recoverer(shared.connection, self._keys, self._queue, self._observer, lease=shared.keeper.seconds).run,
                 Presence(shared.connection, self._keys, self._queue, role, counters, lambda: self._worker).run,
-                Promoter(shared.connection, self._keys, partial(shared.doorbell.wait, self._keys.delayed)).run,
+                Promoter(shared.connection, self._keys, wait_for_delayed, self._observer).run,
             ],
         )
 

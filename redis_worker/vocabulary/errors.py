@@ -19,6 +19,10 @@ class Refused(RedisWorkerError):
     """The server answers, and says no for good: a wrong password, a key of the wrong type, a missing right."""
 
 
+class Unacceptable(Refused):
+    """The server refuses a command for what is in it, most often for its size; with less in it, it may be taken."""
+
+
 class WrongType(Refused):
     """A key holds another type than it should. Other keys can be used."""
 

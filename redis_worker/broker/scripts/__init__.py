@@ -1,9 +1,8 @@
-"""The Lua scripts, each a file headed by its KEYS and ARGV."""
+"""The Lua scripts, each a file headed by its KEYS and ARGV. common.lua is put before each of them."""
 
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -15,8 +14,24 @@ class Script(NamedTuple):
     digest: str
 
 
-@cache
+def _all_scripts() -> dict[str, Script]:
+    texts = {
+        file.name.removesuffix(".lua"): file.read_text()
+        for file in files(__package__).iterdir()
+        if file.name.endswith(".lua")
+    }
+    common = texts.pop("common")
+    return {name: _script(f"{common}\n{text}") for name, text in texts.items()}
+
+
+def _script(source: str) -> Script:
+    return Script(source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - the name EVALSHA knows it by
+
+
+# Read when this is imported: a process that has no descriptor left later on must still be able to settle.
+_SCRIPTS = _all_scripts()
+
+
 def script(name: str) -> Script:
     """The script in the file `name`.lua."""
-    source = files(__package__).joinpath(f"{name}.lua").read_text()
-    return Script(source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - the name EVALSHA knows it by
+    return _SCRIPTS[name]

@@ -5,13 +5,15 @@
 --      4 the same for those that ARGV 5 and 6 are of: the predecessors of this one
 --      5 and 6 name and host of this one
 -- Returns 1.
+local wrong = damage(KEYS[1], 'hash')
+if wrong then return wrong end
 local time = redis.call('TIME')
 local at = string.format(',"published_at":%s.%03d}', time[1], math.floor(time[2] / 1000))
 redis.call('HSET', KEYS[1], ARGV[1], string.sub(ARGV[2], 1, -2) .. at)
 if ARGV[3] ~= '0' then
   local all = redis.call('HGETALL', KEYS[1])
   for i = 1, #all, 2 do
-    local silent = time[1] - (string.match(all[i + 1], '"published_at":([%d.]+)}$') or 0)
+    local silent = time[1] - (tonumber(string.match(all[i + 1], '"published_at":([%d.]+)}$')) or 0)
     if silent > tonumber(ARGV[3]) then
       redis.call('HDEL', KEYS[1], all[i])
     elseif silent > tonumber(ARGV[4]) then

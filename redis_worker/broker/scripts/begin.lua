@@ -4,6 +4,8 @@
 -- ARGV 1 worker, 2 stem of the in-flight lists, 3 how long to put off in ms; then raw, id, token,
 --      busy ('1' when this worker itself handles the id) for each
 -- Returns for each 0 (handle it), 1 (completed before) or 2 (put off)
+local wrong = damage(KEYS[1], 'list', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset')
+if wrong then return wrong end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -13,9 +15,10 @@ local function is_handled_elsewhere(id)
   local holder = redis.call('HGET', KEYS[3], id)
   if not holder then return false end
   local split = string.find(holder, '\n', 1, true)
+  if not split then return false end
   local worker, raw = string.sub(holder, 1, split - 1), string.sub(holder, split + 1)
   return worker ~= ARGV[1] and redis.call('ZSCORE', KEYS[4], worker)
-    and redis.call('LPOS', ARGV[2] .. worker, raw)
+    and type(redis.pcall('LPOS', ARGV[2] .. worker, raw)) == 'number'
 end
 
 local verdicts = {}

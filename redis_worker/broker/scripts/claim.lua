@@ -2,17 +2,21 @@
 -- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused
 -- ARGV 1 worker, 2 limit, 3 max deliveries
 -- Returns {state, tasks, counts}: counts are, for each task, how many workers died holding it and how often
--- it was tried again; empty means 0 for all. States:
+-- it was tried again; empty means 0 for all. Where `attempts` holds another type, what was counted is gone: tasks
+-- are claimed without counts, and the type is the fourth element. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
 -- PAUSED: nothing may be claimed, and what has arrived is back at the head of the queue, uncharged.
 
-if not redis.call('ZSCORE', KEYS[4], ARGV[1]) then
+local lease = redis.pcall('ZSCORE', KEYS[4], ARGV[1])
+if not lease then
   return {LEASE_LOST, {}, {}}
+elseif type(lease) == 'table' then
+  return damage(KEYS[4], 'zset') or lease
 end
 
 -- In good times there is neither, and one command says so.
-local tried = false
+local tried, found = false, nil
 local unusual = redis.call('EXISTS', KEYS[5], KEYS[6])
 if unusual > 0 then
   local paused = redis.call('EXISTS', KEYS[6])
@@ -20,7 +24,8 @@ if unusual > 0 then
     while redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT') do end
     return {PAUSED, {}, {}}
   end
-  tried = true
+  found = redis.call('TYPE', KEYS[5]).ok
+  tried = found == 'hash'
 end
 
 -- Only one BLMOVE is under way at a time, but the reply of an earlier claim may have been lost.
@@ -60,31 +65,25 @@ if not tried then
   for _, raw in ipairs(candidates) do
     arrived[#arrived + 1] = raw
   end
-  return {OK, arrived, {}}
+  return {OK, arrived, {}, found}
 end
 
 -- Some tasks were tried before. Every task a worker holds is charged when it dies, for nobody knows
 -- which one killed it; so the last chance is taken alone, and whoever dies then is guilty.
-local digest = redis.sha1hex or function(raw) return raw end
 local last_chance = tonumber(ARGV[3]) - 1
-local function counts_of(raw)
-  local name = digest(raw)
-  local counts = redis.call('HMGET', KEYS[5], 'd' .. name, 'r' .. name)
-  return tonumber(counts[1] or 0), tonumber(counts[2] or 0)
-end
 local function is_last(deaths)
   return last_chance > 0 and deaths == last_chance
 end
 
 local held = redis.call('LLEN', KEYS[2])
-local alone = held > 0 and is_last((counts_of(redis.call('LINDEX', KEYS[2], 0))))
+local alone = held > 0 and is_last((counts_of(KEYS[5], redis.call('LINDEX', KEYS[2], 0))))
 local tasks, counts = {}, {}
 
 local function choose(list)
   -- The tasks of `list` that may be taken now, from its head.
   local chosen = {}
   for _, raw in ipairs(list) do
-    local deaths, retries = counts_of(raw)
+    local deaths, retries = counts_of(KEYS[5], raw)
     if alone or (is_last(deaths) and held + #tasks > 0) then break end
     alone = is_last(deaths)
     chosen[#chosen + 1] = raw

@@ -6,6 +6,9 @@
 -- Returns {now in ms, verdict, in how many ms it is due if it is early or the instant if it is fired, lost runs …}
 --   0 early, 1 fired, 2 somebody has fired it, 3 skipped, 4 queued, 5 skipped as too many are queued,
 --   6 there is nothing queued, 7 what is queued has to wait
+local wrong = damage(KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'hash', KEYS[6], 'list')
+  or (KEYS[7] and mistyped('input', KEYS[7], 'list'))
+if wrong then return wrong end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local which, run, overlap = ARGV[1], ARGV[3], ARGV[5]
@@ -13,15 +16,16 @@ local instant = tonumber(ARGV[2])
 local pushes = KEYS[7] ~= nil
 
 local function text(number) return string.format('%.0f', number) end
-local function count(outcome) redis.call('HINCRBY', KEYS[5], 'count:' .. outcome, 1) end
+local function count(outcome) add_to(KEYS[5], 'count:' .. outcome, 1) end
+-- All up to there counts as fired.
+local function floor() return tonumber(redis.call('HGET', KEYS[5], 'floor') or 0) or 0 end
 local function remember()
   redis.call('ZADD', KEYS[1], instant, text(instant))
   local surplus = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[8])
   if surplus > 0 then
     local old = redis.call('ZRANGE', KEYS[1], surplus - 1, surplus - 1)[1]
     redis.call('ZREMRANGEBYRANK', KEYS[1], 0, surplus - 1)
-    local floor = tonumber(redis.call('HGET', KEYS[5], 'floor') or 0)
-    redis.call('HSET', KEYS[5], 'floor', text(math.max(floor, tonumber(old))))
+    redis.call('HSET', KEYS[5], 'floor', text(math.max(floor(), tonumber(old) or 0)))
   end
 end
 
@@ -29,7 +33,7 @@ end
 local said = redis.call('ZSCORE', KEYS[2], run) and redis.call('HGET', KEYS[3], run)
 if said then
   redis.call('ZADD', KEYS[2], now + ARGV[4], run)
-  return {now, 1, tonumber(string.match(said, '^%S+ (%d+)'))}
+  return {now, 1, tonumber(string.match(said, '^%S+ (%d+)')) or instant}
 end
 
 -- Runs whose process is gone. Of one whose outcome is recorded (it went on past its time limit) nothing is to be said.
@@ -59,12 +63,11 @@ if ARGV[9] ~= '' and not (which == 'due' and instant > now) then redis.call('HSE
 
 if which == 'due' then
   if instant > now then return {now, 0, instant - now, unpack(lost)} end
-  local floor = tonumber(redis.call('HGET', KEYS[5], 'floor') or 0)
-  if instant <= floor or redis.call('ZSCORE', KEYS[1], text(instant)) then
+  if instant <= floor() or redis.call('ZSCORE', KEYS[1], text(instant)) then
     -- By this very call, perhaps, whose reply was lost, and which comes again when the run, that has not begun, has
     -- been taken for lost: it is fired now.
     if redis.call('LREM', KEYS[6], 0, 'lost ' .. run) == 0 then return {now, 2, 0, unpack(lost)} end
-    redis.call('HINCRBY', KEYS[5], 'count:lost', -1)
+    add_to(KEYS[5], 'count:lost', -1)
     overlap = 'allow'
   end
   remember()
@@ -95,7 +98,7 @@ elseif which == 'queued' then
   end
   if before > 0 then return {now, 7, 0, unpack(lost)} end
   redis.call('ZREM', KEYS[4], first)
-  instant = tonumber(first)
+  instant = tonumber(first) or now
 else
   instant = now
   if not pushes and overlap ~= 'allow' and alive > 0 then return {now, 3, 0, unpack(lost)} end

@@ -2,9 +2,11 @@
 -- KEYS 1 fired, 2 record
 -- ARGV 1 what the caller took for the latest instant dealt with, 2 up to which it gives up, 3 how many these are
 -- Returns 1, or 0 where somebody has dealt with some of them meanwhile: nothing was done.
-local last = tonumber(redis.call('ZRANGE', KEYS[1], -1, -1)[1] or 0)
-local floor = tonumber(redis.call('HGET', KEYS[2], 'floor') or 0)
+local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash')
+if wrong then return wrong end
+local last = tonumber(redis.call('ZRANGE', KEYS[1], -1, -1)[1] or 0) or 0
+local floor = tonumber(redis.call('HGET', KEYS[2], 'floor') or 0) or 0
 if math.max(last, floor) ~= tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[2], 'floor', ARGV[2])
-redis.call('HINCRBY', KEYS[2], 'count:missed', ARGV[3])
+add_to(KEYS[2], 'count:missed', ARGV[3])
 return 1

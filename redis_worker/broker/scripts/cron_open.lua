@@ -4,6 +4,8 @@
 --      or 'hand' where it will run the job once and not see to its instants; 6 for how many seconds the job is
 --      remembered after that
 -- Returns {now in ms, the latest instant that is dealt with: nothing up to there is to be fired any more}
+local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash')
+if wrong then return wrong end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local said = redis.call('HMGET', KEYS[2], 'schedule', 'timezone', 'floor')
@@ -19,4 +21,4 @@ if not said[1] or ARGV[5] == 'first' then
   redis.call('HSET', KEYS[2], 'app', ARGV[1], 'name', ARGV[2], 'schedule', ARGV[3], 'timezone', ARGV[4])
 end
 for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[6]) end
-return {now, math.max(tonumber(said[3] or 0), tonumber(last or 0))}
+return {now, math.max(tonumber(said[3] or 0) or 0, tonumber(last or 0) or 0)}

@@ -1,12 +1,15 @@
 -- Append what is due to the queue, in the order of its time.
 -- KEYS 1 delayed, 2 waiting
 -- ARGV 1 limit
+-- A member that has no token is taken for a task as it is.
 -- Returns {how many were moved, in how many ms the next one is due, or -1 when there is none}
+local wrong = damage(KEYS[1], 'zset') or mistyped('input', KEYS[2], 'list')
+if wrong then return wrong end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, member in ipairs(due) do
-  redis.call('RPUSH', KEYS[2], string.sub(member, string.find(member, ':', 1, true) + 1))
+  redis.call('RPUSH', KEYS[2], string.sub(member, (string.find(member, ':', 1, true) or 0) + 1))
 end
 for first = 1, #due, 4000 do
   redis.call('ZREM', KEYS[1], unpack(due, first, math.min(first + 3999, #due)))
@@ -15,4 +18,4 @@ local next = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if #next == 0 then
   return {#due, -1}
 end
-return {#due, math.max(0, tonumber(next[2]) - now)}
+return {#due, math.max(0, math.min(tonumber(next[2]) - now, 2 ^ 52))}

@@ -3,16 +3,26 @@
 --      7 presence, 8 claimants
 -- ARGV 1 worker, 2 how long it stays retired in ms (0: not at all, nothing can come late), 3 how long counts are kept in ms,
 --      4 force: 1 when the worker itself gives up, 0 when it must have let its lease end
--- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile.
+-- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile, or there was nothing to do.
+-- Tasks are charged for their worker's death, or stay where they are until they can be. A worker that cannot be retired
+-- stays among the workers, and is found there again.
+local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'list', KEYS[6], 'list')
+if wrong then return wrong end
+local force = ARGV[4] == '1'
+local workers = redis.call('TYPE', KEYS[1]).ok
+if not force and workers ~= 'zset' and workers ~= 'none' then return damage(KEYS[1], 'zset') end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if ends and ARGV[4] ~= '1' and tonumber(ends) > now then
+local ends = workers == 'zset' and redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ends and not force and tonumber(ends) > now then
   return -1
 end
+if ends and not force and redis.call('EXISTS', KEYS[3]) == 1 then
+  wrong = damage(KEYS[5], 'hash')
+  if wrong then return wrong end
+end
 
-redis.call('HDEL', KEYS[7], ARGV[1])
-local digest = redis.sha1hex or function(raw) return raw end
+if redis.call('TYPE', KEYS[7]).ok == 'hash' then redis.call('HDEL', KEYS[7], ARGV[1]) end
 local count = 0
 -- What has arrived and not been claimed was not run: it is not charged.
 while redis.call('LMOVE', KEYS[6], KEYS[4], 'RIGHT', 'LEFT') do
@@ -22,19 +32,21 @@ local charged = 0
 while true do
   local raw = redis.call('LMOVE', KEYS[3], KEYS[4], 'RIGHT', 'LEFT')
   if not raw then break end
-  if ends and ARGV[4] ~= '1' then
-    redis.call('HINCRBY', KEYS[5], 'd' .. digest(raw), 1)
+  if ends and not force then
+    add_to(KEYS[5], 'd' .. digest(raw), 1)
     charged = charged + 1
   end
   count = count + 1
 end
+if charged > 0 and redis.call('PTTL', KEYS[5]) < tonumber(ARGV[3]) then
+  redis.call('PEXPIRE', KEYS[5], ARGV[3])
+end
 if ends then
-  if charged > 0 and redis.call('PTTL', KEYS[5]) < tonumber(ARGV[3]) then
-    redis.call('PEXPIRE', KEYS[5], ARGV[3])
-  end
-  redis.call('ZREM', KEYS[1], ARGV[1])
-  if ARGV[2] ~= '0' then
-    redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+  if ARGV[2] == '0' or not damage(KEYS[2], 'zset') then
+    redis.call('ZREM', KEYS[1], ARGV[1])
+    if ARGV[2] ~= '0' then redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1]) end
+  elseif count == 0 then
+    return -1
   end
 end
 if ARGV[2] == '0' then

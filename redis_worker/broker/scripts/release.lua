@@ -2,6 +2,8 @@
 -- KEYS 1 inflight, 2 waiting
 -- ARGV the raw tasks, in the order they were claimed
 -- Returns how many were handed back.
+local wrong = damage(KEYS[1], 'list') or mistyped('input', KEYS[2], 'list')
+if wrong then return wrong end
 local count = 0
 for i = #ARGV, 1, -1 do
   if redis.call('LREM', KEYS[1], -1, ARGV[i]) == 1 then

@@ -4,6 +4,8 @@
 -- Returns 1, or 0 when the worker was presumed dead and its tasks have gone to others.
 -- A worker that was presumed dead is among the retired, and later in no registry. One that is only among the
 -- claimants still owns what it holds: somebody has deleted its entry, or all of them.
+local wrong = damage(KEYS[1], 'zset')
+if wrong then return wrong end
 local function has_vanished()
   return KEYS[3] and type(redis.pcall('ZSCORE', KEYS[3], ARGV[1])) == 'string'
     and redis.pcall('ZSCORE', KEYS[2], ARGV[1]) == false

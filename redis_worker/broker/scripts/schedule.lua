@@ -2,6 +2,8 @@
 -- KEYS 1 delayed
 -- ARGV 1 channel of what is put off, 2 when they are due: in ms, of the server's clock if 3 is 'at', from
 --      now on if it is 'in'; then token, raw for each
+local wrong = damage(KEYS[1], 'zset')
+if wrong then return wrong end
 local due = tonumber(ARGV[2])
 if ARGV[3] == 'in' then
   local time = redis.call('TIME')

@@ -9,19 +9,29 @@
 --      has result ('1' or ''), field, result
 -- Returns the positions, from 0, of the tasks that have gone to other workers: nothing is written for
 -- them. A task that is not held while the worker has its lease was settled before, and the reply lost.
+-- Where a key that is needed holds another type, what needs it is left as it is, still in flight, and all else is
+-- written. Returns then {positions, section, key, found, expected, …}, section being 0 for what is only answered, 1 for
+-- what is put off, 2 for what is dead, and 3 where nothing is left.
 local remember = tonumber(ARGV[7])
 local output = remember == 0 and KEYS[7]
 if output then
-  -- Checked first: a script that fails half-way is not undone.
-  local kind = redis.call('TYPE', output).ok
-  if kind ~= 'hash' and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE the output key ' .. output .. ' holds a ' .. kind .. ', not a hash')
-  end
+  local wrong = mistyped('output', output, 'hash')
+  if wrong then return wrong end
 end
 
-local tried = redis.call('EXISTS', KEYS[2]) == 1
-local digest = redis.sha1hex or function(raw) return raw end
+local attempts = redis.call('TYPE', KEYS[2]).ok
+-- Where it holds another type, there are no counts to forget.
+local tried = attempts == 'hash'
 local fields, ids, refused = {}, {}, {}
+
+local damages, is_left = {}, {}
+local function needs(section, key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then
+    is_left[section] = true
+    for _, value in ipairs({section, key, found, kind}) do damages[#damages + 1] = value end
+  end
+end
 
 local function acknowledge(raw, position)
   if redis.call('LREM', KEYS[1], 1, raw) == 0 then
@@ -48,17 +58,24 @@ local answered, again = tonumber(ARGV[8]), tonumber(ARGV[9])
 local first_again = 10 + 3 * answered
 local first_dead = first_again + 3 * again
 
+if remember > 0 and answered > 0 then needs(0, KEYS[7], 'zset') end
+if again > 0 then
+  needs(1, KEYS[5], 'zset')
+  if attempts ~= 'none' then needs(1, KEYS[2], 'hash') end
+end
+if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
+
 -- Tasks that are settled in the order of their claim are acknowledged all at once: a command for each
 -- would cost more than the rest of the script.
 local in_order = 0
-if answered > 1 and redis.call('LINDEX', KEYS[1], 0) == ARGV[10] then
+if answered > 1 and not is_left[0] and redis.call('LINDEX', KEYS[1], 0) == ARGV[10] then
   local held = redis.call('LRANGE', KEYS[1], 0, answered - 1)
   while held[in_order + 1] and held[in_order + 1] == ARGV[10 + 3 * in_order] and in_order < answered do
     in_order = in_order + 1
   end
   redis.call('LTRIM', KEYS[1], in_order, -1)
 end
-for i = 10, first_again - 1, 3 do
+for i = 10, is_left[0] and 0 or first_again - 1, 3 do
   local position = (i - 10) / 3
   if position < in_order or acknowledge(ARGV[i], position) then
     forget(ARGV[i])
@@ -67,7 +84,7 @@ for i = 10, first_again - 1, 3 do
 end
 
 local completed = #ids
-if again > 0 then
+if again > 0 and not is_left[1] then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.ceil(time[2] / 1000)
   local keep = tonumber(ARGV[6])
@@ -75,7 +92,7 @@ if again > 0 then
     local raw, delay = ARGV[i], tonumber(ARGV[i + 2])
     if acknowledge(raw, answered + (i - first_again) / 3) then
       redis.call('ZADD', KEYS[5], now + delay, ARGV[i + 1] .. ':' .. raw)
-      redis.call('HINCRBY', KEYS[2], 'r' .. digest(raw), 1)
+      add_to(KEYS[2], 'r' .. digest(raw), 1)
       keep = math.max(keep, delay + tonumber(ARGV[6]))
     end
   end
@@ -85,33 +102,31 @@ if again > 0 then
   redis.pcall('PUBLISH', ARGV[3], '')
 end
 
-if first_dead <= #ARGV then
+if first_dead <= #ARGV and not is_left[2] then
+  local begun = remember > 0 and redis.call('TYPE', KEYS[8]).ok == 'hash'
   for i = first_dead, #ARGV, 5 do
     if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5) then
       forget(ARGV[i])
       redis.call('RPUSH', KEYS[3], ARGV[i + 1])
       if remember > 0 then
-        redis.call('HDEL', KEYS[8], ARGV[i + 3])
+        if begun then redis.call('HDEL', KEYS[8], ARGV[i + 3]) end
       elseif ARGV[i + 2] == '1' then
         answer(ARGV[i + 3], ARGV[i + 4])
       end
     end
   end
-  local surplus = redis.call('LLEN', KEYS[3]) - tonumber(ARGV[4])
-  if surplus > 0 then
-    redis.call('LTRIM', KEYS[3], surplus, -1)
-    redis.call('INCRBY', KEYS[6], surplus)
-  end
+  if drop_oldest(KEYS[3], ARGV[4], KEYS[6]) then needs(3, KEYS[6], 'string') end
 end
 
 if remember > 0 and completed > 0 then
   -- In this step, so that a crash between the work and the mark repeats the work, and does not skip it.
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local begun = redis.call('TYPE', KEYS[8]).ok == 'hash'
   redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
   for i = 1, completed do
     redis.call('ZADD', KEYS[7], 'NX', now + remember, ids[i])
-    redis.call('HDEL', KEYS[8], ids[i])
+    if begun then redis.call('HDEL', KEYS[8], ids[i]) end
   end
 end
 
@@ -128,7 +143,10 @@ if output and #fields > 0 then
   -- pcall: a user without a right to the channel still gets results; clients then poll.
   redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
 end
-if #refused > 0 and redis.call('ZSCORE', KEYS[4], ARGV[1]) then
-  return {}
+if #refused > 0 and type(redis.pcall('ZSCORE', KEYS[4], ARGV[1])) == 'string' then
+  refused = {}
+end
+if #damages > 0 then
+  return {refused, unpack(damages)}
 end
 return refused

@@ -1,10 +1,8 @@
 -- Write results and announce them, with no claim to acknowledge.
 -- KEYS 1 output
 -- ARGV 1 channel, 2 time to live in s (0: for ever), then field, result for each
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then
-  return redis.error_reply('WRONGTYPE the output key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a hash')
-end
+local wrong = mistyped('output', KEYS[1], 'hash')
+if wrong then return wrong end
 local ids = {}
 for i = 3, #ARGV, 2 do
   ids[#ids + 1] = ARGV[i]
