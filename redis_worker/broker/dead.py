@@ -32,6 +32,8 @@ class DeadLetter(NamedTuple):
     worker: str
     stored: bytes
     """The letter as it stands in the list."""
+    cut: bool = False
+    """True where `raw` is only the beginning of the task, for the server did not take more: it cannot be put back."""
 
 
 class DeadLetters(Access):
@@ -64,8 +66,11 @@ class DeadLetters(Access):
             start += len(page)
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> int:
-        """Put the tasks of `letters` back on the queue, byte for byte and with all their attempts. How many."""
-        return await self._revive("requeue", letters)
+        """Put the tasks of `letters` back on the queue, byte for byte and with all their attempts. Returns how many.
+
+        Letters that are cut stay where they are.
+        """
+        return await self._revive("requeue", [letter for letter in letters if not letter.cut])
 
     async def purge(self, letters: Sequence[DeadLetter]) -> int:
         """Throw `letters` away. How many."""
@@ -91,11 +96,15 @@ def _read(stored: bytes) -> DeadLetter:
     """The letter; one that another program has put there is shown as it is."""
     try:
         fields = orjson.loads(stored)
-        raw = text(fields, "raw").encode() if "raw" in fields else base64.b64decode(text(fields, "raw_base64"))
+        cut = "raw_start" in fields
+        if "raw_base64" in fields:
+            raw = base64.b64decode(text(fields, "raw_base64"))
+        else:
+            raw = text(fields, "raw_start" if cut else "raw").encode()
         id, reason, worker = text_or_none(fields, "id"), text(fields, "reason"), text(fields, "worker")
         at = number(fields, "at")
         if not 0 <= at < _END:
             raise ValueError(at)
-        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored)
+        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut)
     except (ValueError, KeyError, TypeError):
         return DeadLetter(None, stored, "no dead letter of a worker", 0, 0.0, "", stored)

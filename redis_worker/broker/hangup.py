@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -32,6 +33,11 @@ async def insisting(connection: Connection, call: Callable[[], Awaitable[T]], si
     while True:
         try:
             return await call()
+        except Unacceptable:
+            # The server closes a connection on which it was sent too much: the next call must not find that one.
+            with contextlib.suppress(Disconnected):
+                await connection.ping(_PATIENCE)
+            raise
         except Disconnected as error:
             if size <= _ALWAYS_TAKEN:
                 raise

@@ -84,7 +84,10 @@ def requeue(url: str | None, input_key: str, ids: tuple[str, ...], reason: str |
     _check_selection(ids, reason, everything)
 
     async def requeue(letters: DeadLetters) -> int:
-        count = await letters.requeue([letter async for letter in letters.letters(ids, reason)])
+        found = [letter async for letter in letters.letters(ids, reason)]
+        count = await letters.requeue(found)
+        if cut := sum(letter.cut for letter in found):
+            click.echo(f"{cut} dead letters hold only the beginning of their task and stay where they are", err=True)
         click.echo(f"{count} tasks are back on the queue {input_key}")
         return 0 if count else 1
 
