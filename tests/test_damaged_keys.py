@@ -20,8 +20,11 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Message, Refused, Reject, Retry, TopicWorker, WorkerPool
+from redis_worker.broker.cron import CronStore
 from redis_worker.broker.doctor.examination import examine
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import CronKeys, Keys, cron_stem
+from redis_worker.cron.job import CronJob
+from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer
 from tests.support import Queue, Topic, wait_until
 
@@ -49,7 +52,7 @@ MALFORMED: dict[str, list[Any]] = {
     "done": [b"\xff", b""],
     "begun": [(b"\xff", b"\xff"), (b"x", b"no newline"), (b"y", b"")],
 }
-# Names that are text, and what idempotent topics remember, may be anything: of these the doctor says nothing.
+# The ids that an idempotent topic remembers may be anything: of these the doctor says nothing.
 UNSAID = {"done"}
 # What an idempotent topic needs before it can handle anything.
 NEEDED = {"workers", "done", "begun", "delayed"}
@@ -86,7 +89,7 @@ class Damage:
 
     async def do(self) -> None:
         if self.case.kind == "malformed":
-            await self._add(MALFORMED[self.case.key])
+            await self.add(MALFORMED[self.case.key])
             return
         async with self.redis.pipeline(transaction=True) as pipe:
             if await self.redis.exists(self.key):
@@ -97,7 +100,7 @@ class Damage:
                 pipe.execute_command(command, self.key, *arguments)
             await pipe.execute()
 
-    async def _add(self, members: list[Any]) -> None:
+    async def add(self, members: list[Any]) -> None:
         if self.expected == "zset":
             score = 4e12 if self.case.key == "delayed" else 5  # what is due is taken for a task as it is
             await self.redis.zadd(self.key, dict.fromkeys(members, score))
@@ -216,6 +219,7 @@ async def survives(server: EmbeddedServer, case: Case, queue: Queue, load: Load,
     damage = Damage(queue.redis, key, case, keys.types[key])
     if case.before:
         await damage.do()
+        await doctor_names(server, case, queue, key)
     worker = begin()
     try:
         running = await started(worker)
@@ -236,10 +240,8 @@ async def survives(server: EmbeddedServer, case: Case, queue: Queue, load: Load,
             await load.push(1, "ok")
             before = load.ids[-1]
             await wait_until(lambda: load.is_done(before), f"{case}: what does not need the key to go on", 20)
-        if case.kind != "absent" and await queue.redis.exists(key) and case.key not in UNSAID:
-            found = [finding for finding in (await examine(server.url, [keys.waiting])).findings if key in finding.what]
-            assert found, f"{case}: the doctor does not name it"
-            assert {finding.level for finding in found} <= {"fault", "warning"}
+        if not case.before and (case.kind == "of another type" or case.key not in ("dead", "dropped")):
+            await doctor_names(server, case, queue, key)  # what is malformed there is dropped, or begun anew
         await asyncio.sleep(1.5)
         await damage.mend()
         await load.push(2)
@@ -251,6 +253,14 @@ async def survives(server: EmbeddedServer, case: Case, queue: Queue, load: Load,
         worker.stop()
         await running
     assert await load.is_accounted_for(), str(case)
+
+
+async def doctor_names(server: EmbeddedServer, case: Case, queue: Queue, key: str) -> None:
+    if case.kind != "absent" and case.key not in UNSAID:
+        found = [
+            finding for finding in (await examine(server.url, [queue.keys.waiting])).findings if key in finding.what
+        ]
+        assert {finding.level for finding in found} in ({"fault"}, {"warning"}), f"{case}: the doctor says {found}"
 
 
 async def started(worker: Any) -> asyncio.Task[None]:
@@ -347,3 +357,69 @@ async def test_topics(server: EmbeddedServer, redis: Redis, caplog: pytest.LogCa
             assert lines, str(case)
 
     await go_through(cases(keys, 12), each, caplog)
+
+
+CRON_MALFORMED: dict[str, list[Any]] = {
+    "fired": [b"\xff", b"soon"],
+    "queued": [b"\xff", b"soon"],
+    "running": [b"\xff"],
+    "runs": [(b"\xff", b"\xff"), (b"x", b"")],
+    "record": [(b"count:success", b"many"), (b"next", b"soon"), (b"\xff", b"\xff")],
+    "ended": [b"\xff", b""],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_cron_jobs(server: EmbeddedServer, redis: Redis, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    """A job for each key; the ones whose key is malformed or absent go on, the others wait until it is mended."""
+    app, store = f"app{secrets.token_hex(3)}", CronStore(server.url, lease=2.0)
+    names = list(CRON_MALFORMED)
+    jobs = {
+        name: CronJob(JobSettings(name, app, "* * * * * *", job="tests.cron_jobs:remember"), store)
+        for name in [*names, "healthy"]
+    }
+    tasks = [asyncio.create_task(job.run()) for job in jobs.values()]
+    keys = {name: getattr(CronKeys(cron_stem(app, name)), name) for name in names}
+
+    async def instants() -> dict[str, int]:
+        """For which instant each job ran last; by the records, for a status forgets a job that has none."""
+        records = {name: CronKeys(cron_stem(app, name)).record for name in jobs}
+        kept = {name: key for name, key in records.items() if await redis.type(key) == b"hash"}
+        return dict.fromkeys(jobs, 0) | {name: int(await redis.hget(key, "instant") or 0) for name, key in kept.items()}
+
+    async def all_run(*expected: str) -> None:
+        before = await instants()
+
+        async def run() -> bool:
+            now = await instants()
+            return all(now[name] > before[name] for name in expected)
+
+        await wait_until(run, f"{expected} to run", 20)
+
+    try:
+        with caplog.at_level(logging.WARNING):
+            await all_run(*jobs)
+            for name, key in keys.items():
+                if kind == "malformed":
+                    damage = Damage(redis, key, Case(name, kind, False), (await redis.type(key)).decode())
+                    if damage.expected != "none":
+                        await damage.add(CRON_MALFORMED[name])
+                else:
+                    await redis.delete(key)
+                    if kind == "of another type":
+                        await redis.set(key, "x")
+            if kind == "of another type":
+                found = {
+                    finding.subject for finding in (await examine(server.url)).findings if finding.level == "fault"
+                }
+                assert {f"cron job {app}/{name}" for name in names} <= found
+                await all_run("healthy")
+                for key in keys.values():
+                    await wait_until(lambda key=key: f"{key!r} holds a string" in caplog.text, "a log line")
+                await redis.delete(*keys.values())
+            await all_run(*jobs)
+    finally:
+        for job in jobs.values():
+            job.stop()
+        await asyncio.gather(*tasks)
+        await store.close()

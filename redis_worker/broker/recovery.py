@@ -83,7 +83,7 @@ class Recoverer:
         ]
         for damage in [*damages, *(error for error in refused.values() if isinstance(error, DamagedKey))]:
             self._observer.damaged(damage)
-        if done := [name for name in expired if name.decode(errors="replace") not in refused]:
+        if done := [name for name in readable(expired)[0] if name not in refused]:
             for key in (keys.claimants, keys.retired):
                 await self._connection.call("ZREM", key, *done)
 
