@@ -78,9 +78,9 @@ async def test_a_result_that_is_too_large(server: EmbeddedServer, queue: Queue, 
 async def test_a_reply_that_is_lost_in_the_reset(server: EmbeddedServer, queue: Queue) -> None:
     """redis-py writes first and reads then: it sees ECONNRESET, and the pool was "away" for ever."""
     await queue.push_tasks([[size] for size in SIZES])
-    async with Redis.from_url(server.url) as client:
-        async with WorkerPool(client, queue.keys.waiting, queue.keys.output, "list", large) as pool:
-            await _all_are_answered(queue, pool)
+    names = (queue.keys.waiting, queue.keys.output, "list")
+    async with Redis.from_url(server.url) as client, WorkerPool(client, *names, large) as pool:
+        await _all_are_answered(queue, pool)
 
 
 class Proxy:
@@ -219,7 +219,8 @@ class FakeQueue:
         if self.broken or any(it.id in self.guilty and it.error is None for it in outcomes):
             raise Unwritten([(Unacceptable("too large"), outcomes)], [])
         for outcome in outcomes:
-            assert outcome.id is not None and outcome.id not in self.written
+            assert outcome.id is not None
+            assert outcome.id not in self.written
             self.written[outcome.id] = outcome.result
         return []
 

@@ -79,19 +79,15 @@ class AtLeastOnceQueue:
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. Where a key that claiming needs is damaged, nothing is claimed, unless nobody would `wait`."""
-        if self._lease.lost:
-            await self._start_anew()
-        lease = self._lease
-        lease.unanswered += 1
         try:
-            deliveries = await self._claim(limit, wait)
+            if self._lease.lost:
+                await self._start_anew()
+            deliveries = await self._claim_under(self._lease, limit, wait)
         except DamagedKey as error:
-            lease.unanswered -= 1  # this is an answer
             if not wait:
                 raise
             await self._sit_out(error)
             return []
-        lease.unanswered -= 1
         if self._pause.on and wait:
             await self._pause.sit_out()
         return deliveries
@@ -121,6 +117,16 @@ class AtLeastOnceQueue:
             await asyncio.sleep(_PAUSE)
         deliveries = await self._claimed(reply)
         self._drained = len(deliveries) < limit
+        return deliveries
+
+    async def _claim_under(self, lease: Lease, limit: int, wait: bool) -> list[Delivery]:
+        lease.unanswered += 1
+        try:
+            deliveries = await self._claim(limit, wait)
+        except DamagedKey:
+            lease.unanswered -= 1  # this is an answer
+            raise
+        lease.unanswered -= 1
         return deliveries
 
     async def _sit_out(self, error: DamagedKey) -> None:
