@@ -88,7 +88,7 @@ async def queue(redis: Redis) -> AsyncIterator[Queue]:
     keys = Keys(f"{name}:in", f"{name}:out")
     yield Queue(redis, keys)
     left = {key.decode() async for key in redis.scan_iter(f"*{name}*", count=1000)}
-    allowed = {keys.waiting, keys.output, keys.dead, keys.retired}
+    allowed = {keys.waiting, keys.output, keys.dead, keys.retired, keys.claimants}
     assert left <= allowed, f"left behind: {left - allowed}"
     if left:
         await redis.delete(*left)
@@ -100,7 +100,7 @@ async def topic(queue: Queue) -> AsyncIterator[Topic]:
     topic = Topic(queue.redis, queue.keys.waiting)
     yield topic
     keys = topic.keys
-    await queue.redis.delete(keys.waiting, keys.dead, keys.retired, keys.delayed, keys.done, TOPICS)
+    await queue.redis.delete(keys.waiting, keys.dead, keys.retired, keys.claimants, keys.delayed, keys.done, TOPICS)
 
 
 @pytest.fixture

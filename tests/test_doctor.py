@@ -407,7 +407,7 @@ async def test_keys_of_other_types(server: EmbeddedServer, queue: Queue) -> None
         await redis.delete(key)
     await redis.set(keys.workers, 1)
     finding = of(await examine(server.url, [keys.waiting]), f"queue {keys.waiting}")
-    assert (finding.level, "cannot be looked at: a key holds another type" in finding.what) == ("warning", True)
+    assert (finding.level, f"{keys.workers} holds a string, not a zset" in finding.what) == ("fault", True)
     await redis.delete(keys.workers)
     await redis.rpush(keys.output, 1)
     finding = of(await examine(server.url, [], [keys.output]), f"output {keys.output}")

@@ -118,6 +118,7 @@ async def test_a_worker_that_was_presumed_dead_says_nothing_under_its_old_name(
 ) -> None:
     async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", "sum"):
         [before] = (await seen(reader, described(1))).workers
+        await queue.redis.zrem(queue.keys.claimants, before.name)
         await queue.redis.zrem(queue.keys.workers, before.name)
         [after] = (await seen(reader, lambda status: status.workers and status.workers[0].host)).workers
         assert after.name != before.name

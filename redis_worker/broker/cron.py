@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from redis_worker.broker.address import Address, Client, address_of
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.damage import Complaints, call_on
 from redis_worker.broker.keys import CRON, CronKeys, Keys, cron_stem
 from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.broker.preflight import check_slots
-from redis_worker.vocabulary.errors import ConfigurationError, Refused
+from redis_worker.vocabulary.errors import ConfigurationError, DamagedKey, Refused
 
 _PRESUMED_LOST = 2
 # So many instants are remembered as fired; what is older than all of them counts as fired.
@@ -106,6 +107,7 @@ class CronStore:
         self.keeper = LeaseKeeper(self.address, lease)
         self.clock = ServerClock(elapsed)
         self.worker = worker_name()
+        self.complaints = Complaints()
         self._numbers = count(1)
 
     def new_run(self) -> Lease:
@@ -149,7 +151,9 @@ class JobState:
         self._store.clock.heard(asked, now)
         try:
             # Only now: who looks takes a job that is entered and has no record for one that is to be forgotten.
-            await self._store.connection.call("HSET", CRON, f"{app}/{name}", self._keys.stem)
+            await call_on(self._store.connection, CRON, "hash", "HSET", f"{app}/{name}", self._keys.stem)
+        except DamagedKey as damaged:
+            self._store.complaints.tell([damaged])
         except Refused:
             pass  # a user may lack the right to this key, which only `status` needs
         self._opened = self._opened or not by_hand
@@ -212,7 +216,7 @@ class JobState:
             except RuntimeError:
                 pass  # the loop is closed
 
-        self._store.keeper.keep(self._keys.running, run.lease, tell)
+        self._store.keeper.keep([self._keys.running], run.lease, tell)
 
     def let_go(self, run: Run) -> None:
         """Keep its lease no longer."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis_worker.broker.connection import PATIENCE, Connection
+from redis_worker.broker.damage import call_on, readable
 from redis_worker.broker.keys import CRON, CronKeys
 from redis_worker.broker.scripts import script
 from redis_worker.broker.translation import UnknownScript
@@ -14,6 +16,8 @@ from redis_worker.vocabulary.errors import Refused
 # So many jobs are asked about at once.
 _PAGE = 200
 _COUNT = "count:"
+# A number in the record; anything else was not written by a process of ours.
+_INTEGER = re.compile("-?[0-9]{1,15}")
 # What the script replies before the record of a job.
 _BEFORE_RECORD = 4
 
@@ -56,16 +60,26 @@ class JobStatus:
 
 async def read_jobs(connection: Connection) -> list[JobStatus]:
     """All jobs that were ever run, by application and name, in few round trips. Raises Disconnected or Refused."""
-    known = await connection.call("HGETALL", CRON)
-    pairs = known.items() if isinstance(known, dict) else zip(known[::2], known[1::2], strict=True)
-    jobs = sorted((_text(name), CronKeys(_text(stem))) for name, stem in pairs)
+    known = await call_on(connection, CRON, "hash", "HGETALL")
+    pairs = list(known.items() if isinstance(known, dict) else zip(known[::2], known[1::2], strict=True))
+    jobs = sorted((name.decode(), CronKeys(stem.decode())) for name, stem in pairs if _is_text(name, stem))
     replies: list[Any] = []
     for start in range(0, len(jobs), _PAGE):
         replies += await _read(connection, [keys for _, keys in jobs[start : start + _PAGE]])
     forgotten = [name for (name, _), reply in zip(jobs, replies, strict=True) if _is_empty(reply)]
     if forgotten:
         await _forget(connection, forgotten)
-    return [_status(name, reply) for (name, _), reply in zip(jobs, replies, strict=True) if name not in forgotten]
+    found = [_status(name, reply) for (name, _), reply in zip(jobs, replies, strict=True) if name not in forgotten]
+    return [*found, *(_unreadable(name) for name, stem in pairs if not _is_text(name, stem))]
+
+
+def _is_text(*names: bytes) -> bool:
+    return not readable(names)[1]
+
+
+def _unreadable(known_as: bytes) -> JobStatus:
+    app, _, name = _text(known_as).rpartition("/")
+    return JobStatus(name, app, problem=f"its name, or the name of its keys, in {CRON} is not UTF-8")
 
 
 def _is_empty(reply: Any) -> bool:
@@ -111,7 +125,11 @@ def _status(known_as: str, reply: Any) -> JobStatus:
         return JobStatus(name, app, problem=str(reply))
     _, running, since, queued, *rest = reply
     said = {_text(rest[at]): _text(rest[at + 1]) for at in range(0, len(rest), 2)}
-    counted = {key.removeprefix(_COUNT): int(value) for key, value in said.items() if key.startswith(_COUNT)}
+    counted = {
+        key.removeprefix(_COUNT): int(value)
+        for key, value in said.items()
+        if key.startswith(_COUNT) and _INTEGER.fullmatch(value)
+    }
     return JobStatus(
         name,
         app,
@@ -133,7 +151,7 @@ def _status(known_as: str, reply: Any) -> JobStatus:
 
 
 def _seconds(ms: str | None) -> float | None:
-    return float(ms) / 1000 if ms else None
+    return int(ms) / 1000 if ms and _INTEGER.fullmatch(ms) else None
 
 
 def _text(raw: bytes) -> str:

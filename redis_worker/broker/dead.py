@@ -11,8 +11,11 @@ import orjson
 from redis_worker.broker.access import Access
 from redis_worker.broker.address import Client
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.said import number, text, text_or_none, whole
 
 _PAGE = 200
+# The last second that a calendar knows of.
+_END = 253_402_300_799
 
 
 class DeadLetter(NamedTuple):
@@ -46,7 +49,8 @@ class DeadLetters(Access):
 
     async def dropped(self) -> int:
         """How many were dropped because there were too many."""
-        return int(await self._connection.call("GET", self._keys.dropped) or 0)
+        counted = await self._connection.call("GET", self._keys.dropped) or b"0"
+        return int(counted) if counted.isdigit() else 0
 
     async def letters(self, ids: Collection[str] = (), reason: str | None = None) -> AsyncGenerator[DeadLetter, None]:
         """The letters, oldest first: those of `ids`, if any are given, whose reason contains `reason`.
@@ -83,17 +87,24 @@ class DeadLetters(Access):
         return count
 
 
+def is_letter(stored: bytes) -> bool:
+    """Whether `stored` was written by a worker."""
+    return _read(stored).worker != ""
+
+
 def _read(stored: bytes) -> DeadLetter:
     """The letter; one that another program has put there is shown as it is."""
     try:
         fields = orjson.loads(stored)
         cut = "raw_start" in fields
         if "raw_base64" in fields:
-            raw = base64.b64decode(fields["raw_base64"])
+            raw = base64.b64decode(text(fields, "raw_base64"))
         else:
-            raw = fields["raw_start" if cut else "raw"].encode()
-        return DeadLetter(
-            fields["id"], raw, fields["reason"], fields["attempts"], fields["at"], fields["worker"], stored, cut
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+            raw = text(fields, "raw_start" if cut else "raw").encode()
+        id, reason, worker = text_or_none(fields, "id"), text(fields, "reason"), text(fields, "worker")
+        at = number(fields, "at")
+        if not 0 <= at < _END:
+            raise ValueError(at)
+        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut)
+    except (ValueError, KeyError, TypeError):
         return DeadLetter(None, stored, "no dead letter of a worker", 0, 0.0, "", stored)

@@ -74,6 +74,14 @@ class Keys:
         return f"{tagged(self.waiting)}:retired"
 
     @property
+    def claimants(self) -> str:
+        """Sorted set: worker -> how long its lease is, in ms; all of `workers` and `retired`, a second time.
+
+        By it the tasks of a worker are found whose entry there has vanished.
+        """
+        return f"{tagged(self.waiting)}:claimants"
+
+    @property
     def attempts(self) -> str:
         """Hash: `d` and the digest of a raw task -> workers that died holding it; `r` … -> its retries.
 
@@ -115,6 +123,13 @@ class Keys:
     def paused(self) -> str:
         """String: there while the queue is paused, whatever it holds."""
         return f"{tagged(self.waiting)}:paused"
+
+    @property
+    def types(self) -> dict[str, str]:
+        """All derived keys that have a name of their own, and what each of them holds, as the command TYPE names it."""
+        sorted_sets = dict.fromkeys((self.workers, self.retired, self.claimants, self.delayed, self.done), "zset")
+        hashes = dict.fromkeys((self.presence, self.attempts, self.begun), "hash")
+        return sorted_sets | hashes | {self.dead: "list", self.dropped: "string"}
 
     def inflight(self, worker: str) -> str:
         """List: the tasks that `worker` has claimed and not settled."""

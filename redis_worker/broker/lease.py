@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from redis_worker.broker.address import Address
@@ -38,7 +38,7 @@ def worker_name() -> str:
 
 
 class _Kept(NamedTuple):
-    key: str
+    keys: Sequence[str]
     on_lost: Callable[[], None]
 
 
@@ -59,12 +59,12 @@ class LeaseKeeper:
         """How long a lease lasts that is not renewed."""
         return self._seconds
 
-    def keep(self, key: str, lease: Lease, on_lost: Callable[[], None]) -> None:
-        """Keep `lease`, which stands in the sorted set `key`, alive.
+    def keep(self, keys: Sequence[str], lease: Lease, on_lost: Callable[[], None]) -> None:
+        """Keep `lease` alive, which stands in the first of `keys` (see renew.lua).
 
         `on_lost` is called, in the thread, when it has been taken away.
         """
-        self._kept = {**self._kept, lease: _Kept(key, on_lost)}  # a new one: the thread may be walking the old one
+        self._kept = {**self._kept, lease: _Kept(keys, on_lost)}  # a new one: the thread may be walking the old one
         if self._thread.ident is None:
             self._thread.start()
 
@@ -107,12 +107,17 @@ class LeaseKeeper:
         kept = self._kept.get(lease)
         if kept is None or lease.lost or self._ended.is_set():
             return
-        arguments = [lease.name, int(self._seconds * 1000)]
         try:
-            reply = await connection.run("renew", [kept.key], arguments, patience=max(1.0, self._seconds / 3))
+            stands = await renewed(connection, kept.keys, lease, self._seconds)
         except Refused:
             return  # the pool meets the same refusal, and says so
         # When the pool has given the lease up meanwhile, nothing was taken away.
-        if reply == 0 and lease in self._kept and not self._ended.is_set():
+        if not stands and lease in self._kept and not self._ended.is_set():
             lease.lost = True
             kept.on_lost()
+
+
+async def renewed(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
+    """Renew `lease`; False when it has been taken away. One whose entry has vanished is entered again."""
+    arguments = [lease.name, int(seconds * 1000)]
+    return bool(await connection.run("renew", keys, arguments, patience=max(1.0, seconds / 3)))

@@ -80,15 +80,14 @@ def check_no_sentinel(info: dict[str, Any]) -> None:
 
 
 async def check_keys(connection: Connection, keys: Keys) -> None:
-    """Raises Refused where a key holds another type."""
-    for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output"), (keys.dead, "list", "")):
+    """Raises Refused where the input or the output holds another type: nothing could be done without them."""
+    for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output")):
         if not key:
             continue  # topics have no output
         found = (await connection.call("TYPE", key)).decode()
         if found not in (kind, "none"):
             raise Refused(
-                f"WRONGTYPE: the {role or 'dead-letter'} key {key!r} holds a {found}, not a {kind}; "
-                "name another key, or delete this one"
+                f"WRONGTYPE: the {role} key {key!r} holds a {found}, not a {kind}; name another key, or delete this one"
             )
 
 

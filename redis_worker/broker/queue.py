@@ -10,7 +10,7 @@ from typing import Any
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.hangup import insisting
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
+from redis_worker.broker.lease import Lease, LeaseKeeper, renewed, worker_name
 from redis_worker.broker.pause import Pause
 from redis_worker.broker.scripts import script
 from redis_worker.broker.settlement import COUNTS_MS, Limits, Settlement, settlements
@@ -150,7 +150,7 @@ class AtLeastOnceQueue:
     async def _claimed(self, reply: list[Any]) -> list[Delivery]:
         lease = self._lease
         state, tasks, counts, *found = reply
-        if state == _LEASE_LOST:
+        if state == _LEASE_LOST and not await renewed(self._ordinary, self._registries, lease, self._keeper.seconds):
             self._lose(lease)
         elif state or self._pause.on:
             self._pause.note(state == _PAUSED)
@@ -251,9 +251,9 @@ class AtLeastOnceQueue:
 
     async def _register(self) -> None:
         lease, milliseconds = self._lease, int(self._keeper.seconds * 1000)
-        await self._ordinary.run("register", [self._keys.workers], [lease.name, milliseconds])
+        await self._ordinary.run("register", [self._keys.workers, self._keys.claimants], [lease.name, milliseconds])
         loop = asyncio.get_running_loop()
-        self._keeper.keep(self._keys.workers, lease, lambda: _tell(loop, self._observer, lease.name))
+        self._keeper.keep(self._registries, lease, lambda: _tell(loop, self._observer, lease.name))
 
     async def _retire(self, lease: Lease) -> None:
         """Return what is in flight, and have the others look for what comes late, if anything can."""
@@ -261,6 +261,10 @@ class AtLeastOnceQueue:
         await reclaim(
             self._ordinary, self._keys, lease.name, force=True, retired_ms=RETIRED_MS if lease.unanswered else 0
         )
+
+    @property
+    def _registries(self) -> list[str]:
+        return [self._keys.workers, self._keys.retired, self._keys.claimants]
 
     def _lose(self, lease: Lease) -> None:
         if not lease.lost:
@@ -280,7 +284,7 @@ async def reclaim(
         "reclaim",
         [
             *(keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts),
-            *(keys.arrived(worker), keys.presence),
+            *(keys.arrived(worker), keys.presence, keys.claimants),
         ],
         [worker, retired_ms, COUNTS_MS, int(force)],
     )

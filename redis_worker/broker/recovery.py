@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 from redis_worker.broker.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.damage import Complaints, readable, strangers
+from redis_worker.broker.keys import ARRIVED, Keys
 from redis_worker.broker.queue import AtLeastOnceQueue, reclaim
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
 
 
 class Recoverer:
@@ -27,9 +32,11 @@ class Recoverer:
         self._queue = queue
         self._observer = observer
         self._lease = lease
+        self._complaints = Complaints(keys.waiting)
 
     async def run(self) -> None:
         """Sweep now and then, until cancelled."""
+        await asyncio.sleep(self._lease * random.uniform(0.0, 0.05))  # many topics that start at once spread out
         while True:
             try:
                 await self.sweep()
@@ -41,33 +48,54 @@ class Recoverer:
             except DamagedKey as error:
                 self._observer.damaged(error)
                 await asyncio.sleep(self._lease)
-            except Refused:
-                await asyncio.sleep(self._lease)  # the pool meets the same refusal, and ends
+            except Refused as refused:
+                self._complaints.tell([refused])
+                await asyncio.sleep(self._lease)
 
     async def sweep(self) -> None:
-        """Return what dead workers held. Raises Disconnected or Refused."""
+        """Return what dead workers held, as far as no key is damaged. Raises Disconnected or Refused."""
         loop = asyncio.get_running_loop()
+        keys = self._keys
         asked = loop.time()
-        keys = [self._keys.workers, self._keys.retired]
-        dead, retired, expired, *found = await self._connection.run("overdue", keys, [])
-        if found:
-            self._observer.damaged(DamagedKey(self._keys.retired, found[0].decode(), "zset"))
+        # All derived keys: some of them nobody uses before a task fails, or asks.
+        types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
+        arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED]
+        dead, retired, expired, entered, found = await self._connection.run("overdue", types, arguments)
+        if entered:
+            logger.warning(
+                "%d workers were missing in the key %r: they are entered again, and what they held is returned "
+                "if they are dead",
+                *(len(entered), keys.workers),
+                extra={"queue": keys.waiting},
+            )
         if loop.time() - asked > self._lease / 3:
             return  # while the server, or this process, stood still, the living could not renew: look again
-        for name in (raw.decode() for raw in dead):
-            if name != self._queue.worker:
-                await self._reclaim(name)
-        for name in (raw.decode() for raw in retired):
-            if count := await reclaim(self._connection, self._keys, name):
-                self._observer.recovered(name, count)
-        if expired:
-            await self._connection.call("ZREM", self._keys.retired, *expired)
+        dead, strange = readable(dead)
+        retired, others = readable(retired)
+        problems: list[object] = [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
+        refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
+        refused |= await self._reclaim(retired, buries=False)
+        self._complaints.tell([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])
+        damages = [
+            DamagedKey(key, kind.decode(), expected)
+            for (key, expected), kind in zip(types.items(), found, strict=True)
+            if kind.decode() not in (expected, "none")
+        ]
+        for damage in [*damages, *(error for error in refused.values() if isinstance(error, DamagedKey))]:
+            self._observer.damaged(damage)
+        if done := [name for name in readable(expired)[0] if name not in refused]:
+            for key in (keys.claimants, keys.retired):
+                await self._connection.call("ZREM", key, *done)
 
-    async def _reclaim(self, worker: str) -> None:
-        try:
-            count = await reclaim(self._connection, self._keys, worker)
-        except DamagedKey as error:
-            self._observer.damaged(error)  # what it held stays there until that is mended
-            return
-        if count >= 0:
-            self._observer.recovered(worker, count)
+    async def _reclaim(self, workers: Iterable[str], *, buries: bool) -> dict[str, Refused]:
+        """Return what `workers` held. Returns the refusals: they keep no other worker's tasks from being returned."""
+        refused: dict[str, Refused] = {}
+        for worker in workers:
+            try:
+                count = await reclaim(self._connection, self._keys, worker)
+            except Refused as refusal:
+                refused[worker] = refusal
+                continue
+            if count > 0 or (count == 0 and buries):
+                self._observer.recovered(worker, count)
+        return refused

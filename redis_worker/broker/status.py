@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -13,11 +13,13 @@ from redis_worker.broker.access import Access
 from redis_worker.broker.address import Client
 from redis_worker.broker.connection import PATIENCE, Connection
 from redis_worker.broker.cron_status import JobStatus, read_jobs
-from redis_worker.broker.keys import ARRIVED, QUEUES, TOPICS, Keys, topic_list
+from redis_worker.broker.damage import call_on, readable, strangers
+from redis_worker.broker.keys import ARRIVED, CRON, QUEUES, SUPERVISORS, TOPICS, Keys, topic_list
+from redis_worker.broker.said import number, text, text_or_none, whole
 from redis_worker.broker.scripts import script
 from redis_worker.broker.supervisors import SupervisorStatus, read_supervisors
 from redis_worker.broker.translation import UnknownScript
-from redis_worker.vocabulary.errors import Refused
+from redis_worker.vocabulary.errors import DamagedKey, Refused, WrongType
 from redis_worker.vocabulary.service import PartStatus
 
 T = TypeVar("T")
@@ -88,7 +90,7 @@ class QueueStatus:
     workers: int = 0
     """How many are alive."""
     problem: str | None = None
-    """Why it cannot be looked into."""
+    """Why it, or some of it, cannot be looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class StatusReader(Access):
         Supervisors and cron jobs belong to it where no queues are named.
         Raises Disconnected, and Refused where no queue can be looked into.
         """
-        names = self._queues or await self._known()
+        names, problems = (self._queues, []) if self._queues else await self._known()
         replies: list[Any] = []
         for start in range(0, len(names), _PAGE):
             replies += await self._inspect([Keys(name) for name in names[start : start + _PAGE]])
@@ -137,23 +139,37 @@ class StatusReader(Access):
         status = _status(zip(names, replies, strict=True))
         if self._queues:
             return status
-        supervisors, jobs = await self._if_allowed(read_supervisors), await self._if_allowed(read_jobs)
-        return replace(status, supervisors=supervisors, jobs=jobs)
+        supervisors = await self._if_allowed(read_supervisors, SUPERVISORS, problems)
+        jobs = await self._if_allowed(read_jobs, CRON, problems)
+        return replace(status, queues=[*status.queues, *problems], supervisors=supervisors, jobs=jobs)
 
-    async def _if_allowed(self, read: Callable[[Connection], Awaitable[list[T]]]) -> list[T]:
+    async def _if_allowed(
+        self, read: Callable[[Connection], Awaitable[list[T]]], key: str, problems: list[QueueStatus]
+    ) -> list[T]:
         """What `read` returns; nothing for a user who may not look there, and still is shown the queues."""
         try:
             return await read(self._connection)
+        except WrongType as error:
+            problems.append(QueueStatus(key, problem=str(error)))
         except Refused:
-            return []
+            pass
+        return []
 
-    async def _known(self) -> list[str]:
-        replies = await self._connection.together(("SMEMBERS", QUEUES), ("SMEMBERS", TOPICS), patience=PATIENCE)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Refused(f"the known queues cannot be read, so name some with --input: {reply}") from reply
-        queues, topics = ([raw.decode(errors="replace") for raw in reply] for reply in replies)
-        return sorted({*queues, *map(topic_list, topics)})
+    async def _known(self) -> tuple[list[str], list[QueueStatus]]:
+        """The lists of all known queues and topics, and in place of queues what is wrong with the registries."""
+        names: set[str] = set()
+        problems: list[QueueStatus] = []
+        for key, list_of in ((QUEUES, str), (TOPICS, topic_list)):
+            try:
+                known, strange = readable(await call_on(self._connection, key, "set", "SMEMBERS"))
+            except DamagedKey as damaged:
+                problems.append(QueueStatus(key, problem=str(damaged)))
+                continue
+            except Refused as error:
+                raise Refused(f"the known queues cannot be read, so name some with --input: {error}") from error
+            names.update(map(list_of, known))
+            problems += [QueueStatus(key, problem=text) for text in strangers(key, strange)]
+        return sorted(names), problems
 
     async def _inspect(self, queues: list[Keys]) -> list[Any]:
         """The reply of the script for each, or its error. The first one brings the script to the server."""
@@ -184,6 +200,16 @@ def _asked(queue: Keys) -> tuple[list[str], list[str]]:
     return keys, [queue.inflight(""), ARRIVED]
 
 
+def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
+    """Those of the keys that were looked into that hold another type than they should, `types` being what they hold."""
+    expected = {queue.waiting: "list"} | queue.types
+    return [
+        DamagedKey(key, found.decode(), expected[key])
+        for key, found in zip(_asked(queue)[0], types, strict=True)
+        if found.decode() not in (expected[key], "none")
+    ]
+
+
 def _members(value: Any) -> Any:
     """A named tuple with its names, which orjson does not know of. Raises TypeError for anything else."""
     if isinstance(value, PartStatus):
@@ -199,12 +225,15 @@ def _status(replies: Iterable[tuple[str, Any]]) -> Status:
         if isinstance(reply, Exception):
             queues.append(QueueStatus(name, problem=str(reply)))
             continue
-        now, waiting, delayed, dead, dropped, *rest = reply
+        now, waiting, delayed, dead, dropped, types, *rest = reply
         at = max(at, now / 1000)
         its = [_worker(name, now / 1000, *rest[start : start + 4]) for start in range(0, len(rest), 4)]
         alive = [worker for worker in its if worker.alive]
         in_flight, rate = sum(worker.in_flight for worker in its), sum(worker.rate for worker in alive)
-        queues.append(QueueStatus(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive)))
+        problem = "; ".join(map(str, wrong_types(Keys(name), types))) or None
+        queues.append(
+            QueueStatus(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive), problem)
+        )
         workers += its
     workers.sort(key=lambda worker: (worker.alive, worker.queue, worker.name))
     return Status(at or time.time(), queues, workers)
@@ -215,20 +244,24 @@ def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, desc
     known = (queue, name.decode(errors="replace"), lease > 0, lease, in_flight)
     try:
         said = orjson.loads(described)
-        seen = max(0.0, round(now - said["published_at"], 3))
+        seen = max(0.0, round(now - number(said, "published_at"), 3))
         return WorkerStatus(
             *known,
             seen=seen,
-            host=said["host"],
-            pid=said["pid"],
-            version=said["version"],
-            processor=said["processor"],
-            concurrency=said["concurrency"],
-            running=said["running"],
-            tasks=[RunningTask(task["id"], round(task["seconds"] + seen, 3)) for task in said["tasks"]],
-            rate=said["rate"],
-            counters=said["counters"],
-            started_at=said["started_at"],
+            host=text(said, "host"),
+            pid=whole(said, "pid"),
+            version=text(said, "version"),
+            processor=text(said, "processor"),
+            concurrency=whole(said, "concurrency"),
+            running=whole(said, "running"),
+            tasks=[_running(task, seen) for task in said["tasks"]],
+            rate=number(said, "rate"),
+            counters={name: whole(said["counters"], name) for name in said["counters"]},
+            started_at=number(said, "started_at"),
         )
     except (ValueError, KeyError, TypeError):
         return WorkerStatus(*known)  # it has said nothing yet, or is of another version
+
+
+def _running(said: Mapping[str, Any], seen: float) -> RunningTask:
+    return RunningTask(text_or_none(said, "id"), round(number(said, "seconds") + seen, 3))

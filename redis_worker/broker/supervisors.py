@@ -15,8 +15,10 @@ from typing import Any, TypedDict
 import orjson
 
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.damage import Complaints
 from redis_worker.broker.keys import SUPERVISORS
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.broker.said import number, text, text_or_none, whole
+from redis_worker.vocabulary.errors import Disconnected, Refused, WrongType
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import PartStatus
 from redis_worker.vocabulary.version import __version__
@@ -63,6 +65,7 @@ class Announcer:
         }
         self._born = time.monotonic()
         self._looked = float("-inf")
+        self._complaints = Complaints()
         self._announcing: asyncio.Task[float] | None = None
 
     async def run(self) -> None:
@@ -89,6 +92,9 @@ class Announcer:
             await self._tell()
         except Disconnected:
             pass  # the parts meet the same, and say so
+        except WrongType as error:
+            self._complaints.tell([f"the key {SUPERVISORS!r}: {error}"])
+            return _REFUSED_PAUSE
         except Refused:
             return _REFUSED_PAUSE  # a user may lack a right to this key and have all that the work needs
         except Exception:
@@ -146,17 +152,38 @@ async def read_supervisors(connection: Connection) -> list[SupervisorStatus]:
     return sorted(filter(None, found), key=lambda each: (each.name, each.host, each.id))
 
 
+def is_description(id: bytes, described: bytes) -> bool:
+    """Whether a member of the registry is what a supervisor of this version says of itself."""
+    return _supervisor(0.0, id, described) is not None
+
+
 def _supervisor(now: float, id: bytes, described: bytes) -> SupervisorStatus | None:
     """None where it is of a version that says something else."""
     try:
         said: Mapping[str, Any] = orjson.loads(described)
-        seen = max(0.0, round(now - said["published_at"], 3))
-        known = {name: said[name] for name in ("name", "host", "pid", "version", "started_at")}
-        parts = [_part_of(part) for part in said["parts"]]
-        return SupervisorStatus(id.decode(errors="replace"), alive=seen < _ALIVE, seen=seen, parts=parts, **known)
+        seen = max(0.0, round(now - number(said, "published_at"), 3))
+        return SupervisorStatus(
+            id.decode(errors="replace"),
+            name=text(said, "name"),
+            alive=seen < _ALIVE,
+            seen=seen,
+            host=text(said, "host"),
+            pid=whole(said, "pid"),
+            version=text(said, "version"),
+            started_at=number(said, "started_at"),
+            parts=[_part_of(part) for part in said["parts"]],
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def _part_of(said: Mapping[str, Any]) -> PartStatus:
-    return PartStatus(**{name: said[name] for name in PartStatus._fields if name in said})
+    """Raises KeyError, TypeError, ValueError."""
+    part = PartStatus(**{name: said[name] for name in PartStatus._fields if name in said})
+    members = part._asdict()
+    for name, read in _PART.items():
+        read(members, name)
+    return part
+
+
+_PART = {"name": text, "kind": text, "state": text, "restarts": whole, "error": text_or_none, "processes": whole}

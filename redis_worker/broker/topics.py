@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.damage import Complaints, call_on, readable, strangers
 from redis_worker.broker.doorbell import Doorbell
 from redis_worker.broker.keys import TOPICS
 from redis_worker.broker.queue import AtLeastOnceQueue
@@ -19,6 +21,8 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 _WAIT = 5.0
 # A message whose id another one is handled under just now is looked at again after so long, in ms.
 _POSTPONE_MS = 500
+# How often the topics that are consumed are made known again, in seconds: somebody may have deleted the registry.
+_KNOWN_FOR = 60.0
 
 _HANDLE, _DONE, _POSTPONED = 0, 1, 2
 
@@ -143,12 +147,32 @@ class Topics:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._complaints = Complaints()
+        self._make_known_at = float("-inf")
 
     async def add(self, topics: Iterable[str]) -> None:
-        """Make `topics` known. Raises Disconnected or Refused."""
+        """Make `topics` known. Raises Disconnected, or Refused (DamagedKey where the registry holds another type)."""
         if names := list(topics):
-            await self.connection.call("SADD", TOPICS, *names)
+            await call_on(self.connection, TOPICS, "set", "SADD", *names)
 
-    async def known(self) -> set[str]:
-        """All known topics. Raises Disconnected or Refused."""
-        return {raw.decode() for raw in await self.connection.call("SMEMBERS", TOPICS)}
+    async def known(self) -> tuple[set[str], list[bytes]]:
+        """All known topics, and what else is among them: names that are not UTF-8. Raises Disconnected or Refused."""
+        names, strange = readable(await call_on(self.connection, TOPICS, "set", "SMEMBERS"))
+        return set(names), strange
+
+    async def look_up(self, consumed: Iterable[str], *, all_others: bool) -> set[str]:
+        """For a worker: make what is `consumed` known now and then, and return the known topics if `all_others` matter.
+
+        A damaged registry, or a name in it, is left alone, with a warning. Raises Disconnected or Refused.
+        """
+        now = asyncio.get_running_loop().time()
+        try:
+            if now >= self._make_known_at:
+                await self.add(consumed)
+                self._make_known_at = now + _KNOWN_FOR
+            known, strange = await self.known() if all_others else (set[str](), [])
+        except DamagedKey as damaged:
+            self._complaints.tell([damaged])
+            return set()
+        self._complaints.tell(strangers(TOPICS, strange))
+        return known

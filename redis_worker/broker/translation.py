@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from redis_worker.vocabulary.errors import DamagedKey, Disconnected, RedisWorkerError, Refused, Unacceptable
+from redis_worker.vocabulary.errors import (
+    DamagedKey,
+    Disconnected,
+    RedisWorkerError,
+    Refused,
+    Unacceptable,
+    WrongType,
+)
 
 # Replies by which a server says "not now": it loads, fails over, is full, or cannot write.
 _PASSING = frozenset((
@@ -72,7 +79,9 @@ def _refusal(error: BaseException) -> Refused | None:
         return DamagedKey(key, found, expected)
     said = _said(text)
     # Any other reply may be due to what is in the command: only who sent it knows whether less can be sent.
-    return Unacceptable(f"Redis refuses: {text}") if said is None else Refused(said)
+    if said is None:
+        return Unacceptable(f"Redis refuses: {text}")
+    return WrongType(said) if "WRONGTYPE" in text else Refused(said)
 
 
 def _global_refusal(error: BaseException) -> str | None:

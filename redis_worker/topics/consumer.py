@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.damage import damaged_keys
 from redis_worker.broker.doorbell import Doorbell
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.lease import LeaseKeeper
-from redis_worker.broker.preflight import check_keys
 from redis_worker.broker.presence import Presence, Role
 from redis_worker.broker.recovery import Recoverer
 from redis_worker.broker.schedule import Promoter
@@ -34,7 +35,7 @@ from redis_worker.engine.worker import Worker
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.routing import Route
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.errors import Disconnected, Refused, WrongType
 from redis_worker.vocabulary.service import Consuming
 
 
@@ -120,19 +121,27 @@ class Consumer:
         return self._worker.running_tasks()
 
     async def open(self) -> None:
-        """Check the topic's keys and take a lease. Raises Disconnected or Refused."""
-        await check_keys(self._shared.connection, self._keys)
+        """Check the topic's list and take a lease. Raises Disconnected, or Refused (DamagedKey where it is no list)."""
+        await self._check_list()
         await self._queue.open()
 
     async def run(self) -> None:
-        """Work, once it is open. Raises Refused."""
+        """Work, once it is open. Raises Refused (DamagedKey where the topic's list is none any more)."""
         try:
             await self._worker.run()
+        except WrongType:
+            with suppress(Disconnected):
+                await self._check_list()
+            raise
         finally:
             await self.close()
 
+    async def _check_list(self) -> None:
+        for damaged in await damaged_keys(self._shared.connection, {self._keys.waiting: "list"}):
+            raise damaged
+
     async def close(self) -> None:
-        """Give up the lease."""
+        """Give up the lease, and hand back what is in flight; to be called again where that was refused."""
         try:
             await self._queue.close()
         except (Disconnected, Refused):

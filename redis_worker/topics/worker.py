@@ -24,10 +24,11 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.topics.consumer import Consumer, ConsumerStatus, Shared
 from redis_worker.topics.handlers import Handlers
+from redis_worker.topics.refusals import Refusals
 from redis_worker.topics.routing import no_route
 from redis_worker.vocabulary.checks import check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
-from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, WrongType
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.message import check_topic
 from redis_worker.vocabulary.service import Condition, Consuming
@@ -90,6 +91,7 @@ class TopicWorker(Service, Handlers):
         self._consumers: dict[str, tuple[Consumer, asyncio.Task[None]]] = {}
         self._countings: defaultdict[str, Counting] = defaultdict(Counting)
         self._opening: set[str] = set()
+        self._refusals = Refusals()
         self._error: Exception | None = None
         """What has ended a consumer."""
 
@@ -148,6 +150,7 @@ class TopicWorker(Service, Handlers):
         """Consume `topic` no more, until `start_consumer`; returns when what runs has finished."""
         self._asked.discard(topic)
         self._left_out.add(topic)
+        self._refusals.forget(topic)
         if found := self._consumers.get(topic):
             consumer, task = found
             consumer.stop()
@@ -176,15 +179,32 @@ class TopicWorker(Service, Handlers):
             return
         task = asyncio.create_task(self._consume(consumer), name=f"redis-worker topic {topic}")
         self._consumers[topic] = consumer, task
+        self._refusals.consumed(topic)
 
     async def _consume(self, consumer: Consumer) -> None:
+        refused = None
         try:
             await consumer.run()
+        except Refused as error:
+            refused = error
         except Exception as error:
             self._error = self._error or error
         finally:
             del self._consumers[consumer.topic]
             self._changed.set()
+        if refused is not None:
+            self._refuse(consumer.topic, refused, consumer)
+
+    def _refuse(self, topic: str, refused: Refused, consumer: Consumer | None = None) -> None:
+        """Leave `topic` out for a while, or end the worker where the refusal is not only this topic's."""
+        if self._concerns_all(topic, refused):
+            self._error = self._error or refused
+        else:
+            self._refusals.add(topic, refused, asyncio.get_running_loop().time(), consumer)
+
+    def _concerns_all(self, topic: str, refused: Refused) -> bool:
+        """Whether `refused` is a matter of the login or of rights, and leaves nothing to do for this worker."""
+        return not isinstance(refused, WrongType) and not self._consumers and topic in self.named | self._asked
 
     def _stop_work(self) -> None:
         self._changed.set()
@@ -222,9 +242,17 @@ class TopicWorker(Service, Handlers):
         """See whether the server is fit, and consume what handlers name, and what was asked for."""
         await check_server(topics.connection)
         named = sorted((self.named | self._asked) - self._left_out)
-        await topics.add(named)
+        await topics.look_up(named, all_others=False)
+        refused: dict[str, Refused] = {}
         for topic in named:
-            await self._start(topic)
+            try:
+                await self._start(topic)
+            except Refused as error:  # one topic that cannot be consumed does not end the others
+                refused[topic] = error
+        for topic, refusal in refused.items():
+            if self._concerns_all(topic, refusal):
+                raise refusal
+            self._refusals.add(topic, refusal, asyncio.get_running_loop().time())
 
     async def _consume_found(self, topics: Topics) -> None:
         """Consume what is found, until the end. Raises what has ended a consumer."""
@@ -240,20 +268,22 @@ class TopicWorker(Service, Handlers):
 
     async def _look_for_topics(self, topics: Topics) -> None:
         """Start consumers for topics that handlers, patterns or the default handler are for by now."""
+        now = asyncio.get_running_loop().time()
         try:
-            known = await topics.known() if self.wants_known else set()
-            for topic in sorted((self.named | known) - self._consumers.keys() - self._left_out):
-                if self.find(topic) is not None and not self._stop_asked:
+            known = await topics.look_up(self._consumers, all_others=self.wants_known)
+            wanted = self.named | known | self._refusals.due(now)
+            for topic in sorted(wanted - self._consumers.keys() - self._left_out - self._refusals.pending(now)):
+                if (topic in self._asked or self.find(topic) is not None) and not self._stop_asked:
                     await self._start_found(topic)
         except Disconnected:
             pass  # the consumers meet the same, and say so
 
     async def _start_found(self, topic: str) -> None:
         try:
+            await self._refusals.close(topic)
             await self._start(topic)
-        except Refused as error:  # one topic that cannot be consumed does not end the others
-            logger.error("the topic %s is not consumed: %s", topic, error)
-            self._left_out.add(topic)
+        except Refused as error:
+            self._refusals.add(topic, error, asyncio.get_running_loop().time())
 
     async def _wait_for_change(self) -> None:
         """Wait a little, less when a consumer has ended, a handler has come, or all is to stop."""

@@ -25,7 +25,11 @@ class Unacceptable(Refused):
     """The server refuses a command for what is in it, most often for its size; with less in it, it may be taken."""
 
 
-class DamagedKey(Refused):
+class WrongType(Refused):
+    """A key holds another type than it should. Other keys can be used."""
+
+
+class DamagedKey(WrongType):
     """A key derived from a queue holds another type than it should. Work that does not need the key goes on."""
 
     def __init__(self, key: str, found: str, expected: str) -> None:

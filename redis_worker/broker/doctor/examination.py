@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,13 +12,14 @@ from redis.exceptions import ResponseError
 from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.doctor.finding import Finding, fault, good, looked_at, shown
+from redis_worker.broker.doctor.key_checks import examine_registries
 from redis_worker.broker.doctor.output_checks import examine_output
 from redis_worker.broker.doctor.queue_checks import examine_queue
 from redis_worker.broker.doctor.server_checks import Examined, examine_server
-from redis_worker.broker.keys import TOPICS, topic_list
+from redis_worker.broker.keys import topic_list
 from redis_worker.broker.preflight import check_no_sentinel
 from redis_worker.broker.topics import Topics
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
 # How long the server may take to answer at first, in seconds.
 _FIRST = 5.0
@@ -92,7 +94,7 @@ async def _examine(
 ) -> None:
     topics, unseen = await _topics(connection)
     findings += await examine_server(Examined(connection, cluster=cluster, topics=len(topics)))
-    findings += unseen
+    findings += unseen + await examine_registries(connection)
     queues = dict.fromkeys([*inputs, *map(topic_list, topics[:_TOPICS])])
     if len(topics) > _TOPICS:
         findings.append(
@@ -112,10 +114,9 @@ async def _topics(connection: Connection) -> tuple[list[str], list[Finding]]:
     topics: list[str] = []
 
     async def look() -> list[Finding]:
-        try:
-            topics.extend(sorted(await Topics(connection).known()))
-        except UnicodeDecodeError:
-            raise Refused(f"{TOPICS} has a member that is not UTF-8, and so no topic") from None
+        with suppress(DamagedKey):  # which is a finding of its own
+            known, _ = await Topics(connection).known()
+            topics.extend(sorted(known))
         return []
 
     return topics, await looked_at("known topics", look)

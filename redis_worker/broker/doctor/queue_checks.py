@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.damage import readable
 from redis_worker.broker.doctor.finding import Finding, fault, good, quoted, shown, span, warning
+from redis_worker.broker.doctor.key_checks import examine_keys
 from redis_worker.broker.keys import Keys, topic_of
 from redis_worker.broker.preflight import check_slots
-from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.errors import ConfigurationError, WrongType
 from redis_worker.vocabulary.stamps import made_at
 
 # A lease that ended so long ago has outlasted the sweeps of others: one lease, by default, in ms.
@@ -39,6 +42,7 @@ class _Seen(NamedTuple):
     overdue: int
     first_due: int
     looked_at: list[bytes]
+    named: list[bytes]
 
 
 async def examine_queue(connection: Connection, key: str, *, cluster: bool) -> list[Finding]:
@@ -46,11 +50,13 @@ async def examine_queue(connection: Connection, key: str, *, cluster: bool) -> l
     keys, subject = Keys(key), f"queue {shown(key)}"
     if unusable := await _unusable(connection, keys, subject, cluster):
         return [unusable]
-    names = [keys.waiting, keys.workers, keys.retired, keys.delayed, keys.dead, keys.dropped]
+    names = [keys.waiting, keys.workers, keys.retired, keys.delayed, keys.dead, keys.dropped, keys.claimants]
     limits = [_LEASE_MS, _OVERDUE_MS, _WORKERS, _LOOKED_AT, _LARGEST]
     seen = _Seen(*await connection.run("examine", names, limits))
     stamps = _stamps(seen)
+    holders, _ = readable(dict.fromkeys([*seen.overdue_workers, *seen.retired, *seen.named]))
     return [
+        *await examine_keys(connection, keys, subject, holders),
         _waiting(subject, seen, stamps),
         await _workers(connection, keys, subject, seen),
         _dead(keys, subject, seen),
@@ -65,12 +71,11 @@ async def _unusable(connection: Connection, keys: Keys, subject: str, cluster: b
             check_slots(keys)
         except ConfigurationError as error:
             return fault(subject, str(error), "choose another key")
-    for key, role in ((keys.waiting, ""), (keys.dead, f"its dead letters, {shown(keys.dead)}, ")):
-        kind = (await connection.call("TYPE", key)).decode()
-        if kind not in ("list", "none"):
-            remedy = f"name another key, or delete this one: redis-cli DEL {quoted(key)}"
-            return fault(subject, f"{role}holds a {kind}, not a list", remedy)
-    return None
+    kind = (await connection.call("TYPE", keys.waiting)).decode()
+    if kind in ("list", "none"):
+        return None
+    remedy = f"name another key, or delete this one: redis-cli DEL {quoted(keys.waiting)}"
+    return fault(subject, f"holds a {kind}, not a list", remedy)
 
 
 def _stamps(seen: _Seen) -> list[float]:
@@ -106,10 +111,11 @@ async def _workers(connection: Connection, keys: Keys, subject: str, seen: _Seen
 async def _held(connection: Connection, keys: Keys, workers: Sequence[bytes]) -> tuple[list[str], int]:
     """Which of `workers` hold tasks, and how many."""
     holders, held = [], 0
-    for name in (raw.decode(errors="replace") for raw in workers):
+    for name in readable(workers)[0]:
         count = 0
         for key in (keys.inflight(name), keys.arrived(name)):
-            count += int(await connection.call("LLEN", key))
+            with suppress(WrongType):  # which is a finding of its own
+                count += int(await connection.call("LLEN", key))
         if count:
             holders.append(shown(name))
             held += count

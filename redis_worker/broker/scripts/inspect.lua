@@ -1,23 +1,34 @@
--- How a queue stands, and its workers, at one moment. Writes nothing.
+-- How a queue stands, and its workers, at one moment, as far as derived keys hold what they should. Writes nothing.
 -- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence
 -- ARGV 1 stem of the in-flight lists, 2 what the name of a list of arrived tasks ends with
--- Returns {now in ms, waiting, delayed, dead, dropped, then for each worker its name, when its lease ends in
---          ms, how many tasks it has in flight, what it says of itself or ''}
+-- Returns {now in ms, waiting, delayed, dead, dropped, {the type of each key}, then for each worker its name, when its
+--          lease ends in ms, how many tasks it has in flight, what it says of itself or ''}
+local FAR = 2 ^ 53
 local time = redis.call('TIME')
+local types = {}
+for i, key in ipairs(KEYS) do types[i] = redis.call('TYPE', key).ok end
+
+-- The reply, if it is of the type `kind`; `other` where the key holds something else.
+local function try(kind, other, ...)
+  local reply = redis.pcall(...)
+  return type(reply) == kind and not (kind == 'table' and reply.err) and reply or other
+end
+
 local found = {
   time[1] * 1000 + math.floor(time[2] / 1000),
   redis.call('LLEN', KEYS[1]),
-  redis.call('ZCARD', KEYS[2]),
-  redis.call('LLEN', KEYS[3]),
-  tonumber(redis.call('GET', KEYS[4]) or 0),
+  try('number', 0, 'ZCARD', KEYS[2]),
+  try('number', 0, 'LLEN', KEYS[3]),
+  tonumber(string.match(try('string', '', 'GET', KEYS[4]), '^%d+$') or 0),
+  types,
 }
-local workers = redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
+local workers = try('table', {}, 'ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
 for i = 1, #workers, 2 do
   local name = workers[i]
   local inflight = ARGV[1] .. name
   found[#found + 1] = name
-  found[#found + 1] = tonumber(workers[i + 1])
-  found[#found + 1] = redis.call('LLEN', inflight) + redis.call('LLEN', inflight .. ARGV[2])
-  found[#found + 1] = redis.call('HGET', KEYS[6], name) or ''
+  found[#found + 1] = math.max(-FAR, math.min(FAR, tonumber(workers[i + 1])))
+  found[#found + 1] = try('number', 0, 'LLEN', inflight) + try('number', 0, 'LLEN', inflight .. ARGV[2])
+  found[#found + 1] = try('string', '', 'HGET', KEYS[6], name)
 end
 return found

@@ -1,16 +1,53 @@
 -- Which workers let their lease end, which retired ones are still looked at, and which are so for the last time.
--- KEYS 1 workers, 2 retired
--- Returns {dead workers, retired workers, those of them that may be forgotten when they hold nothing}; where `retired`
--- holds another type, there are none, and the type is the fourth element
-local wrong = damage(KEYS[1], 'zset')
-if wrong then return wrong end
+-- A worker that is only among the claimants has lost its entry: it gets one more lease, which it renews if it lives.
+-- KEYS 1 workers, 2 retired, 3 claimants, then the other derived keys
+-- ARGV 1 the lease of a worker that was not entered among the claimants, in ms, 2 stem of the in-flight lists,
+--      3 what the name of a list of arrived tasks ends with
+-- Returns {dead workers, retired workers, those of them that may be forgotten when they hold nothing,
+--          {workers that had lost their entry}, {the type of each key}}
+local LONGEST = 86400000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
-local found = redis.call('TYPE', KEYS[2]).ok
-if found ~= 'zset' and found ~= 'none' then return {dead, {}, {}, found} end
+
+local usable, types = {}, {}
+for i, key in ipairs(KEYS) do
+  types[i] = redis.call('TYPE', key).ok
+  usable[i] = types[i] == 'zset' or types[i] == 'none'
+end
+
+-- Names that may not be text are entered nowhere unless they hold something, nor is anybody where it is not known
+-- who is retired.
+local function may_be_entered(worker)
+  if usable[2] and not string.find(worker, '[\128-\255]') then return true end
+  local inflight = ARGV[2] .. worker
+  return redis.call('EXISTS', inflight, inflight .. ARGV[3]) > 0
+end
+
+local found = {}
+if usable[1] and usable[3] then
+  local entered = usable[2] and {KEYS[1], KEYS[2]} or {KEYS[1]}
+  for _, worker in ipairs(redis.call('ZDIFF', 1 + #entered, KEYS[3], unpack(entered))) do
+    if may_be_entered(worker) then
+      local lease = tonumber(redis.call('ZSCORE', KEYS[3], worker))
+      redis.call('ZADD', KEYS[1], now + math.max(0, math.min(lease, LONGEST)), worker)
+      found[#found + 1] = worker
+    end
+  end
+  local count = 0
+  for _, key in ipairs(entered) do count = count + redis.call('ZCARD', key) end
+  if redis.call('ZCARD', KEYS[3]) < count then
+    for _, key in ipairs(entered) do
+      for _, worker in ipairs(redis.call('ZDIFF', 2, key, KEYS[3])) do
+        if may_be_entered(worker) then redis.call('ZADD', KEYS[3], ARGV[1], worker) end
+      end
+    end
+  end
+end
+
 return {
-  dead,
-  redis.call('ZRANGE', KEYS[2], 0, -1),
-  redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now),
+  usable[1] and redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now) or {},
+  usable[2] and redis.call('ZRANGE', KEYS[2], 0, -1) or {},
+  usable[2] and redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now) or {},
+  found,
+  types,
 }

@@ -1,6 +1,6 @@
 -- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
---      7 presence
+--      7 presence, 8 claimants
 -- ARGV 1 worker, 2 how long it stays retired in ms (0: not at all, nothing can come late), 3 how long counts are kept in ms,
 --      4 force: 1 when the worker itself gives up, 0 when it must have let its lease end
 -- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile, or there was nothing to do.
@@ -48,5 +48,8 @@ if ends then
   elseif count == 0 then
     return -1
   end
+end
+if ARGV[2] == '0' then
+  redis.pcall('ZREM', KEYS[8], ARGV[1])  -- it may hold another type: overdue.lua reports that
 end
 return count

@@ -1,13 +1,19 @@
 -- Prolong a worker's lease, unless it has been taken away.
--- KEYS 1 workers
+-- KEYS 1 workers; where names are entered a second time: 2 retired, 3 claimants
 -- ARGV 1 worker, 2 lease in ms
 -- Returns 1, or 0 when the worker was presumed dead and its tasks have gone to others.
+-- A worker that was presumed dead is among the retired, and later in no registry. One that is only among the
+-- claimants still owns what it holds: somebody has deleted its entry, or all of them.
 local wrong = damage(KEYS[1], 'zset')
 if wrong then return wrong end
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+local function has_vanished()
+  return KEYS[3] and type(redis.pcall('ZSCORE', KEYS[3], ARGV[1])) == 'string'
+    and redis.pcall('ZSCORE', KEYS[2], ARGV[1]) == false
+end
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and not has_vanished() then
   return 0
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 return 1
