@@ -92,6 +92,8 @@ class TopicWorker(Service, Handlers):
         self._consumers: dict[str, tuple[Consumer, asyncio.Task[None]]] = {}
         self._countings: defaultdict[str, Counting] = defaultdict(Counting)
         self._opening: set[str] = set()
+        self._looking: asyncio.Future[set[str]] | None = None
+        """Asks which topics there are."""
         self._error: Exception | None = None
         """What has ended a consumer."""
 
@@ -182,6 +184,8 @@ class TopicWorker(Service, Handlers):
 
     def _stop_work(self) -> None:
         self._changed.set()
+        if self._looking is not None:
+            self._looking.cancel()  # the server may hang
 
     def _cancel_work(self) -> None:
         for consumer, _ in self._consumers.values():
@@ -231,12 +235,18 @@ class TopicWorker(Service, Handlers):
     async def _look_for_topics(self, topics: Topics) -> None:
         """Start consumers for topics that handlers, patterns or the default handler are for by now."""
         try:
-            known = await topics.known() if self.wants_known else set()
+            known = await self._known(topics) if self.wants_known else set()
             for topic in sorted((self.named | known) - self._consumers.keys() - self._left_out):
                 if self.find(topic) is not None and not self._stop_asked:
                     await self._start_found(topic)
         except Disconnected:
             pass  # the consumers meet the same, and say so
+
+    async def _known(self, topics: Topics) -> set[str]:
+        """The known topics; none where there is a stop meanwhile."""
+        self._looking = asyncio.ensure_future(topics.known())
+        await asyncio.wait({self._looking})
+        return set() if self._looking.cancelled() else self._looking.result()
 
     async def _start_found(self, topic: str) -> None:
         try:
