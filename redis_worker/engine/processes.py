@@ -79,7 +79,7 @@ class _Child:
             target=_serve, args=(self._theirs, processor, PART.get()), name="redis-worker-process"
         )
         self._lock = threading.Lock()
-        self._killed = False
+        self._killed = self._calling = self._closed = False
 
     def call(self, arguments: list[Any]) -> Answer | None:
         """The answer of the process, or None when it died instead. Runs in a thread of the pool."""
@@ -91,19 +91,37 @@ class _Child:
             return None
         except Exception as error:  # what the parser made cannot be sent
             return refusal("Processing error", error)
+        finally:
+            with self._lock:
+                self._calling = False
+                if self._killed and not self._closed:
+                    self._close()
 
     def kill(self) -> None:
         """End the process, whatever it is doing; a call under way then returns None."""
         with self._lock:
             self._killed = True
+            if self._closed:
+                return
             if self._process.ident is not None:
                 self._process.kill()
                 self._process.join(1.0)
+            if not self._calling:  # or a descriptor would be closed that is being read
+                self._close()
+
+    def _close(self) -> None:
+        """Give the descriptors back, once it is killed and no call is under way: nobody else collects them."""
+        self._pipe.close()
+        self._theirs.close()
+        with contextlib.suppress(ValueError):  # it has not ended yet
+            self._process.close()
+        self._closed = True
 
     def _start(self) -> None:
         with self._lock:
             if self._killed:
                 raise EOFError
+            self._calling = True
             if self._process.ident is None:
                 # In the thread, because it takes some 50 ms.
                 self._process.start()
