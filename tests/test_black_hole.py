@@ -24,7 +24,7 @@ from redis_worker.vocabulary.errors import Disconnected
 from tests.proxy import Proxy
 from tests.support import Queue, Topic, wait_until
 
-# A connection that only listens is pinged after 2 s, and given 3 s; then it is made again. With room for a busy machine.
+# A connection that only listens is pinged after 2 s, given 3 s, and made again: with room for a busy machine.
 NOTICED = 15.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,9 +27,9 @@ def server(first_server: EmbeddedServer) -> EmbeddedServer:
 
 
 @pytest.fixture
-async def outages(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Callable[[], list[str]]]:
+def outages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.INFO)
-    yield lambda: [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
+    return lambda: [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
 
 
 async def test_a_message_for_each_of_many_topics_is_no_outage(
