@@ -14,6 +14,7 @@ from redis_worker.broker.address import Client
 from redis_worker.broker.line import Line
 from redis_worker.broker.scripts import script
 from redis_worker.broker.translation import UnknownScript, translated
+from redis_worker.broker.turns import Turns
 from redis_worker.broker.wire import execute, execute_together, is_plain
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
@@ -46,9 +47,7 @@ class Connection:
             self._line = Line(client, self._break, at_once)
         self._owned = owned
         self._beside = beside
-        self._turns = asyncio.Semaphore(at_once)
-        self._given_up = 0
-        """How often the server was found not to answer."""
+        self._turns = Turns(at_once)
         self._abandoned: set[asyncio.Future[Any]] = set()
         """Calls that nobody waits for any more, and that have not ended."""
 
@@ -134,20 +133,19 @@ class Connection:
         return await self._watched(lambda: client.execute_command(*command, target_nodes=node), patience)
 
     async def _watched(self, send: Callable[[], Awaitable[T]], patience: float) -> T:
-        given_up = self._given_up
-        await self._turns.acquire()
-        if given_up != self._given_up:
-            self._turns.release()
-            raise Disconnected("the server does not answer")
+        if self._turns.free:
+            self._turns.free -= 1
+        else:
+            await self._turns.wait()
         call = asyncio.create_task(_with_connection(send, patience - _ASK_AGAIN))
-        call.add_done_callback(lambda _: self._turns.release())
+        call.add_done_callback(lambda _: self._turns.give_back())
         try:
             done, _ = await asyncio.wait({call}, timeout=patience)
         except asyncio.CancelledError:
             self._abandon(call)
             raise
         if not done:
-            self._given_up += 1
+            self._turns.fail(lambda: Disconnected("the server does not answer"))
             if self._beside is not None:
                 self._beside.hurry(_DOUBT)
             await self.cut()

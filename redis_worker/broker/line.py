@@ -10,6 +10,8 @@ from hiredis import PushNotification, Reader, pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
 
+from redis_worker.broker.turns import Turns
+
 _NOTHING = object()
 _CLOSED = "Connection closed by server."
 _SILENT = "the server does not answer"
@@ -32,9 +34,7 @@ class Line:
         """
         self._pool: Any = client.connection_pool
         self._tear = tear
-        self._turns = asyncio.Semaphore(at_once)
-        self._given_up = 0
-        """How often the server was found not to answer."""
+        self._turns = Turns(at_once)
         self._idle: list[_Replies] = []
         self._busy: set[_Replies] = set()
         self._watch: asyncio.TimerHandle | None = None
@@ -46,14 +46,15 @@ class Line:
         connections are broken: the other calls are not to wait for the same server as long again, each for itself.
         A caller who is cancelled loses the replies, and the connection with them. Raises what redis-py raises.
         """
-        given_up = self._given_up
-        async with self._turns:
-            if given_up != self._given_up:
-                raise ConnectionError(_SILENT)
-            return await self._exchange(commands, patience)
-
-    async def _exchange(self, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
-        replies = await self._take(patience)
+        if self._turns.free:
+            self._turns.free -= 1
+        else:
+            await self._turns.wait()
+        try:
+            replies = await self._take(patience)
+        except BaseException:
+            self._turns.give_back()
+            raise
         loop = asyncio.get_running_loop()
         replies.deadline = loop.time() + patience
         if self._watch is None:
@@ -64,6 +65,7 @@ class Line:
             answer = await replies.exchange([pack_command(tuple(command)) for command in commands])
         finally:
             self._busy.discard(replies)
+            self._turns.give_back()
             if answer is not None:
                 self._idle.append(replies)
             else:
@@ -115,7 +117,7 @@ class Line:
 
     def _give_up_all(self) -> None:
         """Break all connections, and have those calls fail that wait for their turn."""
-        self._given_up += 1
+        self._turns.fail(lambda: ConnectionError(_SILENT))
         for replies in self._busy:
             replies.fail(ConnectionError(_SILENT))
         self._tear()
