@@ -107,6 +107,7 @@ class LeaseKeeper:
                     delay = min(1.0, self._seconds / 10)
                 await asyncio.sleep(delay)
         finally:
+            self._keeping = None  # closing is not to be interrupted
             await connection.close()
 
     async def _renew(self, connection: Connection, lease: Lease) -> None:
