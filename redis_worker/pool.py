@@ -148,7 +148,7 @@ class WorkerPool(Service):
 
     async def _work(self) -> None:
         ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
-        blocking = Connection(self._address.open(), owned=True, lasting=True)
+        blocking = Connection(self._address.open(), owned=True, lasting=True, beside=ordinary)
         keeper = LeaseKeeper(self._address, seconds_of(self.options.lease))
         queue, upkeep = self._queue(ordinary, blocking, keeper)
         try:

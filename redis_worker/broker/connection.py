@@ -14,6 +14,7 @@ from redis_worker.broker.address import Client
 from redis_worker.broker.line import Line
 from redis_worker.broker.scripts import script
 from redis_worker.broker.translation import UnknownScript, translated
+from redis_worker.broker.turns import Turns
 from redis_worker.broker.wire import execute, execute_together, is_plain
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
@@ -23,6 +24,10 @@ T = TypeVar("T")
 PATIENCE = 15.0
 # So many calls go on at once; more wait their turn, for a pool of redis-py's that has no connection left fails.
 _AT_ONCE = 32
+# How often to ask again for a connection of a client's pool that others use up, in seconds.
+_ASK_AGAIN = 0.02
+# What a call gets that is under way when another connection finds the server silent, in seconds.
+_DOUBT = 2.0
 # How long a call may take to end once its connection is cut, in seconds.
 _LAST_BREATH = 1.0
 
@@ -30,14 +35,19 @@ _LAST_BREATH = 1.0
 class Connection:
     """A client, ours or the caller's, and how it is called."""
 
-    def __init__(self, client: Client, owned: bool, lasting: bool = False) -> None:
-        """`lasting`: for a caller that makes call after call, and tries again those that fail."""
+    def __init__(self, client: Client, owned: bool, lasting: bool = False, beside: Connection | None = None) -> None:
+        """`lasting`: for a caller that makes call after call, and tries again those that fail.
+
+        `beside` is a connection to the same server: its calls are hurried when a call here gets no reply.
+        """
         self.client = client
         self._line: Line | None = None
+        at_once = min(_AT_ONCE, _most_connections(client))
         if lasting and owned and isinstance(client, Redis) and is_plain(client):
-            self._line = Line(client, self._tear)
+            self._line = Line(client, self._break, at_once)
         self._owned = owned
-        self._turns = asyncio.Semaphore(min(_AT_ONCE, _most_connections(client)))
+        self._beside = beside
+        self._turns = Turns(at_once)
         self._abandoned: set[asyncio.Future[Any]] = set()
         """Calls that nobody waits for any more, and that have not ended."""
 
@@ -46,7 +56,8 @@ class Connection:
 
         The call is never cancelled, even when its caller is: a cancelled blocking pop loses the
         reply, and with a socket timeout on Python < 3.12 the cancellation itself. When no reply
-        comes within `patience` seconds the connection is cut, which ends the call with an error.
+        comes within `patience` seconds all connections are cut, which ends this call and the others with
+        an error. A call waits for its turn before that, as long as the calls before it take.
         """
         if self._line is not None:
             [reply] = await self._on_line(self._line, (command,), patience)
@@ -122,13 +133,21 @@ class Connection:
         return await self._watched(lambda: client.execute_command(*command, target_nodes=node), patience)
 
     async def _watched(self, send: Callable[[], Awaitable[T]], patience: float) -> T:
-        call = asyncio.create_task(self._in_turn(send))
+        if self._turns.free:
+            self._turns.free -= 1
+        else:
+            await self._turns.wait()
+        call = asyncio.create_task(_with_connection(send, patience - _ASK_AGAIN))
+        call.add_done_callback(lambda _: self._turns.give_back())
         try:
             done, _ = await asyncio.wait({call}, timeout=patience)
         except asyncio.CancelledError:
             self._abandon(call)
             raise
         if not done:
+            self._turns.fail(lambda: Disconnected("the server does not answer"))
+            if self._beside is not None:
+                self._beside.hurry(_DOUBT)
             await self.cut()
             try:
                 done, _ = await asyncio.wait({call}, timeout=_LAST_BREATH)
@@ -142,10 +161,6 @@ class Connection:
             return call.result()
         except Exception as error:
             raise translated(error) from error
-
-    async def _in_turn(self, send: Callable[[], Awaitable[T]]) -> T:
-        async with self._turns:
-            return await send()
 
     def _abandon(self, call: asyncio.Future[Any]) -> None:
         self._abandoned.add(call)
@@ -170,6 +185,17 @@ class Connection:
                 await connection.disconnect(nowait=True)
             except (exceptions.RedisError, OSError):
                 pass
+
+    def hurry(self, seconds: float) -> None:
+        """Give the calls under way on kept connections so many seconds more at the most."""
+        if self._line is not None:
+            self._line.hurry(seconds)
+
+    def _break(self) -> None:
+        """See to the other calls, here and beside, when one has had no reply."""
+        if self._beside is not None:
+            self._beside.hurry(_DOUBT)
+        self._tear()
 
     def _tear(self) -> None:
         for connection in _connections(self.client):
@@ -201,6 +227,28 @@ class Connection:
             pass
         # A transport that was torn closes its socket in the next turn of the loop.
         await asyncio.sleep(0)
+
+
+async def _with_connection(send: Callable[[], Awaitable[T]], patience: float) -> T:
+    """Do what `send` does, once the client has a connection for it: others may use up those of a caller's client.
+
+    Raises Disconnected where none has come free after `patience` seconds.
+    """
+    end = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            return await send()
+        except exceptions.ConnectionError as error:
+            if not _is_used_up(error):
+                raise
+        await asyncio.sleep(_ASK_AGAIN)
+        if asyncio.get_running_loop().time() >= end:
+            raise Disconnected("all connections of the client are in use by others: raise its max_connections")
+
+
+def _is_used_up(error: exceptions.ConnectionError) -> bool:
+    """Whether redis-py's pool has no connection left, so that nothing was sent."""
+    return isinstance(error, exceptions.MaxConnectionsError) or str(error) == "No connection available."
 
 
 def _most_connections(client: Client) -> int:

@@ -24,6 +24,8 @@ _REMEMBERED = 1000
 _FORGOTTEN = 90 * 86_400
 # So many instants of a job wait at most until nothing runs, but for those that are made up for.
 MOST_QUEUED = 100
+# How long a reply may take, in seconds: instants wait for it, and the connection may have been cut while it was idle.
+_PATIENCE = 5.0
 # A reply that took longer says too little about the server's clock, in seconds, unless nothing better has come lately.
 _QUICK, _LATELY = 0.1, 60.0
 
@@ -151,7 +153,9 @@ class JobState:
         self._store.clock.heard(asked, now)
         try:
             # Only now: who looks takes a job that is entered and has no record for one that is to be forgotten.
-            await call_on(self._store.connection, CRON, "hash", "HSET", f"{app}/{name}", self._keys.stem)
+            await call_on(
+                self._store.connection, CRON, "hash", "HSET", f"{app}/{name}", self._keys.stem, patience=_PATIENCE
+            )
         except DamagedKey as damaged:
             self._store.complaints.tell([damaged])
         except Refused:
@@ -228,4 +232,4 @@ class JobState:
         return self._store.worker.rpartition("-")[0]
 
     async def _run(self, name: str, keys: list[str], arguments: list[Any]) -> Any:
-        return await self._store.connection.run(name, keys, arguments)
+        return await self._store.connection.run(name, keys, arguments, patience=_PATIENCE)

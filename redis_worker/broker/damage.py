@@ -61,11 +61,15 @@ async def damaged_keys(connection: Connection, types: Mapping[str, str]) -> list
     return damaged
 
 
-async def call_on(connection: Connection, key: str, expected: str, command: str, *arguments: Any) -> Any:
+async def call_on(
+    connection: Connection, key: str, expected: str, command: str, *arguments: Any, patience: float = PATIENCE
+) -> Any:
     """The reply to `command` on `key`. Raises DamagedKey where it holds another type, Disconnected or Refused."""
     try:
-        return await connection.call(command, key, *arguments)
+        return await connection.call(command, key, *arguments, patience=patience)
     except Refused:
         for damaged in await damaged_keys(connection, {key: expected}):
             raise damaged from None
-    return await connection.call(command, key, *arguments)  # it was mended meanwhile, or is refused for another reason
+    return await connection.call(
+        command, key, *arguments, patience=patience
+    )  # it was mended meanwhile, or is refused for another reason

@@ -10,20 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections import deque
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from redis_worker.broker.address import Address
+from redis_worker.broker.subscription import ONE_MORE_LOOK, PING_EVERY, PING_PATIENCE
 from redis_worker.broker.translation import is_defect
 from redis_worker.broker.wire import is_plain
 from redis_worker.engine.waiting import happens
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
 
 # How often to look where the server does not tell, in seconds: in a cluster, before Redis 6, and in fakeredis.
 _POLL = 0.1
-# How long to wait before the next try to connect, in seconds.
-_PAUSE = 1.0
+# How long to wait before the next try to connect, in seconds; and how long one may take.
+_PAUSE, _OPEN_PATIENCE = 1.0, 5.0
 
 
 class Doorbell:
@@ -35,8 +40,8 @@ class Doorbell:
         self._armed: set[str] = set()
         """What the server will tell of."""
         self._to_arm: set[str] = set()
-        self._arming: deque[list[str]] = deque()
-        """What it has been asked to tell of, as long as it has not replied."""
+        self._arming: deque[tuple[float, list[str]]] = deque()
+        """What it has been asked to tell of, as long as it has not replied, and when; no keys stand for a ping."""
         self._wanted = asyncio.Event()
         self._connected = False
 
@@ -80,9 +85,10 @@ class Doorbell:
     async def _listen(self, client: Any) -> None:
         pool = client.connection_pool
         pool.connection_kwargs["protocol"] = 3  # which has messages that are no replies
-        connection = await pool.get_connection()
-        await connection.send_command("CLIENT", "TRACKING", "ON")
-        await connection.read_response()
+        async with asyncio.timeout(_OPEN_PATIENCE):
+            connection = await pool.get_connection()
+            await connection.send_command("CLIENT", "TRACKING", "ON")
+            await connection.read_response()
         connection._parser.set_invalidation_push_handler(self._invalidate)
         self._arming.clear()
         self._connected = True
@@ -91,22 +97,30 @@ class Doorbell:
         try:
             while True:
                 reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
-                if isinstance(reply, int):  # and not what the handler above has returned
-                    self._have_armed(self._arming.popleft())
+                if reply is not None:  # and not what the handler above has returned
+                    self._have_armed(self._arming.popleft()[1])
         finally:
             arming.cancel()
             await asyncio.wait({arming})
             await connection.disconnect(nowait=True)
 
     async def _arm(self, connection: Any) -> None:
-        """Read the keys that are waited for, so that the server remembers them."""
+        """Read the keys that are waited for, so that the server remembers them; ping where there are none."""
         while True:
-            await self._wanted.wait()
+            await happens(self._wanted, PING_EVERY)
             self._wanted.clear()
-            if self._to_arm:
-                keys, self._to_arm = list(self._to_arm), set()
-                self._arming.append(keys)
-                await connection.send_command("EXISTS", *keys)
+            if self._is_overdue():
+                await asyncio.sleep(ONE_MORE_LOOK)  # the reply may be there, and this event loop have stood still
+            if self._is_overdue():
+                logger.warning("the connection that waits for topics does not answer: it is replaced")
+                connection._writer.transport.abort()
+                return
+            keys, self._to_arm = list(self._to_arm), set()
+            self._arming.append((time.monotonic(), keys))
+            await connection.send_command(*(("EXISTS", *keys) if keys else ("PING",)))
+
+    def _is_overdue(self) -> bool:
+        return bool(self._arming) and time.monotonic() - self._arming[0][0] > PING_PATIENCE
 
     def _have_armed(self, keys: list[str]) -> None:
         """The server tells of `keys` from now on. Those who wait look once more: they may have changed before."""

@@ -7,16 +7,17 @@ busy connection pool can cost the worker its lease.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
-from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused
 
 
@@ -51,7 +52,7 @@ class LeaseKeeper:
         self._kept: dict[Lease, _Kept] = {}
         self._ended = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._main, name="redis-worker-lease", daemon=True)
 
     @property
@@ -77,18 +78,23 @@ class LeaseKeeper:
         self._ended.set()
         if self._loop is not None:
             try:
-                self._loop.call_soon_threadsafe(self._wake.set)
+                self._loop.call_soon_threadsafe(self._interrupt)
             except RuntimeError:
                 pass  # the thread has ended already
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join, 1.0)
 
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner, contextlib.suppress(CancelledError):
             runner.run(self._run())
 
+    def _interrupt(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()  # it sleeps, or waits for a server that may hang
+
     async def _run(self) -> None:
-        # In this order: who stops after the first line wakes us, who stopped before it is seen below.
+        self._keeping = asyncio.current_task()
+        # In this order: who stops after this line interrupts us, who stopped before it is seen below.
         self._loop = asyncio.get_running_loop()
         connection = Connection(self._address.open(), owned=True)
         try:
@@ -99,8 +105,9 @@ class LeaseKeeper:
                         await self._renew(connection, lease)
                 except Disconnected:
                     delay = min(1.0, self._seconds / 10)
-                await happens(self._wake, delay)
+                await asyncio.sleep(delay)
         finally:
+            self._keeping = None  # closing is not to be interrupted
             await connection.close()
 
     async def _renew(self, connection: Connection, lease: Lease) -> None:

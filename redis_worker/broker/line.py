@@ -10,8 +10,11 @@ from hiredis import PushNotification, Reader, pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
 
+from redis_worker.broker.turns import Turns
+
 _NOTHING = object()
 _CLOSED = "Connection closed by server."
+_SILENT = "the server does not answer"
 # A server that loads, or is no master any more, says so in place of a reply: this is not the place to ask.
 _GONE = (ConnectionError, ReadOnlyError)
 # How often it is looked whether a server has been silent for too long, in seconds.
@@ -24,10 +27,14 @@ class Line:
     For callers that try again: a connection that breaks fails the call it breaks in.
     """
 
-    def __init__(self, client: Redis, tear: Callable[[], None]) -> None:
-        """`tear` breaks all connections of the client, those that are being made included."""
+    def __init__(self, client: Redis, tear: Callable[[], None], at_once: int) -> None:
+        """`tear` breaks all connections of the client, those that are being made included.
+
+        `at_once` calls go on at the same time; more wait their turn, first come, first served.
+        """
         self._pool: Any = client.connection_pool
         self._tear = tear
+        self._turns = Turns(at_once)
         self._idle: list[_Replies] = []
         self._busy: set[_Replies] = set()
         self._watch: asyncio.TimerHandle | None = None
@@ -35,10 +42,19 @@ class Line:
     async def exchange(self, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
         """The replies to several commands sent at once, an error reply as the exception it stands for.
 
-        A connection on which they have not all come after `patience` seconds, or little more, is broken.
+        Where they have not all come `patience` seconds, or little more, after the call had its turn, all
+        connections are broken: the other calls are not to wait for the same server as long again, each for itself.
         A caller who is cancelled loses the replies, and the connection with them. Raises what redis-py raises.
         """
-        replies = await self._take(patience)
+        if self._turns.free:
+            self._turns.free -= 1
+        else:
+            await self._turns.wait()
+        try:
+            replies = await self._take(patience)
+        except BaseException:
+            self._turns.give_back()
+            raise
         loop = asyncio.get_running_loop()
         replies.deadline = loop.time() + patience
         if self._watch is None:
@@ -49,12 +65,19 @@ class Line:
             answer = await replies.exchange([pack_command(tuple(command)) for command in commands])
         finally:
             self._busy.discard(replies)
+            self._turns.give_back()
             if answer is not None:
                 self._idle.append(replies)
             else:
                 # What comes on it from now on would be taken for replies to other commands.
                 await self._give_up(replies)
         return answer
+
+    def hurry(self, seconds: float) -> None:
+        """Give the calls under way so many seconds more at the most."""
+        end = asyncio.get_running_loop().time() + seconds
+        for replies in self._busy:
+            replies.deadline = min(replies.deadline, end)
 
     def close(self) -> None:
         """Watch no more. The connections are the client's to close."""
@@ -63,11 +86,10 @@ class Line:
             self._watch = None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Break what has been silent for too long: one timer for all calls, for one for each would cost more."""
+        """Look for a call without a reply in time: one timer for all calls, for one for each would cost more."""
         now = loop.time()
-        for replies in self._busy:
-            if now > replies.deadline:
-                replies.abort()
+        if any(now > replies.deadline for replies in self._busy):
+            self._give_up_all()
         self._watch = loop.call_later(_LOOK_EVERY, self._look, loop) if self._busy else None
 
     async def _take(self, patience: float) -> _Replies:
@@ -84,7 +106,7 @@ class Line:
 
         def tear() -> None:
             nonlocal watch
-            self._tear()
+            self._give_up_all()
             watch = loop.call_later(_LOOK_EVERY, tear)  # it may go on to another address, and wait there
 
         watch = loop.call_later(patience, tear)
@@ -92,6 +114,13 @@ class Line:
             return _Replies(await self._pool.get_connection())
         finally:
             watch.cancel()
+
+    def _give_up_all(self) -> None:
+        """Break all connections, and have those calls fail that wait for their turn."""
+        self._turns.fail(lambda: ConnectionError(_SILENT))
+        for replies in self._busy:
+            replies.fail(ConnectionError(_SILENT))
+        self._tear()
 
     async def _give_up(self, replies: _Replies) -> None:
         """Back to the pool, which connects it anew, and with Sentinel asks where the master is by then."""
@@ -130,10 +159,6 @@ class _Replies(asyncio.Protocol):
         received: list[Any] = await waiter
         return received
 
-    def abort(self) -> None:
-        """End the connection, and whatever waits for it, at once."""
-        self._transport.abort()
-
     def data_received(self, data: bytes) -> None:
         gets, received = self._reader.gets, self._received
         try:
@@ -142,17 +167,17 @@ class _Replies(asyncio.Protocol):
                 if type(reply) is not PushNotification:
                     received.append(reply)
         except RedisError as error:
-            self._end(error)
+            self.fail(error)
             return
         if len(received) == self._expected:
             waiter, self._waiter = self._waiter, None
             if waiter is not None and not waiter.done():
                 _answer(waiter, received)
         elif len(received) > self._expected:
-            self._end(InvalidResponse("the server has sent a reply that nobody asked for"))
+            self.fail(InvalidResponse("the server has sent a reply that nobody asked for"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc or ConnectionError(_CLOSED))
+        self.fail(exc or ConnectionError(_CLOSED))
         self._former.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -161,7 +186,8 @@ class _Replies(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._former.resume_writing()
 
-    def _end(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Use the connection no more, and have the call that waits for it fail."""
         self.lost = True
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():

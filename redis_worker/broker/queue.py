@@ -16,7 +16,7 @@ from redis_worker.broker.scripts import script
 from redis_worker.broker.settlement import COUNTS_MS, Limits, Settlement, settlements
 from redis_worker.broker.translation import UnknownScript
 from redis_worker.ports import Observer, Unwritten
-from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -24,6 +24,8 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 # cancelled. And how long after that its connection is taken for dead.
 BLOCK = 1.0
 _BLOCK_PATIENCE = BLOCK + 5.0
+# How long giving up a lease may take, in seconds: a stop waits for it, and the server may hang.
+_LAST_WORDS = 2.0
 # How long a retired worker's in-flight list is looked at: a late BLMOVE may sit in a socket until
 # TCP gives up, which takes some 15 minutes.
 RETIRED_MS = 3_600_000
@@ -239,9 +241,14 @@ class AtLeastOnceQueue:
             pass  # they stay in flight, and are found missing
 
     async def close(self) -> None:
-        """Hand back whatever is still in flight, uncharged, and give up the lease."""
-        if self._opened:
-            await self._retire(self._lease)
+        """Hand back whatever is still in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
+        if not self._opened:
+            return
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._retire(self._lease)
+        except TimeoutError:
+            raise Disconnected("the server does not answer") from None  # it may still do it when it goes on
 
     async def _start_anew(self) -> None:
         """Go on under a new name: what was claimed under the old one belongs to others now."""

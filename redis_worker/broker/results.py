@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import results_channel
+from redis_worker.broker.subscription import Subscription
 from redis_worker.broker.translation import is_defect
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
@@ -112,19 +113,15 @@ class Results:
         """Look up what is announced, and now and then everything that is awaited."""
         connection = Connection(self._address.open(), owned=True)
         try:
-            async with connection.client.pubsub(ignore_subscribe_messages=True) as subscription:
-                subscribed = False
-                while True:
-                    try:
-                        if not subscribed:
-                            await subscription.subscribe(results_channel(self._output))
-                            subscribed = True
-                        self._listening.set()
-                        message = await subscription.get_message(timeout=_POLL)
-                        await self._look(_announced(message) if message else list(self._waiting))
-                    except Exception as error:
-                        subscribed = False
-                        await self._trouble(error)
+            while True:
+                try:
+                    async with Subscription(connection, results_channel(self._output)) as subscription:
+                        while True:
+                            self._listening.set()
+                            message = await subscription.message(_POLL)
+                            await self._look(list(self._waiting) if message is None else _announced(message))
+                except Exception as error:
+                    await self._trouble(error)
         finally:
             await connection.close()
 
@@ -174,9 +171,9 @@ def _read(id: str, raw: bytes) -> Result:
         return Result(id, error="the result cannot be read: it is no JSON object with status and result or error")
 
 
-def _announced(message: dict[str, Any]) -> list[str]:
+def _announced(message: bytes) -> list[str]:
     try:
-        return [str(id) for id in loads(message["data"])]
+        return [str(id) for id in loads(message)]
     except (ValueError, TypeError):
         return []
 

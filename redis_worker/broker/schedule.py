@@ -14,6 +14,7 @@ from itertools import chain, count
 from redis_worker.broker.address import Address
 from redis_worker.broker.connection import Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.subscription import Subscription
 from redis_worker.broker.translation import is_defect
 from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer
@@ -23,6 +24,8 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
 # So many tasks are promoted in one step: it holds up everybody else on the server.
 _BATCH = 1000
+# How long one wait for a message takes, in seconds.
+_LISTEN = 60.0
 # How long the promoter sleeps when nothing is known to be due: its subscription wakes it earlier.
 _LONGEST = 1.0
 # Workers look a little after the time, each at another moment: most then find that somebody else has been there.
@@ -114,10 +117,9 @@ class WakeChannel:
         try:
             while True:
                 try:
-                    async with connection.client.pubsub(ignore_subscribe_messages=True) as subscription:
-                        await subscription.subscribe(self._channel)
+                    async with Subscription(connection, self._channel) as subscription:
                         while True:
-                            if await subscription.get_message(timeout=60.0) is not None:
+                            if await subscription.message(_LISTEN) is not None:
                                 self._woken.set()
                 except Exception as error:
                     if is_defect(error):

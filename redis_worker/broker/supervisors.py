@@ -29,6 +29,8 @@ logger = library_logger()
 _EVERY = (1.0, 1.5)
 # When to try again after the server has said no, in seconds: each refusal may be a line in its log.
 _REFUSED_PAUSE = 30.0
+# How long a reply may take, in seconds: who waits for much longer is taken for gone.
+_PATIENCE = 5.0
 # Who has been silent for so many seconds is taken for gone.
 _ALIVE = 10.0
 # And after so many is forgotten.
@@ -77,10 +79,12 @@ class Announcer:
             await asyncio.sleep(self._announcing.result())
 
     async def withdraw(self) -> None:
-        """Say nothing more and be forgotten. Takes two seconds at the most, or four, and raises nothing."""
+        """Say nothing more and be forgotten. Takes some two seconds at the most, and raises nothing."""
         if self._announcing is not None and not self._announcing.done():
             await asyncio.wait({self._announcing}, timeout=_LAST_WORDS)
-            self._announcing.cancel()
+            if not self._announcing.done():  # the server hangs
+                self._announcing.cancel()
+                return
         try:
             await self._connection.call("HDEL", SUPERVISORS, self.id, patience=_LAST_WORDS)
         except (Disconnected, Refused):
@@ -111,7 +115,7 @@ class Announcer:
         # Whoever of that name has said nothing here for as long as this one lives was its predecessor.
         replaced = max(_ALIVE, time.monotonic() - self._born)
         arguments = [self.id, orjson.dumps(said), forgotten, replaced, said["name"], said["host"]]
-        await self._connection.run("announce", [SUPERVISORS], arguments)
+        await self._connection.run("announce", [SUPERVISORS], arguments, patience=_PATIENCE)
         if looks:
             self._looked = time.monotonic()
 

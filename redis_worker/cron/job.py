@@ -29,6 +29,8 @@ from redis_worker.vocabulary.service import Condition, Consuming
 _TEND, _TENDS_PER_OPENING = 5.0, 12
 # Processes claim a little after the time, each at another moment: most then find that somebody has been there.
 _SPREAD = 0.01
+# How long a call that is under way at a stop may still take, in seconds.
+_LAST_CALLS = 3.0
 # How often somebody who runs a job by hand asks whether the run before has ended, in seconds.
 _ASK_AGAIN = 0.5
 
@@ -162,12 +164,15 @@ class CronJob:
         roles = {asyncio.create_task(self._fire()), asyncio.create_task(self._tend())}
         await asyncio.wait(roles, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # one of them has failed, or there was a stop anyway
-        # A call under way is not cancelled: nobody would know what it has claimed.
+        # A call under way is waited for: nobody would know what it has claimed. But not for a server that hangs.
+        _, hanging = await asyncio.wait(roles, timeout=_LAST_CALLS)
+        for role in hanging:
+            role.cancel()
         await asyncio.wait(roles)
         if self._runs is not None:
             await self._runs.ended()
         for role in roles:
-            if (error := role.exception()) and not isinstance(error, GivenUp):
+            if role not in hanging and (error := role.exception()) and not isinstance(error, GivenUp):
                 raise error
 
     async def _fire(self) -> None:

@@ -14,8 +14,10 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.ports import Observer, Queue
 
-# How long cancelled coroutines get to clean up, and how long the last results get to be written, in seconds.
+# How long handing back may take, and how long cancelled coroutines get to clean up, in seconds.
 _LAST_WORDS = 2.0
+# How long that and the writing of the last results may take together, in seconds.
+_FAREWELL = 3.0
 # How long a claim that is under way may still take: it is never cancelled while it waits on the server.
 _CLAIM_ENDS = 3.0
 
@@ -130,19 +132,23 @@ class Worker:
             await self._shut_down(claiming)
 
     async def _shut_down(self, claiming: asyncio.Task[None]) -> None:
-        end = asyncio.get_running_loop().time() + self._shutdown_timeout
-        if self._reconnect.away:
-            claiming.cancel()  # it sleeps; what is pending stays in flight, for others to recover
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._shutdown_timeout
+        if not self._reconnect.away:
+            await self._within(_CLAIM_ENDS, claiming)
+        if self._reconnect.away or not claiming.done():
+            # Nothing is heard of the queue: what is pending stays in flight, for others to recover.
+            claiming.cancel()
             self._runner.take_back()
         else:
-            await self._within(_CLAIM_ENDS, claiming)
             await self._within(_LAST_WORDS, self._claimer.hand_back())
         await self._until(self._hurry, self._drained(), end)
+        last = clock() + _FAREWELL
         if not self._runner.idle:
             self._runner.cancel()
             await self._within(_LAST_WORDS, self._idle())
         if not self._reconnect.away:
-            await self._within(_LAST_WORDS, self._settler.flush())
+            await self._within(max(0.0, last - clock()), self._settler.flush())
 
     async def _drained(self) -> None:
         """Everything started has finished, and everything finished is written."""

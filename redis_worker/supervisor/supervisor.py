@@ -143,6 +143,7 @@ class Supervisor:
     async def start(self) -> None:
         """Begin, part by part, in the order of the file; returns when they work, or after 5 s: they go on trying.
 
+        Cancelling it ends at once what has begun.
         Raises PartFailed where a critical part cannot work at all, and ConfigurationError when called twice or after
         `stop`.
         """
@@ -155,7 +156,9 @@ class Supervisor:
                 await self._outside.open(plan, strict=self.standalone)
                 self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
                 await self._roster.begin(plan.parts)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self.cancel()
             await self.stop()
             raise
         if self._lost is not None:

@@ -92,6 +92,8 @@ class TopicWorker(Service, Handlers):
         self._countings: defaultdict[str, Counting] = defaultdict(Counting)
         self._opening: set[str] = set()
         self._refusals = Refusals()
+        self._looking: asyncio.Future[set[str]] | None = None
+        """Asks which topics there are."""
         self._error: Exception | None = None
         """What has ended a consumer."""
 
@@ -208,6 +210,8 @@ class TopicWorker(Service, Handlers):
 
     def _stop_work(self) -> None:
         self._changed.set()
+        if self._looking is not None:
+            self._looking.cancel()  # the server may hang
 
     def _cancel_work(self) -> None:
         for consumer, _ in self._consumers.values():
@@ -270,13 +274,19 @@ class TopicWorker(Service, Handlers):
         """Start consumers for topics that handlers, patterns or the default handler are for by now."""
         now = asyncio.get_running_loop().time()
         try:
-            known = await topics.look_up(self._consumers, all_others=self.wants_known)
+            known = await self._known(topics)
             wanted = self.named | known | self._refusals.due(now)
             for topic in sorted(wanted - self._consumers.keys() - self._left_out - self._refusals.pending(now)):
                 if (topic in self._asked or self.find(topic) is not None) and not self._stop_asked:
                     await self._start_found(topic)
         except Disconnected:
             pass  # the consumers meet the same, and say so
+
+    async def _known(self, topics: Topics) -> set[str]:
+        """The known topics; none where there is a stop meanwhile."""
+        self._looking = asyncio.ensure_future(topics.look_up(self._consumers, all_others=self.wants_known))
+        await asyncio.wait({self._looking})
+        return set() if self._looking.cancelled() else self._looking.result()
 
     async def _start_found(self, topic: str) -> None:
         try:

@@ -1,0 +1,222 @@
+"""Connections that are cut without a word: bytes are swallowed, nothing is closed. They are noticed and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from redis_worker import Publisher, TaskClient, TopicWorker, WorkerPool
+from redis_worker.broker.address import address_of
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.cron import CronStore
+from redis_worker.broker.lease import Lease, LeaseKeeper
+from redis_worker.broker.supervisors import Announcer
+from redis_worker.cron.job import CronJob
+from redis_worker.cron.settings import JobSettings, Push
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.vocabulary.errors import Disconnected
+from tests.proxy import Proxy
+from tests.support import Queue, Topic, wait_until
+
+# A connection that only listens is pinged after 2 s, given 3 s, and made again: with room for a busy machine.
+NOTICED = 15.0
+
+
+@pytest.fixture(scope="session")
+def server(first_server: EmbeddedServer) -> EmbeddedServer:
+    return first_server
+
+
+@pytest.fixture
+async def proxy(server: EmbeddedServer) -> AsyncIterator[Proxy]:
+    async with Proxy(server.port).open() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def replaced(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records if "it is replaced" in record.getMessage()]
+
+
+async def test_the_connection_that_waits_for_topics(
+    proxy: Proxy, server: EmbeddedServer, topic: Topic, replaced: Callable[[], list[str]]
+) -> None:
+    worker = TopicWorker(proxy.url)
+    handled: list[float] = []
+
+    @worker.handler(topic.name)
+    async def handle(message: Any) -> None:
+        handled.append(time.monotonic())
+
+    async def pick_up() -> float:
+        """How long a message takes to be handled, in seconds."""
+        handled.clear()
+        began = time.monotonic()
+        await publisher.publish(topic.name, 1)
+        await wait_until(lambda: handled)
+        return handled[0] - began
+
+    async with worker, Publisher(server.url) as publisher:
+        await wait_until(lambda: any(b"TRACKING" in each.sent for each in proxy.connections))
+        await pick_up()
+        [doorbell] = [each for each in proxy.connections if b"TRACKING" in each.sent]
+        doorbell.swallows = True
+        await wait_until(lambda: sum(b"TRACKING" in each.sent for each in proxy.connections) == 2, seconds=NOTICED)
+        await asyncio.sleep(0.5)
+        assert sorted([await pick_up() for _ in range(5)])[2] < 0.5
+    assert replaced() == ["the connection that waits for topics does not answer: it is replaced"]
+
+
+async def test_an_idle_doorbell_is_left_in_peace(proxy: Proxy, topic: Topic, replaced: Callable[[], list[str]]) -> None:
+    worker = TopicWorker(proxy.url)
+    worker.handler(topic.name)(_nothing)
+    async with worker:
+        await wait_until(lambda: any(each.sent.count(b"PONG") >= 2 for each in proxy.connections))
+        assert sum(b"TRACKING" in each.sent for each in proxy.connections) == 1
+    assert not replaced()
+
+
+async def _nothing(message: Any) -> None: ...
+
+
+async def test_the_connection_that_hears_of_delayed_tasks(
+    proxy: Proxy, server: EmbeddedServer, queue: Queue, replaced: Callable[[], list[str]]
+) -> None:
+    def subscribed() -> list[Any]:
+        return [each for each in proxy.connections if b"SUBSCRIBE" in each.sent]
+
+    async with WorkerPool(proxy.url, queue.keys.waiting, queue.keys.output, "list", "sum"):
+        await wait_until(subscribed)
+        subscribed()[0].swallows = True
+        await wait_until(lambda: len(subscribed()) == 2, seconds=NOTICED)
+    [line] = replaced()
+    assert queue.keys.wake in line
+
+
+async def test_the_connection_that_hears_of_results(
+    proxy: Proxy, server: EmbeddedServer, queue: Queue, replaced: Callable[[], list[str]]
+) -> None:
+    def subscribed() -> list[Any]:
+        return [each for each in proxy.connections if b"SUBSCRIBE" in each.sent]
+
+    async with TaskClient(proxy.url, queue.keys.waiting, queue.keys.output) as client:
+        waiting = asyncio.create_task(client.result("a", timeout=60))
+        await wait_until(subscribed)
+        subscribed()[0].swallows = True
+        await wait_until(lambda: len(subscribed()) == 2, seconds=NOTICED)
+        await queue.redis.hset(queue.keys.output, "a", '{"status":"success","result":1}')
+        assert await waiting == 1
+    assert len(replaced()) == 1
+
+
+async def test_everything_at_once(proxy: Proxy, queue: Queue) -> None:
+    """All connections of a pool and its client, those in use and those that are kept: work goes on in seconds."""
+    async with (
+        WorkerPool(proxy.url, queue.keys.waiting, queue.keys.output, "list", "sum"),
+        TaskClient(proxy.url, queue.keys.waiting, queue.keys.output) as client,
+    ):
+        assert await client.run([1, 2], timeout=30) == 3
+        proxy.swallow()
+        await queue.push_tasks([[n, 1] for n in range(50)])  # not through the proxy
+        await wait_until(lambda: queue.answered(50), seconds=40)
+
+
+async def test_the_lease_is_kept(proxy: Proxy, queue: Queue) -> None:
+    keeper = LeaseKeeper(address_of(proxy.url), 6.0)
+    lost: list[bool] = []
+    lease = Lease("somebody")
+    connection = Connection(address_of(proxy.url).open(), owned=True)
+    await connection.run("register", [queue.keys.workers], [lease.name, 6000])
+    keeper.keep(queue.keys.workers, lease, lambda: lost.append(True))
+    try:
+        for _ in range(2):
+            passed = len(proxy.connections)
+            proxy.swallow()
+            await wait_until(lambda: len(proxy.connections) > passed, seconds=NOTICED)  # noqa: B023
+        await asyncio.sleep(2.5)
+        assert not lost
+        assert not lease.lost
+    finally:
+        await keeper.close()
+        await connection.close()
+        await queue.redis.delete(queue.keys.workers)
+
+
+async def test_a_supervisor_is_announced_again(proxy: Proxy, redis: Redis) -> None:
+    """In less time than after which it would be taken for gone (10 s)."""
+    connection = Connection(address_of(proxy.url).open(), owned=True)
+    announcer = Announcer(connection, lambda: {"name": "shop", "parts": []})
+    task = asyncio.create_task(announcer.run())
+    try:
+        await wait_until(lambda: len(proxy.connections) == 1)
+        await wait_until(lambda: b"announce" in proxy.connections[0].sent or b"EVALSHA" in proxy.connections[0].sent)
+        proxy.swallow()
+        began = time.monotonic()
+        await wait_until(lambda: len(proxy.connections) == 2, seconds=NOTICED)
+        assert time.monotonic() - began < 10
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await announcer.withdraw()
+        await connection.close()
+
+
+async def test_a_cron_job_goes_on(proxy: Proxy, redis: Redis) -> None:
+    store = CronStore(proxy.url)
+    job = CronJob(JobSettings("tick", "holes", "* * * * * *", push=Push("holes:in", 1)), store)
+    running = asyncio.create_task(job.run())
+    try:
+        await wait_until(lambda: redis.llen("holes:in"))
+        proxy.swallow()
+        await asyncio.sleep(1.5)  # a claim is under way
+        await redis.delete("holes:in")
+        await wait_until(lambda: redis.llen("holes:in"), seconds=11)
+    finally:
+        job.stop()
+        await running
+        await store.close()
+        await redis.flushall()
+
+
+async def test_kept_connections_are_given_up_together(proxy: Proxy) -> None:
+    """Ten kept connections in a black hole: one call waits for its time, and no other after it."""
+    connection = Connection(address_of(proxy.url).open(), owned=True, lasting=True)
+    try:
+        await asyncio.gather(*(connection.call("BLPOP", "nothing:here", 0.1) for _ in range(10)))
+        assert len(proxy.connections) == 10
+        proxy.swallow()
+        slow = asyncio.create_task(connection.call("PING", patience=60))
+        await asyncio.sleep(0.1)
+        with pytest.raises(Disconnected):
+            await connection.call("PING", patience=1)
+        with pytest.raises(Disconnected, match="does not answer"):
+            await slow
+        for _ in range(20):
+            assert await connection.call("PING", patience=60) == b"PONG"
+    finally:
+        await connection.close()
+
+
+async def test_a_silent_connection_hurries_the_one_beside(proxy: Proxy) -> None:
+    address = address_of(proxy.url)
+    ordinary = Connection(address.open(), owned=True, lasting=True)
+    blocking = Connection(address.open(), owned=True, lasting=True, beside=ordinary)
+    try:
+        await ordinary.call("PING")
+        await blocking.call("PING")
+        proxy.swallow()
+        settling = asyncio.create_task(ordinary.call("PING", patience=600))
+        with pytest.raises(Disconnected):
+            await blocking.call("BLPOP", "nothing:here", 1, patience=1)
+        with pytest.raises(Disconnected):
+            await settling
+    finally:
+        await blocking.close()
+        await ordinary.close()
