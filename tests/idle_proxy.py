@@ -1,4 +1,4 @@
-"""A proxy that closes idle connections, as servers, load balancers and cloud providers do; and counts what it has seen."""
+"""A proxy that closes idle connections, as load balancers and cloud providers do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ class IdleProxy:
         self._target = port
         self._writers: list[asyncio.StreamWriter] = []
         self._passing: set[asyncio.Task[None]] = set()
-        self.accepted = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -40,7 +39,6 @@ class IdleProxy:
             await asyncio.wait(self._passing)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers += writer, there_writer
         for source, sink in ((reader, there_writer), (there_reader, writer)):
