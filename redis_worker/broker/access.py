@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from redis_worker.broker.address import Client, address_of
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.meant import meant_list
 from redis_worker.broker.per_loop import PerLoop
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Access:
     async def close(self) -> None:
         """Close what has been opened."""
         await self._opened.close()
+
+    async def meant(self, key: str) -> str | None:
+        """The list of the topic `key`, where there is this topic and no queue `key`; else None."""
+        return await meant_list(self._connection, key)
 
     @property
     def _connection(self) -> Connection:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 
 from redis_worker.topics.routing import Batching, Route, new_route
 from redis_worker.vocabulary.errors import ConfigurationError
-from redis_worker.vocabulary.message import Message, check_topic
+from redis_worker.vocabulary.message import Message, check_prefix, check_topic
 from redis_worker.vocabulary.processor import Execution
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -143,7 +143,9 @@ class Handlers:
         return register
 
     def _add(self, route: Route) -> None:
-        if not route.is_pattern:
+        if route.is_pattern:
+            check_prefix(route.pattern)
+        else:
             check_topic(route.pattern)
         if route.pattern in self._routes:
             raise ConfigurationError(f"there are two handlers for {route.pattern!r}")
