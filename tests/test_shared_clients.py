@@ -13,6 +13,9 @@ from redis_worker.embedded import EmbeddedServer
 from tests import shared_clients
 from tests.support import ROOT, Queue, Topic
 
+# Since 3.12 Python warns of every fork of a process that has threads.
+_FORKS = ("-W", "ignore::DeprecationWarning")
+
 PROGRAMS = [
     shared_clients.forks_of_a_program_without_a_loop,
     shared_clients.forks_of_a_program_that_has_not_used_its_client_yet,
@@ -40,7 +43,7 @@ async def test_a_client_that_is_made_once(server: EmbeddedServer, queue: Queue, 
     arguments = [program, server.url, queue.keys.waiting, queue.keys.output, topic.name]
     ended = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-W", "error", "-m", "tests.shared_clients", *arguments],
+        [sys.executable, "-W", "error", *_FORKS, "-m", "tests.shared_clients", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -58,11 +58,17 @@ class Background:
         self, turning: _Turning, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
     ) -> T:
         """The same in an event loop that was asked for before."""
+        # A frame that refers to the future would have a cycle with an exception in it, and so keep this.
+        return _awaited([self._begun(turning, call, *arguments, **options)])
+
+    def _begun(
+        self, turning: _Turning, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
+    ) -> Future[T]:
+        # With the lock, so that what is begun is there to be cancelled when the loop ends.
         with self._lock:
             if self._turning is not turning:
                 raise ConfigurationError("this was begun in another process, or the client is closed; begin it anew")
-            result = asyncio.run_coroutine_threadsafe(call(*arguments, **options), turning.loop)
-        return _awaited(result)
+            return asyncio.run_coroutine_threadsafe(call(*arguments, **options), turning.loop)
 
     def close(self) -> None:
         """End the thread, and what is under way with it."""
@@ -116,7 +122,8 @@ def _finish(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, thread: threa
         thread.join(_PATIENCE)
 
 
-def _awaited(result: Future[T]) -> T:
+def _awaited(results: list[Future[T]]) -> T:
+    result = results.pop()
     try:
         return result.result()
     except CancelledError:
@@ -124,3 +131,5 @@ def _awaited(result: Future[T]) -> T:
     except BaseException:
         result.cancel()  # Ctrl-C: nobody waits for it any more
         raise
+    finally:
+        del result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -26,6 +27,8 @@ T = TypeVar("T", bound=Closable)
 class _Had(NamedTuple, Generic[T]):
     thing: T
     end: AsyncGenerator[None, None]
+    forgotten: weakref.finalize[..., Any]
+    """Ends it when its owner is collected, and refers to it, so that it is not collected before it is closed."""
 
 
 class PerLoop(Generic[T]):
@@ -45,7 +48,7 @@ class PerLoop(Generic[T]):
         had = self._had.get(loop)
         if had is None:
             self._leave_closed()
-            had = self._had[loop] = _had(self._make())
+            had = self._had[loop] = _had(self, self._make(), loop)
         return had.thing
 
     async def close(self) -> None:
@@ -55,8 +58,9 @@ class PerLoop(Generic[T]):
         for loop, had in [*self._had.items()]:
             if loop is not here and loop.is_running():
                 del self._had[loop]
-                asyncio.run_coroutine_threadsafe(_end(had.end), loop)
+                had.forgotten()
         if own := self._had.pop(here, None):
+            own.forgotten.detach()
             await _end(own.end)
 
     def forked(self) -> None:
@@ -69,19 +73,33 @@ class PerLoop(Generic[T]):
     def _leave(self, loops: list[asyncio.AbstractEventLoop], *, forked: bool) -> None:
         for loop in loops:
             if had := self._had.pop(loop, None):
-                had.thing.leave(forked=forked)
-                # What has been left closes without waiting, so that this runs to its end here: else its loop
-                # would be asked to do that when it is collected.
-                with contextlib.suppress(StopIteration, RuntimeError):
-                    had.end.aclose().send(None)
+                had.forgotten.detach()
+                _leave(had.thing, had.end, forked=forked)
 
 
-def _had(thing: T) -> _Had[T]:
+def _had(owner: PerLoop[T], thing: T, loop: asyncio.AbstractEventLoop) -> _Had[T]:
     # An event loop closes the asynchronous generators begun in it when it is shut down: there is no other hook.
     end = _until_the_end(thing)
     with contextlib.suppress(StopIteration):
         end.__anext__().send(None)
-    return _Had(thing, end)
+    forgotten = weakref.finalize(owner, _forgotten, thing, end, loop)
+    forgotten.atexit = False
+    return _Had(thing, end, forgotten)
+
+
+def _forgotten(thing: Closable, end: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.call_soon_threadsafe(lambda: loop.create_task(_end(end)))
+    except RuntimeError:  # it is closed
+        _leave(thing, end, forked=False)
+
+
+def _leave(thing: Closable, end: AsyncGenerator[None, None], *, forked: bool) -> None:
+    thing.leave(forked=forked)
+    # What has been left closes without waiting, so that this runs to its end here: else its loop would be asked to
+    # do that when it is collected.
+    with contextlib.suppress(StopIteration, RuntimeError):
+        end.aclose().send(None)
 
 
 async def _until_the_end(thing: Any) -> AsyncGenerator[None, None]:
