@@ -15,7 +15,10 @@ class IdleProxy:
         self._target = port
         self._tls = tls
         self._writers: list[asyncio.StreamWriter] = []
+        self._to_server: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[None]] = set()
+        self.answering = True
+        """False: commands are passed on, and no reply comes back."""
         self.connections = 0
         """How many there have been."""
 
@@ -46,6 +49,7 @@ class IdleProxy:
         self.connections += 1
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers += writer, there_writer
+        self._to_server.add(there_writer)
         for source, sink in ((reader, there_writer), (there_reader, writer)):
             task = asyncio.create_task(self._pass(source, sink))
             self._passing.add(task)
@@ -54,7 +58,8 @@ class IdleProxy:
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
             while data := await source.read(65536):
-                sink.write(data)
+                if self.answering or sink in self._to_server:
+                    sink.write(data)
         except OSError:
             pass
         sink.close()

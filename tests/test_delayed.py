@@ -216,6 +216,11 @@ async def test_from_the_command_line(client: TaskClient, queue: Queue, command: 
     assert abs(shown["due"] - time.time() - 603) < PATIENCE
     assert json.loads(shown["raw"])["task"] == "\n\x1b[31m"
 
+    await queue.redis.zadd(queue.keys.delayed, {b"token:\xff": 1})
+    done = await asyncio.to_thread(command, "delayed", "list", "--json", "-n", "1")
+    assert json.loads(done.stdout) == {"id": None, "due": 0.001, "raw_base64": "/w=="}
+    await queue.redis.zrem(queue.keys.delayed, b"token:\xff")
+
     done = await asyncio.to_thread(command, "delayed", "cancel", "--id", "t3", "--json")
     assert (done.returncode, done.stdout) == (0, '{"cancelled":1}\n')
     done = await asyncio.to_thread(command, "delayed", "cancel", "--id", "t3")

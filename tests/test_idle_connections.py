@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from redis_worker import Publisher, SyncPublisher, SyncTaskClient, TaskClient, start_worker_pool
+from redis_worker import Disconnected, Publisher, SyncPublisher, SyncTaskClient, TaskClient, start_worker_pool
 from redis_worker.broker.control import QueueControl
 from redis_worker.broker.dead import DeadLetters
 from redis_worker.broker.delayed import DelayedTasks
@@ -134,3 +134,30 @@ async def test_connections_with_tls(server: EmbeddedServer, tmp_path: Path, turn
                 for _ in range(turns):
                     await asyncio.sleep(0)
             assert await control.purge() == 20
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["by a URL", "by a client, which tries again by itself"])
+async def test_what_was_sent_is_not_sent_again(server: EmbeddedServer, queue: Queue, given: bool) -> None:
+    """A connection that ends before the reply: the call raises, and what it pushed is there once."""
+    async with (
+        IdleProxy(server.port) as proxy,
+        Redis.from_url(proxy.url) as theirs,
+        TaskClient(theirs if given else proxy.url, queue.keys.waiting, queue.keys.output) as client,
+    ):
+        for number in range(3):
+            await client.submit(number)
+            proxy.answering = False
+            call = asyncio.create_task(client.submit(number))
+            await _length(queue, 2 * number + 2)
+            await proxy.cut()
+            with pytest.raises(Disconnected):
+                await call
+            proxy.answering = True
+            assert len(await queue.waiting()) == 2 * number + 2
+
+
+async def _length(queue: Queue, length: int) -> None:
+    async def is_so() -> bool:
+        return len(await queue.waiting()) == length
+
+    await wait_until(is_so)

@@ -43,7 +43,7 @@ class PerLoop(Generic[T]):
         watch_forks(self)
 
     def get(self) -> T:
-        """That of the running loop."""
+        """Return that of the running loop."""
         loop = asyncio.get_running_loop()
         had = self._had.get(loop)
         if had is None:

@@ -137,10 +137,15 @@ def _tasks(count: int) -> str:
 
 
 def _object(task: DelayedTask) -> bytes:
+    from base64 import b64encode
+
     from redis_worker.vocabulary.payload import dumps
 
-    shown = {"id": task.id, "due": round(task.due, 3), "raw": task.raw.decode(errors="backslashreplace")}
-    return dumps(shown)
+    try:
+        raw = {"raw": task.raw.decode()}
+    except UnicodeDecodeError:  # as in a dead letter
+        raw = {"raw_base64": b64encode(task.raw).decode()}
+    return dumps({"id": task.id, "due": round(task.due, 3), **raw})
 
 
 def _time(task: DelayedTask) -> str:
