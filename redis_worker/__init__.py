@@ -10,7 +10,7 @@ from redis_worker.vocabulary.version import __version__ as __version__
 if TYPE_CHECKING:
     from redis_worker.broker.client import TaskClient
     from redis_worker.broker.publisher import Publisher
-    from redis_worker.broker.sync_client import SyncTaskClient
+    from redis_worker.broker.sync_client import SyncPublisher, SyncTaskClient
     from redis_worker.engine.counters import Counters
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
@@ -56,6 +56,7 @@ __all__ = [
     "Retry",
     "RunningTask",
     "Supervisor",
+    "SyncPublisher",
     "SyncTaskClient",
     "TaskClient",
     "TaskError",
@@ -74,6 +75,7 @@ _MODULES = {
     "ConsumerStatus": "topics.consumer",
     "Message": "vocabulary.message",
     "Supervisor": "supervisor.supervisor",
+    "SyncPublisher": "broker.sync_client",
     "SyncTaskClient": "broker.sync_client",
     "TaskClient": "broker.client",
     "Duration": "vocabulary.duration",

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redis_worker.broker.address import Address
+from redis_worker.broker.address import Address, Client
 from redis_worker.broker.connection import Connection
+from redis_worker.broker.forks import watch_forks
 from redis_worker.broker.preflight import connected
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.running import RunningTask
@@ -32,6 +33,9 @@ Measuring: TypeAlias = Callable[[str, str], Observer]
 
 class Service(ABC):
     """Works in the caller's event loop until it is stopped. Only `serve` takes signals; logging is the program's."""
+
+    _given: Client | None = None
+    """The caller's client, if it is to be used."""
 
     def __init__(
         self,
@@ -60,6 +64,11 @@ class Service(ABC):
         self._task: asyncio.Task[None] | None = None
         self._host: asyncio.Task[Any] | None = None
         self._failed_host = False
+        watch_forks(self)
+
+    def forked(self) -> None:
+        """See Inheritable. The connections of a caller's client are the parent's."""
+        self._given = None
 
     @property
     def address(self) -> str:

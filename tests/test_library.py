@@ -198,7 +198,7 @@ async def test_a_pool_in_the_foreground(server: EmbeddedServer, queue: Queue) ->
 async def client(server: EmbeddedServer, queue: Queue) -> AsyncIterator[TaskClient]:
     async with TaskClient(server.url, *names(queue)) as client:
         yield client
-        assert not client._results._waiting, "somebody is still waited for"
+        assert not client._results.get()._waiting, "somebody is still waited for"
 
 
 async def test_submitting(client: TaskClient, queue: Queue) -> None:
@@ -285,7 +285,7 @@ async def test_what_is_given_up_leaves_nothing_behind(client: TaskClient, queue:
     await queue.redis.hset(queue.keys.output, "x", SUCCESS % 1)
     assert (await anext(results)).id == "x"
     await results.aclose()
-    assert not client._results._waiting
+    assert not client._results.get()._waiting
 
 
 async def _subscribers(queue: Queue) -> int:
@@ -528,7 +528,8 @@ gc.collect()
 @pytest.mark.parametrize(
     ("inside", "outside", "said"),
     [
-        ("refused(SyncTaskClient, url, 'in', 'out')", "asyncio.run(inside())", "use TaskClient"),
+        ("client = SyncTaskClient(url, 'in', 'out'); refused(client.submit, [1]); client.close()", "asyncio.run(inside())",  # noqa: E501
+         "use TaskClient"),
         ("refused(client.submit, [1])", "client = SyncTaskClient(url, 'in', 'out'); asyncio.run(inside()); client.close()",  # noqa: E501
          "use TaskClient"),
         ("", "client = SyncTaskClient(url, 'in', 'out'); client.close(); client.close(); refused(client.submit, [1])",

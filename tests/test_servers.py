@@ -788,9 +788,13 @@ async def test_a_cluster_client_that_lost_a_node_leaves_nothing_open(cluster: Cl
         await wait_until(lambda key=key: _gets(connection, key))  # another test may have had a node die
     nodes = connection.client.get_nodes()  # type: ignore[union-attr]
     assert sum(opened.is_connected for node in nodes for opened in node._connections) == 3
-    cluster.command(cluster.node_of("a"), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    node = cluster.node_of("a")
+    waiting = asyncio.create_task(connection.call("BLPOP", "a", 0))
+    # A connection that ends while it is idle is replaced, and no call fails of it.
+    await wait_until(lambda: any(client["cmd"] == "blpop" for client in cluster.command(node, "CLIENT LIST")))
+    cluster.command(node, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     with pytest.raises(Disconnected):
-        await connection.call("GET", "a")
+        await waiting
     await connection.close()
     assert not any(opened.is_connected for node in nodes for opened in node._connections)
 

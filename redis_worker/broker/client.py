@@ -10,8 +10,10 @@ from itertools import islice
 from typing import Any
 
 from redis_worker.broker.access import Access
-from redis_worker.broker.address import Client, address_of
+from redis_worker.broker.address import Client
+from redis_worker.broker.delayed import Delayed
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.per_loop import PerLoop
 from redis_worker.broker.results import Result, Results
 from redis_worker.broker.schedule import put_off
 from redis_worker.vocabulary.checks import check_seconds
@@ -29,6 +31,8 @@ class TaskClient(Access):
         async with TaskClient("redis://localhost", "fib:input", "fib:output") as client:
             print(await client.run([30]))
 
+    One client serves any number of event loops, one after another or in several threads, and the children of a fork:
+    each has connections of its own. A connection that has ended while it was idle is replaced before anything is sent.
     Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
     """
 
@@ -37,7 +41,7 @@ class TaskClient(Access):
         super().__init__(redis)
         self._input = input_key
         self._output = output_key
-        self._results = Results(self._connection, address_of(redis), output_key)
+        self._results = PerLoop(lambda: Results(self._connection, self._address, output_key))
 
     async def close(self) -> None:
         """Close what the client has opened. Who still waits for a result gets Disconnected."""
@@ -82,7 +86,8 @@ class TaskClient(Access):
 
         Raises TimeoutError when they are not all there after `timeout`.
         """
-        async with contextlib.aclosing(self._results.of({id_text(id) for id in ids}, _limit(timeout))) as results:
+        limit = _limit(timeout)
+        async with contextlib.aclosing(self._results.get().of({id_text(id) for id in ids}, limit)) as results:
             async for result in results:
                 if delete:
                     await self._connection.call("HDEL", self._output, result.id)
@@ -97,6 +102,13 @@ class TaskClient(Access):
         """Take the results of `ids` out of the hash. Returns how many were there."""
         fields = [id_text(id) for id in ids]
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
+
+    async def cancel(self, id: str | int) -> bool:
+        """Cancel the tasks `id` that are put off. Returns False where there is none: one that is due stays.
+
+        It looks through all that is put off in the queue.
+        """
+        return await Delayed(self._connection, self._input).cancel(id)
 
     async def push_raw(
         self,

@@ -11,12 +11,13 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from redis_worker.broker.address import Client
+from redis_worker.broker.forks import let_go, watch_forks
 from redis_worker.broker.line import Line
 from redis_worker.broker.scripts import script
 from redis_worker.broker.translation import UnknownScript, translated
 from redis_worker.broker.turns import Turns
 from redis_worker.broker.wire import execute, execute_together, is_plain
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 
 T = TypeVar("T")
 
@@ -50,6 +51,9 @@ class Connection:
         self._turns = Turns(at_once)
         self._abandoned: set[asyncio.Future[Any]] = set()
         """Calls that nobody waits for any more, and that have not ended."""
+        self._left: str | None = None
+        """Why it may not be used any more: its sockets are another process's, or its event loop is closed."""
+        watch_forks(self)
 
     async def call(self, *command: Any, patience: float = PATIENCE) -> Any:
         """The reply to one command, never decoded. Raises Disconnected or Refused.
@@ -67,6 +71,7 @@ class Connection:
         return await self._watched(lambda: execute(self.client, *command), patience)
 
     async def _on_line(self, line: Line, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
+        self._check_left()
         try:
             replies = await line.exchange(commands, patience)
         except Exception as error:
@@ -133,6 +138,7 @@ class Connection:
         return await self._watched(lambda: client.execute_command(*command, target_nodes=node), patience)
 
     async def _watched(self, send: Callable[[], Awaitable[T]], patience: float) -> T:
+        self._check_left()
         if self._turns.free:
             self._turns.free -= 1
         else:
@@ -203,8 +209,30 @@ class Connection:
             if transport is not None:
                 transport.abort()
 
+    def forked(self) -> None:
+        """See Inheritable. A connection that was never opened may be used by parent and child."""
+        if _connections(self.client):
+            self.leave(forked=True)
+
+    def leave(self, *, forked: bool) -> None:
+        """Let go of the sockets of a client of ours, without a word on them and without its event loop."""
+        self._left = "the parent of this process" if forked else "an event loop that is closed"
+        if self._owned:
+            for connection in _connections(self.client):
+                let_go(connection, forked=forked)
+            if isinstance(self.client, RedisCluster):
+                self.client._initialize = True  # or it complains, when it is collected, that it was not closed
+
+    def _check_left(self) -> None:
+        if self._left is not None:
+            raise ConfigurationError(
+                f"the connection to Redis was opened in {self._left}: open another one here, by a URL or a new client"
+            )
+
     async def close(self) -> None:
         """Close a client of ours; a caller's client is left open. What was called and given up ends here."""
+        if self._left is not None:
+            return
         await self.cut()
         if self._abandoned:
             if self._owned:

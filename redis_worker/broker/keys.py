@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from redis_worker.vocabulary.message import LIST_PREFIX
+
 TOPICS = "{mq}:topics"
 """Set: the topics that have ever been published to or consumed."""
 
-_TOPIC_LIST = "mq:"
 QUEUES = "{redis_worker}:queues"
 """Set: the input lists that pools have ever worked on."""
 SUPERVISORS = "{redis_worker}:supervisors"
@@ -26,12 +27,12 @@ ARRIVED = ":arrived"
 
 def topic_list(topic: str) -> str:
     """The list that the messages of `topic` are published to."""
-    return f"{_TOPIC_LIST}{topic}"
+    return f"{LIST_PREFIX}{topic}"
 
 
 def topic_of(key: str) -> str | None:
     """The topic whose list `key` is, by its name; None for any other key."""
-    return key.removeprefix(_TOPIC_LIST) if key.startswith(_TOPIC_LIST) else None
+    return key.removeprefix(LIST_PREFIX) if key.startswith(LIST_PREFIX) else None
 
 
 def tagged(key: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis_worker.broker.access import Access
 from redis_worker.broker.address import Client
+from redis_worker.broker.delayed import Delayed
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.schedule import put_off
 from redis_worker.broker.topics import Topics
@@ -28,12 +29,12 @@ class Publisher(Access):
         async with Publisher("redis://localhost") as publisher:
             await publisher.publish("order.reminder", {"order": 7}, delay=86_400)
 
+    One publisher serves any number of event loops and the children of a fork, as TaskClient does.
     Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
     """
 
     def __init__(self, redis: str | Client) -> None:
         super().__init__(redis)
-        self._topics = Topics(self._connection)
         self._known: dict[str, float] = {}
 
     async def publish(
@@ -76,13 +77,20 @@ class Publisher(Access):
             names += (id_text(id) for _, id in batch)
         return names
 
+    async def cancel(self, topic: str, id: str | int) -> bool:
+        """Cancel the messages `id` that are put off. Returns False where there is none: one that is due stays.
+
+        It looks through all that is put off in the topic.
+        """
+        return await Delayed(self._connection, topic_list(check_topic(topic))).cancel(id)
+
     async def push_raw(
         self, topic: str, raws: Sequence[bytes], *, delay: Duration | None = None, at: datetime | None = None
     ) -> None:
         """Publish messages as they stand."""
         check_topic(topic)
         if time.monotonic() > self._known.get(topic, 0.0):
-            await self._topics.add([topic])
+            await Topics(self._connection).add([topic])
             self._known[topic] = time.monotonic() + _KNOWN_FOR
         keys = Keys(topic_list(topic))
         if delay is None and at is None:

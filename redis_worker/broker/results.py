@@ -53,6 +53,8 @@ class Results:
         self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
+        self._hearing: Connection | None = None
+        """The listener's connection."""
 
     async def of(self, ids: Collection[str], timeout: float | None) -> AsyncGenerator[Result, None]:
         """The results of the tasks `ids` as they come in.
@@ -92,6 +94,15 @@ class Results:
             self._listener = None
         self._fail_all(Disconnected("the client was closed"))
 
+    def leave(self, *, forked: bool) -> None:
+        """See Closable."""
+        if self._hearing is not None:
+            self._hearing.leave(forked=forked)
+        if self._listener is not None:
+            # It never runs again: that it was not cancelled before its loop was closed is nothing to complain of.
+            self._listener._log_destroy_pending = False  # type: ignore[attr-defined]
+            self._listener = None
+
     async def _listen(self, end: float | None) -> None:
         """Have the listener run; wait until it has subscribed, or has found that it cannot."""
         if self._listener is None or self._listener.done():
@@ -111,7 +122,7 @@ class Results:
 
     async def _hear(self) -> None:
         """Look up what is announced, and now and then everything that is awaited."""
-        connection = Connection(self._address.open(), owned=True)
+        connection = self._hearing = Connection(self._address.open(), owned=True)
         try:
             while True:
                 try:

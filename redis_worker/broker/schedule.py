@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import secrets
 import time
@@ -36,13 +37,21 @@ _SPREAD = 0.02
 _END_OF_TIME = 2**52 / 1000
 
 
-_PROCESS = secrets.token_hex(3)
+_process = secrets.token_hex(3)
 _numbers = count()
+
+
+def _forked() -> None:
+    global _process  # noqa: PLW0603
+    _process = secrets.token_hex(3)
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def new_token() -> str:
     """Tells two tasks of the same bytes apart while they are put off, and keeps those due at once in order."""
-    return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_PROCESS}"
+    return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_process}"
 
 
 async def put_off(

@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.client import NEVER_DECODE
 from redis.exceptions import RedisError, ResponseError
 
 from redis_worker.broker.address import Client
+from redis_worker.broker.freshness import refresh, refresh_idle
 
 
 async def execute(client: Client, *command: Any) -> Any:
     """The reply to one command. Raises what redis-py raises."""
     if not is_plain(client):
+        if isinstance(client, RedisCluster):
+            await refresh_idle(client)
         return await client.execute_command(*command, **{NEVER_DECODE: True})
     [reply] = await _exchange(client, [command])
     if isinstance(reply, RedisError):
@@ -50,6 +53,7 @@ async def _exchange(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]
     pool = client.connection_pool
     connection = await pool.get_connection()
     try:
+        await refresh(connection)
         return await _ask(connection, commands)
     finally:
         await pool.release(connection)

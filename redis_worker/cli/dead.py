@@ -128,10 +128,13 @@ def _with(url: str | None, input_key: str, work: Callable[[DeadLetters], Any]) -
     import asyncio
 
     from redis_worker.broker.dead import DeadLetters
+    from redis_worker.cli.hints import hint
 
     async def run() -> Any:
         async with DeadLetters(redis_url(url), input_key) as letters:
-            return await work(letters)
+            done = await work(letters)
+            await hint(letters, [input_key])
+            return done
 
     return asyncio.run(run())
 

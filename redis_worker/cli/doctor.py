@@ -57,6 +57,7 @@ def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, url
         _print_lines(examination)
     if not examination.connected:
         return 3
+    asyncio.run(_hint(redis_url(url), inputs))
     return 0 if examination.healthy else 1
 
 
@@ -74,3 +75,11 @@ def _print_lines(examination: Examination) -> None:
         click.echo(f"{mark}  {visible(f'{subject}: {what}' + (f' -> {remedy}' if remedy else ''))}")
     count = Counter(finding.level for finding in examination.findings)
     click.echo(f"faults: {count['fault']}, warnings: {count['warning']}, good: {count['good']}", err=True)
+
+
+async def _hint(url: str, inputs: tuple[str, ...]) -> None:
+    from redis_worker.broker.access import Access
+    from redis_worker.cli.hints import hint
+
+    async with Access(url) as access:
+        await hint(access, inputs)

@@ -15,6 +15,7 @@ from redis_worker import __version__
 from redis_worker.cli.check import check
 from redis_worker.cli.cron import cron
 from redis_worker.cli.dead import dead
+from redis_worker.cli.delayed import delayed
 from redis_worker.cli.demo import demo
 from redis_worker.cli.doctor import doctor
 from redis_worker.cli.init import leave_process_1
@@ -50,7 +51,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(run, status, push, publish, result),
-    *(pause, resume, peek, purge, dead, doctor),
+    *(pause, resume, peek, purge, delayed, dead, doctor),
     *(serve, check, cron, processors, demo),
 )
 for _command in _COMMANDS:

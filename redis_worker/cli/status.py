@@ -62,6 +62,7 @@ async def _show(url: str, input_keys: tuple[str, ...], watch: bool, as_json: boo
     import asyncio
 
     from redis_worker.broker.status import StatusReader
+    from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
     from redis_worker.cli.screen import open_screen
     from redis_worker.vocabulary.errors import Disconnected
@@ -71,6 +72,8 @@ async def _show(url: str, input_keys: tuple[str, ...], watch: bool, as_json: boo
             status = await reader.read()
         with open_screen(as_json, watch) as screen:
             screen.show(status)
+            if not watch:
+                await hint(reader, input_keys)
             while watch:
                 await asyncio.sleep(1)
                 try:

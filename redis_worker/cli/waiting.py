@@ -79,7 +79,11 @@ def purge(input_key: str, yes: bool, url: str | None) -> None:
 
     async def purge(queue: QueueControl) -> None:
         if not yes:
-            click.confirm(f"Delete {_tasks(await queue.count())} that wait in {input_key}?", abort=True)
+            count = await queue.count()
+            if not count:
+                click.echo("nothing waits", err=True)
+                return
+            click.confirm(f"Delete {_tasks(count)} that wait in {input_key}?", abort=True)
         click.echo(f"{_tasks(await queue.purge())} deleted")
 
     _with(url, input_key, "empty", purge)
@@ -89,6 +93,7 @@ def _with(url: str | None, input_key: str, verb: str, work: Callable[[QueueContr
     import asyncio
 
     from redis_worker.broker.control import QueueControl
+    from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
 
     address = redis_url(url)
@@ -97,6 +102,7 @@ def _with(url: str | None, input_key: str, verb: str, work: Callable[[QueueContr
         async with QueueControl(address, input_key) as queue:
             with explained(address, f"cannot {verb} {input_key!r}"):
                 await work(queue)
+            await hint(queue, [input_key])
 
     asyncio.run(run())
 

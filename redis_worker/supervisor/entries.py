@@ -13,7 +13,7 @@ from redis_worker.supervisor.substitution import Substituted
 from redis_worker.supervisor.values import json_value, shown
 from redis_worker.supervisor.values import name as check_name
 from redis_worker.vocabulary.errors import ConfigurationError
-from redis_worker.vocabulary.message import check_topic
+from redis_worker.vocabulary.message import check_prefix, check_topic
 
 _OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": DAEMONS, "cron": CRON}
 _INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
@@ -133,6 +133,7 @@ def _check_name(entry: Entry) -> None:
     try:
         check_name(entry.name)
         if entry.kind == "topics":
+            check_prefix(entry.name)
             if not any(character in entry.name for character in "*?["):
                 check_topic(entry.name)
         elif entry.name in KINDS:

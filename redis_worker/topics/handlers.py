@@ -10,7 +10,7 @@ from redis_worker.topics.declared import Declared, note
 from redis_worker.topics.routing import Route, new_route
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
-from redis_worker.vocabulary.message import Message, check_topic
+from redis_worker.vocabulary.message import Message, check_prefix, check_topic
 from redis_worker.vocabulary.processor import Execution
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -160,7 +160,9 @@ class Handlers:
         return register
 
     def _add(self, route: Route) -> None:
-        if not route.is_pattern:
+        if route.is_pattern:
+            check_prefix(route.pattern)
+        else:
             check_topic(route.pattern)
         if route.pattern in self._routes:
             raise ConfigurationError(f"there are two handlers for {route.pattern!r}")

@@ -150,7 +150,7 @@ class TopicWorker(Service, Handlers):
 
     async def stop_consumer(self, topic: str) -> None:
         """Consume `topic` no more, until `start_consumer`; returns when what runs has finished."""
-        self._asked.discard(topic)
+        self._asked.discard(check_topic(topic))
         self._left_out.add(topic)
         self._refusals.forget(topic)
         if found := self._consumers.get(topic):

@@ -10,6 +10,8 @@ from redis_worker.vocabulary.errors import ConfigurationError, Unreadable
 from redis_worker.vocabulary.payload import dumps, read_object
 
 _TOPIC = re.compile(r"[^\s{}*?\[\]]+")
+LIST_PREFIX = "mq:"
+"""The list of a topic is called so, followed by the topic."""
 
 
 class Message(NamedTuple):
@@ -44,6 +46,14 @@ def write_message(topic: str, data: Any, id: str | int) -> bytes:
 
 def check_topic(topic: str) -> str:
     """`topic`, if it can be the name of one. Raises ConfigurationError."""
+    check_prefix(topic)
     if not _TOPIC.fullmatch(topic):
         raise ConfigurationError(f"{topic!r} is no name for a topic: it has no spaces, braces, brackets, * or ?")
     return topic
+
+
+def check_prefix(topic: str) -> None:
+    """Raise ConfigurationError where `topic`, or a pattern of topics, is the name of a list: mq: would stand twice."""
+    if topic.startswith(LIST_PREFIX):
+        name = topic.removeprefix(LIST_PREFIX)
+        raise ConfigurationError(f"{topic!r} is the list of the topic {name!r}: name the topic, without {LIST_PREFIX}")
