@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 from redis_worker.vocabulary.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from redis_worker.broker.client import TaskClient
-    from redis_worker.broker.publisher import Publisher
-    from redis_worker.broker.sync_client import SyncPublisher, SyncTaskClient
+    from redis_worker.broker.client.publisher import Publisher
+    from redis_worker.broker.client.sync_client import SyncPublisher, SyncTaskClient
+    from redis_worker.broker.client.task_client import TaskClient
     from redis_worker.engine.counters import Counters
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
-    from redis_worker.options import PoolOptions
-    from redis_worker.pool import WorkerPool, start_worker_pool
     from redis_worker.ports import Observer
+    from redis_worker.service.consumer import ConsumerStatus
+    from redis_worker.service.handlers import Handlers
+    from redis_worker.service.options import PoolOptions
+    from redis_worker.service.pool import WorkerPool, start_worker_pool
+    from redis_worker.service.topic_worker import TopicWorker
     from redis_worker.supervisor.supervisor import Supervisor
-    from redis_worker.topics.consumer import ConsumerStatus
-    from redis_worker.topics.handlers import Handlers
-    from redis_worker.topics.worker import TopicWorker
     from redis_worker.vocabulary.duration import Duration
     from redis_worker.vocabulary.errors import (
         ConfigurationError,

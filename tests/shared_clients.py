@@ -28,9 +28,9 @@ from redis_worker import (
     TopicWorker,
     WorkerPool,
 )
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.lease import worker_name
-from redis_worker.broker.schedule import new_token
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.queue.delayed import new_token
+from redis_worker.broker.queue.lease import worker_name
 
 URL, INPUT, OUTPUT, TOPIC = sys.argv[2:6] if len(sys.argv) > 5 else ("",) * 4
 # There is a result for each id up to here, with the id as its value.

@@ -12,11 +12,11 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Publisher, TaskClient, TopicWorker, WorkerPool
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.cron import CronStore
-from redis_worker.broker.lease import Lease, LeaseKeeper
-from redis_worker.broker.supervisors import Announcer
+from redis_worker.broker.operator.supervisors import Announcer
+from redis_worker.broker.queue.lease import Lease, LeaseKeeper
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings, Push
 from redis_worker.embedded import EmbeddedServer

@@ -22,11 +22,11 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from redis_worker import ConfigurationError, Disconnected, Refused
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.cron import CronStore
-from redis_worker.broker.cron_status import JobStatus, read_jobs
 from redis_worker.broker.keys import CRON, CronKeys, cron_stem
+from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import JobSettings, Overlap, Push

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker.broker.cron import CronStore, JobState, Run, Verdict
-from redis_worker.broker.cron_status import read_jobs
 from redis_worker.broker.keys import CRON
-from redis_worker.broker.lease import Lease
+from redis_worker.broker.operator.cron_status import read_jobs
+from redis_worker.broker.queue.lease import Lease
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer

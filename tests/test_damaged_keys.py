@@ -21,8 +21,8 @@ from redis.asyncio import Redis
 
 from redis_worker import Message, Refused, Reject, Retry, TopicWorker, WorkerPool
 from redis_worker.broker.cron import CronStore
-from redis_worker.broker.doctor.examination import examine
 from redis_worker.broker.keys import CronKeys, Keys, cron_stem
+from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer

@@ -14,12 +14,12 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Message, Retry, TopicWorker, WorkerPool, processor
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys, topic_list
-from redis_worker.broker.lease import LeaseKeeper
-from redis_worker.broker.queue import AtLeastOnceQueue
-from redis_worker.broker.settlement import Limits
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.lease import LeaseKeeper
+from redis_worker.broker.queue.settlement import Limits
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.ports import Observer
 from tests.support import Queue, WorkerProcess, wait_until

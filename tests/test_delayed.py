@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_worker import Publisher, Refused, TaskClient, TopicWorker, WorkerPool
-from redis_worker.broker.delayed import DelayedTasks
+from redis_worker.broker.client.delayed_tasks import DelayedTasks
 from redis_worker.embedded import EmbeddedServer
 from tests.support import PATIENCE, ROOT, Queue, Topic, wait_until
 from tests.test_servers import Cluster, cluster_nodes

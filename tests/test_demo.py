@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.demo.ledger import Account, account
 from redis_worker.demo.plan import Plan, files_to_serve, make_plan
 from redis_worker.demo.queue import DemoQueue

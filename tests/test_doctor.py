@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_worker import ConfigurationError, Publisher
-from redis_worker.broker.doctor.examination import Examination, examine
-from redis_worker.broker.doctor.finding import Finding
 from redis_worker.broker.keys import TOPICS
+from redis_worker.broker.operator.doctor.examination import Examination, examine
+from redis_worker.broker.operator.doctor.finding import Finding
 from redis_worker.embedded import EmbeddedServer
 from tests.support import PATIENCE, Queue, Topic, WorkerProcess, wait_until
 

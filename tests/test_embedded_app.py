@@ -20,9 +20,9 @@ import pytest
 from redis.asyncio import Redis
 
 from examples.embedded_app.jobs import HISTORY
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.cron_status import read_jobs
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import CRON, QUEUES, SUPERVISORS, Keys, cron_stem
+from redis_worker.broker.operator.cron_status import read_jobs
 from redis_worker.embedded import EmbeddedServer
 from tests.support import ROOT, CommandProcess, Queue, wait_until
 

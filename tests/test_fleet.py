@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from redis_worker import TaskClient
-from redis_worker.cli import fleet, sources
+from redis_worker.cli import fleet
+from redis_worker.cli import source_files as sources
 from redis_worker.cli.fleet import Child, Fleet
-from redis_worker.cli.sources import Sources
+from redis_worker.cli.source_files import Sources
 from tests.support import PATIENCE, Queue, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from redis_worker import ConfigurationError, Message, Observer, Publisher, Reject, Retry, TopicWorker, WorkerPool
-from redis_worker.broker.address import address_of
+from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import PORTS, EmbeddedServer
 from redis_worker.http import server as http_server

@@ -17,13 +17,13 @@ from fakeredis import FakeAsyncRedis
 from prometheus_client.parser import text_string_to_metric_families
 
 from redis_worker import WorkerPool
-from redis_worker.broker.address import address_of
+from redis_worker.broker.connection.address import address_of
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.http import connections as limits
 from redis_worker.http import server as http_server
+from redis_worker.http.cached_answer import Remembered
 from redis_worker.http.connections import MOST, Connections
 from redis_worker.http.exposition import Exposition
-from redis_worker.http.remembered import Remembered
 from redis_worker.http.server import HttpServer
 from redis_worker.vocabulary.service import PartStatus
 from tests.support import CommandProcess, Queue, Several, WorkerProcess, wait_until
@@ -263,10 +263,10 @@ async def test_remembered_is_made_once_at_a_time_and_survives_who_goes_away(monk
     gate.set()
     assert [await task for task in asking[1:]] == [1] * 9
     assert await remembered.get() == 1
-    monkeypatch.setattr("redis_worker.http.remembered.SECONDS", 0.0)
+    monkeypatch.setattr("redis_worker.http.cached_answer.SECONDS", 0.0)
     with pytest.raises(RuntimeError):
         await remembered.get()
-    monkeypatch.setattr("redis_worker.http.remembered.SECONDS", 1000.0)
+    monkeypatch.setattr("redis_worker.http.cached_answer.SECONDS", 1000.0)
     assert await remembered.get() == 3  # a failure is not kept
     assert await remembered.get() == 3
     await remembered.close()

@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Disconnected, Publisher, SyncPublisher, SyncTaskClient, TaskClient, start_worker_pool
-from redis_worker.broker.control import QueueControl
-from redis_worker.broker.dead import DeadLetters
-from redis_worker.broker.delayed import DelayedTasks
-from redis_worker.broker.status import StatusReader
+from redis_worker.broker.client.delayed_tasks import DelayedTasks
+from redis_worker.broker.operator.control import QueueControl
+from redis_worker.broker.operator.dead_letters import DeadLetters
+from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from tests.idle_proxy import IdleProxy
 from tests.support import Queue, Topic, wait_until

@@ -306,7 +306,7 @@ async def test_all_who_wait_share_one_subscription(client: TaskClient, queue: Qu
 
 async def test_results_are_heard_of(server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are announced; who is not told would look only after a long time here."""
-    monkeypatch.setattr("redis_worker.broker.results._POLL", 10 * PATIENCE)
+    monkeypatch.setattr("redis_worker.broker.client.results._POLL", 10 * PATIENCE)
     gate = asyncio.Event()
 
     async def work(arguments: list[Any]) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from redis_worker import Message, Observer, Publisher, TopicWorker, WorkerPool, start_worker_pool
-from redis_worker.broker.control import QueueControl
+from redis_worker.broker.operator.control import QueueControl
 from redis_worker.embedded import EmbeddedServer
 from tests.support import ROOT, Queue, Topic, WorkerProcess, wait_until
 

@@ -28,13 +28,13 @@ from redis.asyncio import Redis
 
 import redis_worker
 from redis_worker import ConfigurationError, Message, Observer, Publisher, TopicWorker, WorkerPool, __version__
-from redis_worker.broker.access import Access
-from redis_worker.broker.address import Address, address_of
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.cron_status import JobStatus
+from redis_worker.broker.client.access import Access
+from redis_worker.broker.connection.address import Address, address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, SUPERVISORS, TOPICS
-from redis_worker.broker.status import QueueStatus, Status, StatusReader, WorkerStatus
-from redis_worker.broker.supervisors import Announcer, Description, SupervisorStatus
+from redis_worker.broker.operator.cron_status import JobStatus
+from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader, WorkerStatus
+from redis_worker.broker.operator.supervisors import Announcer, Description, SupervisorStatus
 from redis_worker.cli import logs
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
@@ -159,7 +159,7 @@ def test_an_empty_token_is_none() -> None:
 
 
 async def test_the_metrics_of_parts_and_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_worker.http.remembered.SECONDS", 0.0)
+    monkeypatch.setattr("redis_worker.http.cached_answer.SECONDS", 0.0)
     service = Several(HEALTHY, FAILED)
     http = HttpServer("127.0.0.1:0")
     job = http.metrics.job("sync_user")

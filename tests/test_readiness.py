@@ -17,7 +17,7 @@ import pytest
 import redis_worker
 from redis_worker import ConfigurationError, TopicWorker, WorkerPool
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.http.served import not_ready
+from redis_worker.http.subject import not_ready
 from tests.support import PATIENCE, ROOT, Several, Topic, wait_until
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis_worker import Message, Publisher, Refused, TopicWorker
 from redis_worker.broker.keys import TOPICS
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.topics import refusals
+from redis_worker.service import refused_topics as refusals
 from tests.support import Topic, wait_until
 
 

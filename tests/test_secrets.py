@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from redis_worker import WorkerPool
-from redis_worker.broker.address import address_of, mask
+from redis_worker.broker.connection.address import address_of, mask
 from redis_worker.cli.main import _run
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.supervisor.mistakes import FileMistakes
-from redis_worker.supervisor.reading import read_plan_text
-from redis_worker.supervisor.resolving import resolve, resolved
+from redis_worker.file.mistakes import FileMistakes
+from redis_worker.file.reading import read_plan_text
+from redis_worker.file.resolving import resolve, resolved
 from redis_worker.vocabulary.errors import RedisWorkerError
 from tests.support import CommandProcess, wait_until
 

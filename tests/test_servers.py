@@ -23,11 +23,11 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.crc import key_slot
 
 from redis_worker import ConfigurationError, Disconnected, Refused, TaskClient, Unreachable, WorkerPool
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.doctor.examination import examine
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, Keys
-from redis_worker.broker.status import StatusReader
+from redis_worker.broker.operator.doctor.examination import examine
+from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import HOST, PORTS, EmbeddedServer
 from tests.support import PATIENCE, WorkerProcess, wait_until
 
@@ -273,7 +273,7 @@ async def test_results_are_heard_of_in_a_cluster(
     cluster: Cluster, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are announced; who is not told would look only after a long time here."""
-    monkeypatch.setattr("redis_worker.broker.results._POLL", 10 * PATIENCE)
+    monkeypatch.setattr("redis_worker.broker.client.results._POLL", 10 * PATIENCE)
     gate = asyncio.Event()
 
     async def work(arguments: list[Any]) -> Any:

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Message, TopicWorker, WorkerPool, processor
-from redis_worker.broker.dead import DeadLetters
 from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.broker.operator.dead_letters import DeadLetters
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.settler import Settler

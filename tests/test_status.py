@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from redis_worker import Message, Publisher, Refused, TaskClient, TopicWorker, WorkerPool, __version__
 from redis_worker.broker.keys import QUEUES, TOPICS
-from redis_worker.broker.status import QueueStatus, RunningTask, Status, StatusReader, WorkerStatus
+from redis_worker.broker.operator.status import QueueStatus, RunningTask, Status, StatusReader, WorkerStatus
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
 from tests.support import PATIENCE, ROOT, Queue, Topic, WorkerProcess, wait_until

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from redis_worker import ConfigurationError, PartFailed, PartStatus, Supervisor
-from redis_worker.broker.status import StatusReader
+from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from tests.parts import marks
 from tests.support import Queue, wait_until

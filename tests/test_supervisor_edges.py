@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from redis_worker import ConfigurationError, PartFailed, TaskClient
-from redis_worker.broker.status import StatusReader
+from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from tests.parts import marks
 from tests.support import wait_until

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_worker.broker.supervisors import SupervisorStatus
+from redis_worker.broker.operator.supervisors import SupervisorStatus
 from redis_worker.cli.logs import configure
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.environment import environment_and_file, url_of

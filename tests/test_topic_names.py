@@ -12,7 +12,7 @@ import pytest
 
 from redis_worker import ConfigurationError, Handlers, Publisher, TopicWorker
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.supervisor.reading import read_plan_text
+from redis_worker.file.reading import read_plan_text
 from tests.support import PATIENCE, ROOT, Queue, Topic
 
 

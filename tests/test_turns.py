@@ -13,8 +13,8 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.exceptions import ConnectionError
 
 from redis_worker import Publisher, TaskClient, TopicWorker, WorkerPool
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import TOPICS, topic_list
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import Disconnected

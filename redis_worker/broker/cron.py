@@ -9,12 +9,12 @@ from enum import IntEnum
 from itertools import count
 from typing import Any, NamedTuple
 
-from redis_worker.broker.address import Address, Client, address_of
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.damage import Complaints, call_on
+from redis_worker.broker.connection.address import Address, Client, address_of
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.damaged_keys import Complaints, call_on
+from redis_worker.broker.connection.preflight import check_slots
 from redis_worker.broker.keys import CRON, CronKeys, Keys, cron_stem
-from redis_worker.broker.lease import Lease, LeaseKeeper, worker_name
-from redis_worker.broker.preflight import check_slots
+from redis_worker.broker.queue.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.vocabulary.errors import ConfigurationError, DamagedKey, Refused
 
 _PRESUMED_LOST = 2

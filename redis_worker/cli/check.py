@@ -28,8 +28,8 @@ docs/supervisor_file.md.
 def check(file: str, only: tuple[str, ...], without: tuple[str, ...]) -> None:
     """Check a file of workers and cron jobs, and say what would run."""
     from redis_worker.cli.declared import describe_declared, find_declared, is_declared
-    from redis_worker.supervisor.reading import read_plan
-    from redis_worker.supervisor.resolving import resolved
+    from redis_worker.file.reading import read_plan
+    from redis_worker.file.resolving import resolved
 
     if is_declared(file):
         no_file_options(file, only, without, False)

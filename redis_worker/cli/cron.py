@@ -10,7 +10,7 @@ from redis_worker.cli.options import ENVIRONMENT, log_options, option
 from redis_worker.cli.plans import file_argument
 
 if TYPE_CHECKING:
-    from redis_worker.supervisor.plan import JobPart, Plan
+    from redis_worker.file.plan import JobPart, Plan
 
 EPILOG = f"""
 \b
@@ -61,13 +61,13 @@ def run(name: str, file: str, verbose: bool, log_level: str, log_format: str) ->
 
 
 def _plan(file: str) -> Plan:
-    from redis_worker.supervisor.reading import read_plan
+    from redis_worker.file.reading import read_plan
 
     return read_plan(file)
 
 
 def _jobs(plan: Plan) -> list[JobPart]:
-    from redis_worker.supervisor.plan import JobPart
+    from redis_worker.file.plan import JobPart
 
     return [part for part in plan.parts if isinstance(part, JobPart)]
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import click
 
 from redis_worker.broker.cron import CronStore
-from redis_worker.broker.cron_status import JobStatus, read_jobs
-from redis_worker.cli.cells import NONE, age, outcome, when
+from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
 from redis_worker.cli.plans import next_firing
 from redis_worker.cli.printing import explained, print_json
+from redis_worker.cli.table_cells import NONE, age, outcome, when
 from redis_worker.cli.tables import Table, plain
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.schedule import Schedule
+from redis_worker.file.plan import JobPart
 from redis_worker.signals import stop_signals
-from redis_worker.supervisor.plan import JobPart
 from redis_worker.vocabulary.payload import dumps
 from redis_worker.vocabulary.text import visible
 

@@ -12,7 +12,7 @@ from redis_worker.cli.options import ENVIRONMENT, option, redis_url, url_option
 from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
-    from redis_worker.broker.dead import DeadLetter, DeadLetters
+    from redis_worker.broker.operator.dead_letters import DeadLetter, DeadLetters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,7 +127,7 @@ def _check_selection(ids: tuple[str, ...], reason: str | None, everything: bool)
 def _with(url: str | None, input_key: str, work: Callable[[DeadLetters], Any]) -> Any:
     import asyncio
 
-    from redis_worker.broker.dead import DeadLetters
+    from redis_worker.broker.operator.dead_letters import DeadLetters
     from redis_worker.cli.hints import hint
 
     async def run() -> Any:

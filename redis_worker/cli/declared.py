@@ -12,12 +12,12 @@ from redis_worker.cli.serving import report, summarise
 from redis_worker.cli.supervising import supervise
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.environment import redis_url_from_environment
-from redis_worker.pool import WorkerPool
+from redis_worker.file.resolving import resolve
 from redis_worker.registry import find_object
-from redis_worker.supervisor.resolving import resolve
+from redis_worker.service.handlers import Handlers
+from redis_worker.service.pool import WorkerPool
+from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.supervisor.supervisor import Supervisor
-from redis_worker.topics.handlers import Handlers
-from redis_worker.topics.worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError, Refused
 from redis_worker.vocabulary.logger import library_logger
 

@@ -11,7 +11,7 @@ import click
 from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_option
 
 if TYPE_CHECKING:
-    from redis_worker.broker.delayed import Delayed, DelayedTask
+    from redis_worker.broker.client.delayed_tasks import Delayed, DelayedTask
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,7 +110,7 @@ def _missing(ids: tuple[str, ...], found: list[DelayedTask]) -> int:
 def _with(url: str | None, input_key: str, verb: str, work: Callable[[Delayed], Any]) -> int:
     import asyncio
 
-    from redis_worker.broker.delayed import DelayedTasks
+    from redis_worker.broker.client.delayed_tasks import DelayedTasks
     from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
 

@@ -11,7 +11,7 @@ from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_o
 from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
-    from redis_worker.broker.doctor.examination import Examination
+    from redis_worker.broker.operator.doctor.examination import Examination
 
 EPILOG = f"""
 \b
@@ -48,7 +48,7 @@ def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, url
     """Examine a server and its queues. Prints a line for each check: good, warning or fault, and the remedy."""
     import asyncio
 
-    from redis_worker.broker.doctor.examination import examine
+    from redis_worker.broker.operator.doctor.examination import examine
 
     examination = asyncio.run(examine(redis_url(url), inputs, outputs))
     if as_json:
@@ -78,7 +78,7 @@ def _print_lines(examination: Examination) -> None:
 
 
 async def _hint(url: str, inputs: tuple[str, ...]) -> None:
-    from redis_worker.broker.access import Access
+    from redis_worker.broker.client.access import Access
     from redis_worker.cli.hints import hint
 
     async with Access(url) as access:

@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from redis_worker.cli.member import LIFELINE, NUMBER, URL
-from redis_worker.cli.sources import Sources
+from redis_worker.cli.fleet_member import LIFELINE, NUMBER, URL
+from redis_worker.cli.source_files import Sources
 from redis_worker.engine.process_group import end_group
 from redis_worker.vocabulary.logger import library_logger
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from redis_worker.broker.access import Access
+    from redis_worker.broker.client.access import Access
 
 
 async def hint(access: Access, keys: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ from redis_worker.cli.serve import serve
 from redis_worker.cli.status import status
 from redis_worker.cli.waiting import pause, peek, purge, resume
 from redis_worker.engine.streams import escape_unshowable, open_streams
-from redis_worker.supervisor.mistakes import FileMistakes
+from redis_worker.file.mistakes import FileMistakes
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 
 EPILOG = f"""

@@ -12,8 +12,8 @@ from redis_worker.cli.options import option, text
 from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
-    from redis_worker.supervisor.plan import JobPart, Part, Plan, PoolPart, TopicsPart
-    from redis_worker.topics.routing import Route
+    from redis_worker.file.plan import JobPart, Part, Plan, PoolPart, TopicsPart
+    from redis_worker.service.routing import Route
     from redis_worker.vocabulary.processor import Declaration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -98,7 +98,7 @@ _MODES = {
 
 def described(part: Part) -> list[str]:
     """The kind of a part, its name, and what it does."""
-    from redis_worker.supervisor.plan import DaemonPart, JobPart, PoolPart, TopicsPart
+    from redis_worker.file.plan import DaemonPart, JobPart, PoolPart, TopicsPart
 
     match part:
         case PoolPart():
@@ -117,9 +117,9 @@ def described(part: Part) -> list[str]:
 
 def _handlers(part: Part) -> Iterator[list[str]]:
     """A row for each handler of `part`, with what its decorator declares and the file says."""
-    from redis_worker.supervisor.plan import TopicsPart
+    from redis_worker.file.plan import TopicsPart
+    from redis_worker.service.handlers import Handlers
     from redis_worker.supervisor.wiring import add_handlers
-    from redis_worker.topics.handlers import Handlers
 
     if isinstance(part, TopicsPart):
         handlers = Handlers()
@@ -147,7 +147,7 @@ def _trying(declared: Declaration) -> Iterator[str]:
 
 
 def _pool(part: PoolPart) -> str:
-    from redis_worker.broker.address import mask
+    from redis_worker.broker.connection.address import mask
     from redis_worker.registry import find_processor
     from redis_worker.vocabulary.processor import declaration_of
 
@@ -159,7 +159,7 @@ def _pool(part: PoolPart) -> str:
 
 
 def _topics(part: TopicsPart) -> str:
-    from redis_worker.broker.address import mask
+    from redis_worker.broker.connection.address import mask
 
     return f"{', '.join(topic.pattern for topic in part.topics)}, on {mask(part.url)}"
 

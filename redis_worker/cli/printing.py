@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from redis_worker.broker.address import mask
-from redis_worker.broker.client import TaskClient
+from redis_worker.broker.client.task_client import TaskClient
+from redis_worker.broker.connection.address import mask
 from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.payload import dumps, loads
 from redis_worker.vocabulary.text import visible

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import click
 
-from redis_worker.broker.client import TaskClient
+from redis_worker.broker.client.publisher import Publisher
+from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.keys import topic_list
-from redis_worker.broker.publisher import Publisher
 from redis_worker.cli.payloads import Batch
 from redis_worker.cli.printing import explained, print_results
 from redis_worker.vocabulary.duration import Duration

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from redis_worker.cli.options import ENVIRONMENT, Seconds, http, log_options, option, redis_url, url_option
 
 if TYPE_CHECKING:
-    from redis_worker.cli.member import Member
+    from redis_worker.cli.fleet_member import Member
 
 EPILOG = f"""
 \b
@@ -141,7 +141,7 @@ def run(
 ) -> int:
     """Work on the tasks of a list, and put their results in a hash."""
     from redis_worker.cli import logs
-    from redis_worker.cli.member import member
+    from redis_worker.cli.fleet_member import member
 
     if download_dir:
         os.environ["REDIS_WORKER_DOWNLOAD_DIR"] = download_dir
@@ -164,7 +164,7 @@ def _work(address: str, settings: dict[str, Any], parent: Member | None) -> int:
 
 def _work_in_fleet(address: str, settings: dict[str, Any], processes: int, watch: Path | None) -> int:
     from redis_worker.cli.fleet import Fleet
-    from redis_worker.cli.sources import Sources
+    from redis_worker.cli.source_files import Sources
 
     fleet = Fleet(
         processes,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from redis_worker.broker.status import Status
+from redis_worker.broker.operator.status import Status
 from redis_worker.cli.printing import print_json
 from redis_worker.cli.tables import TEXTS, Table, plain, tables
 from redis_worker.vocabulary.text import visible_lines

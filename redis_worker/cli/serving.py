@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from redis_worker.cli.member import Member
+from redis_worker.cli.fleet_member import Member
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.http.address import http_address
-from redis_worker.pool import WorkerPool
 from redis_worker.reporting import report_running
+from redis_worker.service.pool import WorkerPool
 from redis_worker.signals import fleet_signals, show_signal, stop_signals
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 from redis_worker.vocabulary.logger import library_logger
 
 if TYPE_CHECKING:
-    from redis_worker.topics.worker import TopicWorker
+    from redis_worker.service.topic_worker import TopicWorker
 
 logger = library_logger("redis_worker.run")
 

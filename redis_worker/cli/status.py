@@ -61,7 +61,7 @@ def status(input_keys: tuple[str, ...], watch: bool, as_json: bool, url: str | N
 async def _show(url: str, input_keys: tuple[str, ...], watch: bool, as_json: bool) -> None:
     import asyncio
 
-    from redis_worker.broker.status import StatusReader
+    from redis_worker.broker.operator.status import StatusReader
     from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
     from redis_worker.cli.screen import open_screen

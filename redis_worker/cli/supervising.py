@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.preflight import check_server, connected
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.preflight import check_server, connected
 from redis_worker.cli.plans import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
+from redis_worker.file.plan import DaemonPart, Plan
 from redis_worker.signals import reload_signal, show_signal, stop_signals
-from redis_worker.supervisor.plan import DaemonPart, Plan
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
-from redis_worker.broker.status import QueueStatus, Status, WorkerStatus
-from redis_worker.cli.cells import JOB, NONE, PART, PART_TEXTS, age, jobs_of, parts_of
+from redis_worker.broker.operator.status import QueueStatus, Status, WorkerStatus
+from redis_worker.cli.table_cells import JOB, NONE, PART, PART_TEXTS, age, jobs_of, parts_of
 from redis_worker.vocabulary.text import visible
 
 T = TypeVar("T")

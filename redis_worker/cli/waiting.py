@@ -11,7 +11,7 @@ import click
 from redis_worker.cli.options import ENVIRONMENT, option, redis_url, url_option
 
 if TYPE_CHECKING:
-    from redis_worker.broker.control import QueueControl
+    from redis_worker.broker.operator.control import QueueControl
 
 _input_option = option("--input", "input_key", required=True, metavar="KEY", help="The list that tasks are taken from.")
 
@@ -92,7 +92,7 @@ def purge(input_key: str, yes: bool, url: str | None) -> None:
 def _with(url: str | None, input_key: str, verb: str, work: Callable[[QueueControl], Awaitable[None]]) -> None:
     import asyncio
 
-    from redis_worker.broker.control import QueueControl
+    from redis_worker.broker.operator.control import QueueControl
     from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
 

@@ -10,7 +10,7 @@ from typing import TypeVar, get_args
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
 from redis_worker.cron.function import Function
 from redis_worker.cron.missed import LATE, Missed
-from redis_worker.cron.reach import GivenUp, Reach
+from redis_worker.cron.redis_retry import GivenUp, Reach
 from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule

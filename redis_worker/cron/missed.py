@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import islice
 
 from redis_worker.broker.cron import JobState
-from redis_worker.cron.reach import Reach
+from redis_worker.cron.redis_retry import Reach
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import JobSettings

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis_worker.broker.cron import JobState, Run
 from redis_worker.cron.function import Function
-from redis_worker.cron.reach import GivenUp, Reach
+from redis_worker.cron.redis_retry import GivenUp, Reach
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.engine.contexts import Contexts

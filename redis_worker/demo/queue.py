@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.payload import loads
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from redis_worker.broker.address import address_of
-from redis_worker.broker.connection import Connection
+from redis_worker.broker.connection.address import address_of
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.demo.display import Display
 from redis_worker.demo.files import HOST, FileServer
 from redis_worker.demo.ledger import Account, account, table, total

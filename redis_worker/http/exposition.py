@@ -10,11 +10,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from redis_worker.broker.depth import Depth
+from redis_worker.broker.operator.depth import Depth
 from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
 from redis_worker.http.processes import processes
-from redis_worker.http.served import Served, Supervised, not_ready
+from redis_worker.http.subject import Served, Supervised, not_ready
 from redis_worker.http.supervised import jobs, parts
 from redis_worker.vocabulary.service import Consuming
 from redis_worker.vocabulary.stamps import made_at

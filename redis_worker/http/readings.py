@@ -7,9 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 
-from redis_worker.broker.address import Address
-from redis_worker.broker.connection import Connection
-from redis_worker.broker.depth import Depth, read_depths
+from redis_worker.broker.connection.address import Address
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.operator.depth import Depth, read_depths
 from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming

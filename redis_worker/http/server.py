@@ -16,15 +16,15 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from redis_worker.broker.address import Address
+from redis_worker.broker.connection.address import Address
 from redis_worker.http.address import HttpAddress, http_address
+from redis_worker.http.cached_answer import Remembered
 from redis_worker.http.connections import Connections
 from redis_worker.http.exposition import CONTENT_TYPE, Exposition
 from redis_worker.http.lag import LoopLag
 from redis_worker.http.metrics import Metrics
 from redis_worker.http.readings import Depths
-from redis_worker.http.remembered import Remembered
-from redis_worker.http.served import Served, Supervised, not_ready
+from redis_worker.http.subject import Served, Supervised, not_ready
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming, PartStatus

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import JobMetrics
-from redis_worker.http.served import Supervised
+from redis_worker.http.subject import Supervised
 from redis_worker.vocabulary.service import READY
 
 _LABELS = ("part", "kind")

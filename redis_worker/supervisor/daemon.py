@@ -13,9 +13,9 @@ from redis_worker.engine.awaitables import resolved, unawaited
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.threads import in_own_thread
+from redis_worker.file.daemon_signature import no_daemon
+from redis_worker.file.plan import DaemonPart
 from redis_worker.registry import find_function
-from redis_worker.supervisor.calls import no_daemon
-from redis_worker.supervisor.plan import DaemonPart
 from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger

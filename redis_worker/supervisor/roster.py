@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from redis_worker.supervisor.plan import Part
+from redis_worker.file.plan import Part
 from redis_worker.supervisor.running import RunningPart
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.service import Consuming, PartState, PartStatus

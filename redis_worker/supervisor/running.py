@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, PoolPart
-from redis_worker.supervisor.process import PartProcess
+from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart
+from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.unit import Unit
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.threads import in_own_thread
 from redis_worker.engine.watchdog import Watchdog
+from redis_worker.file.plan import Part, Plan
+from redis_worker.file.reading import read_plan
+from redis_worker.file.resolving import resolved
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
 from redis_worker.signals import reload_signal, serve
-from redis_worker.supervisor.outside import Outside
-from redis_worker.supervisor.plan import Part, Plan
-from redis_worker.supervisor.reading import read_plan
-from redis_worker.supervisor.resolving import resolved
+from redis_worker.supervisor.announcing import Outside
 from redis_worker.supervisor.roster import Change, Roster
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import ConfigurationError, PartFailed

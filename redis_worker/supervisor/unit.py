@@ -8,16 +8,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
+from redis_worker.file.plan import Supervision
 from redis_worker.reporting import report_running
-from redis_worker.supervisor.plan import Supervision
-from redis_worker.supervisor.process import PartProcess
+from redis_worker.supervisor.failure import one_line, without_ours
+from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.work import Work
-from redis_worker.vocabulary.error_text import error_text, is_a
+from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.errors import (
     ConfigurationError,
     Disconnected,
@@ -31,7 +31,6 @@ from redis_worker.vocabulary.service import Consuming, PartState
 
 logger = library_logger("redis_worker.supervisor")
 
-_HERE = str(Path(__file__).parent.parent)
 # What another life would meet as well.
 _FINAL = (ConfigurationError, Refused)
 # What is no fault of the part: it is not held against it.
@@ -198,16 +197,3 @@ class Unit:
         # What the library raises on purpose says all there is to say; of anything else the place is wanted.
         trace = None if is_a(failure, RedisWorkerError) else without_ours(failure)
         logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), what_now, exc_info=trace)
-
-
-def without_ours(error: BaseException) -> BaseException:
-    """`error`, and in its traceback nothing of how this library came to call what raised it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
-        trace = trace.tb_next
-    return error.with_traceback(trace)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the text of `error` as one line, with its type where it is none of the library's own."""
-    return " ".join(error_text(error, named=not is_a(error, RedisWorkerError)).split())

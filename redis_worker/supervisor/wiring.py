@@ -7,19 +7,19 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from redis_worker.engine.counters import Counters, Counting
+from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, TopicSettings, TopicsPart
 from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
 from redis_worker.registry import find_function
 from redis_worker.supervisor.daemon import daemon_of
-from redis_worker.supervisor.plan import DaemonPart, JobPart, Part, PoolPart, TopicSettings, TopicsPart
 from redis_worker.supervisor.work import Work
 
 if TYPE_CHECKING:
     from redis_worker.broker.cron import CronStore
-    from redis_worker.pool import WorkerPool
-    from redis_worker.topics.declared import Declared
-    from redis_worker.topics.handlers import Handlers
-    from redis_worker.topics.worker import TopicWorker
+    from redis_worker.service.declared_options import Declared
+    from redis_worker.service.handlers import Handlers
+    from redis_worker.service.pool import WorkerPool
+    from redis_worker.service.topic_worker import TopicWorker
 
 
 _COUNTS = [field.name for field in fields(Counters) if field.name != "started_at"]
@@ -54,7 +54,7 @@ class Wiring:
 
     def pool(self, part: PoolPart) -> WorkerPool:
         """Raises ConfigurationError."""
-        from redis_worker.pool import WorkerPool
+        from redis_worker.service.pool import WorkerPool
 
         return WorkerPool(
             *(part.url, part.input_key, part.output_key, part.parser, part.processor, part.concurrency),
@@ -66,7 +66,7 @@ class Wiring:
 
     def topic_worker(self, part: TopicsPart) -> TopicWorker:
         """Raises ConfigurationError."""
-        from redis_worker.topics.worker import TopicWorker
+        from redis_worker.service.topic_worker import TopicWorker
 
         worker = TopicWorker(
             part.url,
@@ -118,7 +118,7 @@ def add_handlers(handlers: Handlers, part: TopicsPart) -> None:
 
 def handler_of(topic: TopicSettings) -> tuple[Callable[..., Any], Declared]:
     """Return the function of a topic, and what its decorator and the file say of it. Raises ConfigurationError."""
-    from redis_worker.topics.declared import Declared, inheriting
+    from redis_worker.service.declared_options import Declared, inheriting
 
     function = find_function("handler", topic.handler)
     return function, inheriting(function, topic.pattern, Declared(topic.batch, topic.options))

@@ -15,8 +15,8 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import MasterNotFoundError, SentinelManagedSSLConnection
 from redis.credentials import UsernamePasswordCredentialProvider
 
-from redis_worker.broker.address import address_of, mask
-from redis_worker.broker.translation import UnknownScript, translated
+from redis_worker.broker.connection.address import address_of, mask
+from redis_worker.broker.connection.error_translation import UnknownScript, translated
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 
 SECRET = "hush"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_worker.broker.turns import Turns
+from redis_worker.broker.connection.turns import Turns
 
 # What happens next: somebody comes, the caller of that number is cancelled or ends, all who wait are failed.
 STEPS = st.lists(

@@ -11,14 +11,14 @@ import pytest
 
 from redis_worker.cli.plans import describe
 from redis_worker.cron.settings import declared_by
-from redis_worker.pool import WorkerPool
+from redis_worker.file.mistakes import FileMistakes
+from redis_worker.file.plan import JobPart, Plan, PoolPart, TopicsPart
+from redis_worker.file.reading import read_plan_text
+from redis_worker.file.resolving import resolve
 from redis_worker.registry import find_function
-from redis_worker.supervisor.mistakes import FileMistakes
-from redis_worker.supervisor.plan import JobPart, Plan, PoolPart, TopicsPart
-from redis_worker.supervisor.reading import read_plan_text
-from redis_worker.supervisor.resolving import resolve
+from redis_worker.service.pool import WorkerPool
+from redis_worker.service.routing import Route
 from redis_worker.supervisor.wiring import Wiring
-from redis_worker.topics.routing import Route
 
 URL = "redis://127.0.0.1:1"
 POOL = '[pools.a]\ninput = "in"\noutput = "out"\n'

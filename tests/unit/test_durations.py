@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_worker import ConfigurationError, Handlers, PoolOptions, Retry, TopicWorker, WorkerPool, processor
-from redis_worker.supervisor.values import seconds
+from redis_worker.file.values import seconds
 from redis_worker.vocabulary.duration import Duration, seconds_of
 from redis_worker.vocabulary.processor import declaration_of
 

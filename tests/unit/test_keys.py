@@ -7,8 +7,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from redis_worker.broker.connection.preflight import check_slots, lie_apart
 from redis_worker.broker.keys import CronKeys, Keys, cron_stem, results_channel
-from redis_worker.broker.preflight import check_slots, lie_apart
 from redis_worker.vocabulary.errors import ConfigurationError
 
 OF_THE_OUTPUT = ("channel",)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from redis_worker import ConfigurationError, Supervisor
-from redis_worker.supervisor.mistakes import FileMistakes
-from redis_worker.supervisor.plan import Plan
-from redis_worker.supervisor.reading import read_plan_text
+from redis_worker.file.mistakes import FileMistakes
+from redis_worker.file.plan import Plan
+from redis_worker.file.reading import read_plan_text
 
 PARTS = """
 [daemons]

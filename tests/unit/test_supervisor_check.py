@@ -15,10 +15,10 @@ import pytest
 
 from redis_worker.cli.plans import next_firing
 from redis_worker.cron.settings import JobSettings
-from redis_worker.supervisor.mistakes import FileMistakes
-from redis_worker.supervisor.plan import JobPart
-from redis_worker.supervisor.reading import read_plan_text
-from redis_worker.supervisor.resolving import resolve
+from redis_worker.file.mistakes import FileMistakes
+from redis_worker.file.plan import JobPart
+from redis_worker.file.reading import read_plan_text
+from redis_worker.file.resolving import resolve
 from tests.support import PATIENCE, ROOT
 
 URL = "redis://there:6379/0"

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from redis_worker import ConfigurationError
 from redis_worker.cron.settings import JobSettings, Push
-from redis_worker.supervisor import schema
-from redis_worker.supervisor.mistakes import FileMistakes
-from redis_worker.supervisor.plan import (
+from redis_worker.file import schema
+from redis_worker.file.mistakes import FileMistakes
+from redis_worker.file.plan import (
     DaemonPart,
     HttpSettings,
     JobPart,
@@ -30,7 +30,7 @@ from redis_worker.supervisor.plan import (
     TopicSettings,
     TopicsPart,
 )
-from redis_worker.supervisor.reading import read_plan, read_plan_text
+from redis_worker.file.reading import read_plan, read_plan_text
 from tests.support import PATIENCE, ROOT
 
 URL = "redis://there:6379/0"
@@ -674,7 +674,7 @@ def test_reading_imports_neither_code_nor_what_is_optional(tmp_path: Path) -> No
     (tmp_path / "m.py").write_text("raise SystemExit('imported')")
     (tmp_path / "w.toml").write_text(f"{ALL}[http]\n")
     code = (
-        "import sys; from redis_worker.supervisor.reading import read_plan; read_plan('w.toml'); "
+        "import sys; from redis_worker.file.reading import read_plan; read_plan('w.toml'); "
         "print({'m', 'aiohttp', 'prometheus_client', 'cronsim', 'tzdata', 'uvloop'} & {*sys.modules})"
     )
     shown = subprocess.run(

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_worker.supervisor.lines import Path, lines_of
+from redis_worker.file.lines import Path, lines_of
 
 BARE = st.text("abcXYZ019_-", min_size=1, max_size=4)
 # What would lead a careless scanner astray.

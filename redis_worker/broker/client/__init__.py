@@ -1,0 +1,1 @@
+"""Clients that submit tasks, await results and publish messages."""

@@ -1,0 +1,61 @@
+"""Access to Redis for whoever makes calls now and then: by connections of its own, or by a caller's client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from redis_worker.broker.client.per_loop import PerLoop
+from redis_worker.broker.client.topic_hint import meant_list
+from redis_worker.broker.connection.address import Client, address_of
+from redis_worker.broker.connection.connection import Connection
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Access:
+    """Opened by a URL, or by a client that is used and not closed; closed at the end of its `async with` block.
+
+    It may be made anywhere and used in any event loop, thread or process: each loop has a connection of its own.
+    A client that is given serves the loop of the first call; other loops, and other processes, have their own.
+    """
+
+    def __init__(self, redis: str | Client) -> None:
+        """Raises ConfigurationError where the URL is not valid."""
+        self._address = address_of(redis)
+        self._given = None if isinstance(redis, str) else redis
+        self._home: asyncio.AbstractEventLoop | None = None
+        """The loop that uses the client that was given."""
+        self._process = os.getpid()
+        self._opened = PerLoop(self._open)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what has been opened."""
+        await self._opened.close()
+
+    async def meant(self, key: str) -> str | None:
+        """The list of the topic `key`, where there is this topic and no queue `key`; else None."""
+        return await meant_list(self._connection, key)
+
+    @property
+    def _connection(self) -> Connection:
+        """The connection of the running event loop."""
+        return self._opened.get()
+
+    def _open(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        self._home = self._home or loop
+        if self._given is not None and self._home is loop and self._process == os.getpid():
+            return Connection(self._given, owned=False)
+        return Connection(self._address.open(), owned=True)

@@ -1,0 +1,99 @@
+"""Publishing messages to topics. Any program that can push JSON to a list can do the same by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from redis_worker.broker.client.access import Access
+from redis_worker.broker.client.delayed_tasks import Delayed
+from redis_worker.broker.connection.address import Client
+from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.broker.queue.delayed import put_off
+from redis_worker.broker.queue.topic import Topics
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.ids import id_text, new_id
+from redis_worker.vocabulary.message import check_topic, write_message
+
+_BATCH = 500
+# A topic is made known again after so long, in seconds: somebody may have emptied the server.
+_KNOWN_FOR = 60.0
+
+
+class Publisher(Access):
+    """Publishes messages to topics; `redis` is a URL, or a client that is used and not closed.
+
+        async with Publisher("redis://localhost") as publisher:
+            await publisher.publish("order.reminder", {"order": 7}, delay=86_400)
+
+    One publisher serves any number of event loops and the children of a fork, as TaskClient does.
+    Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
+    """
+
+    def __init__(self, redis: str | Client) -> None:
+        super().__init__(redis)
+        self._known: dict[str, float] = {}
+
+    async def publish(
+        self,
+        topic: str,
+        data: Any,
+        delay: Duration | None = None,
+        id: str | int | None = None,
+        *,
+        at: datetime | None = None,
+    ) -> str:
+        """Publish `data`, any JSON value, to `topic`. Returns the message's id, as text; made up when none is given.
+
+        With `delay` (seconds, a timedelta, or a text as "24h") or `at` it is put off until then, by the server's clock.
+        """
+        given = new_id() if id is None else id
+        name = id_text(given)
+        await self.push_raw(topic, [write_message(topic, data, given)], delay=delay, at=at)
+        return name
+
+    async def publish_many(
+        self,
+        topic: str,
+        messages: Iterable[Any],
+        delay: Duration | None = None,
+        *,
+        at: datetime | None = None,
+        ids: Iterable[str | int] | None = None,
+    ) -> list[str]:
+        """Publish many, in few calls, with these `ids` or with made-up ones. Returns them, as text, in the same order.
+
+        Raises ValueError where there are not as many ids as messages.
+        """
+        check_topic(topic)
+        pairs = zip(messages, ids, strict=True) if ids is not None else ((data, new_id()) for data in messages)
+        names: list[str] = []
+        while batch := list(islice(pairs, _BATCH)):
+            raws = [write_message(topic, data, id) for data, id in batch]
+            await self.push_raw(topic, raws, delay=delay, at=at)
+            names += (id_text(id) for _, id in batch)
+        return names
+
+    async def cancel(self, topic: str, id: str | int) -> bool:
+        """Cancel the messages `id` that are put off. Returns False where there is none: one that is due stays.
+
+        It looks through all that is put off in the topic.
+        """
+        return await Delayed(self._connection, topic_list(check_topic(topic))).cancel(id)
+
+    async def push_raw(
+        self, topic: str, raws: Sequence[bytes], *, delay: Duration | None = None, at: datetime | None = None
+    ) -> None:
+        """Publish messages as they stand."""
+        check_topic(topic)
+        if time.monotonic() > self._known.get(topic, 0.0):
+            await Topics(self._connection).add([topic])
+            self._known[topic] = time.monotonic() + _KNOWN_FOR
+        keys = Keys(topic_list(topic))
+        if delay is None and at is None:
+            await self._connection.call("RPUSH", keys.waiting, *raws)
+        else:
+            await put_off(self._connection, keys, raws, delay=delay, at=at)

@@ -1,0 +1,212 @@
+"""Results as they come in: announced on a channel, and looked for now and then, since not every worker announces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
+
+from redis_worker.broker.connection.address import Address
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.error_translation import is_defect
+from redis_worker.broker.connection.subscription import Subscription
+from redis_worker.broker.keys import results_channel
+from redis_worker.engine.waiting import happens
+from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
+from redis_worker.vocabulary.payload import loads
+
+# So many results are looked up in one call.
+_BATCH = 500
+# How often results are looked for that nobody announces, in seconds: those of other programs' workers.
+_POLL = 0.2
+
+
+class Result(NamedTuple):
+    """The result of one task."""
+
+    id: str
+    value: Any = None
+    error: str | None = None
+    """The text of an error result; None when the task succeeded."""
+
+    def get(self) -> Any:
+        """The value. Raises TaskError when the task failed."""
+        if self.error is not None:
+            raise TaskError(self.id, self.error)
+        return self.value
+
+
+_Arrivals: TypeAlias = "asyncio.Queue[Result | Exception]"
+
+
+class Results:
+    """The results in the hash `output`, for all who wait for some: they share one listener and its subscription."""
+
+    def __init__(self, connection: Connection, address: Address, output: str) -> None:
+        self._connection = connection
+        self._address = address
+        self._output = output
+        self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
+        self._listener: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+        self._hearing: Connection | None = None
+        """The listener's connection."""
+
+    async def of(self, ids: Collection[str], timeout: float | None) -> AsyncGenerator[Result, None]:
+        """The results of the tasks `ids` as they come in.
+
+        Raises TimeoutError when they are not all there after `timeout` seconds (None: no limit), and
+        Disconnected or Refused as every call does: the former when Redis is away at the beginning, for
+        who waits already goes on waiting.
+        """
+        pending = set(ids)
+        arrivals: _Arrivals = asyncio.Queue()
+        for id in pending:
+            self._waiting[id].add(arrivals)
+        end = None if timeout is None else time.monotonic() + timeout
+        try:
+            if timeout != 0:
+                await self._listen(end)
+            with contextlib.suppress(TimeoutError):
+                # A server that hangs must not hold the caller beyond the timeout.
+                async with asyncio.timeout(None if end is None else max(1.0, _left(end) or 0.0)):
+                    await self._look_first(pending)
+            while pending:
+                result = await _arrival(arrivals, end, pending, timeout)
+                pending.discard(result.id)
+                yield result
+        finally:
+            for id in pending & self._waiting.keys():
+                # What was brought and not taken may be awaited by others since.
+                self._waiting[id].discard(arrivals)
+                if not self._waiting[id]:
+                    del self._waiting[id]
+
+    async def close(self) -> None:
+        """Stop listening. Who still waits gets Disconnected."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait({self._listener})
+            self._listener = None
+        self._fail_all(Disconnected("the client was closed"))
+
+    def leave(self, *, forked: bool) -> None:
+        """See Closable."""
+        if self._hearing is not None:
+            self._hearing.leave(forked=forked)
+        if self._listener is not None:
+            # It never runs again: that it was not cancelled before its loop was closed is nothing to complain of.
+            self._listener._log_destroy_pending = False  # type: ignore[attr-defined]
+            self._listener = None
+
+    async def _listen(self, end: float | None) -> None:
+        """Have the listener run; wait until it has subscribed, or has found that it cannot."""
+        if self._listener is None or self._listener.done():
+            self._listening.clear()
+            self._listener = asyncio.create_task(self._listen_on(), name="redis-worker results")
+        await happens(self._listening, _left(end))
+
+    async def _listen_on(self) -> None:
+        """Hear of results until closed. What ends it before that, all who wait are told."""
+        try:
+            await self._hear()
+        except Exception as error:
+            # Nothing is awaited from here on: who comes now finds the listener ended, and starts another.
+            self._fail_all(error)
+        finally:
+            self._listening.set()
+
+    async def _hear(self) -> None:
+        """Look up what is announced, and now and then everything that is awaited."""
+        connection = self._hearing = Connection(self._address.open(), owned=True)
+        try:
+            while True:
+                try:
+                    async with Subscription(connection, results_channel(self._output)) as subscription:
+                        while True:
+                            self._listening.set()
+                            message = await subscription.message(_POLL)
+                            await self._look(list(self._waiting) if message is None else _announced(message))
+                except Exception as error:
+                    await self._trouble(error)
+        finally:
+            await connection.close()
+
+    async def _trouble(self, error: Exception) -> None:
+        """Look without hearing: the subscription may be all that cannot be had. Raises `error` if it is a defect."""
+        if is_defect(error):
+            raise error
+        self._listening.set()  # who waits for it finds out by itself
+        try:
+            await self._look(list(self._waiting))
+        except Refused as refused:
+            self._fail_all(refused)
+        except Disconnected:
+            pass
+        await asyncio.sleep(_POLL)
+
+    def _fail_all(self, error: Exception) -> None:
+        for queues in self._waiting.values():
+            for arrivals in queues:
+                arrivals.put_nowait(error)
+
+    async def _look_first(self, ids: Collection[str]) -> None:
+        """Look before waiting. Raises Disconnected when there is no server, not for a connection that was cut."""
+        try:
+            await self._look(ids)
+        except Disconnected:
+            await self._look(ids)
+
+    async def _look(self, ids: Iterable[str]) -> None:
+        """Pass on those results of `ids` that are there and awaited."""
+        for batch in _batches(id for id in ids if id in self._waiting):
+            found = await self._connection.call("HMGET", self._output, *batch)
+            for id, raw in zip(batch, found, strict=True):
+                if raw is not None:
+                    result = _read(id, raw)
+                    for arrivals in self._waiting.pop(id, ()):
+                        arrivals.put_nowait(result)
+
+
+def _read(id: str, raw: bytes) -> Result:
+    try:
+        content = loads(raw)
+        if content["status"] == "success":
+            return Result(id, content["result"])
+        return Result(id, error=str(content["error"]))
+    except (ValueError, KeyError, TypeError):
+        return Result(id, error="the result cannot be read: it is no JSON object with status and result or error")
+
+
+def _announced(message: bytes) -> list[str]:
+    try:
+        return [str(id) for id in loads(message)]
+    except (ValueError, TypeError):
+        return []
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(list(ids))
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())
+
+
+async def _arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
+    try:
+        # A result that is there counts, even when there is no time left.
+        async with asyncio.timeout(_left(end) if arrivals.empty() else None):
+            result = await arrivals.get()
+    except TimeoutError:
+        some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")
+        raise TimeoutError(f"no result for {len(pending)} tasks ({some}) within {timeout:g} s") from None
+    if isinstance(result, Exception):
+        raise result
+    return result

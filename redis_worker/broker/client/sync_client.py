@@ -1,0 +1,164 @@
+"""TaskClient and Publisher for programs without an event loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis_worker.broker.client.background_loop import Background
+from redis_worker.broker.client.publisher import Publisher
+from redis_worker.broker.client.results import Result
+from redis_worker.broker.client.task_client import TaskClient
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+T = TypeVar("T")
+
+# So many are submitted or published in one call.
+_BATCH = 500
+
+
+class _Sync:
+    """What the two have in common: any thread may make calls and close, and after a fork parent and child go on."""
+
+    def __init__(self, name: str) -> None:
+        self._background = Background(name)
+        self._run = self._background.run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Calls that are under way in other threads raise Disconnected."""
+        self._background.close()
+
+
+class SyncTaskClient(_Sync):
+    """TaskClient with plain calls.
+
+        with SyncTaskClient("redis://localhost", "fib:input", "fib:output") as client:
+            print(client.run([30]))
+
+    Its connections are kept by a thread of its own, so any number of threads may share it. After a fork, each process
+    has connections of its own. Calls inside a running event loop would hold it up, and raise ConfigurationError.
+    """
+
+    def __init__(self, redis: str, input_key: str, output_key: str) -> None:
+        """Raises ConfigurationError where the URL is not valid. Nothing is opened before the first call."""
+        super().__init__("TaskClient")
+        self._client = TaskClient(redis, input_key, output_key)
+
+    def submit(
+        self, task: Any, id: str | int | None = None, *, delay: Duration | None = None, at: datetime | None = None
+    ) -> str:
+        """See TaskClient.submit."""
+        return self._run(self._client.submit, task, id, delay=delay, at=at)
+
+    def submit_many(
+        self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
+    ) -> list[str]:
+        """See TaskClient.submit_many."""
+        return [
+            id for batch in _batches(tasks) for id in self._run(self._client.submit_many, batch, delay=delay, at=at)
+        ]
+
+    def cancel(self, id: str | int) -> bool:
+        """See TaskClient.cancel."""
+        return self._run(self._client.cancel, id)
+
+    def result(self, id: str | int, timeout: Duration | None = None, *, delete: bool = False) -> Any:
+        """See TaskClient.result."""
+        return self._run(self._client.result, id, timeout, delete=delete)
+
+    def results(
+        self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
+    ) -> Iterator[Result]:
+        """See TaskClient.results."""
+        turning = self._background.turning()
+        results = self._client.results(list(ids), timeout, delete=delete)
+        try:
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield self._background.at(turning, _next, results)
+        finally:
+            with contextlib.suppress(ConfigurationError):  # of a parent, or closed: there it ends by itself
+                self._background.at(turning, results.aclose)
+
+    def run(self, task: Any, timeout: Duration | None = None) -> Any:
+        """See TaskClient.run."""
+        return self._run(self._client.run, task, timeout)
+
+    def delete(self, ids: Iterable[str | int]) -> int:
+        """See TaskClient.delete."""
+        return self._run(self._client.delete, list(ids))
+
+
+class SyncPublisher(_Sync):
+    """Publisher with plain calls, for any number of threads, and for the children of a fork.
+
+    with SyncPublisher("redis://localhost") as publisher:
+        publisher.publish("order.reminder", {"order": 7}, delay=86_400)
+    """
+
+    def __init__(self, redis: str) -> None:
+        """Raises ConfigurationError where the URL is not valid. Nothing is opened before the first call."""
+        super().__init__("Publisher")
+        self._publisher = Publisher(redis)
+
+    def publish(
+        self,
+        topic: str,
+        data: Any,
+        delay: float | None = None,
+        id: str | int | None = None,
+        *,
+        at: datetime | None = None,
+    ) -> str:
+        """See Publisher.publish."""
+        return self._run(self._publisher.publish, topic, data, delay, id, at=at)
+
+    def publish_many(
+        self,
+        topic: str,
+        messages: Iterable[Any],
+        delay: float | None = None,
+        *,
+        at: datetime | None = None,
+        ids: Iterable[str | int] | None = None,
+    ) -> list[str]:
+        """See Publisher.publish_many."""
+        pairs = zip(messages, ids, strict=True) if ids is not None else ((data, None) for data in messages)
+        names: list[str] = []
+        for batch in _batches(pairs):
+            data, given = [data for data, _ in batch], [id for _, id in batch if id is not None]
+            names += self._run(
+                self._publisher.publish_many, topic, data, delay, at=at, ids=given if ids is not None else None
+            )
+        return names
+
+    def cancel(self, topic: str, id: str | int) -> bool:
+        """See Publisher.cancel."""
+        return self._run(self._publisher.cancel, topic, id)
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Read in the caller's thread, in which an iterator may hold a transaction, or make calls of its own."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+async def _next(results: AsyncGenerator[Result, None]) -> Result:
+    return await anext(results)

@@ -1,0 +1,1 @@
+"""Connections to Redis: addresses, clients of each kind, calls, error translation."""

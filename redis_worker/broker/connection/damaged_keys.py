@@ -1,0 +1,75 @@
+"""Damaged keys: names that cannot be read, and warnings that are logged once as long as the damage lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from redis_worker.broker.connection.connection import PATIENCE, Connection
+from redis_worker.vocabulary.errors import DamagedKey, Refused
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
+
+
+class Complaints:
+    """The warnings of one role: each is logged once, and again when the damage was mended and comes back."""
+
+    def __init__(self, queue: str | None = None) -> None:
+        """`queue` is named in the log records."""
+        self._extra = None if queue is None else {"queue": queue}
+        self._logged: set[str] = set()
+
+    def tell(self, problems: Iterable[object]) -> None:
+        """Log those of `problems` that were not among them the last time."""
+        texts = dict.fromkeys(map(str, problems))
+        for text in texts:
+            if text not in self._logged:
+                logger.warning("%s", text, extra=self._extra)
+        self._logged = set(texts)
+
+
+def readable(names: Iterable[bytes]) -> tuple[list[str], list[bytes]]:
+    """`names` as text, and those of them that are no names of ours: they are not UTF-8."""
+    texts: list[str] = []
+    strange: list[bytes] = []
+    for name in names:
+        try:
+            texts.append(name.decode())
+        except UnicodeDecodeError:
+            strange.append(name)
+    return texts, strange
+
+
+def strangers(key: str, names: Sequence[bytes]) -> list[str]:
+    """The complaint about members of `key` that are not UTF-8; none where there are none."""
+    if not names:
+        return []
+    some = ", ".join(ascii(name)[1:] for name in sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+    return [f"the key {key!r} has members that are not UTF-8, which are left alone: {some}"]
+
+
+async def damaged_keys(connection: Connection, types: Mapping[str, str]) -> list[DamagedKey]:
+    """Those of the keys in `types` that hold another type than the one named there. Raises Disconnected or Refused."""
+    replies = await connection.together(*(("TYPE", key) for key in types), patience=PATIENCE)
+    damaged = []
+    for (key, expected), reply in zip(types.items(), replies, strict=True):
+        if isinstance(reply, Exception):
+            raise reply
+        if (found := reply.decode()) not in (expected, "none"):
+            damaged.append(DamagedKey(key, found, expected))
+    return damaged
+
+
+async def call_on(
+    connection: Connection, key: str, expected: str, command: str, *arguments: Any, patience: float = PATIENCE
+) -> Any:
+    """The reply to `command` on `key`. Raises DamagedKey where it holds another type, Disconnected or Refused."""
+    try:
+        return await connection.call(command, key, *arguments, patience=patience)
+    except Refused:
+        for damaged in await damaged_keys(connection, {key: expected}):
+            raise damaged from None
+    return await connection.call(
+        command, key, *arguments, patience=patience
+    )  # it was mended meanwhile, or is refused for another reason

@@ -1,0 +1,115 @@
+"""Before work begins: is a server there, can it do what is needed, do the keys hold what they should?"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.crc import key_slot
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_exponential,
+    wait_random,
+)
+
+from redis_worker.broker.connection.connection import PATIENCE, Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
+
+# BLMOVE and LPOP with a count came with it.
+OLDEST = (6, 2)
+"""The oldest version that will do."""
+
+
+async def connected(connection: Connection, name: str, timeout: float, prepare: Callable[[], Awaitable[None]]) -> None:
+    """Wait for a server and `prepare`, with backoff, for `timeout` seconds, 0 for ever. Raises Unreachable or Refused.
+
+    A server may answer and turn work away: as long as it is full, a replica, or loading.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + timeout
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Disconnected),
+        wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0.0, 0.1),
+        stop=stop_after_delay(timeout) if timeout else stop_never,
+        reraise=True,
+    )
+
+    answers = False
+
+    async def begin() -> None:
+        nonlocal answers
+        answers = False
+        # A server that takes connections and does not answer is given what is left of the time.
+        await connection.ping(max(0.1, end - clock()) if timeout else PATIENCE)
+        answers = True
+        await prepare()
+
+    try:
+        await retrying(begin)
+    except Disconnected as error:
+        if answers:
+            raise Unreachable(f"Redis at {name} turns work away, for {timeout:g} s now: {error}") from None
+        raise Unreachable(
+            f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
+        ) from None
+
+
+async def check_server(connection: Connection) -> None:
+    """Raises Refused where the server is too old, or a sentinel."""
+    try:
+        info = await connection.info()
+    except Refused:
+        info = {}  # not everybody may ask, and not every server (fakeredis) answers
+    version = str(info.get("redis_version", ""))
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers and numbers < OLDEST:
+        raise Refused(f"the server is Redis {version}; redis_worker needs 6.2 or later")
+    check_no_sentinel(info)
+
+
+def check_no_sentinel(info: dict[str, Any]) -> None:
+    """Raises Refused where the INFO is that of a sentinel."""
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # the latter in Valkey
+        raise Refused("this is a sentinel and keeps no data: name it as redis+sentinel://host:port/service/0")
+
+
+async def check_keys(connection: Connection, keys: Keys) -> None:
+    """Raises Refused where the input or the output holds another type: nothing could be done without them."""
+    for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output")):
+        if not key:
+            continue  # topics have no output
+        found = (await connection.call("TYPE", key)).decode()
+        if found not in (kind, "none"):
+            raise Refused(
+                f"WRONGTYPE: the {role} key {key!r} holds a {found}, not a {kind}; name another key, or delete this one"
+            )
+
+
+def check_slots(keys: Keys) -> None:
+    """In Redis Cluster: raises ConfigurationError where derived keys would lie in another slot than the queue."""
+    if key_slot(keys.waiting.encode()) != key_slot(keys.workers.encode()):
+        raise ConfigurationError(
+            f"in Redis Cluster the input key {keys.waiting!r} cannot be used: its braces are no hash tag; "
+            "name it without braces, or with a tag such as {name}"
+        )
+
+
+def lie_apart(keys: Keys) -> bool:
+    """In Redis Cluster: whether the output hash lies in another slot than the queue."""
+    return bool(key_slot(keys.waiting.encode()) != key_slot(keys.output.encode()))
+
+
+async def check_expiry(connection: Connection, keys: Keys) -> None:
+    """Raises Refused where the server cannot let the fields of a hash expire."""
+    try:
+        await connection.call("HTTL", keys.output, "FIELDS", 1, "")
+    except Refused as error:
+        raise Refused(
+            f"results cannot expire here: the server needs HEXPIRE (Redis 7.4, Valkey 9); no result TTL, then ({error})"
+        ) from None

@@ -1,0 +1,1 @@
+"""Questions and commands of operators: status, depth, dead letters, pause, doctor."""

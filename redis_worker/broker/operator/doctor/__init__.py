@@ -1,0 +1,1 @@
+"""The doctor: checks of a server, of queues and of output hashes."""

@@ -1,0 +1,138 @@
+"""Presence: each worker tells the others, and whoever asks, what it is and what it does just now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.engine.counters import Counters
+from redis_worker.engine.runner import Running
+from redis_worker.engine.worker import Worker
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused, Unreadable
+from redis_worker.vocabulary.payload import read_object
+from redis_worker.vocabulary.version import __version__
+
+# How often to publish, in seconds; spread, so that a fleet does not do it in step.
+_EVERY = (1.0, 1.5)
+# When to try again after the server has said no, in seconds: each refusal may be a line in its log.
+_REFUSED_PAUSE = 30.0
+# So many running tasks are named, and so many bytes of them are read for it: it holds up the event loop.
+_MOST_TASKS = 20
+_MOST_BYTES = 64 * 1024
+# Longer ids are cut off: a description is fetched whole by everybody who looks.
+_MOST_CHARACTERS = 200
+
+_COUNTED = (
+    *("claimed", "processed", "succeeded", "failed", "dead", "retried", "redelivered"),
+    *("skipped", "refused", "released", "recovered", "reconnects"),
+)
+
+
+class Role(NamedTuple):
+    """What a worker is there for."""
+
+    name: str
+    """The name of its processor, or of its handler."""
+    concurrency: int
+
+
+class Presence:
+    """Publishes a description of a worker every second or so, in a hash beside the leases.
+
+    What it writes goes with the lease. Nothing that fails here is of any concern to the work.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        queue: AtLeastOnceQueue,
+        role: Role,
+        counters: Counters,
+        worker: Callable[[], Worker | None],
+    ) -> None:
+        """`worker` is asked for while it works: it is what runs this."""
+        self._connection = connection
+        self._keys = keys
+        self._queue = queue
+        self._counters = counters
+        self._worker = worker
+        self._constant: dict[str, Any] = {
+            "host": _clean(socket.gethostname()),
+            "pid": os.getpid(),
+            "version": __version__,
+            "queue": _clean(keys.waiting),
+            "processor": _clean(role.name),
+            "concurrency": role.concurrency,
+            "started_at": round(time.time(), 3),
+        }
+        self._before = (counters.processed, time.monotonic())
+
+    async def run(self) -> None:
+        """Publish, until cancelled."""
+        while True:
+            pause = random.uniform(*_EVERY)
+            try:
+                await self._publish()
+            except Disconnected:
+                pass  # the pool meets the same, and says so
+            except DamagedKey as error:
+                self._queue.damaged(error)
+            except Refused:
+                pause = _REFUSED_PAUSE  # a user may lack a right to this key and have all that the work needs
+            await asyncio.sleep(pause)
+
+    async def _publish(self) -> None:
+        keys = [self._keys.workers, self._keys.presence]
+        await self._connection.run("present", keys, [self._queue.worker, orjson.dumps(self._description())])
+
+    def _description(self) -> dict[str, Any]:
+        counters, worker = self._counters, self._worker()
+        assert worker is not None
+        return self._constant | {
+            "running": worker.running,
+            "tasks": _named(worker.longest(_MOST_TASKS)),
+            "rate": self._rate(),
+            "counters": {name: getattr(counters, name) for name in _COUNTED},
+        }
+
+    def _rate(self) -> float:
+        """Tasks settled per second since it was last asked."""
+        processed, now = self._counters.processed, time.monotonic()
+        (earlier, then), self._before = self._before, (processed, now)
+        return round((processed - earlier) / max(now - then, 0.001), 1)
+
+
+def _named(running: Sequence[Running]) -> list[dict[str, Any]]:
+    """The ids of running tasks, None where one has none or is too large to read in passing, and their ages."""
+    named: list[dict[str, Any]] = []
+    budget = _MOST_BYTES
+    for delivery, seconds in running:
+        id = None
+        if len(delivery.raw) <= budget:
+            budget -= len(delivery.raw)
+            id = _id(delivery.raw)
+        named.append({"id": id, "seconds": round(seconds, 3)})
+    return named
+
+
+def _id(raw: bytes) -> str | None:
+    try:
+        return _clean(read_object(raw)[0][:_MOST_CHARACTERS])
+    except Unreadable:
+        return None
+
+
+def _clean(text: str) -> str:
+    """`text` as orjson takes it, which refuses what is not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""Queues over Redis: claims, leases, settlement, recovery, delays, dead letters."""

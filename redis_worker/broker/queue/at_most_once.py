@@ -1,0 +1,106 @@
+"""The queue with at-most-once delivery: the plain BLPOP loop, for those who prefer loss to repetition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue.at_least_once import BLOCK
+from redis_worker.broker.queue.dead_letter import dead_letter
+from redis_worker.broker.queue.lease import worker_name
+from redis_worker.broker.queue.pause import Pause
+from redis_worker.broker.queue.refused_content import insisting
+from redis_worker.broker.queue.results_writer import write_results
+from redis_worker.broker.queue.settlement import Limits, pieces
+from redis_worker.ports import Observer, Unwritten
+from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+
+class _Receipt:
+    """There is nothing to own: what was taken is nowhere else."""
+
+    lost = False
+
+
+class AtMostOnceQueue:
+    """The port `Queue` over Redis without claims: what a worker that dies has taken is gone."""
+
+    def __init__(
+        self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
+    ) -> None:
+        self._ordinary = ordinary
+        self._blocking = blocking
+        self._keys = keys
+        self._limits = limits
+        self._observer = observer
+        self._pause = Pause(observer)
+        self._receipt = _Receipt()
+        self.worker = worker_name()
+
+    async def open(self) -> None:
+        """Nothing to prepare."""
+
+    async def claim(self, limit: int, wait: bool) -> list[Delivery]:
+        """See the port. What comes within a second after a pause may still be taken: BLPOP asks for none."""
+        keys = [self._keys.waiting, self._keys.paused]
+        paused, tasks = await self._blocking.run("take", keys, [limit])
+        self._pause.note(paused == 1)
+        if self._pause.on:
+            if wait:
+                await self._pause.sit_out()
+        elif not tasks and wait:
+            asked = asyncio.get_running_loop().time()
+            popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
+            if popped is None and asyncio.get_running_loop().time() - asked < BLOCK / 2:
+                await asyncio.sleep(0.02)
+            tasks = popped[1:] if popped else []
+        return [Delivery(raw, self._receipt) for raw in tasks or []]
+
+    async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
+        """See the port: what was lost with a reply is gone."""
+        return []
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See the port. Results and dead letters are two calls: there is no claim to tie them to."""
+        left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
+        for piece, size in pieces(outcomes):
+            try:
+                await self._write(piece, size)
+            except Unacceptable as error:
+                left.append((error, piece))
+            except DamagedKey as damage:  # of the dead letters: the results are written
+                self._observer.damaged(damage)
+                left.append((damage, [outcome for outcome in piece if outcome.dead]))
+        if left:
+            raise Unwritten(left, [])
+        return []
+
+    async def _write(self, outcomes: Sequence[Outcome], size: int) -> None:
+        connection, keys, limits, count = self._ordinary, self._keys, self._limits, len(outcomes)
+        await insisting(connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count)
+        dead = [outcome for outcome in outcomes if outcome.dead]
+        if not dead:
+            return
+        try:
+            await self._bury([dead_letter(outcome, self.worker) for outcome in dead])
+        except Unacceptable:
+            if count > 1:
+                raise
+            await self._bury([dead_letter(dead[0], self.worker, cut=True)])
+
+    async def _bury(self, letters: list[bytes]) -> None:
+        connection, keys = self._ordinary, [self._keys.dead, self._keys.dropped]
+        arguments = [self._limits.dead, *letters]
+        size = sum(map(len, letters))
+        await insisting(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """See the port."""
+        if deliveries:
+            await self._ordinary.call("LPUSH", self._keys.waiting, *(d.raw for d in reversed(deliveries)))
+
+    async def close(self) -> None:
+        """Nothing to give up."""

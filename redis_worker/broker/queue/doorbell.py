@@ -1,0 +1,141 @@
+"""The doorbell: one connection that hears when any of many keys has changed, whoever changed it.
+
+`BLMOVE` waits on one list. The server's own bookkeeping for client-side caches (CLIENT TRACKING, Redis 6) waits
+on as many as one likes, takes nothing from them and needs no setting: what a connection has read is
+remembered, and it is told once when that changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from redis_worker.broker.connection.address import Address
+from redis_worker.broker.connection.error_translation import is_defect
+from redis_worker.broker.connection.packing import is_plain
+from redis_worker.broker.connection.subscription import ONE_MORE_LOOK, PING_EVERY, PING_PATIENCE
+from redis_worker.engine.waiting import happens
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
+
+# How often to look where the server does not tell, in seconds: in a cluster, before Redis 6, and in fakeredis.
+_POLL = 0.1
+# How long to wait before the next try to connect, in seconds; and how long one may take.
+_PAUSE, _OPEN_PATIENCE = 1.0, 5.0
+
+
+class Doorbell:
+    """Rings when a key changes, or may have changed."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._changed: dict[str, asyncio.Event] = {}
+        self._armed: set[str] = set()
+        """What the server will tell of."""
+        self._to_arm: set[str] = set()
+        self._arming: deque[tuple[float, list[str]]] = deque()
+        """What it has been asked to tell of, as long as it has not replied, and when; no keys stand for a ping."""
+        self._wanted = asyncio.Event()
+        self._connected = False
+
+    async def wait(self, key: str, seconds: float) -> None:
+        """Return when `key` has changed since the last time, or might have; at the latest after so many seconds."""
+        changed = self._changed.setdefault(key, asyncio.Event())
+        if not self._connected:
+            seconds = min(seconds, _POLL)
+        elif key not in self._armed:
+            self._to_arm.add(key)
+            self._wanted.set()
+        await happens(changed, seconds)
+        changed.clear()
+
+    def ring(self) -> None:
+        """Have everybody who waits look."""
+        for changed in self._changed.values():
+            changed.set()
+
+    async def run(self) -> None:
+        """Listen, until cancelled."""
+        while True:
+            client = self._address.open()
+            try:
+                if is_plain(client):
+                    await self._listen(client)
+                else:  # a node of a cluster tells of its own keys only, and fakeredis of none: look instead
+                    await asyncio.Event().wait()
+            except Exception as error:
+                if is_defect(error):
+                    raise
+                # Whoever waits polls meanwhile.
+            finally:
+                self._connected = False
+                self._armed.clear()
+                self.ring()
+                with contextlib.suppress(RedisError, OSError):
+                    await client.aclose()
+            await asyncio.sleep(_PAUSE)
+
+    async def _listen(self, client: Any) -> None:
+        pool = client.connection_pool
+        pool.connection_kwargs["protocol"] = 3  # which has messages that are no replies
+        async with asyncio.timeout(_OPEN_PATIENCE):
+            connection = await pool.get_connection()
+            await connection.send_command("CLIENT", "TRACKING", "ON")
+            await connection.read_response()
+        connection._parser.set_invalidation_push_handler(self._invalidate)
+        self._arming.clear()
+        self._connected = True
+        self.ring()
+        arming = asyncio.create_task(self._arm(connection), name="redis-worker doorbell")
+        try:
+            while True:
+                reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
+                if reply is not None:  # and not what the handler above has returned
+                    self._have_armed(self._arming.popleft()[1])
+        finally:
+            arming.cancel()
+            await asyncio.wait({arming})
+            await connection.disconnect(nowait=True)
+
+    async def _arm(self, connection: Any) -> None:
+        """Read the keys that are waited for, so that the server remembers them; ping where there are none."""
+        while True:
+            await happens(self._wanted, PING_EVERY)
+            self._wanted.clear()
+            if self._is_overdue():
+                await asyncio.sleep(ONE_MORE_LOOK)  # the reply may be there, and this event loop have stood still
+            if self._is_overdue():
+                logger.warning("the connection that waits for topics does not answer: it is replaced")
+                connection._writer.transport.abort()
+                return
+            keys, self._to_arm = list(self._to_arm), set()
+            self._arming.append((time.monotonic(), keys))
+            await connection.send_command(*(("EXISTS", *keys) if keys else ("PING",)))
+
+    def _is_overdue(self) -> bool:
+        return bool(self._arming) and time.monotonic() - self._arming[0][0] > PING_PATIENCE
+
+    def _have_armed(self, keys: list[str]) -> None:
+        """The server tells of `keys` from now on. Those who wait look once more: they may have changed before."""
+        self._armed.update(keys)
+        for key in keys:
+            self._changed[key].set()
+
+    async def _invalidate(self, message: list[Any]) -> None:
+        """Keys have changed; all of them, with None, when the server has been emptied."""
+        keys: list[bytes] | None = message[1]
+        if keys is None:
+            self._armed.clear()
+            self.ring()
+            return
+        for key in (raw.decode(errors="surrogateescape") for raw in keys):
+            self._armed.discard(key)
+            if changed := self._changed.get(key):
+                changed.set()

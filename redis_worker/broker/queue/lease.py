@@ -1,0 +1,130 @@
+"""The lease: what a worker is known by, and the native thread that keeps it alive.
+
+The thread has an event loop and a connection of its own, so that neither a busy event loop nor a
+busy connection pool can cost the worker its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import threading
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from redis_worker.broker.connection.address import Address
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.vocabulary.errors import Disconnected, Refused
+
+
+class Lease:
+    """One life of a worker in the eyes of the others; the receipt of all that it claims."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lost = False
+        """True once Redis has said that the worker was presumed dead: its tasks went to others."""
+        self.unanswered = 0
+        """Claims whose reply has not come, or never came: they may still move a task."""
+
+
+def worker_name() -> str:
+    """A name no other worker has, and that an operator can read: host, process, and a random part."""
+    host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class _Kept(NamedTuple):
+    keys: Sequence[str]
+    on_lost: Callable[[], None]
+
+
+class LeaseKeeper:
+    """Renews leases every third of their length, in a thread: all leases of one pool, or of many topics."""
+
+    def __init__(self, address: Address, seconds: float) -> None:
+        self._address = address
+        self._seconds = seconds
+        self._kept: dict[Lease, _Kept] = {}
+        self._ended = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._main, name="redis-worker-lease", daemon=True)
+
+    @property
+    def seconds(self) -> float:
+        """How long a lease lasts that is not renewed."""
+        return self._seconds
+
+    def keep(self, keys: Sequence[str], lease: Lease, on_lost: Callable[[], None]) -> None:
+        """Keep `lease` alive, which stands in the first of `keys` (see renew.lua).
+
+        `on_lost` is called, in the thread, when it has been taken away.
+        """
+        self._kept = {**self._kept, lease: _Kept(keys, on_lost)}  # a new one: the thread may be walking the old one
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def drop(self, lease: Lease) -> None:
+        """Renew `lease` no more."""
+        self._kept = {kept: how for kept, how in self._kept.items() if kept is not lease}
+
+    async def close(self) -> None:
+        """Renew no more, and wait a moment for the thread to end."""
+        self._ended.set()
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._interrupt)
+            except RuntimeError:
+                pass  # the thread has ended already
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join, 1.0)
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner, contextlib.suppress(CancelledError):
+            runner.run(self._run())
+
+    def _interrupt(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()  # it sleeps, or waits for a server that may hang
+
+    async def _run(self) -> None:
+        self._keeping = asyncio.current_task()
+        # In this order: who stops after this line interrupts us, who stopped before it is seen below.
+        self._loop = asyncio.get_running_loop()
+        connection = Connection(self._address.open(), owned=True)
+        try:
+            while not self._ended.is_set():
+                delay = self._seconds / 3
+                try:
+                    for lease in self._kept:
+                        await self._renew(connection, lease)
+                except Disconnected:
+                    delay = min(1.0, self._seconds / 10)
+                await asyncio.sleep(delay)
+        finally:
+            self._keeping = None  # closing is not to be interrupted
+            await connection.close()
+
+    async def _renew(self, connection: Connection, lease: Lease) -> None:
+        kept = self._kept.get(lease)
+        if kept is None or lease.lost or self._ended.is_set():
+            return
+        try:
+            stands = await renewed(connection, kept.keys, lease, self._seconds)
+        except Refused:
+            return  # the pool meets the same refusal, and says so
+        # When the pool has given the lease up meanwhile, nothing was taken away.
+        if not stands and lease in self._kept and not self._ended.is_set():
+            lease.lost = True
+            kept.on_lost()
+
+
+async def renewed(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
+    """Renew `lease`; False when it has been taken away. One whose entry has vanished is entered again."""
+    arguments = [lease.name, int(seconds * 1000)]
+    return bool(await connection.run("renew", keys, arguments, patience=max(1.0, seconds / 3)))

@@ -1,0 +1,101 @@
+"""Recovery: returning the tasks of dead workers to the queue. Every worker does it for all others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.damaged_keys import Complaints, readable, strangers
+from redis_worker.broker.keys import ARRIVED, Keys
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue, reclaim
+from redis_worker.ports import Observer
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
+
+
+class Recoverer:
+    """Looks for workers whose lease has ended, and for what came late to those that are retired.
+
+    There is no lock: one script decides and moves, so that two workers who see the same dead one
+    return its tasks once.
+    """
+
+    def __init__(
+        self, connection: Connection, keys: Keys, queue: AtLeastOnceQueue, observer: Observer, *, lease: float
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._queue = queue
+        self._observer = observer
+        self._lease = lease
+        self._complaints = Complaints(keys.waiting)
+
+    async def run(self) -> None:
+        """Sweep now and then, until cancelled."""
+        await asyncio.sleep(self._lease * random.uniform(0.0, 0.05))  # many topics that start at once spread out
+        while True:
+            try:
+                await self.sweep()
+                # Spread, so that a fleet does not sweep in step.
+                await asyncio.sleep(self._lease * random.uniform(0.15, 0.3))
+            except Disconnected:
+                # After an outage the others need a moment too: do not bury the living.
+                await asyncio.sleep(self._lease)
+            except DamagedKey as error:
+                self._observer.damaged(error)
+                await asyncio.sleep(self._lease)
+            except Refused as refused:
+                self._complaints.tell([refused])
+                await asyncio.sleep(self._lease)
+
+    async def sweep(self) -> None:
+        """Return what dead workers held, as far as no key is damaged. Raises Disconnected or Refused."""
+        loop = asyncio.get_running_loop()
+        keys = self._keys
+        asked = loop.time()
+        # All derived keys: some of them nobody uses before a task fails, or asks.
+        types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
+        arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED]
+        dead, retired, expired, entered, found = await self._connection.run("overdue", types, arguments)
+        if entered:
+            logger.warning(
+                "%d workers were missing in the key %r: they are entered again, and what they held is returned "
+                "if they are dead",
+                *(len(entered), keys.workers),
+                extra={"queue": keys.waiting},
+            )
+        if loop.time() - asked > self._lease / 3:
+            return  # while the server, or this process, stood still, the living could not renew: look again
+        dead, strange = readable(dead)
+        retired, others = readable(retired)
+        problems: list[object] = [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
+        refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
+        refused |= await self._reclaim(retired, buries=False)
+        self._complaints.tell([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])
+        damages = [
+            DamagedKey(key, kind.decode(), expected)
+            for (key, expected), kind in zip(types.items(), found, strict=True)
+            if kind.decode() not in (expected, "none")
+        ]
+        for damage in [*damages, *(error for error in refused.values() if isinstance(error, DamagedKey))]:
+            self._observer.damaged(damage)
+        if done := [name for name in readable(expired)[0] if name not in refused]:
+            for key in (keys.claimants, keys.retired):
+                await self._connection.call("ZREM", key, *done)
+
+    async def _reclaim(self, workers: Iterable[str], *, buries: bool) -> dict[str, Refused]:
+        """Return what `workers` held. Returns the refusals: they keep no other worker's tasks from being returned."""
+        refused: dict[str, Refused] = {}
+        for worker in workers:
+            try:
+                count = await reclaim(self._connection, self._keys, worker)
+            except Refused as refusal:
+                refused[worker] = refusal
+                continue
+            if count > 0 or (count == 0 and buries):
+                self._observer.recovered(worker, count)
+        return refused

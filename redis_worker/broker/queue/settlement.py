@@ -1,0 +1,153 @@
+"""Outcomes as the arguments of settle.lua."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue.dead_letter import dead_letter
+from redis_worker.broker.queue.delayed import new_token
+from redis_worker.vocabulary.errors import DamagedKey
+from redis_worker.vocabulary.task import Outcome
+
+# One settlement takes so many bytes at the most, or one task: a server cuts off a client that sends a gigabyte at once.
+_MOST_BYTES = 16 * 1024 * 1024
+# How long it is remembered how often a task was tried, in ms: a week.
+COUNTS_MS = 7 * 86_400_000
+
+_ANSWERED, _AGAIN, _DEAD = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept of what is done."""
+
+    dead: int = 10_000
+    """The most dead letters; the oldest are dropped, and counted."""
+    result_ttl: int = 0
+    """After so many seconds a result expires; 0 keeps it."""
+    remember: int = 0
+    """For so many milliseconds it is remembered that a message was completed; 0 where it may be completed twice."""
+
+
+class Verdict(NamedTuple):
+    """What settle.lua says of a settlement."""
+
+    lost: list[Outcome]
+    """Their tasks have gone to other workers."""
+    left: list[tuple[DamagedKey, list[Outcome]]]
+    """They need a damaged key, and are not written."""
+    damages: list[DamagedKey]
+    """The damaged keys that were met."""
+
+
+class Settlement:
+    """One call of settle.lua: what is only answered, what is put off, what is dead, in this order."""
+
+    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "size")
+
+    def __init__(self, header: list[Any]) -> None:
+        self._header = header
+        self.outcomes: Sequence[Outcome] = ()
+        """What is settled."""
+        self.size = 0
+        """How many bytes it sends, or little more."""
+        self._answered: list[Any] = []
+        self._again: list[Any] = []
+        self._dead: list[Any] = []
+
+    def take(self, outcomes: Sequence[Outcome], worker: str) -> int:
+        """Take `outcomes` from the first on, as far as the size allows. Returns how many; the hot path."""
+        answered = self._answered
+        size = taken = 0
+        for outcome in outcomes:
+            raw, id, result = outcome[0][0], outcome[1], outcome[2]
+            bytes = len(raw) + len(result or b"")
+            if size + bytes > _MOST_BYTES and taken:
+                break
+            size += bytes
+            if outcome[3] is None:  # no error
+                answered += (raw, id, result)
+            else:
+                size += self._take_failed(outcome, worker)
+            taken += 1
+        self.outcomes = outcomes[:taken] if taken < len(outcomes) else outcomes
+        self.size = size
+        return taken
+
+    def _take_failed(self, outcome: Outcome, worker: str) -> int:
+        """Take an outcome that is no success. Returns the size of what is sent beside task and result."""
+        raw = outcome.delivery.raw
+        if outcome.again is not None:
+            self._again += (raw, new_token(), math.ceil(outcome.again * 1000))
+        elif outcome.dead:
+            letter = dead_letter(outcome, worker)
+            answer = ("", outcome.id or "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
+            self._dead += (raw, letter, *answer)
+            return len(letter)
+        else:
+            self._answered += (raw, outcome.id, outcome.result)
+        return 0
+
+    def cut_letter(self, worker: str) -> bool:
+        """Cut the letter of a settlement that is one dead task. Returns False where that is not so, or no help."""
+        if len(self.outcomes) != 1 or not self._dead:
+            return False
+        letter = dead_letter(self.outcomes[0], worker, cut=True)
+        saved = len(self._dead[1]) - len(letter)
+        if saved <= 0:
+            return False
+        self._dead[1] = letter
+        self.size -= saved
+        return True
+
+    def arguments(self) -> list[Any]:
+        """The arguments of the script."""
+        counts = (len(self._answered) // 3, len(self._again) // 3)
+        return [*self._header, *counts, *self._answered, *self._again, *self._dead]
+
+    def verdict(self, reply: list[Any]) -> Verdict:
+        """Return what the reply of the script says."""
+        positions, damages = reply, []
+        left: dict[int, DamagedKey] = {}
+        if reply and isinstance(reply[0], list):
+            positions, *found = reply
+            for section, key, kind, expected in zip(*(found[start::4] for start in range(4)), strict=True):
+                damages.append(DamagedKey(key.decode(errors="replace"), kind.decode(), expected.decode()))
+                left[section] = damages[-1]
+        ordered = sorted(self.outcomes, key=_section)
+        lost = [ordered[position] for position in positions]
+        waiting = [(damage, [it for it in ordered if _section(it) == section]) for section, damage in left.items()]
+        return Verdict(lost, [(damage, outcomes) for damage, outcomes in waiting if outcomes], damages)
+
+
+def _section(outcome: Outcome) -> int:
+    if outcome.dead:
+        return _DEAD
+    return _ANSWERED if outcome.again is None else _AGAIN
+
+
+def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
+    """`outcomes` in as few settlements as their size allows."""
+    header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
+    while outcomes:
+        settlement = Settlement(header)
+        taken = settlement.take(outcomes, worker)
+        outcomes = outcomes[taken:]
+        yield settlement
+
+
+def pieces(outcomes: Sequence[Outcome]) -> Iterator[tuple[Sequence[Outcome], int]]:
+    """`outcomes` in as few pieces as the size of results and dead tasks allows, and these sizes in bytes."""
+    first = size = 0
+    for index, outcome in enumerate(outcomes):
+        bytes = len(outcome.result or b"") + (len(outcome.delivery.raw) if outcome.dead else 0)
+        if size + bytes > _MOST_BYTES and index > first:
+            yield outcomes[first:index], size
+            first, size = index, 0
+        size += bytes
+    if outcomes:
+        yield outcomes[first:], size

@@ -1,0 +1,178 @@
+"""The queue of one topic, which waits at a doorbell and may be idempotent; and the registry of known topics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.damaged_keys import Complaints, call_on, readable, strangers
+from redis_worker.broker.keys import TOPICS
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.delayed import new_token
+from redis_worker.broker.queue.doorbell import Doorbell
+from redis_worker.ports import Unwritten
+from redis_worker.vocabulary.errors import DamagedKey, Unreadable
+from redis_worker.vocabulary.payload import read_object
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+# How long to wait at the doorbell, in seconds: longer than a blocking call may, for a stop rings it.
+_WAIT = 5.0
+# A message whose id another one is handled under just now is looked at again after so long, in ms.
+_POSTPONE_MS = 500
+# How often the topics that are consumed are made known again, in seconds: somebody may have deleted the registry.
+_KNOWN_FOR = 60.0
+
+_HANDLE, _DONE, _POSTPONED = 0, 1, 2
+
+
+class TopicQueue(AtLeastOnceQueue):
+    """The port `Queue` over the list of a topic: it has no blocking call of its own, and no results."""
+
+    def __init__(self, ordinary: Connection, doorbell: Doorbell, *args: Any, **options: Any) -> None:
+        super().__init__(ordinary, ordinary, *args, **options)
+        self._doorbell = doorbell
+
+    async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
+        deliveries = await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+        if deliveries or not wait or self._lease.lost or self._pause.on:
+            return deliveries
+        await self._doorbell.wait(self._keys.waiting, _WAIT)
+        return await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+
+
+class IdempotentQueue(TopicQueue):
+    """Of messages with the same id one is handled at a time, and after one is completed, none for a while."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._handled: dict[str, Delivery] = {}
+        """What this worker handles, by id."""
+
+    async def claim(self, limit: int, wait: bool) -> list[Delivery]:
+        """See the port. Messages that may not be handled now are put off."""
+        try:
+            return await self._begin(await super().claim(limit, wait))
+        except DamagedKey as error:
+            if not wait:
+                raise
+            await self._sit_out(error)
+            return []
+
+    async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
+        """See the port."""
+        try:
+            return await self._begin(await super().missing(held))
+        except DamagedKey as error:
+            self.damaged(error)
+            return []
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See the port."""
+        try:
+            lost = await super().settle(outcomes)
+        except Unwritten as error:
+            left = {id(outcome) for _, some in error.left for outcome in some}
+            self._end(outcome.delivery for outcome in outcomes if id(outcome) not in left)
+            raise
+        self._end(outcome.delivery for outcome in outcomes)
+        return lost
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """See the port."""
+        await super().release(deliveries)
+        self._end(deliveries)
+
+    def _settled_keys(self, worker: str) -> list[str]:
+        return [*super()._settled_keys(worker), self._keys.done, self._keys.begun]
+
+    async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
+        arguments: list[Any] = [self._lease.name, self._keys.inflight(""), _POSTPONE_MS]
+        asked: list[tuple[Delivery, str]] = []
+        begun: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                id, _ = read_object(delivery.raw)
+            except Unreadable:
+                begun.append(delivery)  # for the handler to say so
+                continue
+            busy = self._is_handled(id)
+            if not busy:
+                self._handled[id] = delivery
+            asked.append((delivery, id))
+            arguments += (delivery.raw, id, new_token(), "1" if busy else "0")
+        if not asked:
+            return begun
+        keys = self._keys
+        names = [keys.inflight(self._lease.name), keys.done, keys.begun, keys.workers, keys.delayed]
+        try:
+            verdicts = await self._ordinary.run("begin", names, arguments)
+        except DamagedKey:
+            self._not_begun(asked)
+            await super().release(deliveries)  # nothing can be begun before that key is mended: they wait in the queue
+            raise
+        except BaseException:
+            self._not_begun(asked)  # they are in flight, and will be found missing
+            raise
+        for (delivery, id), verdict in zip(asked, verdicts, strict=True):
+            if verdict == _HANDLE:
+                begun.append(delivery)
+            else:
+                self._not_begun([(delivery, id)])
+            if verdict == _DONE:
+                begun.append(delivery._replace(done=True))
+        return begun
+
+    def _not_begun(self, deliveries: Iterable[tuple[Delivery, str]]) -> None:
+        for delivery, id in deliveries:
+            if self._handled.get(id) is delivery:
+                del self._handled[id]
+
+    def _is_handled(self, id: str) -> bool:
+        handled = self._handled.get(id)
+        return handled is not None and not handled.receipt.lost
+
+    def _end(self, deliveries: Iterable[Delivery]) -> None:
+        ended = {delivery.raw for delivery in deliveries}
+        self._handled = {
+            id: delivery
+            for id, delivery in self._handled.items()
+            if delivery.raw not in ended and not delivery.receipt.lost
+        }
+
+
+class Topics:
+    """The registry of known topics: those that have been published to, or that a worker consumes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._complaints = Complaints()
+        self._make_known_at = float("-inf")
+
+    async def add(self, topics: Iterable[str]) -> None:
+        """Make `topics` known. Raises Disconnected, or Refused (DamagedKey where the registry holds another type)."""
+        if names := list(topics):
+            await call_on(self.connection, TOPICS, "set", "SADD", *names)
+
+    async def known(self) -> tuple[set[str], list[bytes]]:
+        """All known topics, and what else is among them: names that are not UTF-8. Raises Disconnected or Refused."""
+        names, strange = readable(await call_on(self.connection, TOPICS, "set", "SMEMBERS"))
+        return set(names), strange
+
+    async def look_up(self, consumed: Iterable[str], *, all_others: bool) -> set[str]:
+        """For a worker: make what is `consumed` known now and then, and return the known topics if `all_others` matter.
+
+        A damaged registry, or a name in it, is left alone, with a warning. Raises Disconnected or Refused.
+        """
+        now = asyncio.get_running_loop().time()
+        try:
+            if now >= self._make_known_at:
+                await self.add(consumed)
+                self._make_known_at = now + _KNOWN_FOR
+            known, strange = await self.known() if all_others else (set[str](), [])
+        except DamagedKey as damaged:
+            self._complaints.tell([damaged])
+            return set()
+        self._complaints.tell(strangers(TOPICS, strange))
+        return known

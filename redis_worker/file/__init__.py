@@ -1,0 +1,1 @@
+"""A TOML file and the checked plan that it describes."""

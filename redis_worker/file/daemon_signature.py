@@ -1,0 +1,23 @@
+"""Whether functions can be called as they are to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redis_worker.file.plan import DaemonPart
+from redis_worker.vocabulary.calls import accepts, parameters_of
+from redis_worker.vocabulary.processor import said_by
+
+
+def no_daemon(part: DaemonPart, function: Callable[..., Any]) -> str | None:
+    """Return why `function` cannot be the daemon `part`; None where it can."""
+    if declared := said_by(function).keys() - {"name"}:
+        return (
+            f"the daemon {part.run!r} is declared with {', '.join(sorted(declared))}, which are for processors: "
+            "a daemon runs until it is stopped; leave the decorator out"
+        )
+    if accepts(function, ("the stop event",), part.arguments):
+        return None
+    named = f" and {', '.join(part.arguments)}" if part.arguments else ""
+    return f"the daemon {part.run!r} takes {parameters_of(function)}, and is called with a stop event{named}"

@@ -1,0 +1,201 @@
+"""What the tables of a file say may run, each on its own, and whether its keys fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from redis_worker.file.document import Document, Keys, Table
+from redis_worker.file.plan import Supervision
+from redis_worker.file.schema import BATCH, CRON, DAEMON, DAEMONS, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
+from redis_worker.file.substitution import Substituted
+from redis_worker.file.values import json_value, shown
+from redis_worker.file.values import name as check_name
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.message import check_prefix, check_topic
+
+_OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": DAEMONS, "cron": CRON}
+_INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
+_RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
+# They say how code is run.
+_OF_A_CALL = ("arguments", "timeout", "retries", *_RETRY)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A pool, a topic, a daemon or a job, as a file has it."""
+
+    kind: str
+    """The table that it is in."""
+    name: str
+    table: Table
+    said: dict[str, Any]
+    """What it says, by key, as far as it is right."""
+    reason: str | None = None
+    """Why it does not run; None where it does."""
+
+    @property
+    def qualified(self) -> str:
+        """Its name, together with that of the table it is in."""
+        return f"{self.kind}.{self.name}"
+
+    @property
+    def own_url(self) -> bool:
+        """Whether it says itself where Redis is, rightly or wrongly."""
+        return "url" in self.table
+
+
+@dataclass(slots=True)
+class Group:
+    """One of the tables of tables, without these."""
+
+    table: Table
+    said: dict[str, Any]
+
+
+def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> tuple[dict[str, Group], list[Entry]]:
+    """What the file has, in its order, and the settings beside it; mistakes are noted.
+
+    `worker` is what [worker] says of the supervision of all parts.
+    """
+    groups, entries = {}, []
+    for kind in KINDS:
+        table, inner = root.table(kind).parted()
+        groups[kind] = Group(table, table.read(_OWN[kind]))
+        for each in inner:
+            entry = Entry(kind, each.name, each, _read(each, kind, groups[kind]))
+            entries.append(entry)
+            _check_name(entry)
+            _check_backoffs(entry, worker)
+    _check_backoff(groups["topics"].table, groups["topics"].said, _RESTART, _supervision(worker))
+    entries.sort(key=lambda entry: document.line(entry.table.path))
+    _check_unique(document, entries)
+    for entry in entries:
+        entry.reason = _disabled(entry, groups[entry.kind])
+    return groups, entries
+
+
+def check_worker(table: Table, said: dict[str, Any]) -> None:
+    """Note where what [worker] says of restarts does not fit together."""
+    _check_backoff(table, said, _RESTART, _supervision({}))
+
+
+def _read(table: Table, kind: str, group: Group) -> dict[str, Any]:
+    said = table.read(_with_hints(_INNER[kind], table))
+    if kind == "topics" and "batch" in said:
+        said["batch"] = table.table("batch").read(BATCH)
+    if kind == "daemons" and "processes" in said:
+        _check_arguments(table, said.get("arguments", {}))
+    if kind == "cron":
+        _check_job(table)
+        if "push" in said:
+            said["push"] = table.table("push").read(PUSH)
+        said.setdefault("timezone", group.said.get("timezone", "UTC"))
+    return said
+
+
+def _with_hints(keys: Keys, table: Table) -> Keys:
+    """`keys`, and what to say of tables in `table` that are meant to be parts with a dot in their name."""
+    inner = {
+        key: f'a name with a dot in it is written in quotes: [{table.path[0]}."{table.name}.{key}"]'
+        for key, value in table.values.items()
+        if isinstance(value, dict) and key not in keys.kinds and _is_deep(value, keys)
+    }
+    return Keys(keys.kinds, () if inner else keys.required, {**keys.elsewhere, **inner})
+
+
+def _is_deep(value: dict[str, Any], keys: Keys) -> bool:
+    return any(key in value or any(isinstance(item, dict) for item in value.values()) for key in keys.required)
+
+
+def _check_arguments(table: Table, arguments: Mapping[str, Any]) -> None:
+    """Note what a process of its own cannot be told."""
+    for key, value in arguments.items():
+        try:
+            json_value(value)
+        except ValueError as error:
+            table.table("arguments").blame(key, f"{error}: with `processes`, arguments are passed on as JSON")
+
+
+def _check_job(table: Table) -> None:
+    if "job" in table and "push" in table:
+        table.blame("push", "goes not together with job: a job runs code, or pushes a task")
+    elif "job" not in table and "push" not in table:
+        table.document.blame(table.path, "it needs one of the keys job and push")
+    if "push" in table:
+        for key in _OF_A_CALL:
+            if key in table:
+                table.blame(key, "is for job, which runs code: a task is only pushed, and its pool does the rest")
+
+
+def _check_name(entry: Entry) -> None:
+    try:
+        check_name(entry.name)
+        if entry.kind == "topics":
+            check_prefix(entry.name)
+            if not any(character in entry.name for character in "*?["):
+                check_topic(entry.name)
+        elif entry.name in KINDS:
+            raise ValueError(f"no part may be named {entry.name}: this name stands for all of [{entry.name}]")
+    except ConfigurationError as error:
+        entry.table.document.blame(entry.table.path, str(error))
+    except ValueError as error:
+        said = str(error)
+        entry.table.document.blame(entry.table.path, f"its name {said}" if said.startswith("must") else said)
+
+
+def _check_unique(document: Document, entries: list[Entry]) -> None:
+    taken: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.kind == "topics":
+            continue
+        first = taken.setdefault(entry.name, entry)
+        if first is not entry:
+            line = document.line(first.table.path)
+            document.blame(entry.table.path, f"the name is taken by {first.qualified} in line {line}")
+
+
+def _check_backoffs(entry: Entry, worker: Mapping[str, Any]) -> None:
+    # Where only one of them is said, the function may declare the other one.
+    _check_backoff(entry.table, entry.said, _RETRY, {})
+    if entry.kind != "cron":
+        _check_backoff(entry.table, entry.said, _RESTART, _supervision(worker))
+
+
+def _supervision(worker: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: worker.get(field.name, field.default) for field in fields(Supervision)}
+
+
+def _check_backoff(table: Table, said: Mapping[str, Any], keys: tuple[str, str], defaults: Mapping[str, Any]) -> None:
+    """Note where the first delay is above the longest one."""
+    given = [key for key in keys if key in said]
+    first, most = (said.get(key, defaults.get(key)) for key in keys)
+    if not given or first is None or most is None or first <= most:
+        return
+    if given[0] == keys[0]:
+        most, first = _given(table, keys[1], most), _given(table, keys[0], first)
+        table.blame(keys[0], f"must be at most {keys[1]}, which is {most}, got {first}")
+    else:
+        most, first = _given(table, keys[1], most), _given(table, keys[0], first)
+        table.blame(keys[1], f"must be at least {keys[0]}, which is {first}, got {most}")
+
+
+def _given(table: Table, key: str, number: float) -> str:
+    """Return the number that `key` has in the table, or else in [worker], or the variable that stands for it."""
+    raw = table.values.get(key, table.document.value(("worker", key)))
+    return shown(raw) if isinstance(raw, Substituted) else f"{number:g}"
+
+
+def _disabled(entry: Entry, group: Group) -> str | None:
+    if entry.said.get("enable") is False:
+        return "enable = false"
+    return f"{entry.kind}.enable = false" if group.said.get("enable") is False else None
+
+
+def names_of(entries: list[Entry]) -> Iterator[str]:
+    """All that an entry of `only` may be."""
+    for entry in entries:
+        yield entry.name
+        yield entry.qualified
+    yield from dict.fromkeys(entry.kind for entry in entries)

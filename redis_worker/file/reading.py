@@ -1,0 +1,168 @@
+"""From a file to a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path as File
+
+from redis_worker.broker.connection.address import address_of
+from redis_worker.environment import environment_and_file, url_of
+from redis_worker.file.document import Document, dotted, read_text
+from redis_worker.file.entries import Entry, Group, check_worker, read_entries
+from redis_worker.file.lines import Path
+from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
+from redis_worker.file.parts import Common, parts_of
+from redis_worker.file.plan import HttpSettings, Plan
+from redis_worker.file.schema import HTTP, KINDS, REDIS, TABLES, WORKER
+from redis_worker.file.selection import select
+from redis_worker.file.values import shown
+from redis_worker.http.address import HttpAddress, http_address
+from redis_worker.vocabulary.errors import ConfigurationError
+
+
+def read_plan(
+    path: str | os.PathLike[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    default_url: Callable[[], str] | None = None,
+    url: str | None = None,
+) -> Plan:
+    """The plan in a file. No code of the user's is imported, and nothing is connected to; `resolve` sees to these.
+
+    `environment` is where variables are taken from: by default that of the process and, after it, `.env` in
+    the working directory. `only` and `without` name what runs, and what does not: parts ("fibonacci" or
+    "pools.fibonacci"), topics, or kinds ("cron"); `only` replaces what the file itself says. `default_url`
+    tells where Redis is if the file does not, and is asked only if a part needs it; by default the
+    environment tells. `url` goes before what [redis] says. Raises FileMistakes.
+    """
+    name = os.fspath(path)
+    text = read_text(name)
+    return read_plan_text(
+        text, name, environment=environment, only=only, without=without, default_url=default_url, url=url
+    )
+
+
+def read_plan_text(
+    text: str,
+    name: str,
+    *,
+    environment: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    default_url: Callable[[], str] | None = None,
+    url: str | None = None,
+) -> Plan:
+    """The same of the text of a file; `name` is what mistakes call it."""
+    if environment is None:
+        try:
+            environment = environment_and_file(os.environ)
+        except ConfigurationError as error:
+            raise FileMistakes(name, [Mistake(NO_LINE, str(error))]) from None
+    variables = environment
+    document = Document(name, text, variables)
+    return _Reader(document, default_url or (lambda: url_of(variables)), url).plan(only, without)
+
+
+# Where Redis is taken to be where the file is wrong about it; nobody connects to it.
+_SOMEWHERE = "redis://localhost"
+
+
+class _Reader:
+    def __init__(self, document: Document, default_url: Callable[[], str], given_url: str | None) -> None:
+        self._document = document
+        self._default_url = default_url
+        self._given_url = given_url
+        root = document.root(TABLES)
+        self._worker, self._redis, self._http = (
+            Group(table, table.read(keys))
+            for table, keys in (
+                (root.table("worker"), WORKER),
+                (root.table("redis"), REDIS),
+                (root.table("http"), HTTP),
+            )
+        )
+        check_worker(self._worker.table, self._worker.said)
+        self._wants_http = "http" in root and _enabled(self._http) and _enabled(self._worker)
+        self._groups, self._entries = read_entries(document, root, self._worker.said)
+        self._check_host()
+
+    def plan(self, only: Sequence[str], without: Sequence[str]) -> Plan:
+        """Raises FileMistakes."""
+        document = self._document
+        select(self._worker, self._groups, self._entries, only, without)
+        running = [entry for entry in self._entries if entry.reason is None]
+        url = self._url(running)
+        document.blame_unset(self._idle(running))
+        if document.mistakes:
+            right = [entry for entry in running if document.is_right(entry.table.path)]
+            raise FileMistakes(document.name, document.mistakes, self._plan(right, url or _SOMEWHERE))
+        return self._plan(running, url)
+
+    def _plan(self, running: list[Entry], url: str | None) -> Plan:
+        """Of entries all of which are right."""
+        document, said, http = self._document, self._worker.said, self._http.said
+        app = said.get("name") or File(document.name).stem
+        common = Common(app, said, url, self._groups["topics"], self._groups["cron"])
+        times = {key: said[key] for key in ("connect_timeout", "shutdown_timeout") if key in said}
+        http_settings = HttpSettings(**{key: value for key, value in http.items() if key != "enable"})
+        return Plan(
+            document.name,
+            app,
+            url,
+            parts_of(running, common),
+            http_settings if self._wants_http else None,
+            enable=said.get("enable", True),
+            mode=said.get("mode"),
+            left_out=tuple((entry.qualified, entry.reason) for entry in self._entries if entry.reason is not None),
+            lines={dotted(path): line for path, line in document.lines.items()},
+            variables=document.variables,
+            **times,
+        )
+
+    def _check_host(self) -> None:
+        said = self._http.said
+        try:
+            if "host" in said:
+                http_address(str(HttpAddress(said["host"], 0)))
+        except ConfigurationError:
+            self._http.table.blame(
+                "host", f"must be a host or an IP address, got {shown(self._http.table.values['host'])}"
+            )
+
+    def _url(self, running: list[Entry]) -> str | None:
+        """Where Redis is for those that do not say; looked for outside of the file only if there are any."""
+        if self._given_url is None and ("url" in self._redis.table or not self._needs_url(running)):
+            return self._redis.said.get("url")
+        try:
+            url = self._given_url or self._default_url()
+            address_of(url)
+        except ConfigurationError as error:
+            self._document.blame_nobody(str(error))
+            return None
+        return url
+
+    def _needs_url(self, running: list[Entry]) -> bool:
+        return any(
+            entry.kind != "daemons" and not (entry.own_url or "url" in self._groups[entry.kind].table)
+            for entry in running
+        )
+
+    def _idle(self, running: list[Entry]) -> Iterator[Path]:
+        """The tables that nobody needs, and whose variables therefore need not be set."""
+        for entry in self._entries:
+            if entry.reason is not None:
+                yield entry.table.path
+        for kind in KINDS:
+            if not any(entry.kind == kind for entry in running):
+                yield (kind,)
+        if self._given_url is not None or not self._needs_url(running):
+            yield ("redis",)
+        if not self._wants_http:
+            yield ("http",)
+
+
+def _enabled(group: Group) -> bool:
+    return group.said.get("enable") is not False

@@ -1,0 +1,196 @@
+"""Whether what a plan names is there and fits: processors, handlers, jobs, schedules, extras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from redis_worker.cron.function import Function
+from redis_worker.cron.report import Report
+from redis_worker.cron.schedule import Schedule
+from redis_worker.cron.settings import OF_A_TRY, declared_by
+from redis_worker.file.daemon_signature import no_daemon
+from redis_worker.file.document import dotted
+from redis_worker.file.lines import Path
+from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
+from redis_worker.file.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
+from redis_worker.file.substitution import unquoted
+from redis_worker.registry import find_function, find_parser, find_processor
+from redis_worker.service.declared_options import Declared, inheriting
+from redis_worker.service.handlers import Handlers
+from redis_worker.service.pool import WorkerPool
+from redis_worker.service.topic_worker import TopicWorker
+from redis_worker.vocabulary.errors import ConfigurationError
+
+_Problem = tuple[Path, str]
+"""What is to be blamed, and for what."""
+
+
+def resolve(plan: Plan) -> None:
+    """Find and try out all that the plan names; nothing is started, and nothing connected to. Raises FileMistakes.
+
+    The modules that it names are imported, as they are when it runs.
+    """
+    problems = [problem for part in plan.parts for problem in _problems(part)]
+    if plan.http is not None:
+        problems += _http_problems()
+    if problems:
+        raise FileMistakes(plan.path, [_mistake(plan, path, text) for path, text in problems])
+
+
+def resolved(read: Callable[[], Plan]) -> Plan:
+    """What `read` reads, with all that it names found. Raises FileMistakes, with those of both kinds."""
+    try:
+        plan = read()
+    except FileMistakes as error:
+        if error.rest is None:
+            raise
+        try:
+            resolve(error.rest)
+        except FileMistakes as more:
+            raise FileMistakes(error.name, [*error.mistakes, *more.mistakes]) from None
+        raise
+    resolve(plan)
+    return plan
+
+
+def _problems(part: Part) -> Iterator[_Problem]:
+    match part:
+        case PoolPart():
+            yield from _pool_problems(part)
+        case TopicsPart():
+            yield from _topics_problems(part)
+        case DaemonPart():
+            yield from _daemon_problems(part)
+        case JobPart():
+            yield from _check_job(part)
+
+
+def _mistake(plan: Plan, path: Path, text: str) -> Mistake:
+    if path[-1] == "timezone" and dotted(path) not in plan.lines and "cron.timezone" in plan.lines:
+        path = ("cron", "timezone")
+    where = path
+    # What is not said is missed where its table stands.
+    while where and dotted(where) not in plan.lines:
+        where = where[:-1]
+    return Mistake(plan.lines.get(dotted(where), NO_LINE), f"{dotted(path)}: {unquoted(text, path, plan.variables)}")
+
+
+def _pool_problems(part: PoolPart) -> Iterator[_Problem]:
+    table = ("pools", part.name)
+    if part.input_key == part.output_key:
+        yield (*table, "output"), "the input list and the output hash have the same name"
+        return
+    found: dict[str, Any] = {}
+    for key, find, name in (("processor", find_processor, part.processor), ("parser", find_parser, part.parser)):
+        try:
+            found[key] = find(name)
+        except ConfigurationError as error:
+            yield (*table, key), str(error)
+    if len(found) < 2:
+        return
+
+    def build(options: Mapping[str, Any]) -> None:
+        keys = part.input_key, part.output_key
+        WorkerPool(part.url, *keys, found["parser"], found["processor"], part.concurrency, **options)
+
+    yield from _tried((*table, "processor"), part.options, build)
+
+
+def _topics_problems(part: TopicsPart) -> Iterator[_Problem]:
+    for topic in part.topics:
+        yield from _topic_problems(topic)
+    yield from _tried(("topics",), part.options, lambda options: TopicWorker(part.url, **options))
+
+
+def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
+    blamed = ("topics", topic.pattern, "handler")
+    try:
+        function = find_function("handler", topic.handler)
+    except ConfigurationError as error:
+        yield blamed, str(error)
+        return
+
+    def build(options: Mapping[str, Any]) -> None:
+        said = dict(options)
+        batch = said.pop("batch", False)
+        Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, said)))
+
+    options = topic.options | ({"batch": True} if topic.batch else {})
+    yield from _tried(blamed, options, build)
+
+
+def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
+    table = ("daemons", part.name)
+    try:
+        function = find_function("daemon", part.run)
+    except ConfigurationError as error:
+        yield (*table, "run"), str(error)
+        return
+    if problem := no_daemon(part, function):
+        yield (*table, "arguments" if part.arguments else "run"), problem
+
+
+def _check_job(part: JobPart) -> Iterator[_Problem]:
+    """What is wrong with the schedule of a job, and with its function."""
+    table, settings = ("cron", part.name), part.settings
+    yield from _schedule_problems(table, settings.schedule, settings.timezone)
+    if settings.job is None:
+        return
+    try:
+        function = find_function("job", settings.job)
+    except ConfigurationError as error:
+        yield (*table, "job"), str(error)
+        return
+
+    def build(options: Mapping[str, Any]) -> None:
+        tried: dict[str, Any] = {**dict.fromkeys(OF_A_TRY), **options}
+        declared_by(replace(settings, **tried), function)
+
+    said = {key: value for key in OF_A_TRY if (value := getattr(settings, key)) is not None}
+    yield from _tried((*table, "job"), said, build)
+    try:
+        Function(settings.job, settings.arguments, settings.timeout, Report(settings.name, None))
+    except ConfigurationError as error:
+        yield (*table, "arguments" if settings.arguments else "job"), str(error)
+
+
+def _schedule_problems(table: Path, expression: str, timezone: str) -> Iterator[_Problem]:
+    said = set()
+    for key, fields, zone in (("schedule", expression, "UTC"), ("timezone", "* * * * *", timezone)):
+        try:
+            Schedule(fields, zone)
+        except ConfigurationError as error:
+            # A missing extra is no fault of both.
+            if str(error) not in said:
+                yield (*table, key), str(error)
+            said.add(str(error))
+
+
+def _http_problems() -> Iterator[_Problem]:
+    try:
+        import redis_worker.http.server  # noqa: F401 - it needs the extra
+    except ImportError as error:
+        what = f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
+        yield ("http",), what
+
+
+def _tried(
+    blamed: Path, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
+) -> Iterator[_Problem]:
+    """What `build` raises; the option is blamed without which it would not, or `blamed`, if there is none."""
+    try:
+        build(options)
+    except ConfigurationError as error:
+        table = blamed[:2] if len(blamed) > 1 else blamed
+        guilty = [key for key in reversed(tuple(options)) if _builds(build, options, key)]
+        yield (*table, guilty[0]) if guilty else blamed, str(error)
+
+
+def _builds(build: Callable[[Mapping[str, Any]], object], options: Mapping[str, Any], without: str) -> bool:
+    try:
+        build({key: value for key, value in options.items() if key != without})
+    except ConfigurationError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""The keys of each table of a file, and what their values may be."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from redis_worker.cron.settings import Catchup, Overlap
+from redis_worker.file.document import Keys
+from redis_worker.file.plan import Mode, Restart
+from redis_worker.file.values import (
+    Kind,
+    choice,
+    flag,
+    got,
+    json_value,
+    name,
+    names,
+    seconds,
+    secret,
+    table,
+    text,
+    url,
+    whole,
+    whole_seconds,
+)
+from redis_worker.service.options import PoolOptions
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.processor import Execution
+
+KINDS: Final = ("pools", "topics", "daemons", "cron")
+"""The tables whose tables are what runs."""
+
+TABLES: Final = ("worker", "redis", "http", *KINDS)
+
+_FOR_SERVE = "this is an option of `redis-worker serve`, for all parts together"
+_ELSEWHERE = {
+    "http": "HTTP is answered for all parts together, see the table [http]",
+    "input_key": "unknown key, did you mean input?",
+    "output_key": "unknown key, did you mean output?",
+    **dict.fromkeys(("log_level", "log_format", "verbose", "watch", "embedded"), _FOR_SERVE),
+}
+
+
+def _pool_kinds() -> dict[str, Kind]:
+    """The fields of PoolOptions, which checks their ranges itself."""
+    hints = get_type_hints(PoolOptions)
+    kinds = {field.name: _checked(field.name, _kind_of(hints[field.name])) for field in fields(PoolOptions)}
+    kinds["result_ttl"] = _checked("result_ttl", whole_seconds)
+    return kinds | _TRYING
+
+
+def _kind_of(hint: Any) -> Kind:
+    if float in get_args(hint):  # a Duration
+        return seconds()
+    if isinstance(hint, UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    if get_origin(hint) is Literal:
+        return choice(*get_args(hint))
+    kinds: dict[Any, Kind] = {bool: flag, int: whole()}
+    return kinds[hint]
+
+
+def _checked(key: str, kind: Kind) -> Kind:
+    """`kind`, with PoolOptions asked whether it likes the value."""
+
+    def read(value: Any) -> Any:
+        found = kind(value)
+        try:
+            PoolOptions(**{key: found})
+        except ConfigurationError as error:
+            raise ValueError(got(str(error).removeprefix(f"{key} "), value)) from None
+        return found
+
+    return read
+
+
+_TRYING: dict[str, Kind] = {
+    "timeout": seconds(above=0),
+    "retries": whole(0),
+    "retry_backoff": seconds(above=0),
+    "retry_backoff_max": seconds(above=0),
+}
+RESTARTING: Final[dict[str, Kind]] = {
+    "restart": choice(*get_args(Restart)),
+    "max_restarts": whole(0),
+    "restart_window": seconds(above=0),
+    "restart_backoff": seconds(above=0),
+    "restart_backoff_max": seconds(above=0),
+    "hang_timeout": seconds(above=0),
+}
+"""What a part may say, and [worker] for all of them."""
+
+SUPERVISION: Final[dict[str, Kind]] = {
+    **RESTARTING,
+    "critical": flag,
+    "processes": whole(1),
+    "shutdown_timeout": seconds(least=0),
+}
+"""The fields of Supervision."""
+
+POOL_OPTIONS: Final = _pool_kinds()
+
+WORKER: Final = Keys(
+    {
+        "enable": flag,
+        "mode": choice(*get_args(Mode)),
+        "name": name,
+        "only": names,
+        "shutdown_timeout": seconds(least=0),
+        "connect_timeout": POOL_OPTIONS["connect_timeout"],
+        **RESTARTING,
+    }
+)
+REDIS: Final = Keys({"url": url})
+HTTP: Final = Keys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
+ENABLE: Final = Keys({"enable": flag})
+"""Of [pools] itself."""
+
+DAEMONS: Final = Keys({"enable": flag, "jobs": names})
+"""Of [daemons] itself."""
+
+POOL: Final = Keys(
+    {
+        "enable": flag,
+        "input": text,
+        "output": text,
+        "processor": text,
+        "parser": text,
+        "url": url,
+        **POOL_OPTIONS,
+        **SUPERVISION,
+    },
+    ("input", "output", "processor"),
+    _ELSEWHERE,
+)
+TOPIC_WORKER_OPTIONS: Final = ("concurrency", "max_deliveries", "lease", "dead_limit", "connect_timeout")
+TOPICS: Final = Keys(
+    {"enable": flag, "url": url, **{key: POOL_OPTIONS[key] for key in TOPIC_WORKER_OPTIONS}, **SUPERVISION},
+    (),
+    _ELSEWHERE,
+)
+TOPIC: Final = Keys(
+    {
+        "enable": flag,
+        "handler": text,
+        "concurrency": whole(1),
+        "execution": choice(*get_args(Execution)),
+        **_TRYING,
+        "idempotent": flag,
+        "remember": seconds(above=0),
+        "batch": table,
+    },
+    ("handler",),
+)
+BATCH: Final = Keys({"size": whole(1), "within": seconds(least=0)})
+DAEMON: Final = Keys({"enable": flag, "run": text, "arguments": table, **SUPERVISION}, ("run",))
+CRON: Final = Keys(
+    {"enable": flag, "timezone": text, "jobs": names, "url": url, "shutdown_timeout": SUPERVISION["shutdown_timeout"]}
+)
+JOB: Final = Keys(
+    {
+        "enable": flag,
+        "schedule": text,
+        "timezone": text,
+        "job": text,
+        "push": table,
+        "arguments": table,
+        "url": url,
+        "overlap": choice(*get_args(Overlap)),
+        "catchup": choice(*get_args(Catchup)),
+        "catchup_window": seconds(least=0),
+        **_TRYING,
+    },
+    ("schedule",),
+)
+PUSH: Final = Keys({"input": text, "task": json_value}, ("input", "task"))

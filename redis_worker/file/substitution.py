@@ -1,0 +1,131 @@
+"""`${VAR}` in the texts of a file; values of variables may be secrets, and no message quotes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from redis_worker.file.lines import Path
+
+_PLACE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
+_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
+
+
+Variables: TypeAlias = Mapping[Path, Mapping[str, str]]
+"""The variables that are set and that texts have in them, with their values, by the paths of the texts."""
+
+# A part of a value that is shorter is replaced in messages only where it stands in quotes.
+_SHORTEST = 4
+
+
+class Substituted(str):
+    """A text that came out of the environment: it may stand for a number or a boolean."""
+
+    __slots__ = ("source", "variables")
+
+    source: str
+    """The text as it stands in the file: messages show that."""
+    variables: Mapping[str, str]
+    """The variables in it that are set, and their values."""
+
+    def __new__(cls, text: str, source: str, variables: Mapping[str, str]) -> Substituted:
+        new = super().__new__(cls, text)
+        new.source, new.variables = source, variables
+        return new
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+
+class Unset:
+    """In place of a text whose variable is not set."""
+
+
+UNSET: Final = Unset()
+
+
+def substitute(value: Any, environment: Mapping[str, str], path: Path = ()) -> tuple[Any, dict[Path, str]]:
+    """`value` with variables in place in all texts of it, and what is wrong with them, by their paths.
+
+    `${VAR}` is a variable, `${VAR:-default}` one that may be unset or empty, and `$${` is a plain `${`.
+    """
+    mistakes: dict[Path, str] = {}
+
+    def walk(value: Any, path: Path) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [walk(item, (*path, index)) for index, item in enumerate(value)]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        try:
+            text, variables = _filled(value, environment)
+        except ValueError as error:
+            mistakes[path] = str(error)
+            return UNSET
+        return text if variables is None else Substituted(text, value, variables)
+
+    return walk(value, path), mistakes
+
+
+def variables_of(value: Any, path: Path = ()) -> Variables:
+    """Return the variables in all texts of `value`, by their paths."""
+    if isinstance(value, Substituted):
+        return {path: value.variables}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return {where: found for key, item in items for where, found in variables_of(item, (*path, key)).items()}
+
+
+def unquoted(text: str, path: Path, variables: Variables) -> str:
+    """Return `text`, a message about what stands at `path`, with `${NAME}` in place of the variables' values."""
+    for where, contents in variables.items():
+        if where[: len(path)] == path:
+            for name, content in contents.items():
+                text = _without(text, name, content)
+    return text
+
+
+def _without(text: str, name: str, content: str) -> str:
+    parts = {content, *re.split(r"[^\w-]+", content)}
+    for part in sorted(parts, key=len, reverse=True):
+        quoted = (repr(part), json.dumps(part, ensure_ascii=False), f"'{part}'", f'"{part}"') if part else ()
+        inner = [form[1:-1] for form in quoted if len(part) >= _SHORTEST]
+        for form in (*quoted, *inner):
+            text = text.replace(form, f"${{{name}}}")
+    return text
+
+
+def _filled(text: str, environment: Mapping[str, str]) -> tuple[str, dict[str, str] | None]:
+    """Return `text` with variables in place, and those that are set; None where there are none in it.
+
+    Raises ValueError.
+    """
+    variables: dict[str, str] | None = None
+
+    def fill(found: re.Match[str]) -> str:
+        nonlocal variables
+        if found[0] == "$${":
+            return "${"
+        variables = variables or {}
+        return _variable(found, environment, variables)
+
+    return _PLACE.sub(fill, text), variables
+
+
+def _variable(found: re.Match[str], environment: Mapping[str, str], variables: dict[str, str]) -> str:
+    if not found["end"]:
+        raise ValueError("${ is not closed by }; a plain ${ is written $${")
+    inside = _INSIDE.fullmatch(found["inside"])
+    if inside is None or "${" in found["inside"]:
+        raise ValueError(f"{found[0]} is no variable: write ${{NAME}} or ${{NAME:-default}}, and a plain ${{ as $${{")
+    name, default = inside["name"], inside["default"]
+    value = environment.get(name)
+    if value:
+        variables[name] = value
+    if default is not None:
+        return value or default
+    if value is None:
+        raise ValueError(f"the variable {name} is not set, and there is no default, as in ${{{name}:-…}}")
+    return value

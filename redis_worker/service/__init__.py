@@ -1,0 +1,1 @@
+"""Workers: the only package that composes engine and broker."""

@@ -1,0 +1,174 @@
+"""Handlers: which function is for which topics, said by decorators."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from redis_worker.service.declared_options import Declared, note
+from redis_worker.service.routing import Route, new_route
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.message import Message, check_prefix, check_topic
+from redis_worker.vocabulary.processor import Execution
+
+F = TypeVar("F", bound=Callable[..., Any])
+H = TypeVar("H", bound=Callable[[Message], Any])
+B = TypeVar("B", bound=Callable[[list[Message]], Any])
+
+_OPTIONS = {
+    "concurrency", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "idempotent", "remember",
+}  # fmt: skip
+"""Of `handler`."""
+
+
+class Handlers:
+    """Handlers by topic: a name goes before a pattern, a long pattern before a short one.
+
+    handlers = Handlers()
+
+    @handlers.handler("order.reminder", concurrency=8, retries=3, timeout=30)
+    async def remind(message): ...
+
+    worker = TopicWorker("redis://localhost")
+    worker.include(handlers)
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Route] = {}
+        self._default: Route | None = None
+        self._changed = asyncio.Event()
+
+    def handler(
+        self,
+        pattern: str,
+        *,
+        concurrency: int | None = None,
+        execution: Execution | None = None,
+        timeout: Duration | None = None,
+        retries: int | None = None,
+        retry_backoff: Duration | None = None,
+        retry_backoff_max: Duration | None = None,
+        idempotent: bool | None = None,
+        remember: Duration | None = None,
+    ) -> Callable[[H], H]:
+        """Have messages of `pattern`, a topic or a pattern such as `order.*`, handled by the decorated function.
+
+        It is called with a Message, runs as a processor would, and what it returns is ignored; a message for
+        which it raises is tried again `retries` times (3), and is a dead letter then. `concurrency` (4) holds for
+        each topic. With `idempotent`, messages whose id was completed within `remember` (24 h) are skipped. A file
+        that names the function inherits the options that it does not say itself. Raises ConfigurationError.
+        """
+        options = {
+            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
+            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
+            "retry_backoff_max": retry_backoff_max,
+        }  # fmt: skip
+        return self._declaring(pattern, False, options)
+
+    def batch_handler(
+        self,
+        pattern: str,
+        *,
+        size: int | None = None,
+        within: Duration | None = None,
+        concurrency: int | None = None,
+        execution: Execution | None = None,
+        timeout: Duration | None = None,
+        retries: int | None = None,
+        retry_backoff: Duration | None = None,
+        retry_backoff_max: Duration | None = None,
+        idempotent: bool | None = None,
+        remember: Duration | None = None,
+    ) -> Callable[[B], B]:
+        """The same for a function that is called with a list of up to `size` (100) messages.
+
+        A batch waits `within` (0.5 s) for more after its first message; `concurrency` (1) is how many batches are
+        handled at once. The function returns None, or `{id: reason}` of the messages that failed: only those
+        are tried again. A reason is a text or an exception, Retry and Reject included. When the function
+        raises, all have failed. Raises ConfigurationError.
+        """
+        options = {
+            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
+            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
+            "retry_backoff_max": retry_backoff_max, "size": size, "within": within,
+        }  # fmt: skip
+        return self._declaring(pattern, True, options)
+
+    @overload
+    def default_handler(self, function: H, /) -> H: ...
+    @overload
+    def default_handler(self, /, **options: Any) -> Callable[[H], H]: ...
+
+    def default_handler(self, function: H | None = None, /, **options: Any) -> H | Callable[[H], H]:
+        """Have the messages of all known topics that match nothing else handled by the decorated function.
+
+        Takes the options of `handler`, or none. Raises ConfigurationError.
+        """
+
+        def register(function: H) -> H:
+            if unknown := options.keys() - _OPTIONS:
+                names = ", ".join(sorted(unknown))
+                raise ConfigurationError(f"the default handler takes the options of handler(), not {names}")
+            declared = Declared(False, _given(options))
+            self._default = new_route("*", function, declared)
+            note(function, "*", declared)
+            return function
+
+        return register if function is None else register(function)
+
+    def add(self, pattern: str, function: Callable[..., Any], declared: Declared) -> None:
+        """Have messages of `pattern` handled by `function`, without a decorator. Raises ConfigurationError."""
+        self._add(new_route(pattern, function, declared))
+
+    def include(self, handlers: Handlers) -> None:
+        """Take over all of `handlers`, the default one included. Raises ConfigurationError for two of one pattern."""
+        for route in handlers._routes.values():
+            self._add(route)
+        self._default = handlers._default or self._default
+
+    @property
+    def named(self) -> set[str]:
+        """The topics that handlers name."""
+        return {pattern for pattern, route in self._routes.items() if not route.is_pattern}
+
+    @property
+    def wants_known(self) -> bool:
+        """Whether there may be handlers for topics that none of them names."""
+        return self._default is not None or any(route.is_pattern for route in self._routes.values())
+
+    def find(self, topic: str) -> Route | None:
+        """The handler of `topic`; None where nothing matches and there is no default."""
+        matching = [route for route in self._routes.values() if route.matches(topic)]
+        if not matching:
+            return self._default
+        return max(matching, key=lambda route: (not route.is_pattern, len(route.pattern)))
+
+    def routes(self) -> list[Route]:
+        """The handlers, in the order in which they were declared, the default one last."""
+        return [*self._routes.values(), *([self._default] if self._default else [])]
+
+    def _declaring(self, pattern: str, batch: bool, options: dict[str, Any]) -> Callable[[F], F]:
+        declared = Declared(batch, _given(options))
+
+        def register(function: F) -> F:
+            self.add(pattern, function, declared)
+            note(function, pattern, declared)
+            return function
+
+        return register
+
+    def _add(self, route: Route) -> None:
+        if route.is_pattern:
+            check_prefix(route.pattern)
+        else:
+            check_topic(route.pattern)
+        if route.pattern in self._routes:
+            raise ConfigurationError(f"there are two handlers for {route.pattern!r}")
+        self._routes[route.pattern] = route
+        self._changed.set()
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

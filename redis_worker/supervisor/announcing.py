@@ -1,0 +1,97 @@
+"""What is told of a supervisor: over HTTP, and to Redis, for `redis-worker status`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from redis_worker.broker.connection.address import Address, address_of
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.operator.supervisors import Announcer
+from redis_worker.file.plan import DaemonPart, HttpSettings, Plan
+from redis_worker.http.subject import Supervised
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.service import Consuming
+
+if TYPE_CHECKING:
+    from redis_worker.http.metrics import Metrics
+    from redis_worker.http.server import HttpServer
+
+logger = library_logger("redis_worker.supervisor")
+
+
+class Outside:
+    """Tells of `service` whoever asks, as a plan says."""
+
+    def __init__(self, service: Supervised, metrics: Metrics) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._http: HttpSettings | None = None
+        self._server: HttpServer | None = None
+        self._url: str | None = None
+        self._serving = AsyncExitStack()
+        self._announcing = AsyncExitStack()
+        self._addresses: dict[str, Address] = {}
+
+    @property
+    def http_address(self) -> str | None:
+        """The host and port that HTTP is answered on."""
+        return None if self._server is None else self._server.listening
+
+    async def open(self, plan: Plan, *, strict: bool = False) -> None:
+        """Tell what `plan` says, in place of what was told before.
+
+        Where HTTP cannot be answered that is said, and the work goes on; if `strict`, ConfigurationError is raised.
+        """
+        # Those of parts that are about to end are still asked for.
+        self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
+        if plan.http != self._http:
+            await self._serving.aclose()
+            self._http = self._server = None
+            if plan.http is not None:
+                await self._serve(plan.http, strict)
+        if plan.url != self._url:
+            await self._announcing.aclose()
+            self._url = plan.url
+            if plan.url is not None:
+                await self._announce(plan.url)
+
+    async def close(self) -> None:
+        """Tell nothing more."""
+        await self._announcing.aclose()
+        await self._serving.aclose()
+
+    async def _serve(self, http: HttpSettings, strict: bool) -> None:
+        from redis_worker.http.address import HttpAddress
+        from redis_worker.service.service import http_server
+
+        try:
+            server = http_server(str(HttpAddress(http.host, http.port)), http.token)
+            server.metrics = self._metrics
+            await self._serving.enter_async_context(server.answering(self._service, self._address))
+        except ConfigurationError as error:
+            if strict:
+                raise
+            logger.error("%s; the work goes on without", error)
+            return
+        self._http = http
+        self._server = server
+
+    def _address(self, consuming: Consuming) -> Address:
+        return self._addresses[consuming.part]
+
+    async def _announce(self, url: str) -> None:
+        connection = Connection(address_of(url).open(), owned=True)
+        self._announcing.push_async_callback(connection.close)
+        service = self._service
+        announcer = Announcer(connection, lambda: {"name": service.service, "parts": service.parts()})
+        task = asyncio.create_task(announcer.run(), name="redis-worker announcer")
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait({task})
+            await announcer.withdraw()
+
+        self._announcing.push_async_callback(end)

@@ -1,0 +1,1 @@
+"""Parts in processes of their own."""

@@ -1,0 +1,87 @@
+"""Log records of a process of its own, passed on to its supervisor: how they are shown is said in one place only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+from typing import Any
+
+from redis_worker.supervisor.process.channel import Channel
+from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.text import SHOWN, message_of
+
+# Beyond so many bytes that the supervisor has not read, records are dropped: a log must not fill the memory.
+_MOST_WAITING = 1024 * 1024
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_KEPT = ("name", "levelno", "levelname", "created", "msecs", "pathname", "lineno", "funcName", "process", "threadName")
+_EXCEPTION = logging.Formatter()
+
+
+class _Forwarder(logging.Handler):
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._forward(record)
+        except Exception:
+            self.handleError(record)  # as every handler does: whoever logs is not to fail by it
+
+    def _forward(self, record: logging.LogRecord) -> None:
+        values: dict[str, Any] = {name: getattr(record, name) for name in _KEPT}
+        values["msg"] = record.getMessage()
+        if (shown := message_of(record)) != values["msg"]:
+            values[SHOWN] = shown
+        values["part"] = getattr(record, "part", None) or PART.get()
+        if record.exc_info:
+            values["exc_text"] = record.exc_text or _EXCEPTION.formatException(record.exc_info)
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in values}
+        if threading.get_ident() == self._thread:
+            self._send(values, extra)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._send, values, extra)
+        except RuntimeError:
+            pass  # the loop is closed: these are the last words of a thread that nobody waits for
+
+    def _send(self, values: dict[str, Any], extra: dict[str, Any]) -> None:
+        if self._channel.waiting > _MOST_WAITING:
+            self._dropped += 1
+            return
+        if self._dropped:
+            for text in values.keys() & {"msg", SHOWN}:
+                values[text] += f" (and {self._dropped} records before it were dropped)"
+            self._dropped = 0
+        self._channel.send(log={name: _plain(value) for name, value in (extra | values).items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (int, type(None))) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()  # names of files may not be UTF-8
+
+
+def forward_logs(channel: Channel, levels: dict[str, int]) -> None:
+    """Have the log records of this process, from `levels` (by logger) on, go over `channel`."""
+    logging.getLogger().handlers[:] = [_Forwarder(channel)]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def levels() -> dict[str, int]:
+    """What is heard in this process: the levels that its own processes should keep to."""
+    return {name: logging.getLogger(name).getEffectiveLevel() for name in ("", "redis_worker")}
+
+
+def log_forwarded(values: dict[str, Any]) -> None:
+    """Log here what was logged there."""
+    record = logging.makeLogRecord(values)
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)

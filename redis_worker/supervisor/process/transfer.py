@@ -1,0 +1,29 @@
+"""Parts as JSON, and back: how a supervisor tells a process of its own what to run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from redis_worker.cron.settings import JobSettings, Push
+from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, Supervision, TopicSettings, TopicsPart
+
+_KINDS: dict[str, type[Part]] = {kind.__name__: kind for kind in (PoolPart, TopicsPart, DaemonPart, JobPart)}
+
+
+def packed(part: Part) -> dict[str, Any]:
+    """`part` in JSON's types."""
+    return {"kind": type(part).__name__, **asdict(part)}
+
+
+def unpacked(values: dict[str, Any]) -> Part:
+    """The part that `packed` made it of."""
+    values = dict(values)
+    kind = _KINDS[values.pop("kind")]
+    values["supervision"] = Supervision(**values["supervision"])
+    if "topics" in values:
+        values["topics"] = tuple(TopicSettings(**topic) for topic in values["topics"])
+    if "settings" in values:
+        push = values["settings"].pop("push")
+        values["settings"] = JobSettings(**values["settings"], push=None if push is None else Push(**push))
+    return kind(**values)
