@@ -14,6 +14,8 @@ from redis_worker.vocabulary.task import Outcome
 # So much is kept of a task, of its id and of the reason in a letter that is cut: every server takes 1 MiB.
 _START = 64 * 1024
 _TEXT = 10_000
+# No server takes more, unless somebody has raised its limit (proto-max-bulk-len), and sending it takes its time.
+_LARGEST = 512 * 1024 * 1024
 
 
 def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
@@ -40,4 +42,5 @@ def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
         "at": round(time.time(), 3),
         "worker": worker,
     }
-    return orjson.dumps(letter)
+    written = orjson.dumps(letter)
+    return written if cut or len(written) <= _LARGEST else dead_letter(outcome, worker, cut=True)

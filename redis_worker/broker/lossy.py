@@ -11,8 +11,9 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.lease import worker_name
 from redis_worker.broker.letters import dead_letter
 from redis_worker.broker.pause import Pause
-from redis_worker.broker.queue import BLOCK, write_results
+from redis_worker.broker.queue import BLOCK
 from redis_worker.broker.settlement import Limits, pieces
+from redis_worker.broker.writing import write_results
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome

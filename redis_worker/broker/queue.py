@@ -15,6 +15,7 @@ from redis_worker.broker.pause import Pause
 from redis_worker.broker.scripts import script
 from redis_worker.broker.settlement import COUNTS_MS, Limits, Settlement, settlements
 from redis_worker.broker.translation import UnknownScript
+from redis_worker.broker.writing import write_results
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
 from redis_worker.vocabulary.payload import has_long_number
@@ -289,16 +290,6 @@ async def reclaim(
         [worker, retired_ms, COUNTS_MS, int(force)],
     )
     return count
-
-
-async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome], ttl: int) -> None:
-    """Write the results of `outcomes` and announce them, acknowledging nothing."""
-    arguments: list[Any] = [keys.channel, ttl]
-    for outcome in outcomes:
-        if outcome.id is not None and outcome.result is not None:
-            arguments += (outcome.id, outcome.result)
-    if len(arguments) > 2:
-        await connection.run("write", [keys.output], arguments)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, observer: Observer, worker: str) -> None:

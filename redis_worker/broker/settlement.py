@@ -141,10 +141,10 @@ def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Li
 
 
 def pieces(outcomes: Sequence[Outcome]) -> Iterator[tuple[Sequence[Outcome], int]]:
-    """`outcomes` in as few pieces as the size of their results allows, and these sizes in bytes."""
+    """`outcomes` in as few pieces as the size of results and dead tasks allows, and these sizes in bytes."""
     first = size = 0
     for index, outcome in enumerate(outcomes):
-        bytes = len(outcome.result or b"")
+        bytes = len(outcome.result or b"") + (len(outcome.delivery.raw) if outcome.dead else 0)
         if size + bytes > _MOST_BYTES and index > first:
             yield outcomes[first:index], size
             first, size = index, 0

@@ -1,0 +1,20 @@
+"""Results written with no claim to acknowledge: at most once, and in Redis Cluster where they lie in another slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis_worker.broker.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.vocabulary.task import Outcome
+
+
+async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome], ttl: int) -> None:
+    """Write the results of `outcomes` and announce them, acknowledging nothing."""
+    arguments: list[Any] = [keys.channel, ttl]
+    for outcome in outcomes:
+        if outcome.id is not None and outcome.result is not None:
+            arguments += (outcome.id, outcome.result)
+    if len(arguments) > 2:
+        await connection.run("write", [keys.output], arguments)
