@@ -23,7 +23,7 @@ def derived(keys: Keys) -> list[str]:
     """All that is made from the input key, but for the input key itself."""
     made = [value for name, value in vars(Keys).items() if isinstance(value, property) and name not in OF_THE_OUTPUT]
     return [
-        *(value.fget(keys) for value in made if value.fget),
+        *(name for value in made if value.fget and isinstance(name := value.fget(keys), str)),
         keys.inflight("host-1-abc"),
         keys.arrived("host-1-abc"),
     ]
