@@ -133,8 +133,9 @@ async def test_the_lease_is_kept(proxy: Proxy, queue: Queue) -> None:
     lost: list[bool] = []
     lease = Lease("somebody")
     connection = Connection(address_of(proxy.url).open(), owned=True)
-    await connection.run("register", [queue.keys.workers], [lease.name, 6000])
-    keeper.keep(queue.keys.workers, lease, lambda: lost.append(True))
+    registries = [queue.keys.workers, queue.keys.retired, queue.keys.claimants]
+    await connection.run("register", [registries[0], registries[2]], [lease.name, 6000])
+    keeper.keep(registries, lease, lambda: lost.append(True))
     try:
         for _ in range(2):
             passed = len(proxy.connections)
@@ -146,7 +147,7 @@ async def test_the_lease_is_kept(proxy: Proxy, queue: Queue) -> None:
     finally:
         await keeper.close()
         await connection.close()
-        await queue.redis.delete(queue.keys.workers)
+        await queue.redis.delete(*registries)
 
 
 async def test_a_supervisor_is_announced_again(proxy: Proxy, redis: Redis) -> None:

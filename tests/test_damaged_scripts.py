@@ -106,6 +106,10 @@ CALLS: dict[str, list[Call]] = {
         _settle(("done", "zset"), ("begun", "hash"), remember=1000),
     ],
     "take": [Call({"waiting": "list", "paused": "absent"}, [10])],
+    "undelay": [
+        Call({"delayed": "zset", "waiting": "list", "attempts": "hash"}, [how, b"token:" + T1])
+        for how in ("cancel", "run")
+    ],
     "write": [Call({"output": "hash"}, ["channel", 0, "1", "{}"])],
 }
 READ_ONLY = {"inspect", "examine", "cron_read", "supervisors", "overdue", "missing"}

@@ -1,16 +1,20 @@
 -- End the delay of tasks: cancel them, with the counts of their tries, or append them to the queue.
 -- KEYS 1 delayed, 2 waiting, 3 attempts
 -- ARGV 1 'cancel' or 'run', then the members of the sorted set
+-- A member that has no token is taken for a task as it is.
 -- Returns how many were still put off.
-local digest = redis.sha1hex or function(raw) return raw end
+local wrong = damage(KEYS[1], 'zset') or mistyped('input', KEYS[2], 'list')
+if wrong then return wrong end
+-- Where it holds another type, there are no counts to forget.
+local counted = redis.call('TYPE', KEYS[3]).ok == 'hash'
 local count = 0
 for i = 2, #ARGV do
   local member = ARGV[i]
   if redis.call('ZSCORE', KEYS[1], member) then
-    local raw = string.sub(member, string.find(member, ':', 1, true) + 1)
+    local raw = string.sub(member, (string.find(member, ':', 1, true) or 0) + 1)
     if ARGV[1] == 'run' then
       redis.call('RPUSH', KEYS[2], raw)  -- first: were it refused, the task would be lost
-    else
+    elseif counted then
       local name = digest(raw)
       redis.call('HDEL', KEYS[3], 'd' .. name, 'r' .. name)
     end
