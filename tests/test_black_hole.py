@@ -197,7 +197,7 @@ async def test_kept_connections_are_given_up_together(proxy: Proxy) -> None:
         await asyncio.sleep(0.1)
         with pytest.raises(Disconnected):
             await connection.call("PING", patience=1)
-        with pytest.raises(Disconnected, match="does not answer"):
+        with pytest.raises(Disconnected):
             await slow
         for _ in range(20):
             assert await connection.call("PING", patience=60) == b"PONG"
