@@ -284,7 +284,7 @@ async def test_three_supervisors_fire_each_second_once(file: File, serve: Serve)
     processes = [serve(job) for _ in range(3)]
     for process in processes:
         await process.said("1 of 1 parts run")
-    await wait_until(lambda: len(marks(file.marks)) >= 20, "twenty seconds")
+    await wait_until(lambda: len(marks(file.marks)) >= 8, "eight seconds")
     for process in processes:
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
