@@ -80,7 +80,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Kill what the tests have left running, wherever it has gone, and say so."""
     if hasattr(session.config, "workerinput"):
         return
-    if not ended_in_time(lambda: not of_run()):
+    if not ended_in_time(lambda: not of_run(), 3.0):
         left = of_run()
         kill(left)
         terminal = session.config.get_terminal_writer()
@@ -93,8 +93,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _no_thread_left() -> Iterator[None]:
     """The tests of a process end the threads that they start."""
     before = set(threading.enumerate())
+
+    def lasting() -> set[threading.Thread]:
+        # A daemon thread holds nobody up, and some tests have one that never ends.
+        return {thread for thread in set(threading.enumerate()) - before if not thread.daemon}
+
     yield
-    assert ended_in_time(lambda: set(threading.enumerate()) <= before), f"left behind: {threading.enumerate()}"
+    assert ended_in_time(lambda: not lasting()), f"left behind: {lasting()}"
 
 
 @pytest.fixture(scope="session")
