@@ -30,6 +30,14 @@ def of_run() -> dict[int, str]:
     return found
 
 
+def runs(process: int) -> bool:
+    """Whether it has not ended: one that nobody has waited for is no longer more than a number."""
+    try:
+        return bool((Path("/proc") / str(process) / "cmdline").read_bytes())
+    except OSError:
+        return False
+
+
 def kill(processes: Iterable[int]) -> None:
     """Kill them, those that have ended meanwhile passed over."""
     for process in processes:
