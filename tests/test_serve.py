@@ -250,12 +250,12 @@ async def test_log_lines_bear_the_name_of_the_part(file: File, serve: Serve) -> 
     assert {line.get("part") for line in lines if line["message"] == "the shop is open"} == {"speaking", "apart#1"}
 
 
-async def test_a_user_signal_shows_what_runs(file: File, queue: Queue, serve: Serve) -> None:
+async def test_a_user_signal_shows_what_runs(file: File, queue: Queue, serve: Serve, tmp_path: Path) -> None:
     apart = file.daemon("apart", "steady", "processes = 1")
-    process = serve(file.pool(queue, "tests.processors:sleep"), file.daemon("consumer", "steady"), apart)
+    process = serve(file.pool(queue, "tests.processors:gate"), file.daemon("consumer", "steady"), apart)
     await process.said("3 of 3 parts run")
-    await queue.push({"id": "long", "task": [60]})
-    await wait_until(queue.inflight, "the task to run")
+    await queue.push({"id": "long", "task": [str(tmp_path)]})
+    await wait_until((tmp_path / "running").exists, "the task to run")
     process.signal(signal.SIGUSR1)
     await process.said("task long has been running")
     for name in ("consumer", "apart#1"):
