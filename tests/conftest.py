@@ -128,7 +128,9 @@ async def redis(server: EmbeddedServer) -> AsyncIterator[Redis]:
     client = Redis.from_url(server.url)
     await client.flushall()
     yield client
+    held = await client.keys("*:inflight:*")
     await client.aclose()
+    assert not held, f"left in flight: {held}"
 
 
 @pytest.fixture
