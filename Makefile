@@ -1,21 +1,33 @@
 # Each target does all of its own set-up; Python 3.11 or later and make are all it needs.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait most of the time: more processes than processors.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(max(6, os.cpu_count() or 1))')
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
+# What an interpreter could change: the engine, what is promised to other programs, how processes live and end.
+SHORT := tests/unit tests/test_protocol.py tests/test_library.py tests/test_concurrency.py tests/test_delivery.py \
+	tests/test_shutdown.py tests/test_cli.py tests/test_topics.py tests/test_supervisor.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := redis_worker benchmarks examples tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format types clean
+.PHONY: help demo test test-all test-short bench lint format types clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## See it work: two workers, thousands of tasks, a kill -9, nothing lost
 	@$(BIN)/redis-worker demo
 
-test: $(VENV)/.dev ## Run the whole test suite
-	@$(BIN)/python -m tests $(ARGS)
+test: $(VENV)/.dev ## Run the test suite, in under five minutes
+	@$(PYTEST) --servers=first -m 'not long' $(ARGS)
+
+test-all: $(VENV)/.dev ## Run it on each server program there is, with the long tests
+	@$(PYTEST) $(ARGS)
+
+test-short: $(VENV)/.dev ## Run a part, as for another Python: make test-short PYTHON=python3.13 VENV=.venv-3.13
+	@$(PYTEST) --servers=first -m 'not long' $(ARGS) $(SHORT)
 
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -31,7 +43,7 @@ format: $(VENV)/.dev ## Put the code in the house's style
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
 clean: ## Remove what these targets have made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "redis_worker needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 …")'

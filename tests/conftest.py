@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import pytest
 from redis.asyncio import Redis
 
 from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import EmbeddedServer, servers
-from tests.support import Queue, Topic, WorkerProcess
+from tests.processes import children, kill, of_run, start_run
+from tests.session import keep_to_ports_of_its_own, restore_signals
+from tests.support import Queue, Topic, WorkerProcess, ended_in_time
 
 # Settings of the person who runs the tests are not settings of the tests.
 for _name in [name for name in os.environ if name.startswith(("REDIS_WORKER_", "REDIS_URL", "REDIS_HOST"))]:
@@ -24,32 +26,80 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--servers",
         choices=["all", "first", "others"],
         default="all",
-        help="on which of the server programs there are; tests that need none run with the first (python -m tests)",
+        help="on which of the server programs there are; tests that need none run with the first",
     )
-    parser.addoption(
-        "--half",
-        choices=["both", "first", "other"],
-        default="both",
-        help="every other file, in the order of their names; for running both halves side by side (python -m tests)",
-    )
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    restore_signals()
+    keep_to_ports_of_its_own()
+    if not hasattr(config, "workerinput"):  # which a process of pytest-xdist has, and with it the mark of its parent
+        start_run()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    which, half = config.getoption("--servers"), config.getoption("--half")
+    which = config.getoption("--servers")
     others = set(servers()[1:])
-    files = sorted({item.path for item in items})
 
     def is_chosen(item: pytest.Item) -> bool:
         call = getattr(item, "callspec", None)
         on_another = call is not None and call.params.get("server") in others
-        in_first_half = files.index(item.path) % 2 == 0
-        return (which == "all" or on_another == (which == "others")) and (
-            half == "both" or in_first_half == (half == "first")
-        )
+        return which == "all" or on_another == (which == "others")
 
     left_out = [item for item in items if not is_chosen(item)]
     items[:] = [item for item in items if is_chosen(item)]
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _judge_skip(item.config, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _judge_skip(collector.config, report)
+    return report
+
+
+def _judge_skip(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With --no-skips, make a skip a failure: a machine that lacks a tool does not show that the tests pass."""
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and --no-skips allows none: {report.longrepr}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Kill what the tests have left running, wherever it has gone, and say so."""
+    if hasattr(session.config, "workerinput"):
+        return
+    if not ended_in_time(lambda: not of_run(), 3.0):
+        left = of_run()
+        kill(left)
+        terminal = session.config.get_terminal_writer()
+        terminal.line()
+        terminal.line(f"processes left behind, and killed: {', '.join(left.values())}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    """The tests of a process end the threads that they start."""
+    before = set(threading.enumerate())
+
+    def lasting() -> set[threading.Thread]:
+        # A daemon thread holds nobody up, and some tests have one that never ends.
+        return {thread for thread in set(threading.enumerate()) - before if not thread.daemon}
+
+    yield
+    assert ended_in_time(lambda: not lasting()), f"left behind: {lasting()}"
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +128,9 @@ async def redis(server: EmbeddedServer) -> AsyncIterator[Redis]:
     client = Redis.from_url(server.url)
     await client.flushall()
     yield client
+    held = await client.keys("*:inflight:*")
     await client.aclose()
+    assert not held, f"left in flight: {held}"
 
 
 @pytest.fixture
@@ -120,22 +172,7 @@ def worker(server: EmbeddedServer, queue: Queue) -> Iterator[Callable[..., Worke
 @pytest.fixture(autouse=True)
 def _no_process_left() -> Iterator[None]:
     """Every test ends the processes it starts."""
-    before = _children()
+    before = children()
     yield
-    left = _children() - before
+    left = children() - before
     assert not left, f"processes left behind: {left}"
-
-
-def _children() -> set[str]:
-    """The commands of this process's children, where /proc tells."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                command = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode()
-                # multiprocessing keeps one helper of its own for the life of the process
-                if "resource_tracker" not in command:
-                    found.add(f"{stat.parent.name} {command}")
-        except (OSError, ValueError):
-            continue
-    return found

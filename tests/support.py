@@ -39,6 +39,14 @@ async def wait_until(condition: Callable[[], Any], what: str = "the condition", 
         await asyncio.sleep(0.01)
 
 
+def ended_in_time(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether `condition` becomes true in time; it is asked without an event loop."""
+    end = time.monotonic() + seconds
+    while not (true := condition()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return true
+
+
 class CommandProcess:
     """A real `redis-worker` process, by its arguments."""
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.report import Row, table
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +52,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_a_quick_run_prints_every_row() -> None:
     ended = bench("--quick")
     assert ended.returncode == 0, ended.stderr

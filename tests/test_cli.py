@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import pty
-import random
 import re
 import select
 import signal
@@ -29,8 +28,9 @@ from redis_worker.cli import pushing
 from redis_worker.cli.payloads import Batch, payload, read_batches
 from redis_worker.cli.pushing import Pusher, Target
 from redis_worker.cli.serving import report
-from redis_worker.embedded import PORTS, EmbeddedServer
+from redis_worker.embedded import EmbeddedServer
 from redis_worker.engine.counters import Counters
+from tests.session import free_port
 from tests.support import PATIENCE, ROOT, Queue, Topic, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
@@ -431,8 +431,7 @@ def test_nobody_there(outside: Callable[..., Ended], arguments: tuple[str, ...])
 
 
 async def test_a_server_is_waited_for(server: EmbeddedServer, tmp_path: Path) -> None:
-    # Of the ports that no client is given as its own: one that tries again might connect to itself.
-    port = random.choice(PORTS)
+    port = free_port()
     with socket.create_server(("127.0.0.1", port)) as listener:
         command = [*COMMAND, *RUN, "--url", f"redis://127.0.0.1:{port}", "--connect-timeout", "0"]
         process = subprocess.Popen(command, cwd=tmp_path)

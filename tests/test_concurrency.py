@@ -124,9 +124,9 @@ async def test_a_timeout_of_the_processor_itself_is_its_error(queue: Queue, drai
 
 async def test_a_process_past_its_time_limit_is_killed(queue: Queue, drain: Any) -> None:
     await queue.push_tasks([["sleep", 600], ["pid"]])
-    await drain(processors.in_process, 1, timeout=1.0)
+    await drain(processors.in_process, 1, timeout=3.0)
     results = await queue.results()
-    assert results["0"]["error"] == "Processing error: timed out after 1 s"
+    assert results["0"]["error"] == "Processing error: timed out after 3 s"
     assert results["1"]["status"] == "success"
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
-import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -28,8 +27,10 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, Keys
 from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.broker.operator.status import StatusReader
-from redis_worker.embedded import HOST, PORTS, EmbeddedServer
+from redis_worker.embedded import HOST, EmbeddedServer
+from tests.session import free_port
 from tests.support import PATIENCE, WorkerProcess, wait_until
+from tests.tls import Certificates, make_certificates, tls_in_front_of
 
 SECRET = "hush-hush"
 NAMES = ("{q}:in", "{q}:out")
@@ -371,7 +372,7 @@ class Replicated:
 @contextlib.contextmanager
 def sentinel_of(master: EmbeddedServer, folder: Path, *settings: str) -> Iterator[int]:
     """A sentinel, which ends with this process however that ends; its port."""
-    for port in random.sample(PORTS, 20):
+    for port in (free_port() for _ in range(20)):
         config = folder / f"sentinel-{port}.conf"
         lines = [
             f"port {port}",
@@ -500,12 +501,14 @@ async def test_the_master_dies_and_its_replica_takes_over(server: EmbeddedServer
 
 @dataclass
 class Secured:
-    """A server that asks for a password, at a port, at a Unix socket and, where it can, with TLS."""
+    """A server that asks for a password, at a port, at a Unix socket and with TLS."""
 
     server: EmbeddedServer
     socket: Path
-    tls_port: int | None
-    certificates: Path
+    tls_port: int
+    certificates: Certificates
+    front: ssl.SSLContext | None
+    """Of TLS in front of a server that has none."""
 
     def url(self, way: str, user: str = "", password: str = SECRET) -> str:
         match way:
@@ -513,53 +516,52 @@ class Secured:
                 return f"redis://{user}:{password}@{HOST}:{self.server.port}"
             case "unix":
                 return f"unix://{user}:{password}@{self.socket}"
-        if self.tls_port is None:
-            pytest.skip("this server, or this machine, has no TLS")
-        return f"rediss://{user}:{password}@{HOST}:{self.tls_port}?ssl_ca_certs={self.certificates / 'ca.crt'}"
+        return f"rediss://{user}:{password}@{HOST}:{self.tls_port}?ssl_ca_certs={self.certificates.authority}"
 
     def admin(self) -> Redis:
         return Redis(port=self.server.port, password=SECRET)
 
+    async def ask_for_certificates(self) -> None:
+        """Take only clients that have a certificate."""
+        # With TLS 1.3 the refusal comes after the handshake, and may get lost when the connection is reset.
+        if self.front is not None:
+            self.front.maximum_version, self.front.verify_mode = ssl.TLSVersion.TLSv1_2, ssl.CERT_REQUIRED
+            return
+        async with self.admin() as admin:
+            await admin.config_set("tls-auth-clients", "yes")
+            await admin.config_set("tls-protocols", "TLSv1.2")
+
+    async def take_all(self) -> None:
+        """Take any client again."""
+        if self.front is not None:
+            self.front.maximum_version, self.front.verify_mode = ssl.TLSVersion.MAXIMUM_SUPPORTED, ssl.CERT_NONE
+            return
+        async with self.admin() as admin:
+            await admin.config_set("tls-auth-clients", "no")
+            await admin.config_set("tls-protocols", "")
+
 
 @pytest.fixture(scope="module")
 def secured(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    certificates = tmp_path_factory.mktemp("certificates")
+    certificates = make_certificates(tmp_path_factory.mktemp("certificates"), HOST)
     # The path of a socket may have some hundred characters.
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        path = Path(folder) / "socket"
+        path, tls_port = Path(folder) / "socket", free_port()
         options = ["--requirepass", SECRET, "--unixsocket", str(path)]
-        tls_port = random.choice(PORTS)
+        tls = [
+            *("--tls-port", str(tls_port), "--tls-auth-clients", "no"),
+            *("--tls-ca-cert-file", str(certificates.authority)),
+            *("--tls-cert-file", str(certificates.server)),
+            *("--tls-key-file", str(certificates.key)),
+        ]
+        front = None
         try:
-            if not _make_certificates(certificates):
-                raise ConfigurationError("no openssl")
-            tls = [
-                *("--tls-port", str(tls_port), "--tls-auth-clients", "no"),
-                *("--tls-ca-cert-file", str(certificates / "ca.crt")),
-                *("--tls-cert-file", str(certificates / "server.crt")),
-                *("--tls-key-file", str(certificates / "server.key")),
-            ]
             running = stack.enter_context(EmbeddedServer(server.binary, options=[*options, *tls]))
-            yield Secured(running, path, tls_port, certificates)
-        except ConfigurationError:
+        except ConfigurationError:  # it was built without TLS
             running = stack.enter_context(EmbeddedServer(server.binary, options=options))
-            yield Secured(running, path, None, certificates)
-
-
-def _make_certificates(folder: Path) -> bool:
-    """An authority, and a server certificate of its making; False where there is no openssl."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        return False
-    (folder / "names").write_text(f"subjectAltName=IP:{HOST}\n")
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for arguments in (
-        ("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=authority"),
-        ("req", *new, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server"),
-        ("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
-         "-out", "server.crt", "-days", "2", "-extfile", "names"),
-    ):  # fmt: skip
-        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
-    return True
+            front = certificates.context()
+            tls_port = stack.enter_context(tls_in_front_of(HOST, running.port, front))
+        yield Secured(running, path, tls_port, certificates, front)
 
 
 WAYS = pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
@@ -598,6 +600,8 @@ async def test_a_wrong_password_ends_it_at_once(
             await client.submit([1])
         with pytest.raises(Refused, match="refuses the login"):
             await client.result("1")
+    if way == "tls":
+        await asyncio.sleep(0.2)  # TLS ends when the other side has said so as well
     for text in (str(raised.value), caplog.text, repr(client)):
         assert "\n" not in str(raised.value)
         assert not password or password not in text
@@ -671,7 +675,11 @@ async def test_who_may_not_subscribe_finds_results_soon(secured: Secured, rights
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )
-async def test_a_user_without_a_right_that_is_needed(secured: Secured, rights: tuple[str, ...], sentence: str) -> None:
+async def test_a_user_without_a_right_that_is_needed(
+    secured: Secured, rights: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # LRANGE is for the comparison alone.
+    monkeypatch.setattr("redis_worker.engine.claimer._COMPARE_EVERY", 1.0)
     async with secured.admin() as admin:
         await admin.execute_command("ACL", "SETUSER", "ann", "on", ">pass", *rights)
         with pytest.raises(Refused, match=rf"refuses the command: .*{sentence}.*; grant the user") as raised:
@@ -687,21 +695,16 @@ async def test_tls_that_cannot_be_ends_it_at_once(secured: Secured) -> None:
     for url in (trusted.partition("?")[0], trusted.replace(f"@{HOST}", "@localhost")):
         with pytest.raises(Refused, match=r"no TLS connection can be made: .*; check the certificates, and that"):
             await WorkerPool(url, *NAMES, "list", double, connect_timeout=0).run()
-    async with secured.admin() as admin:
-        await admin.config_set("tls-auth-clients", "yes")
-        # With TLS 1.3 the refusal comes after the handshake, and may get lost when the connection is reset.
-        await admin.config_set("tls-protocols", "TLSv1.2")
-        try:
-            with pytest.raises(Refused, match="no TLS connection can be made"):
-                await WorkerPool(trusted, *NAMES, "list", double, connect_timeout=0).run()
-            mine = (
-                f"&ssl_certfile={secured.certificates / 'server.crt'}&ssl_keyfile={secured.certificates / 'server.key'}"
-            )
-            await works(trusted + mine)
+    await secured.ask_for_certificates()
+    try:
+        with pytest.raises(Refused, match="no TLS connection can be made"):
+            await WorkerPool(trusted, *NAMES, "list", double, connect_timeout=0).run()
+        mine = f"&ssl_certfile={secured.certificates.server}&ssl_keyfile={secured.certificates.key}"
+        await works(trusted + mine)
+        async with secured.admin() as admin:
             assert await left_behind(admin) == []
-        finally:
-            await admin.config_set("tls-auth-clients", "no")
-            await admin.config_set("tls-protocols", "")
+    finally:
+        await secured.take_all()
 
 
 async def test_nobody_is_there(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class _Service:
     def __init__(self, supervisor: Supervisor, watched: Path | None) -> None:
         self._supervisor = supervisor
         self._watched = watched
+        self._seen = [] if watched is None else _times(watched)  # here: a start may take long, as it waits for Redis
         self._finding_redis = True
         self._stopped = self._cancelled = False
         self._wanted = 0
@@ -142,11 +143,10 @@ class _Service:
 
     async def _watch(self, path: Path) -> None:
         """Have the file read again when it, or `.env` beside us, is another one."""
-        before = _times(path)
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            if (now := _times(path)) != before:
-                before = now
+            if (now := _times(path)) != self._seen:
+                self._seen = now
                 await self._supervisor.reload()
 
 

@@ -99,6 +99,8 @@ async def _listen(runner: web.AppRunner, connections: Connections, address: Http
 def _reason(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "another program listens there; end it, or choose another port"
+    if error.errno in (errno.EADDRNOTAVAIL, None):  # None: asyncio, from Python 3.13 on
+        return "this machine has no such address"
     # asyncio puts a long sentence of its own before the system's words.
     return (error.strerror or str(error)).rpartition("] ")[2]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import errno
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 
 from redis_worker.builtin.download import DOWNLOADED, SKIPPED, DownloadError, download
 from redis_worker.vocabulary.processor import declaration_of
+from tests.tls import Certificates, make_certificates
 
 BODY = bytes(range(256)) * 1000
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -567,40 +567,24 @@ def test_no_descriptor_stays_open(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for `localhost` that signs itself, with its key in the same file."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = ["-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
-    subprocess.run(
-        [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *made],
-        check=True,
-        capture_output=True,
-    )
-    both = folder / "both"
-    both.write_bytes((folder / "key").read_bytes() + (folder / "certificate").read_bytes())
-    return both
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.fixture
-def tls_server(certificate: Path) -> Iterator[Server]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    with serving(context) as server:
+def tls_server(certificates: Certificates) -> Iterator[Server]:
+    with serving(certificates.context()) as server:
         yield server
 
 
 def test_tls_is_verified_against_the_host_name(
-    tls_server: Server, certificate: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tls_server: Server, certificates: Certificates, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = tls_server.url("/file", "https", "localhost")
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     untrusted = refusal(url, "x")
     assert untrusted.startswith("the connection to localhost failed: self")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     assert download([url, "x"]) == DOWNLOADED
     assert (folder / "x").read_bytes() == BODY
     mismatch = refusal(tls_server.url("/file", "https", "127.0.0.1"), "y")
