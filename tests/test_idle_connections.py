@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from tests.idle_proxy import IdleProxy
 from tests.support import Queue, Topic, wait_until
-from tests.test_servers import _make_certificates
+from tests.tls import make_certificates
 
 
 @pytest.fixture(scope="session")
@@ -119,12 +118,9 @@ async def test_a_proxy_that_closes_idle_connections(server: EmbeddedServer, queu
 @pytest.mark.parametrize("turns", [0, 1, 20], ids=["at once", "after a turn of the loop", "after many"])
 async def test_connections_with_tls(server: EmbeddedServer, tmp_path: Path, turns: int) -> None:
     """What TLS says beside the data is no end, and its farewell is one."""
-    if not _make_certificates(tmp_path):
-        pytest.skip("there is no openssl on this machine")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-    async with IdleProxy(server.port, context) as proxy:
-        url = f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={tmp_path / 'ca.crt'}"
+    certificates = make_certificates(tmp_path, "127.0.0.1")
+    async with IdleProxy(server.port, certificates.context()) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={certificates.authority}"
         async with TaskClient(url, "tls:in", "tls:out") as client, QueueControl(server.url, "tls:in") as control:
             for number in range(10):
                 await client.submit(number)

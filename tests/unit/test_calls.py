@@ -77,7 +77,7 @@ def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
         *(adapted(add), Adds().sum, functools.partial(add, 1), sum, max, operator.itemgetter(0), Mock()),
         *(lambda *numbers: sum(numbers), lambda numbers, start=0: sum(numbers, start), str, int, list),
     ],
-    ids=repr,
+    ids=lambda function: getattr(function, "__name__", type(function).__name__),  # the same in each process
 )
 def test_what_can_be_called_so_or_does_not_tell_is_let_through(function: Callable[..., Any]) -> None:
     pool(function)
