@@ -82,6 +82,13 @@ def cases(keys: list[str], most: int) -> list[Case]:
     return draw.sample(pairs, min(most, len(pairs)))
 
 
+# In one step: workers change the key, and delete it with its last member.
+_MOVE_AWAY = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[2]) end
+if #ARGV > 0 then redis.call(unpack(ARGV)) end
+"""
+
+
 class Damage:
     """Damages a key, and mends it as an operator would: what was moved away comes back."""
 
@@ -93,14 +100,12 @@ class Damage:
         if self.case.kind == "malformed":
             await self.add(MALFORMED[self.case.key])
             return
-        async with self.redis.pipeline(transaction=True) as pipe:
-            if await self.redis.exists(self.key):
-                pipe.rename(self.key, self.aside)
-            if self.case.kind == "of another type":
-                found = random.Random(f"{SEED}{self.case}").choice([kind for kind in TYPES if kind != self.expected])
-                command, *arguments = TYPES[found]
-                pipe.execute_command(command, self.key, *arguments)
-            await pipe.execute()
+        command: list[Any] = []
+        if self.case.kind == "of another type":
+            found = random.Random(f"{SEED}{self.case}").choice([kind for kind in TYPES if kind != self.expected])
+            name, *arguments = TYPES[found]
+            command = [name, self.key, *arguments]
+        await self.redis.eval(_MOVE_AWAY, 2, self.key, self.aside, *command)
 
     async def add(self, members: list[Any]) -> None:
         if self.expected == "zset":

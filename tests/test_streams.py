@@ -113,7 +113,7 @@ async def test_what_a_stream_cannot_show_is_escaped(
     (tmp_path / "日本.toml").write_text('[redis]\nurl = "日本"\n', encoding="utf-8")
     for arguments in (
         ("peek", *at, *keys[:2]),
-        ("run", *at, *keys, "--processor", "sum", "--burst", "-v"),
+        ("run", *at, *keys, "--processor", "sum", "--burst"),
         ("dead", "list", *at, *keys[:2]),
         ("dead", "show", *at, *keys[:2]),
         ("result", *at, *keys[2:], "日本", "é", "fehlt"),
