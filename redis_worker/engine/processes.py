@@ -64,9 +64,10 @@ class Processes:
     async def _try(self, arguments: list[Any]) -> Answer | None:
         child = self._free()
         self._busy.add(child)
-        call = self._pool.run(child.call, arguments)
-        call.add_done_callback(lambda _: self._busy.discard(child))
+        call: asyncio.Future[Any] = self._pool.run(child.start)
         try:
+            await asyncio.wait({call})  # the time limit is one of the task, not of the process's start
+            call = self._pool.run(child.call, arguments)
             if not (await asyncio.wait({call}, timeout=self._timeout))[0]:
                 raise TimedOut
             answer: Answer | None = call.result()
@@ -74,6 +75,7 @@ class Processes:
                 self._idle.append(child)
             return answer
         finally:
+            call.add_done_callback(lambda _: self._busy.discard(child))
             if not call.done():
                 child.kill()
 
@@ -129,6 +131,11 @@ class _Child:
         if answer is None:
             self.end()
         return answer
+
+    def start(self) -> None:
+        """Start the process, if that was not done before; `call` reports why it could not be."""
+        with suppress(Exception):
+            self._start()
 
     def waits(self) -> bool:
         """True when it lives and has nothing to say."""
