@@ -85,7 +85,7 @@ class Observer:
         """Called when the queue is resumed."""
 
     def damaged(self, error: DamagedKey) -> None:
-        """Called, again and again, while a key has the wrong type: work that needs the key waits."""
+        """Called repeatedly while a key has the wrong type: work that needs the key waits."""
 
     def disconnected(self, error: Exception, delay: float) -> None:
         """Called when the queue is unreachable; the next try is in `delay` seconds."""

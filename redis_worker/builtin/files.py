@@ -74,7 +74,7 @@ def place_of(path: str) -> tuple[str, str]:
         raise ValueError("the path names a directory, not a file")
     place = os.path.relpath(real, base)
     if any(name.startswith(".") for name in place.split(os.sep)):
-        raise ValueError("the path has a name that begins with a dot, as settings do, and such are not written")
+        raise ValueError("the path has a name that begins with a dot, as settings do, and cannot be written")
     return base, place
 
 

@@ -20,7 +20,7 @@ class LoopLag:
         return max(self._longest, self._previous)
 
     async def run(self) -> None:
-        """Measure, until cancelled."""
+        """Measure the lag until cancelled."""
         clock = asyncio.get_running_loop().time
         window = clock()
         while True:

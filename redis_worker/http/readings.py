@@ -16,7 +16,7 @@ from redis_worker.vocabulary.service import Consuming
 
 logger = library_logger()
 
-# Redis is queried at most once in so many seconds.
+# The minimum interval of queries to Redis, in seconds.
 _CACHED = 1.0
 # A caller waits for so long at most, in seconds, and then gets the last reading.
 _PATIENCE = 0.5

@@ -30,13 +30,13 @@ class WrongType(Refused):
 
 
 class DamagedKey(WrongType):
-    """A key of the wrong type that belongs to a queue. Work that does not need the key goes on."""
+    """A key of the wrong type that belongs to a queue. Other work continues."""
 
     def __init__(self, key: str, found: str, expected: str) -> None:
         """`found` and `expected` are types as the command TYPE names them."""
         super().__init__(
             f"the key {key!r} holds a {found}, not a {expected}: move it away (RENAME) or delete it (DEL); "
-            "the work that needs it goes on then"
+            "the work that needs it continues then"
         )
         self.key = key
         self.found = found
@@ -83,7 +83,7 @@ class Retry(RedisWorkerError):
 
     delay: Duration | None = None
 
-    def __init__(self, reason: str = "asked to be tried again", *, delay: Duration | None = None) -> None:
+    def __init__(self, reason: str = "retry requested", *, delay: Duration | None = None) -> None:
         super().__init__(reason)
         self.delay = delay
 

@@ -45,7 +45,7 @@ def check_topic(topic: str) -> str:
     """Return `topic`. Raises ConfigurationError if it is not a valid name."""
     check_prefix(topic)
     if not _TOPIC.fullmatch(topic):
-        raise ConfigurationError(f"{topic!r} is no valid topic: a topic has no spaces, braces, brackets, * or ?")
+        raise ConfigurationError(f"{topic!r} is not a valid topic: a topic has no spaces, braces, brackets, * or ?")
     return topic
 
 

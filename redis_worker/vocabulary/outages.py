@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-# An outage ends after so many seconds without a failure.
+# The time without a failure that ends an outage, in seconds.
 _OVER = 60.0
 
 

@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
     """The run time."""
     again: float | None = None
-    """Retry the task after so many seconds, for the reason in `error`: no result and no dead letter yet."""
+    """The delay of a retry, in seconds, for the reason in `error`: no result and no dead letter yet."""
     skipped: bool = False
     """True if a message with the same id was completed before."""
     exception: BaseException | None = None
