@@ -1,4 +1,4 @@
-"""What the engine needs of the world, as Protocols; the broker and the leaves provide it."""
+"""The interfaces that the engine needs; the broker and the outer packages implement them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 Parser: TypeAlias = Callable[[Any], list[Any]]
-"""Turns the member `task` into the processor's arguments; raises ValueError on what it refuses."""
+"""Converts the member `task` into the processor's arguments; raises ValueError if it is invalid."""
 
 Processor: TypeAlias = Callable[[list[Any]], Any] | Callable[[list[Any]], Awaitable[Any]]
-"""Does the work: arguments to JSON value, `async` or plain."""
+"""Does the work: arguments to a JSON value, `async` or plain."""
 
 
 class Unwritten(Exception):
-    """Raised by `settle`: some outcomes are not written, and still in flight. All others are written."""
+    """Raised by `settle`: some outcomes are not written, and stay in flight. All others are written."""
 
     def __init__(
         self, left: Sequence[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]], refused: Sequence[Outcome]
     ) -> None:
-        """`refused` is what `settle` would have returned, `left` what is not written, and why.
+        """`refused` is the return value of `settle`; `left` holds the outcomes that are not written, by error.
 
-        What needs a DamagedKey can be written once that is mended; what is Unacceptable, in smaller pieces, or with
-        less in it.
+        After a DamagedKey they can be written once the key is mended; after Unacceptable, in smaller batches, or with
+        less content.
         """
         super().__init__("some outcomes are not written")
         self.left = left
@@ -32,66 +32,66 @@ class Unwritten(Exception):
 
 
 class Queue(Protocol):
-    """Where tasks come from and outcomes go. Raises Disconnected or Refused, nothing of its driver's."""
+    """The source of tasks and the destination of outcomes. Raises Disconnected or Refused, no driver errors."""
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """Take up to `limit` tasks in order; with `wait`, wait up to some two seconds for the first one.
+        """Claim up to `limit` tasks in order; with `wait`, wait about two seconds for the first one.
 
-        Must not be cancelled: what has been claimed would not be known.
+        Must not be cancelled: the claimed tasks would be lost from sight.
         """
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
-        """Tasks claimed by this worker that are not among those it `held`: the reply of their claim was lost."""
+        """Return tasks claimed by this worker that are not in `held`: the reply to their claim was lost."""
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Write results and dead letters and acknowledge, atomically, all in one call.
 
-        Returns those refused because this worker does not own the task any more. May be called
+        Returns the outcomes refused because this worker no longer owns their tasks. May be called
         again with the same outcomes after Disconnected: nothing is written twice. Raises Unwritten.
         """
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand tasks back to the head of the queue, in order and without charging an attempt."""
+        """Return tasks to the head of the queue, in order and without charging an attempt."""
 
 
 class Observer:
-    """Is told what happens, by the batch; a subclass overrides what it wants to hear.
+    """Base class of listeners, which receive events in batches; a subclass overrides the events it needs.
 
-    Called on the event loop: it must be quick. What it raises is logged and changes nothing.
+    Methods run on the event loop: they must be quick. An exception is logged and changes nothing.
     """
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        """Tasks were claimed."""
+        """Called after tasks were claimed."""
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        """Outcomes were written and acknowledged."""
+        """Called after outcomes were written and acknowledged."""
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
-        """Outcomes were not written: the tasks have gone to another worker meanwhile."""
+        """Called when outcomes are not written: another worker owns the tasks now."""
 
     def released(self, deliveries: Sequence[Delivery]) -> None:
-        """Tasks were handed back to the queue."""
+        """Called after tasks were returned to the queue."""
 
     def recovered(self, worker: str, count: int) -> None:
-        """`count` tasks of the dead `worker` were returned to the queue."""
+        """Called after `count` tasks of the dead `worker` were returned to the queue."""
 
     def lease_lost(self, worker: str) -> None:
-        """This worker, known as `worker` until now, was presumed dead; it goes on under a new name."""
+        """Called when this worker was presumed dead under the name `worker`; it continues under a new name."""
 
     def paused(self) -> None:
-        """The queue was found paused: nothing is claimed until it is resumed."""
+        """Called when the queue is paused: nothing is claimed until it is resumed."""
 
     def resumed(self) -> None:
-        """The queue is not paused any more."""
+        """Called when the queue is resumed."""
 
     def damaged(self, error: DamagedKey) -> None:
-        """A key was found to hold another type than it should: what needs it waits. Repeated as long as it is so."""
+        """Called repeatedly while a key has the wrong type: work that needs the key waits."""
 
     def disconnected(self, error: Exception, delay: float) -> None:
-        """The queue cannot be reached; the next try is in `delay` seconds."""
+        """Called when the queue is unreachable; the next try is in `delay` seconds."""
 
     def reconnected(self, seconds: float) -> None:
-        """The queue answers again, after so many seconds."""
+        """Called when the queue answers again, after `seconds`."""
 
     def blocked(self, seconds: float, stack: str) -> None:
-        """The event loop has not turned for so many seconds; `stack` shows what holds it."""
+        """Called when the event loop was blocked for `seconds`; `stack` shows where."""

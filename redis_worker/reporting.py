@@ -1,4 +1,4 @@
-"""The one place where events become log lines."""
+"""The logger of events: one line for each."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ logger = library_logger()
 
 
 class Reporter(Observer):
-    """Logs what happens to the pool on `queue`; payloads never."""
+    """An observer that logs the events of `queue`, without payloads."""
 
-    def __init__(self, queue: str, what: str = "task") -> None:
-        """`what` is what there is in the queue: "task", or "message of order.reminder" where there are many queues."""
+    def __init__(self, queue: str, noun: str = "task") -> None:
+        """`noun` names an entry of the queue in log lines: "task", or "message of order.reminder"."""
         self._queue = queue
-        self._what = what
+        self._noun = noun
         self._damaged = Outages()
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         again = sum(delivery.deaths > 0 for delivery in deliveries)
         if again:
-            logger.info("claimed %d tasks that dead workers had held", again, extra=self._extra(count=again))
+            logger.info("claimed %d tasks of dead workers", again, extra=self._extra(count=again))
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         if logger.isEnabledFor(logging.DEBUG):
@@ -39,29 +39,29 @@ class Reporter(Observer):
                     self._task(logging.DEBUG, outcome, "succeeded")
         for outcome in but_successes(outcomes):
             if outcome.skipped:
-                self._task(logging.INFO, outcome, "skipped, as it was completed before,")
+                self._task(logging.INFO, outcome, "skipped (completed before)")
             else:
                 self._task(logging.WARNING, outcome, _verdict(outcome))
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         logger.warning(
-            "%d finished tasks had gone to other workers meanwhile; their results are not written",
+            "%d results are not written: other workers own their tasks now",
             len(outcomes),
             extra=self._extra(count=len(outcomes)),
         )
 
     def released(self, deliveries: Sequence[Delivery]) -> None:
-        logger.debug("handed back %d tasks", len(deliveries), extra=self._extra(count=len(deliveries)))
+        logger.debug("released %d tasks to the queue", len(deliveries), extra=self._extra(count=len(deliveries)))
 
     def recovered(self, worker: str, count: int) -> None:
         if count:
             logger.warning("recovered %d tasks of the dead worker %s", count, worker, extra=self._extra(count=count))
         else:
-            logger.info("the worker %s is gone; it held nothing", worker, extra=self._extra())
+            logger.info("the worker %s is dead; it held no tasks", worker, extra=self._extra())
 
     def lease_lost(self, worker: str) -> None:
         logger.warning(
-            "this worker was presumed dead as %s; its tasks went to others, it goes on under a new name",
+            "this worker was presumed dead as %s; others took its tasks, and it continues under a new name",
             worker,
             extra=self._extra(),
         )
@@ -77,18 +77,18 @@ class Reporter(Observer):
         logger.info("the queue %s is resumed", self._queue, extra=self._extra())
 
     def damaged(self, error: DamagedKey) -> None:
-        """Log a damaged key once, as long as it is met again and again."""
+        """Log a damaged key once per outage."""
         if self._damaged.begins(error.key):
             logger.error("%s", error, extra=self._extra(key=error.key))
 
     def disconnected(self, error: Exception, delay: float) -> None:
-        logger.warning("Redis is away (%s); trying again in %.1f s", error, delay, extra=self._extra())
+        logger.warning("Redis is away (%s); retrying in %.1f s", error, delay, extra=self._extra())
 
     def reconnected(self, seconds: float) -> None:
         logger.warning("Redis is back after %.1f s", seconds, extra=self._extra())
 
     def block(self, seconds: float, stack: str) -> None:
-        """Log what `blocked` tells. It is for one of those who share an event loop to call, whoever has blocked it."""
+        """Log a block of the event loop. Workers that share a loop log it once: one of them has this called."""
         report_block(seconds, stack, {} if PART.get() else self._extra())
 
     def _task(self, level: int, outcome: Outcome, verdict: str) -> None:
@@ -97,13 +97,13 @@ class Reporter(Observer):
         logger.log(
             level,
             "%s %s %s in %.1f ms%s%s",
-            self._what,
+            self._noun,
             outcome.id,
             verdict,
             outcome.seconds * 1000,
             f": {outcome.error}" if outcome.error else "",
             f" ({place})" if place else "",
-            # The stack is long, and the line above names its last step.
+            # The stack is long, and the line above names its last frame.
             exc_info=raised if logger.isEnabledFor(logging.DEBUG) else None,
             extra=self._extra(
                 task=outcome.id, attempt=outcome.delivery.attempt, duration=round(outcome.seconds, 6), outcome=verdict
@@ -115,14 +115,14 @@ class Reporter(Observer):
 
 
 def report_block(seconds: float, stack: str, extra: Mapping[str, object] | None = None) -> None:
-    """Log that the event loop was blocked, and by which part, where that is known (see Watchdog)."""
+    """Log a block of the event loop, with the part that caused it if known (see Watchdog)."""
     part = PART.get()
-    what = f"the part {part} has blocked the event loop" if part else "the event loop has been blocked"
-    logger.warning("%s for %.1f s, here:\n%s", what, seconds, Lines(stack.rstrip()), extra=extra)
+    subject = f"the part {part} has blocked the event loop" if part else "the event loop has been blocked"
+    logger.warning("%s for %.1f s, here:\n%s", subject, seconds, Lines(stack.rstrip()), extra=extra)
 
 
 def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
-    """Log `tasks`, after a line that says how many there are. As warnings, for somebody has asked."""
+    """Log the number of `tasks`, then each of them; as warnings, because a user asked for them."""
     count = len(tasks)
     how_many = "1 task is" if count == 1 else f"{count or 'no'} tasks are"
     logger.warning("%s%s running", where, how_many, extra={"running": count})
@@ -136,5 +136,5 @@ def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
 
 def _verdict(outcome: Outcome) -> str:
     if outcome.again is not None:
-        return f"failed, to be tried again in {outcome.again:.1f} s,"
+        return f"failed (retry in {outcome.again:.1f} s)"
     return "dead letter" if outcome.dead else "failed"

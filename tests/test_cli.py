@@ -250,7 +250,7 @@ PUBLISH = ("publish", "--url", NOWHERE)
         (PUBLISH, "Missing argument 'TOPIC'"),
         ((*PUBLISH, "", "1"), "'TOPIC': it must not be empty"),
         ((*PUBLISH, "\udcff", "1"), "'\\udcff' is not UTF-8"),
-        ((*PUBLISH, "order.*", "1"), "'order.*' is no name for a topic: it has no spaces, braces, brackets, * or ?"),
+        ((*PUBLISH, "order.*", "1"), "'order.*' is not a valid topic: a topic has no spaces, braces, brackets, * or ?"),
         ((*PUBLISH, "t"), "give data as arguments, or a file of it with --file PATH, one of the two"),
         ((*PUBLISH, "t", "1", "--file", "tasks"), "give data as arguments, or a file of it with --file PATH"),
         ((*PUBLISH, "t", "1", "2", "--id", "a"), "--id goes with exactly one message"),

@@ -21,7 +21,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.http import connections as limits
 from redis_worker.http import server as http_server
-from redis_worker.http.cached_answer import Remembered
+from redis_worker.http.cached_answer import CachedAnswer
 from redis_worker.http.connections import MOST, Connections
 from redis_worker.http.exposition import Exposition
 from redis_worker.http.server import HttpServer
@@ -256,7 +256,7 @@ async def test_remembered_is_made_once_at_a_time_and_survives_who_goes_away(monk
             raise RuntimeError("broken")
         return len(made)
 
-    remembered = Remembered(make)
+    remembered = CachedAnswer(make)
     asking = [asyncio.create_task(remembered.get()) for _ in range(10)]
     await asyncio.sleep(0)
     asking[0].cancel()

@@ -44,7 +44,7 @@ TEXTS = {
         ("retry text", "retry nan", "retry huge"),
         'the delay of a Retry must be a number of seconds, or a text as "90s", "1.5m" or "24h", or a timedelta',
     ),
-    "retry delta": "asked to be tried again", "careless": "Careless",
+    "retry delta": "retry requested", "careless": "Careless",
     "cancels itself": "CancelledError", "child cancelled": "CancelledError",
     "task group": "unhandled errors in a TaskGroup (1 sub-exception): ValueError: first cause",
 }  # fmt: skip
@@ -308,7 +308,7 @@ async def test_observers_that_misbehave_change_nothing(
         server.url, queue.keys.waiting, queue.keys.output, "list", "sum", burst=True, observers=[Panicking()]
     )
     assert await queue.result(0) == {"status": "success", "result": 3}
-    assert "the observer Panicking failed" in caplog.text
+    assert "the observer Panicking raised" in caplog.text
     assert "declare it `async def`" not in json.dumps(await queue.results())
 
 

@@ -605,7 +605,7 @@ def test_what_does_not_fit_is_said_at_once(new: New) -> None:
 
     for pattern, options, complaint in (
         ("a", {}, "there are two handlers for 'a'"),
-        ("a b", {}, "'a b' is no name for a topic"),
+        ("a b", {}, "'a b' is not a valid topic"),
         ("b", {"concurrency": 0}, "handler plain: concurrency must be at least 1, got 0"),
         ("b", {"retries": -1}, "handler plain: retries must not be negative, got -1"),
         ("b", {"idempotent": True, "remember": 0}, "handler plain: remember must be above 0 seconds, got 0"),
@@ -623,7 +623,7 @@ def test_what_does_not_fit_is_said_at_once(new: New) -> None:
 
 async def test_no_topic_has_such_a_name(publisher: Publisher) -> None:
     for name in ("", "order.*", "a b", "{a}"):
-        with pytest.raises(ConfigurationError, match="is no name for a topic"):
+        with pytest.raises(ConfigurationError, match="is not a valid topic"):
             await publisher.publish(name, 1)
 
 

@@ -1,6 +1,6 @@
 """The processors `sum`, `add100` and `fibonacci`: exact arithmetic on JSON numbers.
 
-No error text holds an integer out of a task: str() refuses those above 4,300 digits.
+Error texts omit the task's integers: str() refuses those above 4,300 digits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIBONACCI_BOUND = 100_000
 def sum_numbers(arguments: list[Any]) -> int | float:
     """Add up numbers, exactly: integers of any size, fractions rounded once at the end."""
     for argument in arguments:
-        # By type: a boolean is an int to isinstance, and the comparison is the cheapest there is.
+        # By type: a boolean is an int to isinstance, and this comparison is the cheapest.
         if type(argument) is not int:
             return _sum_with_fractions(arguments)
     total: int = sum(arguments)
@@ -52,7 +52,7 @@ def fibonacci(arguments: list[Any]) -> int:
 
 
 def _fibonacci_pair(n: int) -> tuple[int, int]:
-    """F(n) and F(n + 1), by fast doubling: one step of recursion for each bit of n."""
+    """Return F(n) and F(n + 1), by fast doubling: one step of recursion for each bit of n."""
     if n == 0:
         return 0, 1
     a, b = _fibonacci_pair(n >> 1)
@@ -61,7 +61,7 @@ def _fibonacci_pair(n: int) -> tuple[int, int]:
 
 
 def _sum_with_fractions(arguments: list[Any]) -> int | float:
-    """The sum where not all are integers, rounded once; raises ValueError at the first that is no number."""
+    """Return the sum with fractions, rounded once. Raises ValueError at the first argument that is no number."""
     for index, argument in enumerate(arguments):
         _require_number(argument, f"the item at index {index} should be a number")
     whole = sum(argument for argument in arguments if type(argument) is int)
@@ -73,7 +73,7 @@ def _sum_with_fractions(arguments: list[Any]) -> int | float:
 
 
 def _as_floats(whole: int) -> Iterator[float]:
-    """Floats that add up to exactly `whole`, so that fsum need not round it first."""
+    """Yield floats that add up to exactly `whole`, so that fsum need not round it first."""
     while whole:
         part = float(whole)
         yield part

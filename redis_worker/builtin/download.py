@@ -1,10 +1,10 @@
 """The processor `download`: one file over HTTP, whole or not at all.
 
-Whoever can write to the queue chooses the URL and the path, so neither is trusted: the file stays in
-one directory, and link-local addresses, where clouds keep a machine's credentials, are out of reach, as
-loopback and private ones are on request.
-Proxies of the environment are ignored, since they would connect to an address nobody has checked.
-The network modules are imported where they are used: they take longer to load than all else here.
+Every writer to the queue chooses URLs and paths, so neither is trusted: files stay in one directory, and
+link-local addresses, where clouds keep a machine's credentials, are refused, as loopback and private ones
+are on request.
+Proxies of the environment are ignored, since they would connect to an unchecked address.
+The network modules are imported where they are used: they take longer to load than the rest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PORTS = {"http": 80, "https": 443}
 _SILENCE = 30.0  # seconds that a server may take to accept a connection or to send its next bytes
 _REDIRECTS = 10
 _PIECE = 1 << 16
-# How IPv6 addresses begin that carry an IPv4 address in their last 32 bits: compatible, mapped,
+# Prefixes of IPv6 addresses with an IPv4 address in their last 32 bits: compatible, mapped,
 # translated and NAT64.
 _IPV4_CARRIERS = (0, 0xFFFF, 0xFFFF0000, 0x64FF9B << 64)
 
@@ -62,28 +62,28 @@ def download(arguments: list[Any]) -> str:
 
 
 class _Clock:
-    """The total time of a download, into which every wait for the network must fit."""
+    """The time limit of a download, which bounds every wait for the network."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
     def wait(self) -> float:
-        """How long the next step may take. Raises TimeoutError when no time is left."""
+        """Return the seconds that the next step may take. Raises TimeoutError when no time is left."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return min(left, _SILENCE)
 
     def error(self, host: str) -> DownloadError:
-        """What to say of a TimeoutError."""
+        """Return the error to raise after a TimeoutError."""
         if time.monotonic() >= self._end:
             return DownloadError(f"the download took longer than {self._seconds:g} seconds")
         return DownloadError(f"{host} was silent for {_SILENCE:g} seconds")
 
 
 def _checked(url: str) -> SplitResult:
-    """`url` taken apart. Raises ValueError, whose text never shows the URL: it may hold a password."""
+    """Parse `url`. Raises ValueError; its text never shows the URL, which may hold a password."""
     from urllib.parse import urlsplit
 
     if re.search(r"[\x00-\x20\x7f]", url):
@@ -121,14 +121,14 @@ def _request(url: SplitResult) -> bytes:
 
 @contextmanager
 def _following(url: SplitResult, clock: _Clock) -> Iterator[tuple[str, HTTPResponse]]:
-    """The response at the end of the redirects, if it is a success, and the host it comes from."""
+    """Yield the successful response at the end of the redirects, and its host."""
     from urllib.parse import quote, urljoin
 
     for _ in range(_REDIRECTS + 1):
         with closing(_respond(url, clock)) as response:
             location = response.headers.get("Location")
             if response.status in (301, 302, 303, 307, 308) and location:
-                # http.client decodes headers as Latin-1; whatever the bytes were, a URL spells them in ASCII.
+                # http.client decodes headers as Latin-1; a URL spells all bytes in ASCII.
                 location = quote(location.encode("latin-1"), safe=string.punctuation)
                 url = _checked(urljoin(url.geturl(), location))
                 continue
@@ -140,7 +140,7 @@ def _following(url: SplitResult, clock: _Clock) -> Iterator[tuple[str, HTTPRespo
 
 
 def _respond(url: SplitResult, clock: _Clock) -> HTTPResponse:
-    """Send the request and read the head of the response; closing that closes the connection."""
+    """Send the request and read the head of the response; closing the response closes the connection."""
     from http.client import HTTPResponse
 
     with _network_errors(str(url.hostname), clock), ExitStack() as on_failure:
@@ -150,14 +150,14 @@ def _respond(url: SplitResult, clock: _Clock) -> HTTPResponse:
         sock.sendall(_request(url))
         response = on_failure.enter_context(closing(HTTPResponse(cast(Any, incoming), method="GET")))
         response.begin()
-        if incoming.ended:  # http.client takes a connection that breaks off in the headers for their end
+        if incoming.ended:  # http.client treats a connection lost in the headers as their end
             raise ConnectionError("it ended within the headers")
         on_failure.pop_all()
         return response
 
 
 class _Incoming(io.RawIOBase):
-    """What arrives at a socket, each read within the time left; closing it closes the socket."""
+    """A stream over a socket, with each read within the time left; closing it closes the socket."""
 
     ended = False
 
@@ -183,14 +183,14 @@ class _Incoming(io.RawIOBase):
 
 
 def _connect(url: SplitResult, clock: _Clock) -> socket.socket:
-    """A connection, over TLS where the URL says so, to the first address that takes one.
+    """Connect to the first address that accepts, over TLS for https.
 
-    The very addresses that were checked are connected to: a second look-up could answer otherwise.
+    Only the checked addresses are used: a second look-up could return others.
     """
     import socket
 
     host, failure = str(url.hostname), OSError("it has no address")
-    # The time this takes is the resolver's to limit; nothing here can.
+    # Only the resolver can limit the time of a look-up.
     found = socket.getaddrinfo(host, url.port or _PORTS[url.scheme], type=socket.SOCK_STREAM)
     addresses = [_carried(str(address[0])) for *_, address in found]
     if any(address.is_link_local for address in addresses):
@@ -216,14 +216,14 @@ def _connect(url: SplitResult, clock: _Clock) -> socket.socket:
 
 @lru_cache(maxsize=1)
 def _trust(*_places: str | None) -> ssl.SSLContext:
-    """Loading the certificates takes some 20 ms, too long for each download; anew if their places change."""
+    """Load the certificates, which takes some 20 ms: cached until their places change."""
     import ssl
 
     return ssl.create_default_context()
 
 
 def _carried(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the address that `text` says, or the IPv4 address that it carries."""
+    """Return the address in `text`, or the IPv4 address that it carries."""
     import ipaddress
 
     address = ipaddress.ip_address(text)
@@ -250,7 +250,7 @@ def _network_errors(host: str, clock: _Clock) -> Iterator[None]:
 
 
 def _pieces(response: HTTPResponse, host: str, clock: _Clock, max_bytes: int) -> Iterator[bytes]:
-    """The body. Raises DownloadError where it is too large or does not arrive in full."""
+    """Yield the body. Raises DownloadError if it is too large, or does not arrive in full."""
     from http.client import IncompleteRead
 
     expected, received = response.length, 0
@@ -258,7 +258,7 @@ def _pieces(response: HTTPResponse, host: str, clock: _Clock, max_bytes: int) ->
     if expected is not None and expected > max_bytes:
         raise too_large
     ended = False
-    # read1 holds no more than one piece in memory, whatever size a server gives its chunks.
+    # read1 holds at most one piece in memory, for chunks of any size.
     with _network_errors(host, clock), suppress(ConnectionError, IncompleteRead):
         while piece := response.read1(_PIECE):
             received += len(piece)

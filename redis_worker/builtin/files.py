@@ -1,4 +1,4 @@
-"""Where downloads are stored: in one directory, whole or not at all, whatever the path says."""
+"""The storage of downloads: in one directory for every path, whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from redis_worker.vocabulary.logger import library_logger
 logger = library_logger()
 
 FOLDER = "REDIS_WORKER_DOWNLOAD_DIR"
-"""The environment variable that names the download directory; by default it is `downloads`, which is made at need."""
+"""The environment variable that names the download directory; by default `downloads`, created on demand."""
 
 _SETTINGS = re.compile(
     r"\..*|.*\.(py[cdw]?|pth|so|sh|toml|cfg|ini|conf|ya?ml|service)|(Makefile|Dockerfile|Procfile)", re.IGNORECASE
 )
-# So many files of the directory are looked at, when a pool starts.
+# Files of the directory that are checked when a pool starts.
 _LOOKED_AT = 10_000
 _NAMED = 3
 
 
 class DownloadError(RedisWorkerError):
-    """A download that failed on its way; nothing of the file is left behind."""
+    """A failed download; no part of the file is left behind."""
 
 
 def folder() -> str:
@@ -36,13 +36,13 @@ def folder() -> str:
 
 
 def warn_of_folder() -> None:
-    """Log a warning where a new file in the download directory may be run, or be taken for settings."""
+    """Log a warning if a new file in the download directory could be run, or be read as settings."""
     base = folder()
     try:
         with os.scandir(base) as entries:
             found = sorted(entry.name for entry in islice(entries, _LOOKED_AT) if _SETTINGS.fullmatch(entry.name))
     except OSError:
-        return  # it is made at need; where it cannot be, each task says so
+        return  # created on demand; if that fails, each task reports it
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     if found:
         reason = f"holds code or settings ({', '.join(found[:_NAMED])}{more})"
@@ -51,19 +51,19 @@ def warn_of_folder() -> None:
     else:
         return
     logger.warning(
-        "downloads go to %s, which %s: whoever can write to the queue can add files there; "
+        "downloads go to %s, which %s: every writer to the queue can add files there; "
         "set --download-dir or %s to a directory for downloads alone",
         *(base, reason, FOLDER),
     )
 
 
 def place_of(path: str) -> tuple[str, str]:
-    """The download directory, and the place within it that `path` names, free of symbolic links."""
+    """Return the download directory, and the place of `path` within it, free of symbolic links."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
         path = ""
-    if not path or "\0" in path or len(path) > 4096:  # no system takes a longer one
+    if not path or "\0" in path or len(path) > 4096:  # no system accepts a longer one
         raise ValueError("the path is not a valid file name")
     with _file_errors():
         base = folder()
@@ -74,12 +74,12 @@ def place_of(path: str) -> tuple[str, str]:
         raise ValueError("the path names a directory, not a file")
     place = os.path.relpath(real, base)
     if any(name.startswith(".") for name in place.split(os.sep)):
-        raise ValueError("the path has a name that begins with a dot, as settings do, and such are not written")
+        raise ValueError("the path has a name that begins with a dot, as settings do, and cannot be written")
     return base, place
 
 
 def exists(path: str, folder: int | None = None) -> bool:
-    """Whether there is a file at `path`, seen from `folder`. Raises ValueError where it is something else."""
+    """Return True if a file exists at `path`, relative to `folder`. Raises ValueError if it is not a file."""
     with _file_errors():
         try:
             mode = os.lstat(path, dir_fd=folder).st_mode
@@ -87,13 +87,13 @@ def exists(path: str, folder: int | None = None) -> bool:
             return False
     if stat.S_ISDIR(mode):
         raise ValueError("the path names a directory, not a file")
-    if stat.S_ISLNK(mode):  # realpath leaves one in place only where links lead in a circle
+    if stat.S_ISLNK(mode):  # realpath leaves only a link of a circle in place
         raise ValueError("the path is a symbolic link that leads nowhere")
     return True
 
 
 def store(base: str, place: str, pieces: Iterable[bytes]) -> bool:
-    """Write the file and give it its name at the end; False when another has got that name meanwhile."""
+    """Write the file and name it last; return False if another file has taken the name meanwhile."""
     *folders, name = place.split(os.sep)
     temporary = f".download-{os.urandom(8).hex()}.part"
     with _file_errors(), _folder(base, folders) as folder:
@@ -114,9 +114,9 @@ def store(base: str, place: str, pieces: Iterable[bytes]) -> bool:
 
 @contextmanager
 def _folder(base: str, folders: list[str]) -> Iterator[int]:
-    """A descriptor of the target's directory, made where it is missing.
+    """Yield a descriptor of the target's directory, created if missing.
 
-    It is opened step by step, following no link, so that none put there meanwhile leads out of `base`.
+    It is opened step by step without following links, so that a link added meanwhile cannot lead out of `base`.
     """
     os.makedirs(base, exist_ok=True)
     folder = os.open(base, os.O_RDONLY | os.O_DIRECTORY)

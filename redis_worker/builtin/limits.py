@@ -1,4 +1,4 @@
-"""The limits of downloads, which the environment sets."""
+"""The limits of downloads, set by the environment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 
 def check() -> None:
-    """Look at the limits, and at the download directory. Raises ConfigurationError."""
+    """Check the limits and the download directory. Raises ConfigurationError."""
     try:
         max_bytes(), seconds(), allows_private()
     except ValueError as error:
@@ -19,17 +19,17 @@ def check() -> None:
 
 
 def max_bytes() -> int:
-    """Return the size that a file may have. Raises ValueError."""
+    """Return the maximum size of a file, in bytes. Raises ValueError."""
     return int(_number("REDIS_WORKER_DOWNLOAD_MAX_BYTES", 1 << 30))
 
 
 def seconds() -> float:
-    """Return the time that a download may take. Raises ValueError."""
+    """Return the maximum time of a download, in seconds. Raises ValueError."""
     return _number("REDIS_WORKER_DOWNLOAD_TIMEOUT", 300)
 
 
 def allows_private() -> bool:
-    """Return whether hosts may have loopback and private addresses. Raises ValueError."""
+    """Return True if hosts may have loopback and private addresses. Raises ValueError."""
     text = os.environ.get("REDIS_WORKER_DOWNLOAD_PRIVATE", "").strip().lower()
     if text not in ("", "allow", "deny"):
         raise ValueError("the environment variable REDIS_WORKER_DOWNLOAD_PRIVATE should be allow or deny")

@@ -1,4 +1,4 @@
-"""The parsers: what a processor's arguments are, given the member `task`."""
+"""The parsers: from the member `task` to a processor's arguments."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from redis_worker.vocabulary.payload import json_type
 
 
 def parse_list(task: Any) -> list[Any]:
-    """A list is the arguments themselves."""
+    """Return a list as the arguments."""
     if type(task) is list:
         return task
     raise ValueError(f"task should be a list, got {json_type(task)}")
 
 
 def parse_number(task: Any) -> list[Any]:
-    """One number is the only argument; a boolean is no number."""
+    """Return one number as the only argument; a boolean is no number."""
     # By type, since isinstance(True, int) holds.
     if type(task) is int or type(task) is float:
         return [task]
@@ -24,7 +24,7 @@ def parse_number(task: Any) -> list[Any]:
 
 
 def parse_any(task: Any) -> list[Any]:
-    """Any JSON value is the only argument."""
+    """Return any JSON value as the only argument."""
     return [task]
 
 

@@ -1,1 +1,1 @@
-"""The engine: claims, runs and settles tasks. It knows ports and vocabulary, and nothing of Redis."""
+"""The engine: claims, runs and settles tasks. It depends on ports and vocabulary, not on Redis."""

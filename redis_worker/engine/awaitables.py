@@ -1,4 +1,4 @@
-"""Awaitables that plain functions return: a decorator that is no coroutine function often hides one that is."""
+"""Awaitables that plain functions return: a plain decorator often hides a coroutine function."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 
 def is_awaitable(value: Any) -> bool:
-    """Return True where `value` is to be awaited."""
+    """Return True if `value` must be awaited."""
     return hasattr(type(value), "__await__")
 
 
 async def resolved(value: Any) -> Any:
-    """Return the value behind an awaitable, or behind the awaitables that it returns in turn."""
+    """Return `value`, awaited until it is no awaitable."""
     while is_awaitable(value):
         value = await value
     return value
 
 
 class Deferred:
-    """An awaitable whose value is passed through a function."""
+    """An awaitable that applies a function to the value of another."""
 
     def __init__(self, value: Any, then: Callable[[Any], Any]) -> None:
         self._value = value
@@ -32,20 +32,20 @@ class Deferred:
         return self._then(await resolved(self._value))
 
     def close(self) -> None:
-        """Close the awaitable behind this one."""
+        """Close the inner awaitable."""
         discard(self._value)
 
 
 def discard(value: Any) -> None:
-    """Close `value` where it is a coroutine, so that Python does not warn of one that was never awaited."""
+    """Close `value` if it is a coroutine, so that Python does not warn that it was never awaited."""
     close = getattr(value, "close", None) if is_awaitable(value) else None
     if close is not None:
         close()
 
 
 def unawaited(value: Any, function: str = "the function") -> TypeError | None:
-    """Return the error of a call whose `value` is an awaitable that nothing can await, and discard it; or None."""
+    """Discard a `value` that is an awaitable, and return the error of the call that returned it; otherwise None."""
     if not is_awaitable(value):
         return None
     discard(value)
-    return TypeError(f"{function} returned an awaitable, and runs where nothing awaits it; declare it `async def`")
+    return TypeError(f"{function} returned an awaitable that nothing awaits; declare it `async def`")

@@ -1,4 +1,4 @@
-"""Claiming: as much as there is room for, and no more while the queue is away."""
+"""Claiming: up to the free room, and nothing while the queue is away."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from redis_worker.ports import Observer, Queue
 from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery
 
-# Tasks claimed ahead that found no slot for so long are handed back, for another worker to take, in seconds.
+# Tasks claimed ahead are released to other workers after this time without a slot, in seconds.
 _STALLED = 0.25
-# So many turns of the loop the others get before the next claim is sent: a task that came alone is then
-# done, and its result on its way.
+# Turns of the event loop before the next claim is sent: a task that arrived alone is then done, and its
+# result is being written.
 _TURNS = 3
-# How often what is in flight is compared with what the worker holds, in seconds; and after each lost connection.
+# The interval, in seconds, of comparing the tasks in flight with the tasks held; also after each lost connection.
 _COMPARE_EVERY = 30.0
 
 
 class Claimer:
-    """Claims until it is told to stop or, with `burst`, until there is nothing left to do."""
+    """A loop that claims until it is stopped or, with `burst`, until all tasks are done."""
 
     def __init__(
         self,
@@ -42,19 +42,19 @@ class Claimer:
         self._reconnect = reconnect
         self._observer = observer
         self._burst = burst
-        self._left = max_tasks
+        self._remaining = max_tasks
         self._stopping = False
         self._returning: list[Delivery] = []
         self._compare_at = time.monotonic() + _COMPARE_EVERY
 
     def stop(self) -> None:
-        """Claim no more. What is being claimed just now still arrives."""
+        """Stop claiming. A claim under way still arrives."""
         self._stopping = True
         self._runner.progress.set()
 
     async def run(self) -> None:
-        """Claim. Raises Refused."""
-        while not self._stopping and self._left != 0:
+        """Claim until stopped. Raises Refused."""
+        while not self._stopping and self._remaining != 0:
             if self._runner.stalled(_STALLED) and not self._reconnect.away:
                 await self.hand_back()
             room = self._room()
@@ -73,11 +73,11 @@ class Claimer:
         if self._settler.full or self._reconnect.away:
             return 0
         room = self._runner.room()
-        return room if self._left is None else min(room, self._left)
+        return room if self._remaining is None else min(room, self._remaining)
 
     async def _claim(self, limit: int) -> list[Delivery]:
         if self._stopping:
-            return []  # told to stop while the queue was away
+            return []  # stopped while the queue was away
         try:
             if time.monotonic() >= self._compare_at:
                 missing = await self._queue.missing(self._held())
@@ -93,29 +93,29 @@ class Claimer:
         return [*self._runner.held(), *self._settler.held(), *self._returning]
 
     def _arrived(self, deliveries: list[Delivery]) -> None:
-        if self._left is not None:
-            self._left -= len(deliveries)
+        if self._remaining is not None:
+            self._remaining -= len(deliveries)
         self._runner.add(deliveries)
         self._observer.claimed(deliveries)
 
     async def _wait_for_room(self) -> None:
         self._runner.progress.clear()
-        await happens(self._runner.progress, _STALLED)  # then look whether what was claimed ahead has found a slot
+        await happens(self._runner.progress, _STALLED)  # then check the tasks claimed ahead
 
     async def hand_back(self) -> None:
-        """Hand what is claimed and not started back to the queue, in order, uncharged."""
-        taken = self._runner.take_back()
-        if not taken:
+        """Release the tasks that have not started to the queue, in order, uncharged."""
+        unstarted = self._runner.take_back()
+        if not unstarted:
             return
-        if self._left is not None:
-            self._left += len(taken)
-        self._returning = taken
-        await self._reconnect.call(lambda: self._queue.release(taken))
+        if self._remaining is not None:
+            self._remaining += len(unstarted)
+        self._returning = unstarted
+        await self._reconnect.call(lambda: self._queue.release(unstarted))
         self._returning = []
-        self._observer.released(taken)
+        self._observer.released(unstarted)
 
     async def _all_done(self) -> bool:
-        """Whether nothing runs and nothing is left to write; waits for a step forward if not."""
+        """Return True if nothing runs and nothing waits to be written; otherwise wait for progress first."""
         if self._runner.idle and self._settler.idle:
             return True
         self._settler.settled.clear()

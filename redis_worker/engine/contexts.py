@@ -1,4 +1,4 @@
-"""A fresh context for each task: what one sets, in context variables or in `decimal`, no other one sees."""
+"""A fresh context for each task: changes to context variables or to `decimal` stay in the task."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextvars import Context, copy_context
 
 
 class Contexts:
-    """Copies of the context that this object was made in."""
+    """A factory of copies of the context that it was made in."""
 
     def __init__(self) -> None:
         self._base = Context()
         self._decimal: decimal.Context | None = None
         for variable, value in copy_context().items():
-            # The variable holds an object that decimal changes in place, so that copies of a context share it.
+            # decimal changes this object in place, so that copies of a context would share it.
             if isinstance(value, decimal.Context):
                 self._decimal = value.copy()
             else:

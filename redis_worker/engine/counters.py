@@ -1,4 +1,4 @@
-"""What a pool has done so far, counted by the batch."""
+"""The counters of a pool, kept in batches."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Counters:
     failed: int = 0
     """Settled with an error result, or without one."""
     dead: int = 0
-    """Of the failed, those that went to the dead letters."""
+    """Failed tasks that became dead letters."""
     retried: int = 0
-    """Put off, to be tried again."""
+    """Delayed for a retry."""
     redelivered: int = 0
-    """Claimed after another worker had died holding them."""
+    """Claimed after another worker died holding them."""
     skipped: int = 0
-    """Acknowledged and not handled: completed before under the same id."""
+    """Acknowledged without being handled: completed before under the same id."""
     refused: int = 0
-    """Finished here after the task had gone to another worker: nothing was written."""
+    """Finished here after another worker took the task: nothing was written."""
     released: int = 0
-    """Handed back to the queue."""
+    """Released to the queue."""
     recovered: int = 0
-    """Tasks of dead workers that this one returned to the queue."""
+    """Tasks of dead workers that this worker returned to the queue."""
     reconnects: int = 0
     started_at: float = field(default_factory=time.monotonic)
 
     @property
     def processed(self) -> int:
-        """Tasks settled, either way."""
+        """Tasks settled: succeeded, failed or skipped."""
         return self.succeeded + self.failed + self.skipped
 
     @property
@@ -48,7 +48,7 @@ class Counters:
 
 
 class Counting(Observer):
-    """Keeps `counters`."""
+    """An observer that maintains `counters`."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -58,9 +58,9 @@ class Counting(Observer):
         self.counters.redelivered += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        counters, others = self.counters, but_successes(outcomes)
-        counters.succeeded += len(outcomes) - len(others)
-        for outcome in others:
+        counters, exceptional = self.counters, but_successes(outcomes)
+        counters.succeeded += len(outcomes) - len(exceptional)
+        for outcome in exceptional:
             if outcome.skipped:
                 counters.skipped += 1
             elif outcome.again is not None:

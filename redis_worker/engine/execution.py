@@ -1,4 +1,4 @@
-"""The places where a processor's code runs: the event loop and threads (processes: processes.py)."""
+"""The executions of a processor: on the event loop and in threads (processes: processes.py)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Verdict = Literal["failed", "retry", "reject"]
 
 
 class Answer(NamedTuple):
-    """A result ready to be stored, and its error text if it is one."""
+    """A result ready to be stored; with an error text if the task failed."""
 
     result: bytes
     error: str | None = None
     verdict: Verdict = "failed"
-    """Of an error: what the processor makes of it."""
+    """The processor's decision about an error."""
     delay: float | None = None
-    """With "retry": after how many seconds, if the processor says so."""
+    """The delay of a "retry" in seconds, if the processor set one."""
     exception: BaseException | None = None
     """The exception behind the error."""
 
 
 class TimedOut(Exception):
-    """The time limit is over; `leftover` is what goes on regardless, and keeps its slot until it ends."""
+    """The end of a time limit; `leftover` is the call that continues, and keeps its slot until it ends."""
 
     def __init__(self, leftover: asyncio.Future[Any] | None = None) -> None:
         super().__init__("timed out")
@@ -40,19 +40,19 @@ class TimedOut(Exception):
 
 
 class Execution(Protocol):
-    """Runs calls somewhere."""
+    """A place that runs calls."""
 
     async def call(self, arguments: list[Any]) -> Answer:
-        """Return the answer to one call. Raises TimedOut, and whatever a coroutine raises: see CallGuard."""
+        """Return the answer to one call. Raises TimedOut, and all errors of a coroutine: see CallGuard."""
 
     def close(self) -> None:
-        """Stop what can be stopped; wait for nothing."""
+        """Stop the calls that can be stopped, without waiting."""
 
 
 def judged(error: BaseException) -> tuple[BaseException, Verdict, float | None]:
-    """Return the error that a task failed with, its verdict, and the delay that it asks for. Never raises.
+    """Return the error of a failed task, its verdict, and the delay it requests. Never raises.
 
-    A Retry with a delay that cannot be used is a failure, of which the error is the reason.
+    A Retry with an invalid delay is a failure, with the invalid delay as the error.
     """
     if is_a(error, Reject):
         return error, "reject", None
@@ -65,20 +65,20 @@ def judged(error: BaseException) -> tuple[BaseException, Verdict, float | None]:
 
 
 def refusal(kind: str, error: BaseException) -> Answer:
-    """Return the error result for `error`, which the parser or the processor raised. Never raises."""
+    """Return the error result for an `error` of the parser or the processor. Never raises."""
     error, verdict, delay = judged(error)
     text = f"{kind}: {error_text(error)}"
     return Answer(failure(text), text, verdict, delay, error)
 
 
 def timed_out(timeout: float | None) -> Answer:
-    """The error result of a task whose time limit of so many seconds is over."""
+    """Return the error result of a task that exceeded its time limit, in seconds."""
     text = f"Processing error: timed out after {timeout:g} s"
     return Answer(failure(text), text)
 
 
 def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer:
-    """Call a plain processor and encode its value, where the call is made. Raises nothing."""
+    """Call a plain processor in the current thread and encode its value. Never raises."""
     value = None
     try:
         value = processor(arguments)
@@ -88,7 +88,7 @@ def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answ
 
 
 def compute_or_defer(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer | Awaitable[Any]:
-    """Do the same in a thread, and return an awaitable as it is: the event loop awaits it."""
+    """Call a plain processor in a thread and encode its value; return an awaitable for the event loop."""
     try:
         value = processor(arguments)
         return value if is_awaitable(value) else Answer(success(value))
@@ -97,7 +97,7 @@ def compute_or_defer(processor: Callable[[list[Any]], Any], arguments: list[Any]
 
 
 async def within(timeout: float | None, value: Any) -> Any:
-    """Return the value behind the awaitable `value`. Raises TimedOut after `timeout` seconds."""
+    """Await `value` and return the result. Raises TimedOut after `timeout` seconds."""
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
@@ -124,7 +124,7 @@ class Coroutines:
         return _new(Answer, (success(value), None, "failed", None, None))
 
     def close(self) -> None:
-        """Coroutines are cancelled by the runner."""
+        """Do nothing: the runner cancels coroutines."""
 
 
 class Threads:
@@ -137,8 +137,8 @@ class Threads:
 
     async def call(self, arguments: list[Any]) -> Answer:
         clock = asyncio.get_running_loop().time
-        began = clock()
-        run = copy_context().run  # a pool's thread has a context of its own, which tasks would share
+        started = clock()
+        run = copy_context().run  # tasks would share the context of a pool's thread
         call = self._pool.run(run, compute_or_defer, self._processor, arguments)
         if self._timeout is not None and not (await asyncio.wait({call}, timeout=self._timeout))[0]:
             call.add_done_callback(discard_result)
@@ -146,14 +146,14 @@ class Threads:
         answer = await call
         if isinstance(answer, Answer):
             return answer
-        left = None if self._timeout is None else max(0.0, began + self._timeout - clock())
-        return Answer(success(await within(left, answer)))
+        remaining = None if self._timeout is None else max(0.0, started + self._timeout - clock())
+        return Answer(success(await within(remaining, answer)))
 
     def close(self) -> None:
         self._pool.close()
 
 
 def discard_result(call: asyncio.Future[Any]) -> None:
-    """Discard an awaitable that `call`, which has ended after its time limit, returned."""
+    """Discard an awaitable that `call` returned after its time limit."""
     if not call.cancelled() and call.exception() is None:
         discard(call.result())

@@ -1,4 +1,4 @@
-"""Which execution a declaration asks for."""
+"""The choice of an execution for a declaration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis_worker.vocabulary.processor import Execution as Declared
 def execution_of(
     function: Callable[[Any], Any], declared: Declared, timeout: float | None, concurrency: int, max_deliveries: int
 ) -> Execution | None:
-    """Where `function` is called, as many at once as `concurrency` says; None is inline. Raises ConfigurationError."""
+    """Return the execution of `function` for `concurrency` calls; None is inline. Raises ConfigurationError."""
     match declared:
         case "inline":
             return None

@@ -1,4 +1,4 @@
-"""The guard of a call: whatever a task does, it alone gets an error."""
+"""The guard of a call: only the task itself fails, for every exception."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ logger = library_logger(__name__)
 
 
 class CallGuard:
-    """Turns what a call raises into its answer. Handlers of tasks and of batches are made of it."""
+    """A converter from a call's exceptions to its answer; the base of the handlers of tasks and batches."""
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self.cancelled = False
-        """True once the runner cancels what runs: a cancellation is its doing from then on, and not the task's."""
+        """True once the runner cancels its calls: later cancellations come from the runner, not from the task."""
 
     def caught(self, error: BaseException) -> tuple[Answer, asyncio.Future[Any] | None]:
-        """Return the answer to a call that raised `error`, and the call itself where it goes on regardless.
+        """Return the answer to a call that raised `error`, and the call itself if it continues.
 
-        Raises `error` again where the runner or Ctrl-C caused it.
+        Raises `error` again if the runner or Ctrl-C caused it.
         """
         if is_a(error, TimedOut):
             return timed_out(self._timeout), error.leftover
@@ -38,7 +38,7 @@ class CallGuard:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return True where `error` may be a Ctrl-C in a program that leaves SIGINT to Python, and not a task's doing."""
+    """Return True if `error` may be a Ctrl-C in a program that leaves SIGINT to Python, not an error of a task."""
     return (
         is_a(error, KeyboardInterrupt)
         and threading.current_thread() is threading.main_thread()
@@ -47,13 +47,13 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def escaped(delivery: Delivery, error: BaseException) -> Outcome:
-    """Return the outcome of a task that a defect of the engine would leave in flight, where nothing holds it."""
-    logger.error("a defect of redis_worker made a task fail; please report it", exc_info=error)
+    """Return the outcome of a task that a bug in the engine would otherwise leave in flight, held by nothing."""
+    logger.error("a bug in redis_worker made a task fail; please report it", exc_info=error)
     text = f"Processing error: {error_text(error, named=True)}"
     try:
         id: str | None = read_object(delivery.raw)[0]
     except Unreadable as unreadable:
         id = unreadable.id
-    except Exception:  # the defect may be in the reading itself
+    except Exception:  # the bug may be in read_object
         id = None
     return Outcome(delivery, id, None if id is None else failure(text), text, dead=True, exception=error)

@@ -1,4 +1,4 @@
-"""What suits a process that does nothing but work: the event loop, and garbage collection."""
+"""Settings of a process that only runs workers: the event loop, and garbage collection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """That of uvloop, where it is installed; None for asyncio's own."""
+    """Return the loop factory of uvloop, if installed; None for asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -18,9 +18,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def spare_garbage_collection() -> None:
-    """Once everything is imported: what is there stays as long as the process.
+    """Exempt all current objects from garbage collection, once everything is imported.
 
-    Looking through it again and again for garbage took a tenth of the time of a small task.
+    They live as long as the process; scanning them took a tenth of the time of a small task.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Telling observers: all of them, and none of them can break the work."""
+"""The fan-out of events to observers; an observer cannot break the work."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ logger = library_logger(__name__)
 
 
 class Observers(Observer):
-    """Passes every event on to each observer; what one raises is logged and changes nothing."""
+    """An observer that forwards events to several; an exception of one is logged and changes nothing."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def _tell(self, event: Callable[[Observer], None]) -> None:
+    def _notify(self, event: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             try:
-                if error := unawaited(event(observer), "its method"):  # type: ignore[func-returns-value]
+                if error := unawaited(event(observer), "the method"):  # type: ignore[func-returns-value]
                     raise error
             except BaseException as error:
                 if is_interrupt(error):
                     raise
-                logger.exception("the observer %s failed; the work goes on", type(observer).__name__)
+                logger.exception("the observer %s raised an exception; the work continues", type(observer).__name__)
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        self._tell(lambda observer: observer.claimed(deliveries))
+        self._notify(lambda observer: observer.claimed(deliveries))
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        self._tell(lambda observer: observer.settled(outcomes))
+        self._notify(lambda observer: observer.settled(outcomes))
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
-        self._tell(lambda observer: observer.refused(outcomes))
+        self._notify(lambda observer: observer.refused(outcomes))
 
     def released(self, deliveries: Sequence[Delivery]) -> None:
-        self._tell(lambda observer: observer.released(deliveries))
+        self._notify(lambda observer: observer.released(deliveries))
 
     def recovered(self, worker: str, count: int) -> None:
-        self._tell(lambda observer: observer.recovered(worker, count))
+        self._notify(lambda observer: observer.recovered(worker, count))
 
     def lease_lost(self, worker: str) -> None:
-        self._tell(lambda observer: observer.lease_lost(worker))
+        self._notify(lambda observer: observer.lease_lost(worker))
 
     def paused(self) -> None:
-        self._tell(lambda observer: observer.paused())
+        self._notify(lambda observer: observer.paused())
 
     def resumed(self) -> None:
-        self._tell(lambda observer: observer.resumed())
+        self._notify(lambda observer: observer.resumed())
 
     def damaged(self, error: DamagedKey) -> None:
-        self._tell(lambda observer: observer.damaged(error))
+        self._notify(lambda observer: observer.damaged(error))
 
     def disconnected(self, error: Exception, delay: float) -> None:
-        self._tell(lambda observer: observer.disconnected(error, delay))
+        self._notify(lambda observer: observer.disconnected(error, delay))
 
     def reconnected(self, seconds: float) -> None:
-        self._tell(lambda observer: observer.reconnected(seconds))
+        self._notify(lambda observer: observer.reconnected(seconds))
 
     def blocked(self, seconds: float, stack: str) -> None:
-        self._tell(lambda observer: observer.blocked(seconds, stack))
+        self._notify(lambda observer: observer.blocked(seconds, stack))

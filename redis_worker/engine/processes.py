@@ -1,4 +1,4 @@
-"""Calls in processes: for what is bound by the CPU, or may take its process down."""
+"""Calls in child processes: for functions bound by the CPU, or that may crash their process."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from redis_worker.vocabulary.error_text import raised_at, traceback_text
 from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied, RaisedInProcess
 from redis_worker.vocabulary.part import PART
 
-# How long a killed process may take to be gone, in seconds, before it is waited for no longer.
+# The time to wait for the end of a killed process, in seconds.
 _PATIENCE = 1.0
 
 
 class Processes:
-    """Calls of a plain function, each slot with a process of its own: one that dies takes no other along.
+    """Calls of a plain function, with one process for each slot: a crash affects one task.
 
-    Each process leads a group, which ends with it: at a time limit, at the end of the worker and at its kill, the
-    programs that the function has started end as well.
+    Each process leads a group that ends with it: at a time limit, at the end of the worker and when it is killed, the
+    programs that the function started end too.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Processes:
                 child.kill()
 
     def _free(self) -> _Child:
-        """A process that waits for a call; one that has died meanwhile is none, and is no death of a task."""
+        """Return an idle process. One that died while idle is replaced, and counts as no death of a task."""
         while self._idle:
             child = self._idle.pop()
-            if child.waits():
+            if child.is_idle():
                 return child
             child.end()
         return _Child(self._processor)
@@ -99,16 +99,16 @@ class Processes:
 
 
 class _Child:
-    """One process that answers calls, one at a time. It is begun by the first."""
+    """One process that answers calls, one at a time; the first call starts it."""
 
     def __init__(self, processor: Callable[[list[Any]], Any]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, self._theirs = context.Pipe()
+        self._pipe, self._child_pipe = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(self._theirs, processor, PART.get()), name="redis-worker-process"
+            target=_serve, args=(self._child_pipe, processor, PART.get()), name="redis-worker-process"
         )
         self.over = threading.Event()
-        """Set when nothing is left of the process, or it will not begin."""
+        """Set when the process is gone, or will never start."""
         self._lock = threading.Lock()
         self._killed = False
         self._ended: int | None = None
@@ -116,12 +116,12 @@ class _Child:
         self._events = select.poll()
 
     def call(self, arguments: list[Any]) -> Answer | None:
-        """The answer of the process, or None when it died instead, and is gone. Runs in a thread of the pool."""
+        """Return the answer of the process, or None if it died. Runs in a thread of the pool."""
         answer = None
         try:
             self._start()
             self._pipe.send(arguments)
-            # Not for the pipe alone: it stays open as long as anything has a copy of its other end.
+            # Not the pipe alone: it stays open while any process has a copy of the other end.
             if any(descriptor != self._ended for descriptor, _ in self._events.poll()):
                 answer = _unpacked(*self._pipe.recv())
         except (EOFError, OSError):
@@ -133,16 +133,16 @@ class _Child:
         return answer
 
     def start(self) -> None:
-        """Start the process, if that was not done before; `call` reports why it could not be."""
+        """Start the process, unless it runs already; `call` reports a failure to start."""
         with suppress(Exception):
             self._start()
 
-    def waits(self) -> bool:
-        """True when it lives and has nothing to say."""
+    def is_idle(self) -> bool:
+        """Return True if the process lives and has sent nothing."""
         return not self._events.poll(0)
 
     def kill(self) -> None:
-        """Have the process end, whatever it is doing; a call under way then returns None. Waits for nothing."""
+        """Kill the process without waiting; a call under way then returns None."""
         with self._lock:
             self._killed = True
             if self._ended is None:
@@ -150,17 +150,17 @@ class _Child:
                 return
             assert self._process.pid is not None
             end_group(self._process.pid)
-            self._process.kill()  # one that has just begun leads no group yet
+            self._process.kill()  # a process that has just started leads no group yet
 
     def end(self) -> None:
-        """Leave nothing of the process behind; no call may be under way."""
+        """Release everything of the process; no call may be under way."""
         self.kill()
         with self._lock:
             self._pipe.close()
-            self._theirs.close()
+            self._child_pipe.close()
             if self._ended is None:
                 return
-            # By the descriptor: multiprocessing waits for a pipe that what the process has started may hold.
+            # By the descriptor: multiprocessing waits for a pipe that children of the process may hold.
             ended = select.poll()
             ended.register(self._ended, select.POLLIN)
             if ended.poll(_PATIENCE * 1000):
@@ -178,26 +178,26 @@ class _Child:
             if self._ended is not None:
                 return
             # In the thread, because it takes some 50 ms. Ctrl-C in a terminal must not reach the process before it
-            # has a group of its own: it begins with the signals that its thread blocks. The tracker unblocks them.
+            # leads a group: it starts with the signals that this thread blocks. The tracker unblocks them.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self._process.start()
-            self._theirs.close()
+            self._child_pipe.close()
             self._ended = _end_of(self._process)
             self._events.register(self._pipe, select.POLLIN)
             self._events.register(self._ended, select.POLLIN)
 
 
 def _end_of(process: multiprocessing.process.BaseProcess) -> int:
-    """A descriptor that becomes readable when `process` ends."""
+    """Return a descriptor that becomes readable when `process` ends."""
     try:
         return os.pidfd_open(process.pid or 0)
     except (AttributeError, OSError):  # not on this system
-        return os.dup(process.sentinel)  # or when that and all that it has forked have ended
+        return os.dup(process.sentinel)  # readable once it and all its forks have ended
 
 
 def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | None) -> None:
-    """The life of a child: answer until the parent hangs up."""
+    """Run a child: answer calls until the parent closes the pipe."""
     own_pid = os.getpid()
     os.setsid()
     leave_interrupts_to_parent()
@@ -208,7 +208,7 @@ def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | 
     assert parent is not None
     assert parent.pid is not None
     end_with(parent.pid, parent.sentinel)
-    # The pipe is for this process only: a fork that comes back from the processor is not to answer in its place.
+    # The pipe is for this process only: a fork that returns from the processor must not answer in its place.
     os.set_inheritable(pipe.fileno(), False)
     os.register_at_fork(after_in_child=pipe.close)
     PART.set(part)
@@ -221,9 +221,9 @@ def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | 
 
 
 def _packed(answer: Answer) -> tuple[Any, ...]:
-    """Return `answer` in a form that can be sent, which an exception often cannot."""
-    *others, error = answer
-    return *others, None if error is None else (traceback_text(error), raised_at(error))
+    """Return `answer` with its exception as text: many exceptions cannot be pickled."""
+    *members, error = answer
+    return *members, None if error is None else (traceback_text(error), raised_at(error))
 
 
 def _unpacked(result: bytes, error: str | None, verdict: Verdict, delay: float | None, raised: Any) -> Answer:

@@ -1,4 +1,4 @@
-"""Decodes a delivery into the processor's arguments, or into an Outcome if it cannot be run."""
+"""The decoders of a delivery: into the processor's arguments, or into an Outcome if it cannot be run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from redis_worker.vocabulary.payload import MissingTask, failure, read_task
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 Read = Callable[[Delivery], tuple[str, Any] | Outcome]
-"""The id of a task and what its processor is called with, or an outcome."""
+"""Returns the id of a task and the argument of its processor, or an outcome."""
 
 
 class TaskReader:
-    """Reads tasks; the parser makes the arguments."""
+    """A decoder of tasks; the parser makes the arguments."""
 
     def __init__(self, parser: Parser, max_deliveries: int) -> None:
         self._parser = parser
         self._max_deliveries = max_deliveries
 
     def read(self, delivery: Delivery) -> tuple[str, list[Any]] | Outcome:
-        """Return the task's id and arguments. The hot path."""
+        """Return the task's id and arguments, or an outcome. The hot path."""
         try:
             task = read_task(delivery[0], delivery[4])
         except Unreadable as error:
@@ -47,14 +47,14 @@ class TaskReader:
 
 
 class MessageReader:
-    """Reads messages of a topic."""
+    """A decoder of messages of a topic."""
 
     def __init__(self, topic: str, max_deliveries: int) -> None:
         self._topic = topic
         self._max_deliveries = max_deliveries
 
     def read(self, delivery: Delivery) -> tuple[str, Message] | Outcome:
-        """The message and its id."""
+        """Return the message's id and the message, or an outcome."""
         try:
             message = read_message(delivery.raw, self._topic, delivery.attempt)
         except Unreadable as error:

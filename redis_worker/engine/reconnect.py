@@ -1,4 +1,4 @@
-"""Reconnecting, in one place for everybody who talks to the queue."""
+"""Reconnecting, shared by all callers of the queue."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Reconnect:
-    """Repeats calls while the queue is away: at once, then after up to 1 s, doubling to 60 s, with jitter.
+    """A retry of calls while the queue is away: at once, then after up to 1 s, doubling to 60 s, with jitter.
 
-    The callers share one outage: the first who gets through wakes the others.
+    Callers share one outage: the first success wakes the others.
     """
 
     def __init__(self, observer: Observer, first: float = 1.0, longest: float = 60.0) -> None:
@@ -39,11 +39,11 @@ class Reconnect:
 
     @property
     def away(self) -> bool:
-        """True while the queue cannot be reached."""
+        """True while the queue is unreachable."""
         return self._since is not None
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """The result of `operation`, tried until it is not Disconnected any more."""
+        """Return the result of `operation`, retried until it no longer raises Disconnected."""
         try:
             result = await operation()
         except Disconnected:

@@ -1,4 +1,4 @@
-"""Whether a task that failed is tried again, and when."""
+"""The retry of failed tasks: the decision, and the delay."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 
 
 def backoff(first: float, longest: float, before: int) -> float:
-    """The delay, in seconds, after the failure that `before` others came before: it doubles, up to the longest.
+    """Return the delay in seconds after a failure that follows `before` others: it doubles, up to `longest`.
 
-    Half of it is jitter, so that what failed together is not tried again together.
+    Half of it is jitter, so that tasks that failed together are not retried together.
     """
     return min(longest, first * 2.0 ** min(before, 1000)) * random.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """So many retries, after delays that double, with jitter. Times are in seconds."""
+    """A number of retries, with doubling delays and jitter. Times are in seconds."""
 
     retries: int = 0
     backoff: float = 1.0
     longest: float = 60.0
     granted: int = 10
-    """So many retries for a processor that raises Retry where `retries` is 0."""
+    """The number of retries for a processor that raises Retry if `retries` is 0."""
     bury: bool = False
-    """Every failure that is not tried again gets a dead letter, as where there are no results to tell of it."""
+    """True to keep a dead letter of every final failure, as for messages, which have no results."""
 
     def outcome(self, delivery: Delivery, id: str, answer: Answer, seconds: float) -> Outcome:
-        """Of a failure: again after a delay, or an error, with a dead letter where retries are over or declined."""
+        """Return the outcome of a failure: a retry after a delay, or an error, dead if retries are over or declined."""
         delay = self.delay(answer, delivery.retries)
         if delay is not None:
             return Outcome(delivery, id, None, answer.error, False, seconds, delay, exception=answer.exception)
@@ -38,7 +38,7 @@ class RetryPolicy:
         return Outcome(delivery, id, answer.result, answer.error, dead, seconds, exception=answer.exception)
 
     def delay(self, answer: Answer, retries: int) -> float | None:
-        """When to try a task again that has been tried again `retries` times and got `answer`; None: not at all."""
+        """Return the delay before the next retry of a task with `answer` after `retries`; None for no retry."""
         if answer.verdict == "reject":
             return None
         limit = self.retries

@@ -1,4 +1,4 @@
-"""What runs just now, for whoever asks. Nothing is kept for it: ids are read and stacks are walked when asked for."""
+"""The running tasks, on request: ids are read and stacks are walked only then."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from redis_worker.engine.execution import Coroutines, Threads, compute_or_defer,
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import read_object
 
-# These call a coroutine function: the frames that come after theirs are the processor's.
+# These call a coroutine function: the frames after them are the processor's.
 _COROUTINES = (Coroutines.call.__code__, within.__code__, resolved.__code__)
 
 
 class RunningTask(NamedTuple):
-    """A task that holds a slot just now."""
+    """A task that holds a slot."""
 
     id: str | None
-    """The task's id; None when it has none that can be read."""
+    """The task's id; None if it is unreadable."""
     seconds: float
-    """How long it has been running."""
+    """The run time so far."""
     stack: str
-    """Where the processor stands, as in a traceback, without any values; empty where that cannot be seen."""
+    """The processor's stack, as in a traceback, without values; empty if it is unknown."""
 
 
 def stack_of(coroutine: Any) -> str:
-    """Where `coroutine` stands, and what it awaits, as in a traceback."""
-    return _written(list(_awaited(coroutine)))
+    """Return the stack of `coroutine` and of its awaitables, as in a traceback."""
+    return _formatted(list(_awaited(coroutine)))
 
 
 def running_task(task: asyncio.Task[None], raw: bytes, seconds: float) -> RunningTask:
-    """What `task`, which works on `raw`, looks like from outside."""
-    return RunningTask(_id(raw), seconds, _written(_processor(task)))
+    """Return the description of `task`, which processes `raw`."""
+    return RunningTask(_id(raw), seconds, _formatted(_processor(task)))
 
 
-def _written(frames: list[FrameType]) -> str:
+def _formatted(frames: list[FrameType]) -> str:
     return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
 
 
@@ -51,20 +51,20 @@ def _id(raw: bytes) -> str | None:
 
 
 def _processor(task: asyncio.Task[None]) -> list[FrameType]:
-    """The frames of the processor's own code, outermost first: those of the engine before are always the same."""
-    theirs: list[FrameType] | None = None
+    """Return the frames of the processor's code, outermost first: the engine's are always the same."""
+    frames: list[FrameType] | None = None
     for frame in _awaited(task.get_coro()):
         if frame.f_code is Threads.call.__code__:
             return _in_thread(frame.f_locals["arguments"])
         if frame.f_code in _COROUTINES:
-            theirs = []
-        elif theirs is not None:
-            theirs.append(frame)
-    return theirs or []
+            frames = []
+        elif frames is not None:
+            frames.append(frame)
+    return frames or []
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of what it awaits, outermost first; asyncio's get_stack() stops at the first."""
+    """Yield the frames of a coroutine and of its awaitables, outermost first; Task.get_stack() has only one."""
     while coroutine is not None:
         for kind, next_ in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
             if (frame := getattr(coroutine, kind, None)) is not None:
@@ -76,7 +76,7 @@ def _awaited(coroutine: Any) -> Iterator[FrameType]:
 
 
 def _in_thread(arguments: Any) -> list[FrameType]:
-    """The frames within the call with these very `arguments`, in whichever thread it is, outermost first."""
+    """Return the frames of the call with these very `arguments`, in any thread, outermost first."""
     for innermost in sys._current_frames().values():
         frames = [frame for frame, _ in traceback.walk_stack(innermost)]
         for index, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""Slots: how many tasks may run at once. A hard cap, first come, first served."""
+"""Slots: a hard limit on the tasks that run at once, first come, first served."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class Slots:
-    """So many may be taken at once; several topics may share them."""
+    """A number of slots; several topics may share them."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -15,15 +15,15 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many can be taken at once, just now."""
+        """The number of free slots."""
         return self._count - self._taken
 
     async def take(self) -> None:
-        """Take one, when one is free."""
+        """Take a slot, once one is free."""
         await self._semaphore.acquire()
         self._taken += 1
 
     def give_back(self) -> None:
-        """Have one taken by the next who waits."""
+        """Free a slot for the next waiter."""
         self._taken -= 1
         self._semaphore.release()

@@ -1,4 +1,4 @@
-"""Threads that call plain functions for an event loop, and keep no program from ending."""
+"""Threads that call plain functions for an event loop, without delaying the program's exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-# What ends a thread that takes it.
+# The job that ends a thread.
 _END = None
 
 
@@ -29,27 +29,27 @@ class _Done(NamedTuple):
 
 
 class ThreadPool:
-    """Up to `size` daemon threads, started as they are needed. It is used from one event loop.
+    """Up to `size` daemon threads, started on demand, for one event loop.
 
-    The threads of concurrent.futures are joined when the interpreter ends: a function that never returns would keep
-    the program for ever. Results are handed to the loop together: what ends while it is busy wakes it once.
+    The interpreter joins the threads of concurrent.futures when it ends: a function that never returns would block the
+    exit for ever. Results reach the loop in batches: calls that end while it is busy wake it once.
     """
 
     def __init__(self, size: int, name: str) -> None:
-        """`name` is the beginning of the threads' names."""
+        """`name` is the prefix of the threads' names."""
         self._size = size
         self._name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[_Done] = deque()
         self._woken = False
-        """True when the loop has been told that something is done, and has not looked yet."""
+        """True between waking the loop and its look at `_done`."""
         self._outstanding = 0
         self._threads = 0
 
     def run(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """Call `function` in a thread. Returns the future of its value, for the running loop.
+        """Call `function` in a thread; return the future of its value, for the running loop.
 
-        A call whose future is cancelled before it has begun is not made.
+        A call is skipped if its future is cancelled before it starts.
         """
         loop = asyncio.get_running_loop()
         if self._outstanding >= self._threads < self._size:
@@ -60,7 +60,7 @@ class ThreadPool:
         return future
 
     def close(self) -> None:
-        """Make no call that has not begun, and end the threads as they come free; waits for nothing."""
+        """Cancel the calls that have not started, and end the threads as they become idle; do not wait."""
         with contextlib.suppress(Empty):
             while True:
                 job = self._jobs.get_nowait()
@@ -75,7 +75,7 @@ class ThreadPool:
         thread = threading.Thread(target=self._work, args=(loop,), name=f"{self._name}_{self._threads}", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more: those there are do the work
+        except RuntimeError:  # the system allows no more: the existing threads do the work
             if not self._threads:
                 raise
         else:
@@ -90,10 +90,10 @@ class ThreadPool:
                 try:
                     loop.call_soon_threadsafe(self._hand_over)
                 except RuntimeError:
-                    return  # the loop is closed: nobody waits
+                    return  # the loop is closed: nothing waits
 
     def _hand_over(self) -> None:
-        self._woken = False  # before looking: what is done from here on wakes the loop again
+        self._woken = False  # before the look: calls that end from here on wake the loop again
         while self._done:
             future, value, error = self._done.popleft()
             self._outstanding -= 1
@@ -110,7 +110,7 @@ def _called(job: _Job) -> _Done:
         return _Done(job.future, None, None)
     try:
         return _Done(job.future, job.function(*job.arguments), None)
-    except StopIteration as error:  # no future takes it
+    except StopIteration as error:  # a future refuses it
         failure = RuntimeError(f"the function raised StopIteration: {error}")
         failure.__cause__ = error
         return _Done(job.future, None, failure)

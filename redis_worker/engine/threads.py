@@ -1,4 +1,4 @@
-"""A call in a thread of its own."""
+"""A call in a new thread."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def in_own_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """What `call`, which must not raise, returns: for the running loop, from a thread with a copy of the context.
+    """Run `call` in a new thread with a copy of the context; return a future of its value, for the running loop.
 
-    A thread cannot be ended. This one, unlike those of a pool, does not keep the program from ending.
+    `call` must not raise. A thread cannot be ended, but this one does not delay the program's exit.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
@@ -24,7 +24,7 @@ def in_own_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
         try:
             loop.call_soon_threadsafe(_resolve, ended, value)
         except RuntimeError:
-            pass  # nobody has waited for it, and the loop is closed
+            pass  # the loop is closed, and nothing waits for the value
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name=name, daemon=True).start()

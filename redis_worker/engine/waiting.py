@@ -6,9 +6,9 @@ import asyncio
 
 
 async def happens(event: asyncio.Event, seconds: float | None) -> bool:
-    """Whether `event` is set within so many seconds (None: for ever).
+    """Wait for `event`; return False if it is not set within `seconds` (None: no limit).
 
-    Not by asyncio.wait_for, which before Python 3.12 swallows a cancellation that comes together with the event.
+    asyncio.wait_for would swallow a cancellation that comes together with the event, before Python 3.12.
     """
     try:
         async with asyncio.timeout(seconds):

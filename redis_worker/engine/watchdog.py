@@ -1,4 +1,4 @@
-"""The event-loop watch: a native thread that notices when the loop does not turn, and sees where it stands."""
+"""The event-loop watchdog: a thread that detects a blocked loop and its stack."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _BEAT = 0.1
 
 
 class Watchdog:
-    """Reports a loop blocked for longer than `threshold` seconds, once for each block, with its stack.
+    """A detector of blocks longer than `threshold` seconds, which reports each once, with the stack.
 
-    Those of one loop share a thread: each observer is told, and the `report` of the first one alone is called. Both
-    are called on the loop, in a context in which PART names the part that has blocked it, where that is known.
+    The watchdogs of one loop share a thread: every observer is notified, but only the first `report` is called. Both
+    run on the loop, in a context where PART names the part that blocked it, if known.
     """
 
     def __init__(
         self, observer: Observer, *, report: Callable[[float, str], None] | None = None, threshold: float = 1.0
     ) -> None:
-        """`report` is called as `observer.blocked` is: for the log, where several would say the same."""
+        """`report` has the parameters of `observer.blocked`: for the log, which needs one line per block."""
         self.observer = observer
         self.report = report
         self.threshold = threshold
@@ -50,7 +50,7 @@ class Watchdog:
 
 
 class _Watch:
-    """The thread that watches one loop; all but what runs in it is called on that loop."""
+    """The thread that watches one loop; all methods but `_run` and its helpers run on that loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.beat = time.monotonic()
@@ -70,7 +70,7 @@ class _Watch:
         self._threshold = min(member.threshold for member in self._members)
 
     def leave(self, member: Watchdog) -> None:
-        self._members = [other for other in self._members if other is not member]
+        self._members = [kept for kept in self._members if kept is not member]
         if self._members:
             self._threshold = min(member.threshold for member in self._members)
         else:
@@ -83,35 +83,35 @@ class _Watch:
 
     def _run(self) -> None:
         reported = 0.0
-        looked = time.monotonic()
+        checked = time.monotonic()
         while not self._ended.wait(_BEAT):
             now = time.monotonic()
-            # When this thread slept too, the whole process was stopped, and nothing in it is to blame.
-            asleep, looked = now - looked > _BEAT * 5, now
+            # If this thread slept too, the whole process was stopped, and nothing in it blocked the loop.
+            stopped, checked = now - checked > _BEAT * 5, now
             beat = self.beat
-            if not self._members or now - beat < self._threshold or beat == reported or asleep:
+            if not self._members or now - beat < self._threshold or beat == reported or stopped:
                 continue
             reported = beat
-            context = copy_context()  # nothing is set in this thread
-            stack, part = self._seen()
+            context = copy_context()  # empty in this thread
+            stack, part = self._inspect()
             context.run(PART.set, part)
             try:
-                self._loop.call_soon_threadsafe(self._tell, now - beat, stack, context=context)
-            except RuntimeError:  # the loop is closed, and nobody has left it in order
+                self._loop.call_soon_threadsafe(self._notify, now - beat, stack, context=context)
+            except RuntimeError:  # the loop was closed without cancelling the watchdogs
                 self._end()
 
-    def _seen(self) -> tuple[str, str | None]:
-        """What the loop does just now, and the part that does it."""
+    def _inspect(self) -> tuple[str, str | None]:
+        """Return the stack of the loop's thread, and the part that runs, if known."""
         task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._thread)
         stack = "".join(traceback.format_stack(frame)) if frame else "no stack\n"
         del frame
         if task is None or task is not asyncio.current_task(self._loop):
-            return stack, None  # a plain callback; or it has gone on, and what was seen may be another's
+            return stack, None  # a plain callback; or the loop moved on, and the stack may be of another task
         context = _context_of(task)
         return stack, None if context is None else context.get(PART)
 
-    def _tell(self, seconds: float, stack: str) -> None:
+    def _notify(self, seconds: float, stack: str) -> None:
         members = self._members
         Observers(member.observer for member in members).blocked(seconds, stack)
         for report in (member.report for member in members if member.report is not None):
@@ -120,11 +120,11 @@ class _Watch:
 
 
 def _context_of(task: asyncio.Task[Any]) -> Context | None:
-    """The context that `task` runs in; None where it cannot be told."""
-    ask: Callable[[], Context] | None = getattr(task, "get_context", None)
-    if ask is not None:
-        return ask()
-    # Before Python 3.12 there is no way to ask. A task's own comes before those of its callbacks.
+    """Return the context of `task`; None if it is unknown."""
+    get_context: Callable[[], Context] | None = getattr(task, "get_context", None)
+    if get_context is not None:
+        return get_context()
+    # Python before 3.12 has no such method. The task's context comes before those of its callbacks.
     return next((found for found in gc.get_referents(task) if isinstance(found, Context)), None)
 
 

@@ -1,1 +1,1 @@
-"""HTTP: whether a worker lives and is ready, and its metrics. Optional: the extra `web`."""
+"""HTTP: health, readiness and metrics of a worker. Optional: the extra `web`."""

@@ -1,4 +1,4 @@
-"""Where to listen, as a text."""
+"""The address to listen on, and its text form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LAST_PORT = 65535
 
 
 class HttpAddress(NamedTuple):
-    """A host and a port to listen on; port 0 is any that is free."""
+    """A host and a port to listen on; port 0 is any free port."""
 
     host: str
     port: int
@@ -22,18 +22,18 @@ class HttpAddress(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def shifted(self, ports: int) -> HttpAddress:
-        """The address so many ports on, for one of several processes; port 0 stays. Raises ConfigurationError."""
+        """Return the address `ports` higher, for one of several processes; port 0 stays. Raises ConfigurationError."""
         port = self.port + ports if self.port else 0
         if port > _LAST_PORT:
             raise ConfigurationError(
-                f"process {ports + 1} would listen on port {port}, and there are {_LAST_PORT}: begin with a lower one"
+                f"process {ports + 1} would listen on port {port}, above {_LAST_PORT}: choose a lower first port"
             )
         return HttpAddress(self.host, port)
 
 
 def http_address(text: str) -> HttpAddress:
-    """The address in `HOST:PORT`; without a host it is 127.0.0.1. Raises ConfigurationError."""
+    """Return the address in `HOST:PORT`; the default host is 127.0.0.1. Raises ConfigurationError."""
     found = _FORM.fullmatch(text.strip())
     if found is None or int(found["port"]) > _LAST_PORT:
-        raise ConfigurationError(f"HTTP listens on HOST:PORT, as 127.0.0.1:8084 or [::1]:8084, and not on {text!r}")
+        raise ConfigurationError(f"HTTP listens on HOST:PORT, as 127.0.0.1:8084 or [::1]:8084, not on {text!r}")
     return HttpAddress(found["bracketed"] or found["host"] or _LOCAL, int(found["port"]))

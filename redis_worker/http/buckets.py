@@ -1,4 +1,4 @@
-"""A histogram as Prometheus has it."""
+"""A histogram in Prometheus's form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from redis_worker.http.metrics import Histogram
 
 
 def buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Prometheus counts in each bucket all that is in those before."""
+    """Return the cumulative buckets: each includes the counts of all lower ones."""
     buckets, total = [], 0
     for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
         total += count

@@ -1,4 +1,4 @@
-"""An answer that is made at most once a second, however many ask for it."""
+"""A cached answer, made at most once a second."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 SECONDS: Final = 1.0
-"""An answer may be so old."""
+"""The maximum age of an answer."""
 
 
-class Remembered(Generic[T]):
-    """What `make` returns, kept for a second; who asks while it is being made waits for that."""
+class CachedAnswer(Generic[T]):
+    """The result of `make`, cached for a second; concurrent callers share one call."""
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make = make
         self._making: asyncio.Future[T] | None = None
-        self._since = 0.0
+        self._made_at = 0.0
 
     async def get(self) -> T:
-        """Return the answer. Raises what `make` raises; that is not kept."""
+        """Return the answer. Raises the errors of `make`, which are not cached."""
         if self._making is None or (self._making.done() and self._is_old(self._making)):
             self._making = asyncio.ensure_future(self._made())
-        # One that goes away does not take the answer from the others.
+        # A cancelled caller must not cancel the answer for the others.
         return await asyncio.shield(self._making)
 
     async def _made(self) -> T:
         try:
             return await self._make()
         finally:
-            self._since = time.monotonic()
+            self._made_at = time.monotonic()
 
     def _is_old(self, made: asyncio.Future[T]) -> bool:
-        return time.monotonic() - self._since >= SECONDS or made.cancelled() or made.exception() is not None
+        return time.monotonic() - self._made_at >= SECONDS or made.cancelled() or made.exception() is not None
 
     async def close(self) -> None:
-        """Make nothing more."""
+        """Cancel the call under way."""
         if self._making is not None and not self._making.done():
             self._making.cancel()
             await asyncio.wait({self._making})

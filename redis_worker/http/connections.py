@@ -1,7 +1,7 @@
-"""Connections to the HTTP server: bounded in number, and each of them in time.
+"""Connections to the HTTP server: bounded in number and in time.
 
-aiohttp waits for a request as long as its client pleases, and takes as many connections as there are descriptors:
-a worker beside it would have none left for Redis.
+aiohttp waits for a request without limit, and accepts connections until the process has no descriptors left:
+the worker would have none for Redis.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Final, cast
 from aiohttp import web
 
 MOST: Final = 100
-"""So many connections stay open; one more ends the one that has been without a request for longest."""
+"""The maximum of open connections; one more closes the one that has been idle longest."""
 REQUEST_SECONDS: Final = 10.0
-"""A request must have arrived in full within this time from the connection, or from its first byte."""
+"""The time for a request to arrive in full, from the connection or from its first byte."""
 IDLE_SECONDS: Final = 75.0
-"""A connection may wait so long for its next request."""
+"""The time that a connection may wait for its next request."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Connections:
-    """All connections of a server, in the order of their last sign of progress."""
+    """The open connections of a server, in the order of their last progress."""
 
     def __init__(
         self, most: int = MOST, request_seconds: float = REQUEST_SECONDS, idle_seconds: float = IDLE_SECONDS
@@ -37,12 +37,12 @@ class Connections:
         return len(self._open)
 
     def guarded(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
-        """Return `protocol`, with limits to its connection."""
+        """Return `protocol`, with its connection limited."""
         return _Guarded(protocol, self)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Note that a request has arrived, and that it is answered."""
+        """Record the arrival of a request, and its answer."""
         self._progress(request, self.request_seconds)
         try:
             return await handler(request)
@@ -50,15 +50,15 @@ class Connections:
             self._progress(request, self.idle_seconds)
 
     def opened(self, transport: asyncio.Transport, guarded: _Guarded) -> None:
-        """Take a connection in; the one longest without progress gives way where there are too many."""
+        """Add a connection; if there are too many, close the one longest without progress."""
         if len(self._open) >= self._most:
             oldest = next(iter(self._open))
             self._open.pop(oldest).end()
         self._open[transport] = guarded
 
     def closed(self, transport: asyncio.BaseTransport | None) -> None:
-        """Forget a connection."""
-        self._open.pop(transport, None)  # type: ignore[arg-type] # None is none of them
+        """Remove a connection."""
+        self._open.pop(transport, None)  # type: ignore[arg-type] # None is never a key
 
     def _progress(self, request: web.Request, seconds: float) -> None:
         transport = request.transport
@@ -68,7 +68,7 @@ class Connections:
 
 
 class _Guarded(asyncio.Protocol):
-    """A protocol whose connection ends when it is silent for too long."""
+    """A protocol with a time limit on silence."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self._inner = inner
@@ -78,7 +78,7 @@ class _Guarded(asyncio.Protocol):
         self._idle = False
 
     def wait(self, seconds: float, *, idle: bool = False) -> None:
-        """End the connection after so many seconds, unless this is called again; `idle` is between two requests."""
+        """Close the connection after `seconds`, unless called again; `idle` means between two requests."""
         if self._limit is not None:
             self._limit.cancel()
         self._idle = idle
@@ -90,7 +90,7 @@ class _Guarded(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and not of that class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not of that class
         self._connections.opened(self._transport, self)
         self.wait(self._connections.request_seconds)
         self._inner.connection_made(transport)

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus's words."""
+"""Metrics in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Exposition:
             self._families += [*parts(service), *jobs(metrics.jobs)]
 
     def text(self) -> bytes:
-        """In the text format, in UTF-8."""
-        # One of its own, for the moment: what the host application keeps in the global one is no concern of ours.
+        """Return the text format, in UTF-8."""
+        # A temporary registry: the global one belongs to the host application.
         registry = CollectorRegistry()
-        registry.register(_Given(self._families))
+        registry.register(_Families(self._families))
         return generate_latest(registry)
 
 
-class _Given(Collector):
+class _Families(Collector):
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
 
@@ -60,16 +60,12 @@ def _process(service: Served, lag: float) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "redis_worker_ready", "1 while connected and claiming, else 0.", float(not_ready(service) is None)
     )
-    yield CounterMetricFamily(
-        "redis_worker_reconnects", "Connections to Redis found again after they were lost.", service.counters.reconnects
-    )
-    yield GaugeMetricFamily("redis_worker_loop_lag_seconds", "The latest that the event loop was of late.", lag)
+    yield CounterMetricFamily("redis_worker_reconnects", "Reconnections to Redis.", service.counters.reconnects)
+    yield GaugeMetricFamily("redis_worker_loop_lag_seconds", "The largest recent delay of the event loop.", lag)
 
 
 def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
-    tasks = CounterMetricFamily(
-        "redis_worker_tasks", "Tasks handled, by what became of them.", labels=(*names, "outcome")
-    )
+    tasks = CounterMetricFamily("redis_worker_tasks", "Tasks handled, by outcome.", labels=(*names, "outcome"))
     for measured, metrics in queues.items():
         labels = measured[: len(names)]
         for outcome, count in metrics.outcomes.items():
@@ -77,9 +73,9 @@ def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     retries, dead, redeliveries, recovered = (
         CounterMetricFamily(f"redis_worker_{name}", text, labels=names)
         for name, text in (
-            ("retries", "Tasks put off, to be tried again."),
+            ("retries", "Retries of failed tasks."),
             ("dead_letters", "Tasks that became dead letters."),
-            ("redeliveries", "Tasks claimed after a worker had died holding them."),
+            ("redeliveries", "Tasks claimed after a worker died holding them."),
             ("recovered", "Tasks of dead workers returned to the queue."),
         )
     )
@@ -94,11 +90,11 @@ def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
 
 def _measured(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     processing = HistogramMetricFamily(
-        "redis_worker_processing_seconds", "How long tasks ran, whatever became of them.", labels=names
+        "redis_worker_processing_seconds", "Run time of tasks, for every outcome.", labels=names
     )
     latency = HistogramMetricFamily(
         "redis_worker_queue_latency_seconds",
-        "From the time a task says it was made to its first claim; of a sample of at most 10 tasks a claim.",
+        "From a task's time of creation to its first claim; sampled, at most 10 tasks a claim.",
         labels=names,
     )
     for measured, metrics in queues.items():
@@ -114,15 +110,15 @@ def _gauges(service: Served, depths: Depths, names: Sequence[str]) -> Iterator[M
         GaugeMetricFamily(f"redis_worker_{name}", text, labels=names)
         for name, text in (
             ("in_flight", "Tasks claimed by this process and not settled."),
-            ("queue_depth", "Tasks that wait in the queue."),
-            ("delayed", "Tasks put off, waiting for their time."),
-            ("dead_letters", "Dead letters there are."),
-            ("oldest_waiting_age_seconds", "How long ago the task that is next says it was made; 0 when none waits."),
+            ("queue_depth", "Tasks waiting in the queue."),
+            ("delayed", "Delayed tasks."),
+            ("dead_letters", "Dead letters of the queue."),
+            ("oldest_waiting_age_seconds", "Age of the next task, by its time of creation; 0 if none waits."),
         )
     )
-    for measured, held in _in_flight(service.consuming()).items():
+    for measured, count in _in_flight(service.consuming()).items():
         labels = measured[: len(names)]
-        in_flight.add_metric(labels, held)
+        in_flight.add_metric(labels, count)
         if depth := depths.get((measured.part, measured.queue)):
             for family, value in ((waiting, depth.waiting), (delayed, depth.delayed), (dead, depth.dead)):
                 if value is not None:
@@ -133,12 +129,12 @@ def _gauges(service: Served, depths: Depths, names: Sequence[str]) -> Iterator[M
 
 
 def _in_flight(consuming: Iterable[Consuming]) -> dict[Measured, int]:
-    """Of all processes of a part together."""
-    held: dict[Measured, int] = {}
-    for each in consuming:
-        measured = Measured(each.queue, each.processor, each.part)
-        held[measured] = held.get(measured, 0) + each.in_flight
-    return held
+    """Return the tasks in flight, summed over the processes of each part."""
+    totals: dict[Measured, int] = {}
+    for queue in consuming:
+        measured = Measured(queue.queue, queue.processor, queue.part)
+        totals[measured] = totals.get(measured, 0) + queue.in_flight
+    return totals
 
 
 def _age(depth: Depth) -> float | None:

@@ -1,4 +1,4 @@
-"""How late the event loop is."""
+"""The lag of the event loop."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ _WINDOW = 10.0
 
 
 class LoopLag:
-    """Measures how much later than asked a sleep ends."""
+    """A measure of how late sleeps end."""
 
     def __init__(self) -> None:
-        self._longest = self._before = 0.0
+        self._longest = self._previous = 0.0
 
     @property
     def seconds(self) -> float:
-        """The longest of the last 10 to 20 s, whoever has asked before."""
-        return max(self._longest, self._before)
+        """The longest lag of the last 10 to 20 s."""
+        return max(self._longest, self._previous)
 
     async def run(self) -> None:
-        """Measure, until cancelled."""
+        """Measure the lag until cancelled."""
         clock = asyncio.get_running_loop().time
         window = clock()
         while True:
-            asked = clock()
+            started = clock()
             await asyncio.sleep(_BEAT)
-            self._longest = max(self._longest, clock() - asked - _BEAT)
+            self._longest = max(self._longest, clock() - started - _BEAT)
             if clock() - window > _WINDOW:
-                window, self._before, self._longest = clock(), self._longest, 0.0
+                window, self._previous, self._longest = clock(), self._longest, 0.0

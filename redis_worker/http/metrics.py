@@ -1,4 +1,4 @@
-"""What is counted and measured of queues, by the batch, and of cron jobs; nothing here knows how it is shown."""
+"""Counts and measurements of queues, in batches, and of cron jobs; independent of their presentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis_worker.vocabulary.stamps import made_at
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 
 OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
-"""What can become of a task that was handled; `refused` is one whose result was not written: it was done elsewhere."""
+"""Outcomes of handled tasks; `refused` is a task with an unwritten result: another worker owns it."""
 
 PROCESSING_BOUNDS = (
     *(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
@@ -24,22 +24,22 @@ PROCESSING_BOUNDS = (
 RUN_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 LATENCY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
-# Of each claim so many tasks at the most are read for when they were made: reading all would double the parsing.
+# Tasks per claim that are read for their time of creation: reading all would double the parsing.
 _SAMPLES = 10
-# And none that is longer, in bytes.
+# Longer tasks are not read, in bytes.
 _LONGEST = 8192
-# So many lives of child processes are known to be over: a last word may be read late.
+# Retired lives of child processes that are remembered: a last snapshot may arrive late.
 _REMEMBERED = 1000
 _DEATHS = itemgetter(Delivery._fields.index("deaths"))
 
 
 class Histogram:
-    """How many values lie up to each of `bounds`, and what they sum up to."""
+    """Counts of values up to each of `bounds`, and their sum."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """How many are above the bound before and up to this one; last, those above all."""
+        """Values above the previous bound and up to this one; the last count is of values above all bounds."""
         self.sum = 0.0
 
     def add(self, values: Sequence[float]) -> None:
@@ -48,24 +48,24 @@ class Histogram:
         self.sum += sum(values)
         bounds, counts = self.bounds, self.counts
         first, last = bisect_left(bounds, min(values)), bisect_left(bounds, max(values))
-        if first == last:  # often: what is done together is of a kind
+        if first == last:  # often: a batch takes similar times
             counts[first] += len(values)
             return
         for value in values:
             counts[bisect_left(bounds, value)] += 1
 
     def snapshot(self) -> dict[str, Any]:
-        """What it holds, as JSON has it."""
+        """Return the counts and the sum, ready for JSON."""
         return {"counts": list(self.counts), "sum": self.sum}
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
-        """Add what another one of the same bounds held."""
-        self.counts = [mine + its for mine, its in zip(self.counts, snapshot["counts"], strict=True)]
+        """Add the snapshot of a histogram with the same bounds."""
+        self.counts = [mine + other for mine, other in zip(self.counts, snapshot["counts"], strict=True)]
         self.sum += snapshot["sum"]
 
 
 class QueueMetrics(Observer):
-    """Of one queue and its processor."""
+    """Metrics of one queue and its processor."""
 
     def __init__(self) -> None:
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
@@ -82,16 +82,16 @@ class QueueMetrics(Observer):
             if (made := made_at(delivery.raw)) is not None:
                 waited.append(max(0.0, now - made))
         self.latency.add(waited)
-        if any(map(_DEATHS, deliveries)):  # seldom, and without a step of the interpreter for each task
+        if any(map(_DEATHS, deliveries)):  # seldom; map avoids an interpreter step for each task
             self.redeliveries += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         # By position, which takes half the time: 5 is `seconds`.
-        self.processing.add([outcome[5] for outcome in outcomes if outcome[5]])  # what was never run took exactly none
-        others = but_successes(outcomes)
-        for outcome in others:
+        self.processing.add([outcome[5] for outcome in outcomes if outcome[5]])  # tasks that never ran took exactly 0
+        exceptional = but_successes(outcomes)
+        for outcome in exceptional:
             self.outcomes[_verdict(outcome)] += 1
-        self.outcomes["success"] += len(outcomes) - len(others)
+        self.outcomes["success"] += len(outcomes) - len(exceptional)
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         self.outcomes["refused"] += len(outcomes)
@@ -100,7 +100,7 @@ class QueueMetrics(Observer):
         self.recovered_tasks += count
 
     def snapshot(self) -> dict[str, Any]:
-        """What was counted, as JSON has it."""
+        """Return the counts, ready for JSON."""
         return {
             "outcomes": dict(self.outcomes),
             "redeliveries": self.redeliveries,
@@ -110,7 +110,7 @@ class QueueMetrics(Observer):
         }
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
-        """Add what another process has counted."""
+        """Add the snapshot of another process."""
         _add(self.outcomes, snapshot["outcomes"])
         self.redeliveries += snapshot["redeliveries"]
         self.recovered_tasks += snapshot["recovered"]
@@ -119,7 +119,7 @@ class QueueMetrics(Observer):
 
 
 def _verdict(outcome: Outcome) -> str:
-    """Which of OUTCOMES it is, when it is no success."""
+    """Return the name in OUTCOMES of an outcome other than success."""
     if outcome.skipped:
         return "skipped"
     if outcome.again is not None:
@@ -127,23 +127,23 @@ def _verdict(outcome: Outcome) -> str:
     return "dead" if outcome.dead else "error"
 
 
-def _add(counts: dict[str, int], others: Mapping[str, int]) -> None:
-    for name, count in others.items():
+def _add(counts: dict[str, int], added: Mapping[str, int]) -> None:
+    for name, count in added.items():
         counts[name] = counts.get(name, 0) + count
 
 
 class JobMetrics:
-    """Of one cron job."""
+    """Metrics of one cron job."""
 
     def __init__(self) -> None:
-        # Those that alerts are about are there from the beginning: what is not there does not rise.
+        # Outcomes that alerts watch exist from the start: an alert on an increase needs a value before it.
         self.outcomes = {"success": 0, "error": 0}
         self.seconds = Histogram(RUN_BOUNDS)
         self.succeeded_at: float | None = None
-        """When it last succeeded, in seconds since the epoch."""
+        """The time of the last success, in seconds since the epoch."""
 
     def outcome(self, outcome: str, seconds: float = 0.0) -> None:
-        """A run has ended as "success" or otherwise; `seconds` is how long it took, 0 where nothing was run."""
+        """Record the end of a run, as "success" or otherwise; `seconds` is its run time, 0 if nothing ran."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if seconds:
             self.seconds.add([seconds])
@@ -151,7 +151,7 @@ class JobMetrics:
             self.succeeded_at = time.time()
 
     def snapshot(self) -> dict[str, Any]:
-        """What was counted, as JSON has it."""
+        """Return the counts, ready for JSON."""
         return {
             "outcomes": dict(self.outcomes),
             "seconds": self.seconds.snapshot(),
@@ -159,7 +159,7 @@ class JobMetrics:
         }
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
-        """Add what another process has counted."""
+        """Add the snapshot of another process."""
         _add(self.outcomes, snapshot["outcomes"])
         self.seconds.absorb(snapshot["seconds"])
         times = [at for at in (self.succeeded_at, snapshot["succeeded_at"]) if at is not None]
@@ -167,18 +167,18 @@ class JobMetrics:
 
 
 class Measured(NamedTuple):
-    """A queue, as its metrics are labelled."""
+    """The labels of a queue's metrics."""
 
     queue: str
     processor: str
     part: str = ""
-    """The part of a supervisor that works on it; empty where there is none."""
+    """The part of a supervisor that consumes it; empty without a supervisor."""
 
 
 class Metrics:
-    """Of every queue and every cron job that this process, or a child of it, has worked on.
+    """Metrics of all queues and cron jobs that this process, or a child of it, has worked on.
 
-    A child tells all that it has counted in its life, again and again, and the last word of each life counts.
+    A child sends its totals repeatedly; the last snapshot of each life counts.
     """
 
     def __init__(self) -> None:
@@ -186,23 +186,23 @@ class Metrics:
         self.jobs: dict[str, JobMetrics] = {}
         """By name."""
         self.processes: dict[str, int] = {}
-        """The ids of the processes that parts have of their own, by "part#number"."""
+        """The ids of the parts' child processes, by "part#number"."""
         self._life = new_id()
-        self._told: dict[str, dict[str, Mapping[str, Any]]] = {}
-        """By source and life: the last snapshot of the child that lives, and of those that nobody has retired."""
+        self._snapshots: dict[str, dict[str, Mapping[str, Any]]] = {}
+        """The last snapshot of each child that is not retired, by source and life."""
         self._retired: deque[str] = deque(maxlen=_REMEMBERED)
-        """Lives that are over."""
+        """Lives that have ended."""
 
     def of(self, queue: str, processor: str, part: str = "") -> QueueMetrics:
-        """The observer for `queue`; it goes on counting when a topic is stopped and started again."""
+        """Return the observer for `queue`; its counts survive a restart of a topic."""
         return self.queues.setdefault(Measured(queue, processor, part), QueueMetrics())
 
     def job(self, name: str) -> JobMetrics:
-        """The numbers of the cron job `name`."""
+        """Return the metrics of the cron job `name`."""
         return self.jobs.setdefault(name, JobMetrics())
 
     def snapshot(self) -> dict[str, Any]:
-        """All numbers since this was made, as JSON has them, for the parent's `absorb`."""
+        """Return the totals of this process and its children, ready for JSON, for the parent's `absorb`."""
         total = self.total()
         return {
             "life": self._life,
@@ -211,23 +211,23 @@ class Metrics:
         }
 
     def absorb(self, source: str, snapshot: Mapping[str, Any]) -> None:
-        """Take the snapshot of a child in place of its last one. `source` is "part#number".
+        """Replace the last snapshot of a child. `source` is "part#number".
 
-        What comes after its life was retired is too late to be counted.
+        A snapshot of a retired life is ignored.
         """
         if (life := snapshot["life"]) not in self._retired:
-            self._told.setdefault(source, {})[life] = snapshot
+            self._snapshots.setdefault(source, {})[life] = snapshot
 
     def retire(self, source: str) -> None:
-        """The child has ended: what it told last stays counted, and its successor begins at nothing."""
+        """Add the last snapshot of a child that ended to the totals; its successor starts at zero."""
         self.processes.pop(source, None)
-        for life, last in self._told.pop(source, {}).items():
+        for life, last in self._snapshots.pop(source, {}).items():
             self._retired.append(life)
             self._add(source, last)
 
     def total(self) -> Metrics:
-        """The numbers of all lives of all processes, which are not to be changed."""
-        if not self._told:
+        """Return the totals over all lives of all processes; callers must not modify them."""
+        if not self._snapshots:
             return self
         total = Metrics()
         total.processes = self.processes
@@ -235,8 +235,8 @@ class Metrics:
             total.of(*measured).absorb(metrics.snapshot())
         for name, job in self.jobs.items():
             total.job(name).absorb(job.snapshot())
-        for source, told in self._told.items():
-            for last in told.values():
+        for source, lives in self._snapshots.items():
+            for last in lives.values():
                 total._add(source, last)
         return total
 

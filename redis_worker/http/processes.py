@@ -1,4 +1,4 @@
-"""The CPU time, memory and descriptors of this process, and of those that parts have of their own."""
+"""CPU time, memory and descriptors of this process and its children."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from prometheus_client.metrics_core import Metric
 
 
 def processes(children: Mapping[str, int]) -> list[Metric]:
-    """Return Prometheus's usual metrics of a process; `children` has the ids of others, by "part#number".
+    """Return Prometheus's usual process metrics; `children` maps "part#number" to process ids.
 
-    What is of a child has the labels `part` and `process`. Where there is no /proc there are none.
+    Metrics of a child have the labels `part` and `process`. A system without /proc has no metrics.
     """
-    families = {family.name: family for family in _of(None)}
+    families = {family.name: family for family in _collect(None)}
     for title, pid in [*children.items()]:
         part, _, number = title.rpartition("#")
-        for family in _of(pid):
+        for family in _collect(pid):
             for sample in family.samples:
                 families[family.name].add_sample(sample.name, {"part": part, "process": number}, sample.value)
     return [*families.values()]
 
 
-def _of(pid: int | None) -> Iterable[Metric]:
+def _collect(pid: int | None) -> Iterable[Metric]:
     collector = ProcessCollector(registry=None) if pid is None else ProcessCollector(registry=None, pid=lambda: pid)
     return collector.collect()

@@ -1,4 +1,4 @@
-"""What is read from Redis when somebody asks: seldom, and never for longer than they can wait."""
+"""Queue depths, read from Redis on request: cached, and within a time limit."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from redis_worker.vocabulary.service import Consuming
 
 logger = library_logger()
 
-# Redis is asked once in so many seconds, however many ask here.
+# The minimum interval of queries to Redis, in seconds.
 _CACHED = 1.0
-# Who asks here waits for so long at the most, in seconds, and then gets what was read before.
+# A caller waits for so long at most, in seconds, and then gets the last reading.
 _PATIENCE = 0.5
-# Redis may take so long to answer, in seconds.
+# The time limit of a query to Redis, in seconds.
 _REDIS_PATIENCE = 2.0
-# What was read so many seconds ago is not shown any more: an old depth would be taken for a queue that stands still.
+# Older readings, in seconds, are dropped: an old depth looks like a queue that stands still.
 _STALE = 10.0
 
 
 class Depths:
-    """The depths of queues at whatever servers they are."""
+    """The depths of queues, on one or more servers."""
 
     def __init__(self, address: Callable[[Consuming], Address]) -> None:
         self._address = address
         self._readings: dict[Address, Readings] = {}
 
     async def read(self, consuming: Iterable[Consuming]) -> dict[tuple[str, str], Depth]:
-        """By part and queue, those that are known within half a second. Raises nothing."""
+        """Return the depths known within half a second, by part and queue. Raises nothing."""
         wanted: defaultdict[Address, list[Consuming]] = defaultdict(list)
-        for each in consuming:
-            wanted[self._address(each)].append(each)
-        await asyncio.gather(*(self._readings.pop(gone).close() for gone in self._readings.keys() - wanted.keys()))
-        found = await asyncio.gather(*(self._read_at(address, its) for address, its in wanted.items()))
-        return {key: depth for at_one in found for key, depth in at_one.items()}
+        for queue in consuming:
+            wanted[self._address(queue)].append(queue)
+        await asyncio.gather(*(self._readings.pop(unused).close() for unused in self._readings.keys() - wanted.keys()))
+        found = await asyncio.gather(*(self._read_at(address, queues) for address, queues in wanted.items()))
+        return {key: depth for depths in found for key, depth in depths.items()}
 
     async def _read_at(self, address: Address, consuming: list[Consuming]) -> dict[tuple[str, str], Depth]:
         readings = self._readings.setdefault(address, Readings(address))
-        depths = await readings.depths({each.queue for each in consuming})
-        return {(each.part, each.queue): depths[each.queue] for each in consuming if each.queue in depths}
+        depths = await readings.depths({queue.queue for queue in consuming})
+        return {(queue.part, queue.queue): depths[queue.queue] for queue in consuming if queue.queue in depths}
 
     async def close(self) -> None:
         """Close the connections."""
@@ -54,7 +54,7 @@ class Depths:
 
 
 class Readings:
-    """Reads depths over a connection of its own, so that work waits for no scrape, and no scrape for work."""
+    """A reader of depths with a separate connection, so that work and scrapes never wait for each other."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -64,7 +64,7 @@ class Readings:
         self._reading: asyncio.Task[None] | None = None
 
     async def depths(self, queues: Collection[str]) -> dict[str, Depth]:
-        """The depths of `queues` that are known, within half a second. Raises nothing."""
+        """Return the known depths of `queues`, within half a second. Raises nothing."""
         now = time.monotonic()
         if self._reading is None and now - self._asked_at >= _CACHED:
             self._asked_at = now
@@ -80,9 +80,9 @@ class Readings:
             self._depths = await read_depths(self._connection, queues, _REDIS_PATIENCE)
             self._read_at = time.monotonic()
         except (Disconnected, Refused):
-            pass  # the worker meets the same, and says so
+            pass  # the worker meets and logs the same error
         except Exception:
-            logger.exception("the depths of queues cannot be read; the work goes on")
+            logger.exception("cannot read queue depths; the work continues")
         finally:
             self._reading = None
 

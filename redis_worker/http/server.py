@@ -18,7 +18,7 @@ from aiohttp.typedefs import Middleware
 
 from redis_worker.broker.connection.address import Address
 from redis_worker.http.address import HttpAddress, http_address
-from redis_worker.http.cached_answer import Remembered
+from redis_worker.http.cached_answer import CachedAnswer
 from redis_worker.http.connections import Connections
 from redis_worker.http.exposition import CONTENT_TYPE, Exposition
 from redis_worker.http.lag import LoopLag
@@ -31,40 +31,40 @@ from redis_worker.vocabulary.service import Consuming, PartStatus
 
 logger = library_logger()
 
-# What is being answered when the server closes may take so long, in seconds.
-_LAST_WORDS = 1.0
+# The time for requests under way to finish when the server closes, in seconds.
+_CLOSE_TIMEOUT = 1.0
 
 
 class HttpServer:
-    """Answers `/healthz`, `/ready` and `/metrics`."""
+    """The server of `/healthz`, `/ready` and `/metrics`."""
 
     def __init__(self, address: str, token: str | None = None) -> None:
-        """With a `token`, who asks for more than the state of health has to show it, as a bearer.
+        """With a `token`, requests for more than the state of health must send it, as a bearer token.
 
-        Raises ConfigurationError where `address` is none, or the token is empty.
+        Raises ConfigurationError if `address` is invalid, or the token is empty.
         """
         if token is not None and not token.strip():
-            raise ConfigurationError("the HTTP token is empty, which would let everybody in")
+            raise ConfigurationError("the HTTP token is empty, which would allow every request")
         self._address = http_address(address)
         self._token = token
         self.metrics = Metrics()
         self.listening: str | None = None
-        """Where it listens, once it does; with the real port, where 0 was asked for."""
+        """The address while it listens; with the real port if 0 was configured."""
 
     @asynccontextmanager
     async def answering(self, service: Served, redis: Callable[[Consuming], Address]) -> AsyncIterator[None]:
-        """Answer for `service`; `redis` says where a queue of its is. Raises ConfigurationError where it cannot listen.
+        """Serve `service`; `redis` returns the address of a queue. Raises ConfigurationError if it cannot listen.
 
-        The address of one server should be one object, for each has a connection of its own.
+        Queues on one Redis server should share one address object, because each object gets a connection.
         """
         depths, lag, connections = Depths(redis), LoopLag(), Connections()
         pages = _Pages(service, self.metrics, depths, lag, self._token)
         runner = web.AppRunner(
             pages.app(connections.middleware),
             access_log=None,
-            shutdown_timeout=_LAST_WORDS,
+            shutdown_timeout=_CLOSE_TIMEOUT,
             keepalive_timeout=connections.idle_seconds,
-            lingering_time=_LAST_WORDS,
+            lingering_time=_CLOSE_TIMEOUT,
         )
         await runner.setup()
         measuring = asyncio.create_task(lag.run())
@@ -101,7 +101,7 @@ def _reason(error: OSError) -> str:
         return "another program listens there; end it, or choose another port"
     if error.errno in (errno.EADDRNOTAVAIL, None):  # None: asyncio, from Python 3.13 on
         return "this machine has no such address"
-    # asyncio puts a long sentence of its own before the system's words.
+    # asyncio puts a long sentence before the system's message.
     return (error.strerror or str(error)).rpartition("] ")[2]
 
 
@@ -113,31 +113,31 @@ class _Pages:
         self._lag = lag
         self._token = token
         self._since = time.monotonic()
-        self._exposition = Remembered(self._expose)
-        self._summary = Remembered(self._summarise)
+        self._exposition = CachedAnswer(self._expose)
+        self._summary = CachedAnswer(self._summarise)
 
     async def close(self) -> None:
-        for remembered in (self._exposition, self._summary):
-            await remembered.close()
+        for cached in (self._exposition, self._summary):
+            await cached.close()
 
     def app(self, middleware: Middleware) -> web.Application:
         app = web.Application(middlewares=[middleware])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/ready", self._ready)
-        app.router.add_get("/metrics", self._tell_metrics)
+        app.router.add_get("/metrics", self._metrics_page)
         return app
 
     async def _healthz(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        """That this is answered says that the event loop turns; nothing else is asked."""
+        """Report that the event loop runs; nothing else is checked."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return web.json_response({"status": "ok", "service": self._service.service, "timestamp": now})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        """Of a stranger's question the state alone is answered: a probe has no token."""
+        """Report the state; without the token, nothing more: a probe has none."""
         service = self._service
-        reason = not_ready(service)  # never remembered: a stop is told at once
+        reason = not_ready(service)  # never cached: a stop shows at once
         answer: dict[str, Any] = {"status": "ready" if reason is None else "not ready"}
-        if self._knows(request):
+        if self._is_authorized(request):
             answer["service"] = service.service
             if reason is not None:
                 answer["reason"] = reason
@@ -147,19 +147,19 @@ class _Pages:
                 answer["consumers"] = "running"
         return web.json_response(answer, status=200 if reason is None else 503)
 
-    def _knows(self, request: web.Request) -> bool:
-        """Whether who asks may know everything."""
+    def _is_authorized(self, request: web.Request) -> bool:
+        """Return True if the request has the token, or none is needed."""
         if self._token is None:
             return True
-        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-        # As bytes, for anything may be shown; and compared in the same time wherever they differ.
-        same = hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token.encode())
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        # As bytes, because clients may send any character; compared in constant time.
+        same = hmac.compare_digest(token.strip().encode(errors="surrogateescape"), self._token.encode())
         return scheme.lower() == "bearer" and same
 
-    async def _tell_metrics(self, request: web.Request) -> web.Response:
-        if not self._knows(request):
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        if not self._is_authorized(request):
             return web.json_response(
-                {"error": "this needs the token: Authorization: Bearer TOKEN"},
+                {"error": "a token is required: Authorization: Bearer TOKEN"},
                 status=401,
                 headers={"WWW-Authenticate": 'Bearer realm="redis_worker"'},
             )
@@ -189,9 +189,9 @@ class _Pages:
 
 
 def _parts(service: Supervised) -> dict[str, dict[str, Any]]:
-    return {part.name: _told(part) for part in service.parts()}
+    return {part.name: _part(part) for part in service.parts()}
 
 
-def _told(part: PartStatus) -> dict[str, Any]:
-    told: dict[str, Any] = {"kind": part.kind, "state": part.state, "restarts": part.restarts}
-    return told if part.error is None else told | {"error": part.error}
+def _part(part: PartStatus) -> dict[str, Any]:
+    answer: dict[str, Any] = {"kind": part.kind, "state": part.state, "restarts": part.restarts}
+    return answer if part.error is None else answer | {"error": part.error}

@@ -1,4 +1,4 @@
-"""What the HTTP server asks of the worker, or of the supervisor, that it stands beside."""
+"""The interface of the worker or supervisor that the HTTP server reports on."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ class Served(Protocol):
 
     @property
     def service(self) -> str:
-        """What it is called in answers."""
+        """The name in answers."""
 
     @property
     def condition(self) -> Condition:
-        """How it stands."""
+        """The current condition."""
 
     @property
     def counters(self) -> Counters:
-        """What it has done so far."""
+        """The counters since its start."""
 
     def consuming(self) -> list[Consuming]:
-        """The queues it claims from just now."""
+        """Return the queues that it claims from."""
 
 
 @runtime_checkable
 class Supervised(Served, Protocol):
-    """A supervisor: it is ready when each of its parts is, and it is not stopping."""
+    """A supervisor: ready while all of its parts are ready and it is not stopping."""
 
     def parts(self) -> list[PartStatus]:
-        """How each part stands, in the order of the file."""
+        """Return the state of each part, in the order of the file."""
 
 
 def not_ready(service: Served) -> str | None:
-    """Why `service` is not ready, in one sentence; None where it is."""
+    """Return the reason why `service` is not ready, in one sentence; None if it is ready."""
     if not isinstance(service, Supervised):
         if service.condition != "running":
             return service.condition
@@ -45,8 +45,8 @@ def not_ready(service: Served) -> str | None:
         return "stopping"
     if not service.parts():
         return "no part runs"
-    return "; ".join(_told(part) for part in service.parts() if part.state not in READY) or None
+    return "; ".join(_described(part) for part in service.parts() if part.state not in READY) or None
 
 
-def _told(part: PartStatus) -> str:
+def _described(part: PartStatus) -> str:
     return f"{part.name}: {part.state}{f' ({part.error})' if part.error else ''}"

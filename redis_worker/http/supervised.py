@@ -1,4 +1,4 @@
-"""The metrics that only a supervisor has, in Prometheus's words: of its parts and of its cron jobs."""
+"""The metrics of a supervisor's parts and cron jobs, as Prometheus families."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ _LABELS = ("part", "kind")
 
 
 def parts(service: Supervised) -> Iterator[Metric]:
-    """Of each part."""
+    """Return the metrics of each part."""
     ready = GaugeMetricFamily(
-        "redis_worker_part_ready", "1 while the part runs, or has ended as it should, else 0.", labels=_LABELS
+        "redis_worker_part_ready", "1 while the part runs, or after it returned, else 0.", labels=_LABELS
     )
-    restarts = CounterMetricFamily(
-        "redis_worker_part_restarts", "How often the part was started again.", labels=_LABELS
-    )
+    restarts = CounterMetricFamily("redis_worker_part_restarts", "Restarts of the part.", labels=_LABELS)
     for part in service.parts():
         ready.add_metric((part.name, part.kind), float(part.state in READY))
         restarts.add_metric((part.name, part.kind), part.restarts)
@@ -31,14 +29,14 @@ def parts(service: Supervised) -> Iterator[Metric]:
 
 
 def jobs(jobs: Mapping[str, JobMetrics]) -> Iterator[Metric]:
-    """Of each cron job, which is a part; a label `job` is Prometheus's own, for what it scrapes."""
+    """Return the metrics of each cron job, labelled `part`: Prometheus uses `job` for its targets."""
     runs = CounterMetricFamily(
-        "redis_worker_cron_runs", "Runs of the job here, by what became of them.", labels=("part", "outcome")
+        "redis_worker_cron_runs", "Runs of the job here, by outcome.", labels=("part", "outcome")
     )
-    seconds = HistogramMetricFamily("redis_worker_cron_run_seconds", "How long runs took.", labels=("part",))
+    seconds = HistogramMetricFamily("redis_worker_cron_run_seconds", "Run time of the job.", labels=("part",))
     succeeded = GaugeMetricFamily(
         "redis_worker_cron_last_success_timestamp_seconds",
-        "When a run here last succeeded, in seconds since the epoch.",
+        "Time of the last success here, in seconds since the epoch.",
         labels=("part",),
     )
     for name, job in jobs.items():

@@ -1,1 +1,1 @@
-"""The words everything else is said in: tasks, payloads, processors, errors. Knows nothing of Redis."""
+"""The types shared by all layers: tasks, payloads, processors, errors. Independent of Redis."""

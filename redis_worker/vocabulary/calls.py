@@ -1,4 +1,4 @@
-"""How functions of the user's can be called, as far as their signatures tell."""
+"""Checks of a user function's signature."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from redis_worker.vocabulary.errors import ConfigurationError
 _COUNTS = ("nothing", "one", "two", "three", "four", "five")
 
 
-def accepts(function: Callable[..., Any], given: tuple[object, ...], arguments: Mapping[str, Any]) -> bool:
-    """Return whether a function can be called so; True where its signature cannot be read."""
+def accepts(function: Callable[..., Any], positional: tuple[object, ...], named: Mapping[str, Any]) -> bool:
+    """Return True if a function takes these arguments, or if its signature cannot be read."""
     signature = _signature(function)
     if signature is None:
         return True
     try:
-        signature.bind(*given, **arguments)
+        signature.bind(*positional, **named)
     except TypeError:
         return False
     return True
 
 
 def parameters_of(function: Callable[..., Any]) -> str:
-    """Return the names of the parameters of a function, in one line."""
+    """Return the names of a function's parameters, on one line."""
     signature = _signature(function)
     parameters = signature.parameters.values() if signature else ()
     names = [
-        str(one).partition(":")[0].partition("=")[0].strip() + " (by name)" * (one.kind is one.KEYWORD_ONLY)
-        for one in parameters
+        str(parameter).partition(":")[0].partition("=")[0].strip()
+        + " (by name)" * (parameter.kind is parameter.KEYWORD_ONLY)
+        for parameter in parameters
     ]
     return ", ".join(names) or "nothing"
 
 
-def check_takes_one(kind: str, function: Callable[..., Any], what: str) -> None:
-    """See that a function can be called with one argument, which is `what`. Raises ConfigurationError."""
+def check_takes_one(kind: str, function: Callable[..., Any], argument: str) -> None:
+    """Raise ConfigurationError unless a function takes one argument, which `argument` describes."""
     if accepts(function, (None,), {}):
         return
     name, names = getattr(function, "__name__", type(function).__name__), parameters_of(function)
     count = 0 if names == "nothing" else names.count(",") + 1
     takes = _COUNTS[count] if count < len(_COUNTS) else str(count)
-    raise ConfigurationError(f"a {kind} takes {what}, {name} takes {takes}" + (f": {names}" if count else ""))
+    raise ConfigurationError(f"a {kind} takes {argument}, {name} takes {takes}" + (f": {names}" if count else ""))
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    # A decorator may take another number of arguments than the function it wraps: its own signature counts.
+    # The decorator's signature counts: it may take another number of arguments than the function it wraps.
     try:
         return inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Settings of a program's own, checked: a wrong one is one sentence that names it."""
+"""Checks of settings: one sentence names the setting that is wrong."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 
 def check_seconds(name: str, value: Duration, least: float | None = None, above: float | None = None) -> float:
-    """Return the seconds of the setting `name`. Raises ConfigurationError where it is no time, or out of range."""
+    """Return the setting `name` in seconds. Raises ConfigurationError if it is no duration, or out of range."""
     try:
         seconds = seconds_of(value)
     except ValueError as error:
         raise ConfigurationError(f"{name} {error}, or a timedelta; got {value!r}") from None
     if seconds > END_OF_TIME:
-        raise ConfigurationError(f"{name} is beyond all time: {value!r}")
+        raise ConfigurationError(f"{name} is too long: {value!r}")
     _check_range(name, value, seconds, least, above)
     return seconds
 
 
 def check_whole(name: str, value: Any, least: int) -> int:
-    """Return the whole number of the setting `name`. Raises ConfigurationError where it is none, or out of range."""
+    """Return the setting `name` as an int. Raises ConfigurationError if it is no whole number, or out of range."""
     whole = isinstance(value, int) or (isinstance(value, Real) and float(value).is_integer())
     if not whole or isinstance(value, bool):
         raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
@@ -31,7 +31,7 @@ def check_whole(name: str, value: Any, least: int) -> int:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Return the boolean of the setting `name`. Raises ConfigurationError where it is none: "no" would be true."""
+    """Return the boolean setting `name`. Raises ConfigurationError for other types: the text "no" would be true."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, got {value!r}")
     return value

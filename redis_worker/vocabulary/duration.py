@@ -1,4 +1,4 @@
-"""A length of time as people write it: `90`, `"1.5m"`, `"24h"`, `timedelta(hours=24)`."""
+"""Durations as users write them: `90`, `"1.5m"`, `"24h"`, `timedelta(hours=24)`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeAlias
 _UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Duration: TypeAlias = float | int | timedelta | str
-"""A number of seconds, a timedelta, or a text: a number with one of the units ms, s, m, h and d, or without one."""
+"""Seconds, a timedelta, or a text: a number with one of the units ms, s, m, h and d, or without a unit."""
 
 END_OF_TIME = 1e12
-"""More seconds than anybody means, and near enough for Redis to hold it to the millisecond."""
+"""The longest duration, in seconds: Redis stores it to the millisecond."""
 
 
 def duration(text: str) -> float | None:
-    """The seconds that `text` says: a number, with a unit or without one; None where it says none."""
+    """Return the seconds in `text`, a number with or without a unit; None for any other text."""
     number = text.strip().rstrip("".join(_UNITS))
     unit = _UNITS.get(text.strip()[len(number) :])
     if unit is None or not number.isascii() or not number.replace(".", "", 1).isdecimal():
@@ -27,7 +27,7 @@ def duration(text: str) -> float | None:
 
 
 def seconds_of(value: object) -> float:
-    """Return the seconds of a Duration. Raises ValueError, whose text begins with "must be", for anything else."""
+    """Return a Duration in seconds. Raises ValueError, with a text that begins with "must be", for other values."""
     found: object = value
     if isinstance(value, timedelta):
         found = value.total_seconds()

@@ -1,4 +1,4 @@
-"""Text of exceptions: safe whatever was raised, and bounded."""
+"""Text of exceptions: safe for every exception, and bounded."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from redis_worker.vocabulary.errors import RaisedInProcess
 
 T = TypeVar("T")
 
-# Code of these folders is not the user's.
+# Frames from these folders are not user code.
 _LIBRARIES = (str(Path(__file__).parent.parent), str(Path(traceback.__file__).parent), "<")
 
 LONGEST = 10_000
-"""The most characters that are kept of an error's text."""
-# So many of the errors in an exception group are named.
+"""The maximum length of an error's text, in characters."""
+# Errors of an exception group that its text names.
 _LEAVES = 10
-# So many groups within groups are looked into.
+# Nested groups that are searched.
 _DEPTH = 50
 
 
 def error_text(error: BaseException, named: bool = False) -> str:
-    """Return the message of `error`, after the name of its type where the message alone does not explain it.
+    """Return the message of `error`, after the name of its type if the message alone does not explain it.
 
-    With `named` the name always stands there. An exception group is followed by the errors in it. Never raises, and
-    returns at most some LONGEST characters.
+    `named` always adds the name. The errors in an exception group follow its message. Never raises, and returns about
+    LONGEST characters at most.
     """
     text = _single(error, named)
     if not is_a(error, BaseExceptionGroup):
@@ -40,7 +40,7 @@ def error_text(error: BaseException, named: bool = False) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of `error`, as Python prints it, or one line where it cannot be printed. Never raises."""
+    """Return the traceback of `error`, as Python prints it, or one line if that fails. Never raises."""
     try:
         return cut("".join(traceback.format_exception(error)).rstrip())
     except BaseException:  # an exception may replace everything that the formatting reads
@@ -48,27 +48,27 @@ def traceback_text(error: BaseException) -> str:
 
 
 def is_a(error: Any, kind: type[T]) -> TypeGuard[T]:
-    """Return True where `error` is of that type. isinstance() also asks the attribute `__class__`, which may raise."""
+    """Return True if `error` is of that type. isinstance() also reads the attribute `__class__`, which may raise."""
     return issubclass(type(error), kind)
 
 
 def raised_at(error: BaseException) -> str:
-    """Return the type of `error` and the innermost line of the user's own code, as `KeyError at shop/tasks.py:12`."""
+    """Return the type of `error` and the innermost line of user code, as `KeyError at shop/tasks.py:12`."""
     if is_a(error, RaisedInProcess):
         return error.place
     try:
         lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    except BaseException:  # an exception may replace everything that is read here
+    except BaseException:  # an exception may replace everything read here
         lines = []
-    own = [line for line in lines if not line[0].startswith(_LIBRARIES) and "site-packages" not in line[0]]
-    if not own:
+    user_lines = [line for line in lines if not line[0].startswith(_LIBRARIES) and "site-packages" not in line[0]]
+    if not user_lines:
         return _name(error)
-    file, line = own[-1]
+    file, line = user_lines[-1]
     return f"{_name(error)} at {'/'.join(Path(file).parts[-2:])}:{line}"
 
 
 def cut(text: str) -> str:
-    """Return `text` with the middle replaced by a mark where it is longer than LONGEST characters."""
+    """Return `text`, with a mark in place of its middle if it is longer than LONGEST characters."""
     if len(text) <= LONGEST:
         return text
     half = LONGEST // 2
@@ -91,12 +91,12 @@ def _name(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """Return str(error), as a plain string that UTF-8 can hold; empty where it cannot be made."""
+    """Return str(error) as a plain string that UTF-8 can encode; empty if it raises."""
     try:
         text = str(error)
-        # Half a surrogate pair can neither be stored nor logged.
+        # A lone surrogate can neither be stored nor logged.
         return cut(str.encode(text, errors="backslashreplace").decode())
-    except BaseException:  # it runs code of the exception's author
+    except BaseException:  # __str__ is code of the exception's author
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by what one can do about it."""
+"""The exceptions of the library, by the remedy they need."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from redis_worker.vocabulary.duration import END_OF_TIME, Duration, seconds_of
 
 
 class RedisWorkerError(Exception):
-    """The base of every error this library raises on purpose; its text is one clear sentence."""
+    """Base of all errors that the library raises on purpose; the text is one clear sentence."""
 
 
 class ConfigurationError(RedisWorkerError):
-    """What was asked for cannot be done as asked: an unknown name, a value out of range, a missing extra."""
+    """An impossible request: an unknown name, a value out of range, a missing extra."""
 
 
 class Disconnected(RedisWorkerError):
-    """The queue cannot be reached just now; trying again may help, and what was claimed is safe."""
+    """An unreachable queue: a retry may help, and claimed tasks are safe."""
 
 
 class Refused(RedisWorkerError):
-    """The server answers, and says no for good: a wrong password, a key of the wrong type, a missing right."""
+    """A permanent refusal by the server: a wrong password, a key of the wrong type, a missing right."""
 
 
 class Unacceptable(Refused):
-    """The server refuses a command for what is in it, most often for its size; with less in it, it may be taken."""
+    """A command refused for its content, most often for its size; a smaller one may be accepted."""
 
 
 class WrongType(Refused):
-    """A key holds another type than it should. Other keys can be used."""
+    """A key of the wrong type. Other keys can be used."""
 
 
 class DamagedKey(WrongType):
-    """A key derived from a queue holds another type than it should. Work that does not need the key goes on."""
+    """A key of the wrong type that belongs to a queue. Other work continues."""
 
     def __init__(self, key: str, found: str, expected: str) -> None:
-        """`found` and `expected` are types as the command TYPE gives them."""
+        """`found` and `expected` are types as the command TYPE names them."""
         super().__init__(
             f"the key {key!r} holds a {found}, not a {expected}: move it away (RENAME) or delete it (DEL); "
-            "the work that needs it goes on then"
+            "the work that needs it continues then"
         )
         self.key = key
         self.found = found
@@ -44,11 +44,11 @@ class DamagedKey(WrongType):
 
 
 class Unreachable(RedisWorkerError):
-    """No server answered within the connect timeout at start."""
+    """No answer from a server within the connect timeout at start."""
 
 
 class Unreadable(RedisWorkerError):
-    """A raw task that cannot be answered: no JSON, no object, or no usable id. It goes to the dead letters.
+    """A raw task without a possible result: no JSON, no object, or no usable id. It becomes a dead letter.
 
     So does a message with an `id` and without data.
     """
@@ -59,37 +59,36 @@ class Unreadable(RedisWorkerError):
 
 
 class RaisedInProcess(RedisWorkerError):
-    """An error that a task raised in a process of its own; its text is the traceback there."""
+    """An error that a task raised in a child process; the text is the traceback there."""
 
     def __init__(self, trace: str, place: str) -> None:
         super().__init__(trace)
         self.place = place
-        """The type of the error and the line that raised it."""
+        """The type of the error, and the line that raised it."""
 
 
 class ProcessDied(RedisWorkerError):
-    """A process that ran a task died of it, each time it was tried."""
+    """The death of the process that ran a task, at every attempt."""
 
 
 class PartFailed(RedisWorkerError):
-    """A part of a supervisor has failed for good, or the process of its own that it ran in has."""
+    """The permanent failure of a supervisor's part, or of its process."""
 
 
 class Retry(RedisWorkerError):
-    """Raised by a processor: try the task again, after `delay` (a Duration) or, without it, after the usual backoff.
+    """Raised by a processor: retry the task after `delay` (a Duration), or after the usual backoff.
 
-    The retry counts as one of the pool's retries; a pool that has none grants ten. A delay that cannot be used fails
-    the task, with a sentence.
+    It counts as one of the pool's retries; a pool without retries grants ten. An invalid delay fails the task.
     """
 
     delay: Duration | None = None
 
-    def __init__(self, reason: str = "asked to be tried again", *, delay: Duration | None = None) -> None:
+    def __init__(self, reason: str = "retry requested", *, delay: Duration | None = None) -> None:
         super().__init__(reason)
         self.delay = delay
 
     def seconds(self) -> float | None:
-        """Return the delay in seconds; None for the usual backoff. Raises ValueError where it cannot be used."""
+        """Return the delay in seconds; None for the usual backoff. Raises ValueError if it is invalid."""
         if self.delay is None:
             return None
         try:
@@ -102,14 +101,14 @@ class Retry(RedisWorkerError):
 
 
 class Reject(RedisWorkerError):
-    """Raised by a processor: give the task up at once; it gets an error result and a dead letter."""
+    """Raised by a processor: fail the task without a retry, with an error result and a dead letter."""
 
     def __init__(self, reason: str = "rejected") -> None:
         super().__init__(reason)
 
 
 class TaskError(RedisWorkerError):
-    """The error result of a task, raised by the client where its value was awaited.
+    """The error result of a task, raised by the client that awaits its value.
 
     `id` is the task's id, `error` the text of the result, for example ``Processing error: …``.
     """

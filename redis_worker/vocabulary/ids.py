@@ -1,4 +1,4 @@
-"""Ids: strings or integers, known by their text form."""
+"""Ids: strings or integers, compared by their text form."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from redis_worker.vocabulary.payload import integer_text
 
 
 def new_id() -> str:
-    """An id no other task or message has."""
+    """Return a random id, unique among tasks and messages."""
     return secrets.token_hex(8)
 
 
 def id_text(id: str | int) -> str:
-    """The text form of `id`, which is the result's field. Raises TypeError for what is no id."""
+    """Return the text form of `id`, which is the result's field. Raises TypeError for other types."""
     if isinstance(id, str):
         return id
     if isinstance(id, bool) or not isinstance(id, int):

@@ -1,4 +1,4 @@
-"""The library's loggers: what they say bears the name of the part it belongs to."""
+"""The library's loggers: their records carry the name of the part that logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from redis_worker.vocabulary.part import PART
 
 class _Part(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Pass every record; `part` is added where it is known, and not said already."""
+        """Pass every record, after adding the current `part` unless the record has one."""
         if (part := PART.get()) is not None and not hasattr(record, "part"):
             record.part = part
         return True
@@ -19,10 +19,10 @@ _PART = _Part()
 
 
 def library_logger(name: str = "redis_worker") -> logging.Logger:
-    """The logger `name`, whose records have the attribute `part` wherever a supervisor runs the code.
+    """Return the logger `name`; its records have the attribute `part` if a supervisor runs the code.
 
-    Each logger of the library is made here: a filter of a logger does not see what its children say. That
-    adds to records and configures nothing, so that it holds in a host application as well.
+    All loggers of the library are made here, because a logger's filter does not see records of its children.
+    The filter adds to records and configures nothing, so it suits a host application too.
     """
     logger = logging.getLogger(name)
     logger.addFilter(_PART)

@@ -11,11 +11,11 @@ from redis_worker.vocabulary.payload import dumps, read_object
 
 _TOPIC = re.compile(r"[^\s{}*?\[\]]+")
 LIST_PREFIX = "mq:"
-"""The list of a topic is called so, followed by the topic."""
+"""The prefix of a topic's list."""
 
 
 class Message(NamedTuple):
-    """What a handler is called with."""
+    """The argument of a handler."""
 
     id: str
     """The text form of the id."""
@@ -23,16 +23,13 @@ class Message(NamedTuple):
     data: Any
     """Any JSON value."""
     published_at: Any
-    """When its publisher says it was published, in seconds since the epoch; unchecked, None when it says nothing."""
+    """The publisher's time of publication, in seconds since the epoch; unchecked, None if it is missing."""
     attempt: int = 1
-    """1 for the first delivery, one more for each one after."""
+    """1 for the first delivery, plus 1 for each redelivery."""
 
 
 def read_message(raw: bytes, topic: str, attempt: int) -> Message:
-    """The message in `raw`, which was found in the list of `topic`: that is its topic, whatever it says itself.
-
-    Raises Unreadable.
-    """
+    """Return the message in `raw`, from the list of `topic`; its member `topic` is ignored. Raises Unreadable."""
     id, content = read_object(raw)
     if "data" not in content:
         raise Unreadable("the data is missing", id)
@@ -40,20 +37,20 @@ def read_message(raw: bytes, topic: str, attempt: int) -> Message:
 
 
 def write_message(topic: str, data: Any, id: str | int) -> bytes:
-    """The message as it stands in its list. Raises ValueError where JSON cannot hold `data`."""
+    """Return the message as its list holds it. Raises ValueError if JSON cannot hold `data`."""
     return dumps({"id": id, "topic": topic, "data": data, "published_at": time.time()})
 
 
 def check_topic(topic: str) -> str:
-    """`topic`, if it can be the name of one. Raises ConfigurationError."""
+    """Return `topic`. Raises ConfigurationError if it is not a valid name."""
     check_prefix(topic)
     if not _TOPIC.fullmatch(topic):
-        raise ConfigurationError(f"{topic!r} is no name for a topic: it has no spaces, braces, brackets, * or ?")
+        raise ConfigurationError(f"{topic!r} is not a valid topic: a topic has no spaces, braces, brackets, * or ?")
     return topic
 
 
 def check_prefix(topic: str) -> None:
-    """Raise ConfigurationError where `topic`, or a pattern of topics, is the name of a list: mq: would stand twice."""
+    """Raise ConfigurationError if `topic`, or a pattern, names a list: the prefix mq: would be doubled."""
     if topic.startswith(LIST_PREFIX):
         name = topic.removeprefix(LIST_PREFIX)
         raise ConfigurationError(f"{topic!r} is the list of the topic {name!r}: name the topic, without {LIST_PREFIX}")

@@ -1,21 +1,21 @@
-"""Troubles that are met again and again as long as they last, and of which one log line is enough."""
+"""Outages: recurring failures that are logged once each."""
 
 from __future__ import annotations
 
 import time
 
-# What was not met for so long, in seconds, was over meanwhile.
+# The time without a failure that ends an outage, in seconds.
 _OVER = 60.0
 
 
 class Outages:
-    """The troubles that last, by a name for each."""
+    """The current outages, by name."""
 
     def __init__(self) -> None:
-        self._met: dict[str, float] = {}
+        self._seen_at: dict[str, float] = {}
 
     def begins(self, name: str) -> bool:
-        """Return True when the trouble `name` is met for the first time, or for the first time after it was over."""
+        """Record a failure of `name`; return True if it begins an outage."""
         now = time.monotonic()
-        before, self._met[name] = self._met.get(name), now
-        return before is None or now - before > _OVER
+        last, self._seen_at[name] = self._seen_at.get(name), now
+        return last is None or now - last > _OVER

@@ -1,8 +1,8 @@
 """The wire protocol, bytes to values and back, exactly (docs/architecture.md, "The wire protocol").
 
-orjson does the work. It is inexact in three places, each noticed cheaply and then done slowly:
+orjson does the work. It is inexact in three places, each detected cheaply and then handled slowly:
 integers past 64 bits (it reads them as floats and refuses to write them), NaN and infinities (it
-writes `null`), and keys or values JSON does not have (it writes some of them in forms of its own).
+writes `null`), and keys or values that JSON does not have (it writes some of them in its own forms).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.task import Task
 
 MAX_DIGITS: Final = 100_000
-"""A number of more digits is refused, in both directions: one of 10 million stops its process for seconds."""
+"""Longer numbers are refused, in both directions: one of 10 million digits blocks its process for seconds."""
 
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
-# 18 digits always fit in 64 bits; what has 19 in a row is read exactly.
+# 18 digits always fit in 64 bits; payloads with 19 in a row are read exactly.
 _LONG_NUMBER = b"0" * 19
-# Whatever stands where a long number could: only some of it is an integer.
+# Candidates for a long number; only some are integers.
 _RUN = re.compile(rb"[-+.0-9eE]{19,}")
 _INTEGER = re.compile(rb"-?[1-9][0-9]{18,}")
-# No integer of up to 18 digits is so great: greater ones can stand for long ones.
+# Greater than every integer of up to 18 digits, so these can mark the long ones.
 _FIRST_MARK = 10**18
 # CPython converts integers of up to 4,300 digits quickly and refuses longer ones by default.
 _QUICK_DIGITS = 2000
@@ -36,7 +36,7 @@ _MAX_BITS = int(MAX_DIGITS * math.log2(10)) + 1
 
 _new = tuple.__new__
 
-# Of these no part can be a NaN or something else that JSON does not have.
+# Values of these types contain no NaN, and nothing else that JSON does not have.
 _PLAIN = frozenset((int, str, bool, type(None)))
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -45,11 +45,11 @@ _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | o
 def loads(raw: bytes) -> Any:
     """Return the JSON value in `raw`; its integers are exact.
 
-    Raises ValueError where there is none, or a number has more than MAX_DIGITS digits.
+    Raises ValueError if `raw` is not JSON, or a number has more than MAX_DIGITS digits.
     """
     if _LONG_NUMBER not in raw.translate(_DIGITS_TO_ZERO):
         return orjson.loads(raw)
-    # Backslashes stand in strings only; without the escaped quotes, every other part is a string.
+    # Backslashes occur in strings only; without the escaped quotes, every second part is a string.
     parts = raw.replace(rb"\\", b"__").replace(rb"\"", b"__").split(b'"')
     if not has_long_number(parts[::2]):
         return orjson.loads(raw)
@@ -57,9 +57,9 @@ def loads(raw: bytes) -> Any:
 
 
 def _loads_exactly(raw: bytes, parts: list[bytes]) -> Any:
-    """Have orjson read `raw` with a mark in place of each long integer, then put the integers in place of the marks.
+    """Read `raw` by orjson with a mark in place of each long integer, then replace the marks by the integers.
 
-    A mark is an integer itself, and as long as what it stands for: what is JSON, and where an error is, stays the same.
+    A mark is an integer of the same length: it changes neither the validity of the JSON nor the position of an error.
     """
     marked, numbers, at = bytearray(raw), list[bytes](), 0
     for index, part in enumerate(parts):
@@ -76,7 +76,7 @@ def _loads_exactly(raw: bytes, parts: list[bytes]) -> Any:
 
 
 def _unmarked(value: Any, numbers: list[bytes]) -> Any:
-    """Return `value` with the integers that `numbers` spell in place of their marks. Not recursive: it may be deep."""
+    """Return `value` with the integers in `numbers` in place of their marks. Not recursive: it may be nested deeply."""
     whole = [value]
     containers: list[Any] = [whole]
     while containers:
@@ -91,7 +91,7 @@ def _unmarked(value: Any, numbers: list[bytes]) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """`value` as compact JSON. Raises ValueError, saying what, where JSON cannot hold it."""
+    """Return `value` as compact JSON. Raises ValueError, with the reason, if JSON cannot hold it."""
     if value is None:
         return b"null"
     try:
@@ -109,7 +109,7 @@ def dumps(value: Any) -> bytes:
 
 
 def _exact(value: Any) -> Any:
-    """`value` with long integers spelled out, and with whatever JSON cannot hold refused."""
+    """Return `value` with long integers spelled out. Raises ValueError if JSON cannot hold it."""
     if isinstance(value, int) and not isinstance(value, bool):
         return orjson.Fragment(integer_text(int(value)).encode())
     if isinstance(value, float):
@@ -131,14 +131,14 @@ def _exact(value: Any) -> Any:
 
 
 def has_long_number(raws: Sequence[bytes]) -> bool:
-    """Whether there may be a number in `raws` that orjson does not read exactly. One look at many is cheap."""
+    """Return True if `raws` may hold a number that orjson reads inexactly. One search in many is cheap."""
     return b"".join(raws).translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) >= 0
 
 
 def read_task(raw: bytes, plain: bool = False) -> Task:
-    """The task in `raw`; `plain` when it is known to have no long number.
+    """Return the task in `raw`; `plain` if it is known to have no long number.
 
-    Raises Unreadable where nobody could be answered, MissingTask where there is no `task`.
+    Raises Unreadable without a usable id, MissingTask without a `task`.
     """
     try:
         payload = orjson.loads(raw) if plain else loads(raw)
@@ -152,7 +152,7 @@ def read_task(raw: bytes, plain: bool = False) -> Task:
 
 
 def _read_task(raw: bytes) -> Task:
-    """The same for what is not the most common form, step by step."""
+    """Read a task of a less common form, step by step."""
     id, payload = read_object(raw)
     if "task" not in payload:
         raise MissingTask(id)
@@ -160,7 +160,7 @@ def _read_task(raw: bytes) -> Task:
 
 
 def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
-    """The text form of the member `id`, and all members, of the JSON object in `raw`. Raises Unreadable."""
+    """Return the text form of `id`, and all members, of the JSON object in `raw`. Raises Unreadable."""
     payload = _loads_or_unreadable(raw)
     if type(payload) is not dict:
         raise Unreadable(f"not a JSON object but {json_type(payload)}")
@@ -181,7 +181,7 @@ def _loads_or_unreadable(raw: bytes) -> Any:
 
 
 class MissingTask(ValueError):
-    """The payload has an `id`, so that its producer can be answered, and no `task`."""
+    """A payload with an `id`, so that it gets a result, and without a `task`."""
 
     def __init__(self, id: str) -> None:
         super().__init__("task is missing")
@@ -189,7 +189,7 @@ class MissingTask(ValueError):
 
 
 def success(value: Any) -> bytes:
-    """The result of a task that succeeded. Raises ValueError where JSON cannot hold the value."""
+    """Return the result of a task that succeeded. Raises ValueError if JSON cannot hold the value."""
     if type(value) in _PLAIN:
         try:
             return orjson.dumps({"status": "success", "result": value})
@@ -199,13 +199,13 @@ def success(value: Any) -> bytes:
 
 
 def failure(text: str) -> bytes:
-    """The result of a task that failed."""
+    """Return the result of a task that failed."""
     clean = text.encode(errors="backslashreplace").decode()
     return b'{"status":"error","error":%b}' % orjson.dumps(clean)
 
 
 def json_type(value: Any) -> str:
-    """What `value` is, in JSON's words, with its article."""
+    """Return the JSON type of `value`, with its article."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
@@ -213,7 +213,7 @@ def json_type(value: Any) -> str:
 
 
 def parse_integer(digits: str) -> int:
-    """Return the integer that `digits` spell, however many: pieces are converted, and put together in pairs."""
+    """Return the integer in `digits`, of any length: pieces are converted, and joined in pairs."""
     if len(digits) <= _QUICK_DIGITS:
         return int(digits)
     if digits[0] == "-":
@@ -228,7 +228,7 @@ def parse_integer(digits: str) -> int:
 
 
 def integer_text(number: int) -> str:
-    """Return the decimal digits of `number`. Raises ValueError where it has more than MAX_DIGITS.
+    """Return the decimal digits of `number`. Raises ValueError if it has more than MAX_DIGITS.
 
     decimal multiplies long numbers faster than int does.
     """

@@ -1,4 +1,4 @@
-"""How a processor declares itself: its name, how it runs, its time limit.
+"""The declaration of a processor: its name, its execution, its time limit, its retries.
 
 A processor is a callable `(list of arguments) -> JSON value`, `async` or plain. The decorator adds
 a declaration and returns the function itself, so that it stays callable, testable and picklable.
@@ -17,8 +17,8 @@ from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
 Execution = Literal["async", "inline", "thread", "process"]
-"""Where a processor runs: as a coroutine on the event loop, as a plain call on it (for what is pure
-and takes microseconds), in a thread, or in a process of its own (for what is bound by the CPU)."""
+"""The place of a processor's calls: a coroutine on the event loop, a plain call on it (for pure functions that take
+microseconds), a thread, or a child process (for functions bound by the CPU)."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ _TIMES = {"timeout", "retry_backoff", "retry_backoff_max"}
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a processor says of itself."""
+    """The settings of a processor."""
 
     name: str
     execution: Execution
@@ -37,11 +37,11 @@ class Declaration:
     """The time limit of one run, in seconds; None for no limit."""
     summary: str = ""
     retries: int = 0
-    """How often a task that failed is tried again."""
+    """The number of retries after a failure."""
     retry_backoff: float = 1.0
-    """The first delay before that, in seconds; each one after is twice as long."""
+    """The delay before the first retry, in seconds; it doubles with each retry."""
     retry_backoff_max: float = 60.0
-    """The longest delay, in seconds."""
+    """The maximum delay, in seconds."""
 
 
 @overload
@@ -69,14 +69,14 @@ def processor(
     retry_backoff: Duration | None = None,
     retry_backoff_max: Duration | None = None,
 ) -> F | Callable[[F], F]:
-    """Declare how a processor runs, and what to do when it fails.
+    """Declare a processor's execution, time limit and retries.
 
         @processor(execution="process", timeout=30, retries=3)
         def render(arguments): ...
 
     `execution` is "async" for a coroutine function (and may be left out), "inline", "thread" (the
     default of a plain function) or "process"; a time is a Duration: seconds, a timedelta, or a text as "90s".
-    Raises ConfigurationError where they do not fit the function.
+    Raises ConfigurationError if they do not fit the function.
     """
     given = {
         "execution": execution,
@@ -86,32 +86,32 @@ def processor(
         "retry_backoff": retry_backoff,
         "retry_backoff_max": retry_backoff_max,
     }
-    said = {key: value for key, value in given.items() if value is not None}
+    declared = {key: value for key, value in given.items() if value is not None}
 
     def declare(function: F) -> F:
-        _declaration(function, said)
-        setattr(function, _ATTRIBUTE, said)
+        _declaration(function, declared)
+        setattr(function, _ATTRIBUTE, declared)
         return function
 
     return declare if function is None else declare(function)
 
 
 def declaration_of(function: Callable[..., Any], kind: str = "processor", **overrides: Any) -> Declaration:
-    """The declaration of `function`, with what the caller says, where it is not None, in place of its own.
+    """Return the declaration of `function`, with the `overrides` that are not None in place of its own values.
 
-    Raises ConfigurationError, in which the function is called what `kind` says.
+    Raises ConfigurationError; `kind` names the function in the message.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
     return _declaration(function, said_by(function) | overrides, kind)
 
 
 def said_by(function: Callable[..., Any]) -> dict[str, Any]:
-    """What the decorator of `function`, if it has one, says of it."""
+    """Return the arguments of the decorator of `function`; empty if it has none."""
     return dict(getattr(function, _ATTRIBUTE, {}))
 
 
 def checked_by(check: Callable[[], None]) -> Callable[[F], F]:
-    """Have a processor's pool call `check`, which looks at the processor's settings, before anything else."""
+    """Register `check`, which validates a processor's settings; the pool calls it first."""
 
     def declare(function: F) -> F:
         setattr(function, _CHECK, check)
@@ -121,20 +121,20 @@ def checked_by(check: Callable[[], None]) -> Callable[[F], F]:
 
 
 def check_settings(function: Callable[..., Any]) -> None:
-    """Call what `function` is checked by, if anything. Raises ConfigurationError."""
+    """Call the check that `function` has registered, if any. Raises ConfigurationError."""
     if check := getattr(function, _CHECK, None):
         check()
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether a call of `function` is to be awaited. It may be an object with an async __call__, or a partial."""
+    """Return True if calls of `function` must be awaited. It may be a partial, or an object with an async __call__."""
     if isinstance(function, partial):
         return is_coroutine_function(function.func)
     call = getattr(function, "__call__", None)  # noqa: B004 - see above
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def _declaration(function: Callable[..., Any], said: dict[str, Any], kind: str = "processor") -> Declaration:
+def _declaration(function: Callable[..., Any], declared: dict[str, Any], kind: str = "processor") -> Declaration:
     document = inspect.getdoc(function) or ""
     is_async = is_coroutine_function(function)
     defaults: dict[str, Any] = {
@@ -142,25 +142,26 @@ def _declaration(function: Callable[..., Any], said: dict[str, Any], kind: str =
         "execution": "async" if is_async else "thread",
         "summary": document.partition("\n")[0],
     }
-    declared = Declaration(**_checked(f"{kind} {said.get('name', defaults['name'])}", defaults | said))
-    problem = _problem(declared, is_async)
+    owner = f"{kind} {declared.get('name', defaults['name'])}"
+    declaration = Declaration(**_checked(owner, defaults | declared))
+    problem = _problem(declaration, is_async)
     if problem:
-        raise ConfigurationError(f"{kind} {declared.name}: {problem}")
-    return declared
+        raise ConfigurationError(f"{kind} {declaration.name}: {problem}")
+    return declaration
 
 
-def _checked(whose: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return `said` with its times in seconds. Raises ConfigurationError where a value has the wrong type."""
-    found = dict(said)
-    for key in _TIMES & said.keys():
-        found[key] = check_seconds(f"{whose}: {key}", said[key])
-    if "retries" in said:
-        found["retries"] = check_whole(f"{whose}: retries", said["retries"], 0)
-    return found
+def _checked(owner: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` with times in seconds. Raises ConfigurationError if a value has the wrong type."""
+    checked = dict(values)
+    for key in _TIMES & values.keys():
+        checked[key] = check_seconds(f"{owner}: {key}", values[key])
+    if "retries" in values:
+        checked["retries"] = check_whole(f"{owner}: retries", values["retries"], 0)
+    return checked
 
 
 def _problem(declared: Declaration, is_async: bool) -> str | None:
-    """What is wrong with a declaration."""
+    """Return the error in a declaration, or None."""
     execution, timeout = declared.execution, declared.timeout
     if execution not in get_args(Execution):
         return f"unknown execution {execution!r}, use one of {', '.join(get_args(Execution))}"

@@ -1,4 +1,4 @@
-"""When a task or message was made, as its producer says."""
+"""The creation time of a task or message, as its producer wrote it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MEMBERS = ("emit_ts", "published_at")
 
 
 def made_at(raw: bytes) -> float | None:
-    """Seconds since the epoch; None where it says nothing that is a time."""
+    """Return the creation time, in seconds since the epoch; None if `raw` holds no valid one."""
     if b'"emit_ts"' not in raw and b'"published_at"' not in raw:
         return None
     try:

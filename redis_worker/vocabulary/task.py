@@ -1,4 +1,4 @@
-"""A task on its way: Delivery (raw, claimed) -> Task (read) -> Outcome (what is to be settled)."""
+"""The stages of a task: Delivery (raw, claimed) -> Task (read) -> Outcome (to be settled)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Receipt(Protocol):
 
     @property
     def lost(self) -> bool:
-        """True once other workers may own these tasks: running them would be work for nothing."""
+        """True once other workers may own these tasks: running them would be wasted work."""
 
 
 class Delivery(NamedTuple):
@@ -20,54 +20,54 @@ class Delivery(NamedTuple):
     raw: bytes
     receipt: Receipt
     deaths: int = 0
-    """How many workers have died holding the task."""
+    """The number of workers that died holding the task."""
     retries: int = 0
-    """How many times the task has been tried again."""
+    """The number of retries so far."""
     plain: bool = False
-    """True when the queue has seen that the task holds no number of more than 18 digits, which are read slowly."""
+    """True if the queue found no number of more than 18 digits in the task; those are read slowly."""
     done: bool = False
-    """True when a message with the same id was completed before: it is to be acknowledged, and not handled."""
+    """True if a message with the same id was completed before: it is acknowledged without being handled."""
 
     @property
     def attempt(self) -> int:
-        """1 for the first delivery, one more for each one after."""
+        """1 for the first delivery, plus 1 for each redelivery."""
         return 1 + self.deaths + self.retries
 
 
 class Task(NamedTuple):
-    """A task that could be read."""
+    """A task that was read."""
 
     id: str
     """The text form of the id, which is the result's field in the output hash."""
     payload: Any
     """The member `task`: any JSON value."""
     emit_ts: Any
-    """When the producer says it made the task, in seconds since the epoch; unchecked."""
+    """The producer's time of creation, in seconds since the epoch; unchecked."""
 
 
 class Outcome(NamedTuple):
-    """What became of a delivery. It is data: the engine decides it, the queue persists it."""
+    """The outcome of a delivery, as data: the engine decides it, the queue persists it."""
 
     delivery: Delivery
     id: str | None
-    """The task's id; None when it has none that could be answered."""
+    """The task's id; None if it has no usable one."""
     result: bytes | None
-    """The JSON to store under the id; None when there is nothing to answer."""
+    """The JSON to store under the id; None without a result."""
     error: str | None = None
-    """The text of an error result, or why there is none."""
+    """The text of an error result, or the reason for having none."""
     dead: bool = False
-    """True when the task also goes to the dead letters, with `error` as the reason."""
+    """True if the task also becomes a dead letter, with `error` as the reason."""
     seconds: float = 0.0
-    """How long the task ran."""
+    """The run time."""
     again: float | None = None
-    """Try the task again after so many seconds: it is neither answered nor dead yet, and `error` says why."""
+    """The delay of a retry, in seconds, for the reason in `error`: no result and no dead letter yet."""
     skipped: bool = False
-    """True when there was nothing to do: a message with the same id was completed before."""
+    """True if a message with the same id was completed before."""
     exception: BaseException | None = None
-    """The exception that made the task fail; RaisedInProcess, with the traceback, where a process raised it."""
+    """The exception that failed the task; RaisedInProcess, with the traceback, if a child process raised it."""
 
 
 def but_successes(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those of `outcomes` that are no plain success: most often none. The hot path."""
+    """Return the `outcomes` other than plain successes: most often none. The hot path."""
     # By position, which takes half the time: 3 is `error`, 7 `skipped`.
     return [outcome for outcome in outcomes if outcome[3] is not None or outcome[7]]

@@ -1,4 +1,4 @@
-"""Text from outside, made safe to show: ids, reasons, keys and errors are written by anybody."""
+"""Untrusted text made safe to show: ids, reasons, keys and errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import logging
 
-# What a terminal obeys or what breaks a line: C0, DEL and C1; marks, overrides and isolates of the writing direction;
-# separators of lines and paragraphs; invisible signs; halves of surrogate pairs.
-_OBEYED = re.compile(
+# Characters that control a terminal or break a line: C0, DEL and C1; marks, overrides and isolates of direction;
+# separators of lines and paragraphs; invisible characters; lone surrogates.
+_CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e0fff]"
 )
@@ -19,31 +19,31 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _INDENT = "  "
 
 SHOWN = "shown"
-"""The attribute of a log record from another process that holds its message as it is to be shown."""
+"""The attribute of a log record from another process that holds its message, ready to be shown."""
 
 
 class Lines(str):
-    """An argument of a log record that is ours, and has line breaks by intention: a stack."""
+    """A trusted argument of a log record with intended line breaks: a stack."""
 
     __slots__ = ()
 
 
 def visible(text: str) -> str:
-    """Return `text` on one line, with all that a terminal would obey escaped, as JSON escapes it.
+    """Return `text` on one line, with control characters escaped as in JSON.
 
     Valid JSON on one line stays the same JSON.
     """
-    return text if text.isprintable() else _OBEYED.sub(_escaped, text)
+    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 
 def visible_lines(text: str) -> str:
-    """Return `text` with its line breaks, and all else as `visible` has it. Lines after the first are indented."""
-    first, *others = map(visible, text.replace("\t", "    ").split("\n"))
-    return "\n".join([first, *(line if line.startswith(_INDENT) else _INDENT + line for line in others)])
+    """Return `text` with its line breaks, otherwise as by `visible`. Lines after the first are indented."""
+    first, *more = map(visible, text.replace("\t", "    ").split("\n"))
+    return "\n".join([first, *(line if line.startswith(_INDENT) else _INDENT + line for line in more)])
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return the message of `record`, for a log of lines: its arguments are made visible, its own text is kept."""
+    """Return the message of `record`, for a log of lines: the arguments are made visible, the format is kept."""
     if (shown := getattr(record, SHOWN, None)) is not None:
         return str(shown)
     arguments: Any = record.args

@@ -285,7 +285,7 @@ def test_parts_have_the_order_of_the_file() -> None:
         ('[http]\ntoken = ""', "2: http.token: must be a text in quotes, and not an empty one"),
         ('[http]\ntoken = "hush hush"', "2: http.token: must be of printable ASCII characters without blanks"),
         ("[topics.t]\nretries = 1", "1: topics.t: the key handler is missing"),
-        ('[topics."a b"]\nhandler = "m:f"', "1: topics.\"a b\": 'a b' is no name for a topic: it has no spaces"),
+        ('[topics."a b"]\nhandler = "m:f"', "1: topics.\"a b\": 'a b' is not a valid topic: a topic has no spaces"),
         (
             '[topics.a.b]\nhandler = "m:f"',
             '1: topics.a.b: a name with a dot in it is written in quotes: [topics."a.b"]',
