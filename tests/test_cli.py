@@ -370,7 +370,7 @@ def test_option_before_environment_before_file(inside: Callable[..., Ended], mon
     [
         (
             {"REDIS_PORT": "tcp://10.0.0.1:6379"},
-            "REDIS_PORT must be a whole number up to 65535, and is none; set it, or",
+            "REDIS_PORT must be a whole number up to 65535, but is not; set it, or",
         ),
         ({"REDIS_PORT": "-1"}, "REDIS_PORT must be a whole number"),
         ({"REDIS_PORT": "99999"}, "REDIS_PORT must be a whole number up to 65535"),
