@@ -40,7 +40,7 @@ async def tell(tasks: int, display: Display) -> int:
         plan = make_plan(tasks, files.url, downloads)
         files.files = files_to_serve(plan)
         crew = stack.enter_context(Crew(server.url, folder, downloads))
-        display.say(f"Redis listens on {HOST}:{server.port}, the server of files to download on {HOST}:{files.port}")
+        display.say(f"Redis listens on {HOST}:{server.port}, the file server on {HOST}:{files.port}")
         return await _Story(display, connection, files, plan, crew).tell()
 
 
@@ -85,7 +85,7 @@ class _Story:
 
         await self._until(all_work, "the workers to start")
         titles = ", ".join(member.title for member in self._crew.members)
-        self._display.say(f"{len(self._crew.members)} worker processes are running: {titles}")
+        self._display.say(f"{len(self._crew.members)} worker processes run: {titles}")
         return survivor, victim
 
     async def _push(self) -> None:
@@ -111,9 +111,9 @@ class _Story:
         victim.kill()
         killed = time.monotonic()
         held = await queue.held_by(name)
-        self._display.say(f"{victim} holds {held} tasks: killed with kill -9", "bad")
+        self._display.say(f"{victim} holds {held} tasks: kill -9 sent", "bad")
         self._files.resume()
-        self._display.say(f"{survivor.title} continues alone; the dead worker's lease expires within {LEASE} s")
+        self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {LEASE} s")
 
         async def are_recovered() -> bool:
             return survivor.recovered(name) is not None

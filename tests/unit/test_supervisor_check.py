@@ -229,8 +229,8 @@ def test_what_would_run_is_told(check: Check) -> None:
         "                    t: handle, 4 at once, 3 retries",
         "  daemon    d       t_parts:daemon",
         rf"  cron job  j       \*/5 \* \* \* \* \(Asia/Shanghai\): t_parts:job, next {when}",
-        "HTTP would be answered on 127.0.0.1, port 8084, with a token",
-        "these would not",
+        "it would serve HTTP on 127.0.0.1, port 8084, with a token",
+        "these would not run",
         "  cron.k  enable = false",
     ]
     lines = ended.out.splitlines()
@@ -305,7 +305,7 @@ def test_names_that_there_are_not(check: Check) -> None:
         ("", "workers: nothing would run\n"),
         (
             "[worker]\nenable = false\n" + daemon("daemon"),
-            "nothing would run\nthese would not\n  daemons.d  worker.enable",
+            "nothing would run\nthese would not run\n  daemons.d  worker.enable",
         ),
         (
             '[worker]\nmode = "embedded"',
