@@ -187,7 +187,7 @@ async def test_purge_without_a_terminal_wants_a_yes(queue: Queue, command: Comma
     await queue.push(*TASKS)
     refused = command("purge")
     assert refused.returncode == 2
-    assert "say --yes" in refused.stderr
+    assert "use --yes" in refused.stderr
     assert await queue.waiting() == TASKS
 
 

@@ -225,7 +225,7 @@ async def test_serve_gives_the_signals_back_and_is_for_the_main_thread(server: E
     thread = threading.Thread(target=elsewhere)
     thread.start()
     await asyncio.to_thread(thread.join)
-    assert "only the main thread can; call run() here" in str(errors[0])
+    assert "only in the main thread; call run() here" in str(errors[0])
 
 
 async def test_a_topic_worker_without_handlers_serves_nothing(

@@ -46,7 +46,7 @@ class Seconds(click.FloatRange):
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         if seconds > END_OF_TIME:
-            self.fail(f"{value!r} seconds is too long: it ends after the year 9999.", param, ctx)
+            self.fail(f"{value!r} seconds is too long.", param, ctx)
         return seconds
 
 

@@ -73,7 +73,7 @@ def explained(url: str, failure: str) -> Iterator[None]:
         yield
     except Disconnected as error:
         raise Disconnected(
-            f"{failure}: no Redis at {mask(url)} ({error}); check that it runs, and that the address is right"
+            f"{failure}: no Redis at {mask(url)} ({error}); is it running, and is the address right?"
         ) from None
     except Refused as error:
         raise Refused(f"{failure}: {error}") from None

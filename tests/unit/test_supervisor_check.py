@@ -309,9 +309,9 @@ def test_names_that_there_are_not(check: Check) -> None:
         ),
         (
             '[worker]\nmode = "embedded"',
-            'mode = "embedded": it runs inside a host application, and `redis-worker serve`',
+            'mode = "embedded": runs inside a host application; `redis-worker serve`',
         ),
-        ('[worker]\nmode = "standalone"', 'mode = "standalone": it runs as a service of its own, and not inside'),
+        ('[worker]\nmode = "standalone"', 'mode = "standalone": runs as a separate service, not inside'),
     ],
 )
 def test_files_that_run_nothing(check: Check, text: str, expected: str) -> None:

@@ -78,9 +78,7 @@ async def _reached(connection: Connection, name: str) -> tuple[bool, Finding]:
             return True, fault(
                 "connection", f"{name} answers, but cannot work: {error}", "fix that; see also the faults below"
             )
-        return False, fault(
-            "connection", f"no Redis at {name} ({error})", "check that it runs, and that the address is right"
-        )
+        return False, fault("connection", f"no Redis at {name} ({error})", "is it running, and is the address right?")
     return True, good("connection", f"{name} answers")
 
 
