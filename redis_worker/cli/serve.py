@@ -21,7 +21,8 @@ Examples:
 FILE is a TOML file, or module:name of a WorkerPool, TopicWorker, Supervisor or Handlers.
 
 SIGHUP reloads the file and restarts the parts that changed; the others keep running. The first SIGTERM or Ctrl-C
-stops the parts in reverse order, a second one cancels the rest, a third one exits. SIGUSR1 logs the running tasks.
+stops the parts in reverse order, a second one cancels the rest, a third one exits. SIGUSR1 logs the
+parts and running tasks.
 
 {ENVIRONMENT}
 Exceptions: --watch is REDIS_WORKER_SERVE_WATCH, and --url is REDIS_WORKER_SERVE_URL, which overrides the file.
