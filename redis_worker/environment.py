@@ -1,6 +1,6 @@
-"""Settings in the environment and in `.env`, and the Redis server that they name.
+"""Settings from the environment and `.env`, and the Redis URL that they name.
 
-No message quotes a value: a secret may have got into the wrong variable.
+No message quotes a value: a secret may be in the wrong variable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
-# The variables that say which server it is, each of which the next ones only fill in for.
+# The variables that name the server, by precedence.
 _SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
 
 
@@ -22,23 +22,23 @@ _SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
 _SINGLE_QUOTED = re.compile(r"\s*(?:export\s+)?(?:'[^']+'|[^=#\s]+)\s*=\s*'")
 
 _added: dict[str, str] = {}
-"""What `add_file` has added to the environment of this process: when the file changes, it gives way."""
+"""Variables that `add_file` added to this process's environment; a changed file overrides them."""
 
 
 def add_file() -> None:
-    """Add what `.env` in the working directory says to the environment of this process. Raises ConfigurationError."""
+    """Add the variables of `.env` in the working directory to the process's environment. Raises ConfigurationError."""
     _added.clear()
-    whole = environment_and_file(os.environ)
-    for name, value in whole.items():
+    merged = environment_and_file(os.environ)
+    for name, value in merged.items():
         if name not in os.environ:
             try:
-                os.environ[name] = _added[name] = os.fsdecode(value.encode())  # where the locale is for ASCII only
+                os.environ[name] = _added[name] = os.fsdecode(value.encode())  # for ASCII locales
             except ValueError as error:
                 raise ConfigurationError(f".env in {os.getcwd()} cannot be read: {name}: {error}") from None
 
 
 def environment_and_file(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment`, and what `.env` in the working directory adds to it. Raises ConfigurationError."""
+    """Return `environment` with the variables of `.env` in the working directory. Raises ConfigurationError."""
     environment = {name: value for name, value in environment.items() if _added.get(name) != value}
     if not os.path.isfile(".env"):
         return dict(environment)
@@ -47,15 +47,15 @@ def environment_and_file(environment: Mapping[str, str]) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f".env in {os.getcwd()} cannot be read: {error}") from None
     if any(environment.get(name) for name in _SERVER):
-        # REDIS_URL of the file would otherwise beat REDIS_HOST of the environment.
+        # Otherwise REDIS_URL of the file would override REDIS_HOST of the environment.
         found = {name: value for name, value in found.items() if name not in _SERVER}
     return found | dict(environment)
 
 
 def _values(path: str) -> dict[str, str]:
-    """The variables of a file. In single quotes nothing is put in for `${NAME}`, as in a shell.
+    """Return the variables of a file. Single quotes suppress the expansion of `${NAME}`, as in a shell.
 
-    By the parser of python-dotenv: its own `dotenv_values` puts it in there as well, so that no password could have it.
+    Uses the parser of python-dotenv, because `dotenv_values` expands there too, so that no password could contain `${`.
     """
     from dotenv.parser import parse_stream
     from dotenv.variables import parse_variables
@@ -66,7 +66,7 @@ def _values(path: str) -> dict[str, str]:
             text = binding.original.string
             if binding.error:
                 line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-                _warn("%s: line %d is not NAME=value, and is left out", path, line)  # it may hold a password
+                _warn("%s: line %d is not NAME=value and is ignored", path, line)  # it may hold a password
             elif binding.key is not None and (value := binding.value) is not None:
                 if not _SINGLE_QUOTED.match(text):
                     value = "".join(atom.resolve(os.environ | found) for atom in parse_variables(value))
@@ -75,23 +75,23 @@ def _values(path: str) -> dict[str, str]:
 
 
 def _warn(text: str, *arguments: object) -> None:
-    from redis_worker.vocabulary.logger import library_logger  # seldom needed, and slow to import
+    from redis_worker.vocabulary.logger import library_logger  # rarely needed, slow to import
 
     library_logger("redis_worker.environment").warning(text, *arguments)
 
 
 def redis_url_from_environment() -> str:
-    """Return the Redis URL that the command line would use here.
+    """Return the Redis URL that the command line would use.
 
-    It is REDIS_WORKER_URL, REDIS_URL or what REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_USERNAME, REDIS_PASSWORD and
-    REDIS_TLS spell, in the environment or, where that says nothing, in `.env` in the working directory; or else
-    redis://localhost:6379/0. The environment is not changed. Raises ConfigurationError.
+    It is REDIS_WORKER_URL, else REDIS_URL, else built from REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_USERNAME,
+    REDIS_PASSWORD and REDIS_TLS, each from the environment or else from `.env` in the working directory; by default
+    redis://localhost:6379/0. The environment stays unchanged. Raises ConfigurationError.
     """
     return url_of(environment_and_file(os.environ))
 
 
 def url_of(environment: Mapping[str, str]) -> str:
-    """The Redis URL that the environment names, or else spells by REDIS_HOST, REDIS_PORT and the rest.
+    """Return the Redis URL from REDIS_WORKER_URL or REDIS_URL, else built from REDIS_HOST, REDIS_PORT and the rest.
 
     Raises ConfigurationError.
     """
@@ -100,7 +100,7 @@ def url_of(environment: Mapping[str, str]) -> str:
 
 
 def spelled_url(environment: Mapping[str, str]) -> str:
-    """The URL that REDIS_HOST, REDIS_PORT and the rest spell. Raises ConfigurationError."""
+    """Return the URL built from REDIS_HOST, REDIS_PORT and the rest. Raises ConfigurationError."""
     password, username = _utf8(environment, "REDIS_PASSWORD"), _utf8(environment, "REDIS_USERNAME")
     credentials = f"{quote(username, safe='')}:{quote(password, safe='')}@" if username or password else ""
     scheme = "rediss" if _flag(environment, "REDIS_TLS") else "redis"
@@ -109,7 +109,7 @@ def spelled_url(environment: Mapping[str, str]) -> str:
 
 
 def _utf8(environment: Mapping[str, str], name: str) -> str:
-    """The text of a variable, of which a locale for ASCII only has made single bytes. Raises ConfigurationError."""
+    """Return a variable's text, which an ASCII locale decodes to surrogates. Raises ConfigurationError."""
     try:
         return environment.get(name, "").encode(errors="surrogateescape").decode()
     except UnicodeError:
@@ -130,11 +130,9 @@ def _number(environment: Mapping[str, str], name: str, default: int, most: int |
     if not text:
         return default
     if not (text.isascii() and text.isdecimal()) or (most is not None and int(text) > most):
-        # Kubernetes sets REDIS_PORT to a URL where a service is named redis.
+        # Kubernetes sets REDIS_PORT to a URL for a service named redis.
         limit = "" if most is None else f" up to {most}"
-        raise ConfigurationError(
-            f"{name} must be a whole number{limit}, and is none; set it, or REDIS_URL in its place"
-        )
+        raise ConfigurationError(f"{name} must be a whole number{limit}, but is not; set it, or REDIS_URL instead")
     return int(text)
 
 

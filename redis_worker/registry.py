@@ -1,4 +1,4 @@
-"""Parsers and processors by name: built in, offered by an installed package, or `module:attribute`."""
+"""Parsers and processors by name: built in, from an installed package, or `module:attribute`."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ _PARSERS = {
 
 
 class Available(NamedTuple):
-    """A processor that can be named on the command line."""
+    """A processor available by name on the command line."""
 
     name: str
     declaration: Declaration
     source: str
-    """Where it comes from: "built in", or the distribution that offers it."""
+    """Its origin: "built in", or the distribution that provides it."""
 
 
 def find_processor(name: str) -> Processor:
-    """The processor called `name`. Raises ConfigurationError."""
+    """Return the processor called `name`. Raises ConfigurationError."""
     found: Processor = _find("processor", name, _PROCESSORS)
     return found
 
 
 def find_parser(name: str) -> Parser:
-    """The parser called `name`. Raises ConfigurationError."""
+    """Return the parser called `name`. Raises ConfigurationError."""
     found: Parser = _find("parser", name, _PARSERS)
     return found
 
 
 def find_function(kind: str, name: str) -> Callable[..., Any]:
-    """The function at `name`, which is module:function; errors call it what `kind` says. Raises ConfigurationError."""
+    """Return the function at `name` (module:function); errors call it a `kind`. Raises ConfigurationError."""
     found: Callable[..., Any] = _load(kind, name, name)
     return found
 
 
 def find_object(kind: str, name: str) -> Any:
-    """The object at `name`, which is module:attribute, and need not be callable. Raises ConfigurationError."""
+    """Return the object at `name` (module:attribute), callable or not. Raises ConfigurationError."""
     return _load(kind, name, name, callable_only=False)
 
 
 def available_processors() -> Iterator[Available]:
-    """The processors that have a name. One that cannot be loaded says so in its summary."""
+    """Yield the named processors. The summary of one that fails to load holds the error."""
     for name, place in _PROCESSORS.items():
         yield Available(name, declaration_of(_load("processor", name, place)), "built in")
     for point in entry_points(group="redis_worker.processors"):
@@ -101,7 +101,7 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 
 def _load(kind: str, name: str, place: str, *, callable_only: bool = True) -> Any:
-    """The object at `place`, which is module:attribute. Raises ConfigurationError."""
+    """Return the object at `place` (module:attribute). Raises ConfigurationError."""
     module, _, path = (part.strip() for part in place.partition(":"))
     try:
         if not module or not path:
@@ -117,11 +117,11 @@ def _load(kind: str, name: str, place: str, *, callable_only: bool = True) -> An
 
 def _imported(name: str, path: str) -> ModuleType:
     if os.getcwd() not in sys.path:
-        # A module of one's own lies in the working directory; the command's folder stands in its place.
+        # User modules lie in the working directory; sys.path holds the command's folder instead.
         sys.path.insert(0, os.getcwd())
     dotted = os.path.normpath(name).removesuffix(".py").replace("/", ".").lstrip(".")
     if "/" in name or name.startswith("."):
-        raise ConfigurationError(f"{name!r} is a path, where a module should be; did you mean {dotted}:{path}?")
+        raise ConfigurationError(f"{name!r} is a path, not a module; did you mean {dotted}:{path}?")
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if name == "__main__" and spec is not None and spec.name.startswith("redis_worker."):
         raise ConfigurationError("__main__ is a program of redis_worker here; name the module by its file's name")
@@ -129,7 +129,7 @@ def _imported(name: str, path: str) -> ModuleType:
         return _running_program(name) or importlib.import_module(name)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a module may call sys.exit(), or raise a kind of its own
+    except BaseException as error:  # a module may call sys.exit(), or raise any BaseException
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if not missing or not f"{name}.".startswith(f"{missing}."):
             raise ConfigurationError(f"module {name} fails on import{_where(error)}: {_text(error)}") from error
@@ -138,11 +138,11 @@ def _imported(name: str, path: str) -> ModuleType:
 
 
 def _running_program(name: str) -> ModuleType | None:
-    """Return `__main__` where it is the module `name`: importing that would run the program a second time."""
+    """Return `__main__` if it is the module `name`: importing that would run the program a second time."""
     main = sys.modules["__main__"]
     if name in sys.modules or not _is_file_of(main, name):
         return None
-    sys.modules[name] = main  # whoever imports it from now on gets the same
+    sys.modules[name] = main  # later imports get the same module
     return main
 
 
@@ -156,7 +156,7 @@ def _is_file_of(main: ModuleType, name: str) -> bool:
     return found is not None and found.origin is not None and os.path.samefile(found.origin, file)
 
 
-def _attribute(module: ModuleType, name: str, path: str, what: str) -> Any:
+def _attribute(module: ModuleType, name: str, path: str, noun: str) -> Any:
     found: Any = module
     for part in path.split("."):
         try:
@@ -166,8 +166,8 @@ def _attribute(module: ModuleType, name: str, path: str, what: str) -> Any:
             near = difflib.get_close_matches(path, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             if module is sys.modules["__main__"]:
-                hint += "; it is the program that runs, and may define it further down"
-            raise ConfigurationError(f"module {name} has no {what} {path!r}{hint}") from None
+                hint += "; it is the running program, and may define it further down"
+            raise ConfigurationError(f"module {name} has no {noun} {path!r}{hint}") from None
     return found
 
 
@@ -176,7 +176,7 @@ def _text(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """The line that raised `error`, as far as it is not the import's own."""
+    """Return the line that raised `error`, or nothing if the import itself did."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
     where, trace = "", error.__traceback__

@@ -1,4 +1,4 @@
-"""Signals, taken only where a program asks for it (`serve`, the command line), and given back afterwards."""
+"""Signal handlers, installed only on request (`serve`, the command line) and restored afterwards."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = library_logger()
 async def serve(
     run: Callable[[], Awaitable[None]], stop: Callable[[], None], cancel: Callable[[], None], show: Callable[[], None]
 ) -> bool:
-    """Run something until it ends, and heed signals meanwhile: the first one stops it, the second one cancels.
+    """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, a second one `cancel`.
 
-    SIGUSR1 has it shown. Return False where a second signal has cut it short. Raises as `run` does, and
-    ConfigurationError outside of the main thread.
+    SIGUSR1 calls `show`. Return False if a second signal cancelled it. Raises as `run` does, and
+    ConfigurationError outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise ConfigurationError("serve() handles signals, which only the main thread can; call run() here")
+        raise ConfigurationError("serve() handles signals, which works only in the main thread; call run() here")
     cancelled = False
 
     def stop_first() -> None:
@@ -35,7 +35,7 @@ async def serve(
     def cancel_then() -> None:
         nonlocal cancelled
         cancelled = True
-        logger.warning("cancelling: what is unfinished goes back to the queue")
+        logger.warning("cancelling: unfinished tasks go back to the queue")
         cancel()
 
     with stop_signals(stop_first, cancel_then), show_signal(show):
@@ -45,7 +45,7 @@ async def serve(
 
 @contextmanager
 def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
-    """First SIGINT or SIGTERM: `stop`; second: `cancel`; third: the process exits. For the running loop."""
+    """Call `stop` on the first SIGINT or SIGTERM, `cancel` on the second; exit on the third. Needs a running loop."""
     received = 0
 
     def receive() -> None:
@@ -64,10 +64,10 @@ def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterat
 
 @contextmanager
 def fleet_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
-    """In a worker of a fleet. SIGTERM: `stop`, however often it comes; SIGINT: `cancel`.
+    """Call `stop` on each SIGTERM and `cancel` on SIGINT, in a worker of a fleet.
 
     A service manager sends SIGTERM to the workers and to their parent, which passes it on: a second
-    one does not mean that anybody has lost patience.
+    SIGTERM is not a request to cancel.
     """
     with _handled({signal.SIGTERM: stop, signal.SIGINT: cancel}):
         yield
@@ -75,14 +75,14 @@ def fleet_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Itera
 
 @contextmanager
 def show_signal(show: Callable[[], None]) -> Iterator[None]:
-    """SIGUSR1: `show`, as often as it comes. For the running loop."""
+    """Call `show` on each SIGUSR1. Needs a running loop."""
     with _handled({signal.SIGUSR1: show}):
         yield
 
 
 @contextmanager
 def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
-    """SIGHUP: `reload`, as often as it comes. For the running loop."""
+    """Call `reload` on each SIGHUP. Needs a running loop."""
     with _handled({signal.SIGHUP: reload}):
         yield
 
@@ -92,9 +92,9 @@ def _handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[Non
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():
-        # Not loop.add_signal_handler(): of two signals that come at once, uvloop may hand one on twice, and a
-        # SIGTERM just after a SIGUSR1 would cancel.
-        signal.signal(number, partial(_hand_on, loop, handler))
+        # Not loop.add_signal_handler(): uvloop may deliver one of two simultaneous signals twice, and a
+        # SIGTERM right after a SIGUSR1 would cancel.
+        signal.signal(number, partial(_schedule, loop, handler))
     try:
         yield
     finally:
@@ -102,5 +102,5 @@ def _handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[Non
             signal.signal(number, earlier)
 
 
-def _hand_on(loop: asyncio.AbstractEventLoop, handler: Callable[[], None], *_: object) -> None:
+def _schedule(loop: asyncio.AbstractEventLoop, handler: Callable[[], None], *_: object) -> None:
     loop.call_soon_threadsafe(handler)

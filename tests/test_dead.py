@@ -84,7 +84,7 @@ async def test_list_and_show(queue: Queue, dead: Any) -> None:
 async def test_some_are_chosen_by_id_or_reason(queue: Queue, dead: Any) -> None:
     assert dead("requeue", "--id", "2").returncode == 0
     assert await queue.waiting() == [RAWS[1]]
-    assert dead("purge", "--reason", "not JSON", "--yes").stdout == "1 dead letters are gone\n"
+    assert dead("purge", "--reason", "not JSON", "--yes").stdout == "1 dead letters deleted\n"
     assert {letter["id"] for letter in await queue.dead()} == {"t1"}
     assert dead("requeue", "--id", "nobody").returncode == 1
 
@@ -94,7 +94,7 @@ async def test_purge_asks(queue: Queue, dead: Any) -> None:
     refused = dead("purge", "--all", answer="n\n")
     assert refused.returncode != 0
     assert len(await queue.dead()) == 4
-    assert "Throw away 4 dead letters" in refused.stdout + refused.stderr
+    assert "Delete 4 dead letters" in refused.stdout + refused.stderr
     assert dead("purge", "--all", answer="y\n").returncode == 0
     assert await queue.dead() == []
 

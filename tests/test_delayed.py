@@ -205,12 +205,12 @@ async def test_from_the_command_line(client: TaskClient, queue: Queue, command: 
     await client.push_raw([raw], delay=900)
 
     done = await asyncio.to_thread(command, "delayed", "list")
-    assert (done.returncode, done.stderr) == (0, "6 of 6 tasks that are put off\n")
+    assert (done.returncode, done.stderr) == (0, "6 of 6 delayed tasks\n")
     assert [line.split()[2] for line in done.stdout.splitlines()] == [*(f"t{n}" for n in range(5)), "bad\\nid"]
     assert "\x1b" not in done.stdout
 
     done = await asyncio.to_thread(command, "delayed", "list", "--json", "-n", "2", "--id", "t3", "--id", "never")
-    assert (done.returncode, done.stderr) == (1, "1 of 6 tasks that are put off\nno task never is put off\n")
+    assert (done.returncode, done.stderr) == (1, "1 of 6 delayed tasks\nno delayed task never\n")
     shown = json.loads(done.stdout)
     assert shown["id"] == "t3"
     assert abs(shown["due"] - time.time() - 603) < PATIENCE
@@ -224,7 +224,7 @@ async def test_from_the_command_line(client: TaskClient, queue: Queue, command: 
     done = await asyncio.to_thread(command, "delayed", "cancel", "--id", "t3", "--json")
     assert (done.returncode, done.stdout) == (0, '{"cancelled":1}\n')
     done = await asyncio.to_thread(command, "delayed", "cancel", "--id", "t3")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "0 tasks cancelled\n", "no task t3 is put off\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "0 tasks cancelled\n", "no delayed task t3\n")
 
     done = await asyncio.to_thread(command, "delayed", "run", "--id", "t1")
     assert (done.returncode, done.stdout) == (0, "1 task due now\n")
@@ -239,7 +239,7 @@ async def test_from_the_command_line(client: TaskClient, queue: Queue, command: 
     assert (done.returncode, done.stdout) == (0, "0 tasks cancelled\n")
     for arguments in (("cancel",), ("run", "--all", "--id", "t1")):
         done = await asyncio.to_thread(command, "delayed", *arguments)
-        assert (done.returncode, "say which" in done.stderr) == (2, True)
+        assert (done.returncode, "select with" in done.stderr) == (2, True)
     await client.close()
 
 

@@ -123,7 +123,7 @@ def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
 
 
-@pytest.mark.parametrize("moment", ["files to download", "tasks pushed", "kill -9", "recovered"])
+@pytest.mark.parametrize("moment", ["file server", "tasks pushed", "kill -9", "recovered"])
 def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: str) -> None:
     with started(folder) as (process, output, errors):
         wait_until(lambda: moment in output.read_text() or process.poll() is not None)

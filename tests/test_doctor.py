@@ -1,4 +1,4 @@
-"""The doctor: each fault provoked on a real server and found; what cannot be looked at; both forms of output."""
+"""The doctor: each fault provoked on a real server and found; what cannot be checked; both forms of output."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ async def test_nothing_is_wrong(own_server: EmbeddedServer) -> None:
     ]
     assert "appendfsync always" in of(examination, "persistence").what
     assert of(examination, "queue in: workers").what == "1 live"
-    assert of(examination, "queue in: waiting").what.startswith("1 waiting, the oldest looked at for ")
+    assert of(examination, "queue in: waiting").what.startswith("1 waiting, the oldest sampled for ")
 
 
 @pytest.mark.parametrize(
     ("changed", "subject", "level", "words"),
     [
-        ({"maxmemory_policy": "allkeys-lru"}, "eviction", "warning", "may drop tasks when its memory is full"),
+        ({"maxmemory_policy": "allkeys-lru"}, "eviction", "warning", "may evict tasks when its memory is full"),
         ({"maxmemory_policy": "allkeys-lru", "maxmemory": "1gb"}, "eviction", "fault", "the policy is allkeys-lru"),
-        ({"maxmemory_policy": "volatile-ttl", "maxmemory": "1gb"}, "eviction", "fault", "may drop counts of attempts"),
+        ({"maxmemory_policy": "volatile-ttl", "maxmemory": "1gb"}, "eviction", "fault", "may evict counts of attempts"),
         ({"maxmemory": "1gb"}, "memory", "good", "used of 1,024 MiB (0%)"),
-        ({"maxmemory": "1"}, "memory", "fault", "the server takes no more tasks"),
+        ({"maxmemory": "1"}, "memory", "fault", "the server accepts no more tasks"),
         ({"save": ""}, "persistence", "warning", "a restart of the server loses everything"),
         ({"save": "3600 1"}, "persistence", "good", "RDB (save 3600 1)"),
     ],
@@ -161,7 +161,7 @@ async def test_a_user_who_may_not_look(redis: Redis) -> None:
         examination = await examine(url, ["in"], ["out"])
     assert examination.healthy
     hidden = [
-        finding.subject for finding in troubles(examination) if "cannot be looked at: Redis refuses" in finding.what
+        finding.subject for finding in troubles(examination) if "cannot be checked: Redis refuses" in finding.what
     ]
     assert hidden == ["version", "role", "eviction", "memory", "persistence", "last save"]
     polled = of(examination, "topics")
@@ -242,8 +242,8 @@ async def test_a_server_that_is_old_and_far_away() -> None:
     assert skew.level == "warning"
     assert "s behind this machine's" in skew.what
     # It knows nothing else, and that is said, not raised.
-    untold = [finding for finding in troubles(examination) if "cannot be looked at" in finding.what]
-    assert {"INFO does not tell role" in finding.what for finding in untold} == {True, False}
+    untold = [finding for finding in troubles(examination) if "cannot be checked" in finding.what]
+    assert {"INFO does not report role" in finding.what for finding in untold} == {True, False}
     assert {finding.subject for finding in untold} >= {"memory", "persistence", "queue in", "output out"}
 
 
@@ -256,7 +256,7 @@ async def test_a_server_that_goes_away_meanwhile() -> None:
     async with stub({b"PING": b"+PONG\r\n", b"TIME": clock(0)}, most=15) as url:
         examination = await examine(url, ["in"])
     assert not examination.connected
-    assert "went away meanwhile" in examination.findings[0].what
+    assert "disconnected during the examination" in examination.findings[0].what
     assert [finding.subject for finding in examination.findings].count("connection") == 1
 
 
@@ -296,7 +296,10 @@ async def test_dead_workers_and_the_remedy(
     await queue.push({"id": "c", "task": [3]})
     await queue.redis.zadd(queue.keys.delayed, {'t:{"id":"d","task":[4]}': (time.time() - 60) * 1000})
     finding = await of_queue(server, queue, "workers")
-    assert (finding.level, finding.what) == ("fault", "in flight with dead workers: 2 (buried), which nobody returns")
+    assert (finding.level, finding.what) == (
+        "fault",
+        "in flight with dead workers: 2 (buried), and no live worker recovers them",
+    )
     assert finding.remedy.startswith(f"start a worker on this queue: redis-worker run --input {queue.keys.waiting}")
     late = await of_queue(server, queue, "delayed")
     assert (late.level, late.what[:29]) == ("warning", "1 of 1 are overdue, the first")
@@ -313,7 +316,7 @@ async def test_dead_workers_and_the_remedy(
 async def test_dead_workers_beside_a_live_one(server: EmbeddedServer, queue: Queue) -> None:
     await bury(queue, live=True)
     finding = await of_queue(server, queue, "workers")
-    assert (finding.level, "have not returned yet" in finding.what) == ("warning", True)
+    assert (finding.level, "not yet recovered by the 1 live" in finding.what) == ("warning", True)
     keys = queue.keys
     await queue.redis.delete(keys.workers, keys.inflight("buried"), keys.arrived("buried"))
 
@@ -385,7 +388,7 @@ async def test_known_topics_are_examined(server: EmbeddedServer, topic: Topic) -
     for _ in range(2):
         examination = await examine(server.url, [topic.keys.waiting])
         waiting = of(examination, f"queue {topic.keys.waiting}: waiting")
-        assert waiting.what.startswith("1 waiting, the oldest looked at for ")
+        assert waiting.what.startswith("1 waiting, the oldest sampled for ")
         workers = of(examination, f"queue {topic.keys.waiting}: workers")
         assert workers.remedy == f"start a worker that consumes the topic {topic.name}"
 

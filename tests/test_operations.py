@@ -110,9 +110,9 @@ async def test_running_tasks_finish_and_new_workers_respect_the_pause(
     paused = command("pause")
     assert (paused.returncode, paused.stderr) == (0, "")
     key = queue.keys.waiting
-    assert paused.stdout == f"{key} is paused; to go on: redis-worker resume --input {key}\n"
+    assert paused.stdout == f"{key} is paused; to continue: redis-worker resume --input {key}\n"
     again = command("pause")
-    assert (again.returncode, again.stdout) == (0, f"{key} was paused already\n")
+    assert (again.returncode, again.stdout) == (0, f"{key} was already paused\n")
     (tmp_path / "open").touch()
     await wait_until(lambda: queue.answered(1))
     await wait_until(lambda: "is paused: nothing is claimed" in first.log)
@@ -154,13 +154,13 @@ async def test_a_topic_can_be_paused_and_delayed_messages_come_due_meanwhile(
 
 async def test_peek_prints_tasks_as_they_are_and_takes_none(queue: Queue, command: Command) -> None:
     nothing = command("peek")
-    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "nothing waits\n")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "no waiting tasks\n")
     raws = ['{"id": "é",  "task":[1]}'.encode(), b'\xff{"id":2}', *TASKS]
     await queue.push(*raws)
     shown = command("peek", "-n", "2")
-    assert (shown.returncode, shown.stderr) == (0, "5 more wait\n")
+    assert (shown.returncode, shown.stderr) == (0, "5 more waiting\n")
     assert shown.stdout == '{"id": "é",  "task":[1]}\n\\xff{"id":2}\n'
-    assert command("peek").stderr == "0 more wait\n"
+    assert command("peek").stderr == "0 more waiting\n"
     assert await queue.waiting() == raws
 
 
@@ -187,7 +187,7 @@ async def test_purge_without_a_terminal_wants_a_yes(queue: Queue, command: Comma
     await queue.push(*TASKS)
     refused = command("purge")
     assert refused.returncode == 2
-    assert "say --yes" in refused.stderr
+    assert "use --yes" in refused.stderr
     assert await queue.waiting() == TASKS
 
 
@@ -202,7 +202,7 @@ async def test_purge_asks_at_a_terminal(server: EmbeddedServer, queue: Queue, an
     finally:
         os.close(ours)
         os.close(theirs)
-    assert f"Delete 5 tasks that wait in {queue.keys.waiting}?" in ended.stdout + ended.stderr
+    assert f"Delete 5 waiting tasks of {queue.keys.waiting}?" in ended.stdout + ended.stderr
     assert (ended.returncode == 0) == (not left)
     assert await queue.waiting() == left
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from redis_worker import WorkerPool
@@ -59,6 +59,7 @@ def shows(text: str, secret: str) -> bool:
 @example("redis://h?{k}={s}", "auth", "s3Cr3t", "plain")
 @example("redis://h/{s}", "", "s3Cr3t", "plain")
 def test_a_url_is_shown_without_secrets(place: str, key: str, secret: str, how: str) -> None:
+    assume(how == "quoted" or ":" not in secret)  # it would be a user's name, which is shown, and a password
     url = place.format(s=secret if how == "plain" else quote(secret, safe=""), k=key)
     assert not shows(mask(url), secret)
     try:

@@ -225,7 +225,7 @@ async def test_serve_gives_the_signals_back_and_is_for_the_main_thread(server: E
     thread = threading.Thread(target=elsewhere)
     thread.start()
     await asyncio.to_thread(thread.join)
-    assert "only the main thread can; call run() here" in str(errors[0])
+    assert "only in the main thread; call run() here" in str(errors[0])
 
 
 async def test_a_topic_worker_without_handlers_serves_nothing(
@@ -270,11 +270,11 @@ async def test_a_supervisor_that_serves_reads_its_file_again(start: Start, queue
         (("serve", "t_shop:pol"), "the worker 't_shop:pol': module t_shop has no variable 'pol'"),
         (("serve", "t_absent:x"), "the worker 't_absent:x': no module named 't_absent'"),
         (("serve", "t_shop:empty"), "the topic worker has no handler: declare one with @worker.handler"),
-        (("serve", "t_shop:pool", "--watch"), "--watch is for a file; t_shop:pool is a worker declared in Python"),
-        (("serve", "t_shop:pool", "--only", "x"), "--only is for a file"),
+        (("serve", "t_shop:pool", "--watch"), "--watch is only for a file; t_shop:pool is a worker declared in Python"),
+        (("serve", "t_shop:pool", "--only", "x"), "--only is only for a file"),
         (("serve", "t_shop:pool", "--url", "redis://x"), "the worker 't_shop:pool' names its server itself"),
         (("check", "t_shop:number"), "the worker 't_shop:number' is of type int"),
-        (("check", "t_shop:pool", "--except", "x"), "--except is for a file"),
+        (("check", "t_shop:pool", "--except", "x"), "--except is only for a file"),
     ],
 )
 async def test_what_cannot_be_served_is_told_in_one_sentence(

@@ -1,4 +1,4 @@
-"""The command line: thin commands, each of which says what it does and calls the library.
+"""The command line: thin commands with help texts, which call the library.
 
-Nothing heavy is imported before it is needed: `redis-worker --help` must answer at once.
+Imports are lazy, so that `redis-worker --help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""`redis-worker check`: what is wrong with a file, or with a worker declared in Python, and what would run."""
+"""`redis-worker check`: checks a file, or a worker declared in Python, and lists the parts that would run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ Examples:
   redis-worker check workers.toml --except cron
   redis-worker check shop.workers:worker
 
-FILE is workers.toml, if nothing else is said. The modules that it names are imported; nothing is started, and nothing
-connected to. Exits 2 when there is a mistake, with a line for each of them. What a file may say:
-docs/supervisor_file.md.
+FILE is workers.toml by default. The command imports the modules that the file names; it starts nothing and connects
+to nothing. Exits 2 if there are mistakes, with a line for each. The format of the file: docs/supervisor_file.md.
 
 {ENVIRONMENT} FILE is REDIS_WORKER_CONFIG.
 """
@@ -26,7 +25,7 @@ docs/supervisor_file.md.
 @click.command(epilog=EPILOG)
 @plan_options
 def check(file: str, only: tuple[str, ...], without: tuple[str, ...]) -> None:
-    """Check a file of workers and cron jobs, and say what would run."""
+    """Check a file of workers and cron jobs, and list the parts that would run."""
     from redis_worker.cli.declared import describe_declared, find_declared, is_declared
     from redis_worker.file.reading import read_plan
     from redis_worker.file.resolving import resolved

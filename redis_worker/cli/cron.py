@@ -1,4 +1,4 @@
-"""`redis-worker cron`: the cron jobs of a file, listed and run by hand."""
+"""`redis-worker cron`: lists the cron jobs of a file and runs one by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Examples:
   redis-worker cron list workers.toml --json
   redis-worker cron run sync_user workers.toml
 
-FILE is workers.toml, if nothing else is said.
+FILE is workers.toml by default.
 
 {ENVIRONMENT} FILE is REDIS_WORKER_CONFIG.
 """
@@ -32,9 +32,9 @@ def cron() -> None:
 
 @cron.command("list", epilog=EPILOG)
 @file_argument
-@option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
+@option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 def list_(file: str, as_json: bool) -> None:
-    """List the jobs: when each is due, and what became of its last run."""
+    """List the jobs, with the next instant and the last outcome of each."""
     import asyncio
 
     from redis_worker.cli.cronjobs import show_jobs
@@ -47,9 +47,9 @@ def list_(file: str, as_json: bool) -> None:
 @file_argument
 @log_options
 def run(name: str, file: str, verbose: bool, log_level: str, log_format: str) -> int:
-    """Run the job NAME now, whatever its schedule says, and record what becomes of it.
+    """Run the job NAME now, regardless of its schedule, and record the outcome.
 
-    Where a run of it goes on and its overlap is "skip", nothing is run. Exits 1 unless it succeeds.
+    With overlap "skip", a job that is already running does not run again. Exits 1 unless the run succeeds.
     """
     import asyncio
 
@@ -73,7 +73,7 @@ def _jobs(plan: Plan) -> list[JobPart]:
 
 
 def _job(plan: Plan, name: str) -> JobPart:
-    """Raises ConfigurationError where there is none of that name."""
+    """Return the job called `name`. Raises ConfigurationError if missing."""
     import difflib
 
     from redis_worker.vocabulary.errors import ConfigurationError

@@ -1,4 +1,4 @@
-"""What `redis-worker cron` does: looks up jobs, and runs one."""
+"""Implementation of `redis-worker cron`: listing jobs and running one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from redis_worker.vocabulary.text import visible
 
 
 async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
-    """Print how each job stands, in the order of the file. Raises Disconnected, Refused and ConfigurationError."""
+    """Print the status of each job, in file order. Raises Disconnected, Refused and ConfigurationError."""
     statuses: dict[tuple[str, str, str], JobStatus] = {}
     for url in {part.url for part in parts}:
         store = CronStore(url)
         try:
-            with explained(url, "cannot read how the jobs stand"):
+            with explained(url, "cannot read the status of the jobs"):
                 statuses |= {(url, job.app, job.name): job for job in await read_jobs(store.connection)}
         finally:
             await store.close()
@@ -36,14 +36,14 @@ async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
     rows = [_Row(part, statuses.get((part.url, part.settings.app, part.name)), now) for part in parts]
     if as_json:
         for row in rows:
-            print_json(dumps(row.told()))
+            print_json(dumps(row.members()))
     else:
         cells = [[visible(cell(row)) for cell in _COLUMNS.values()] for row in rows]
         click.echo(plain(Table(list(_COLUMNS), cells, "" if cells else "no cron jobs")))
 
 
 async def run_job(part: JobPart) -> int:
-    """Run a job now, and print what became of it. Returns the exit code. Raises as `show_jobs` does."""
+    """Run a job now and print the outcome. Return the exit code. Raises as `show_jobs` does."""
     store = CronStore(part.url)
     try:
         job = CronJob(part.settings, store)
@@ -61,18 +61,18 @@ class _Row(NamedTuple):
     status: JobStatus | None
     now: datetime
 
-    def told(self) -> dict[str, object]:
-        """As a JSON object."""
+    def members(self) -> dict[str, object]:
+        """Return the members of the JSON object."""
         settings, status = self.part.settings, self.status
         due = Schedule(settings.schedule, settings.timezone).next(self.now)
-        told: dict[str, object] = {
+        members: dict[str, object] = {
             "name": settings.name,
             "schedule": settings.schedule,
             "timezone": settings.timezone,
             "next": due.isoformat(),
         }
         names = ("instant", "started", "duration", "outcome", "error", "worker", "running", "queued", "counts")
-        return told | {name: None if status is None else getattr(status, name) for name in names}
+        return members | {name: None if status is None else getattr(status, name) for name in names}
 
 
 _COLUMNS: dict[str, Callable[[_Row], str]] = {

@@ -28,15 +28,15 @@ Examples:
 
 @click.group(epilog=EPILOG)
 def dead() -> None:
-    """Look at dead letters, put their tasks back, or throw them away."""
+    """List dead letters, requeue their tasks, or delete them."""
 
 
 def _selection(function: F) -> F:
     for decorate in (
         url_option,
-        click.option("--reason", metavar="TEXT", help="Those whose reason contains TEXT."),
-        click.option("--id", "ids", multiple=True, metavar="ID", help="The one of the task ID; may be repeated."),
-        option("--input", "input_key", required=True, metavar="KEY", help="The list the tasks came from."),
+        click.option("--reason", metavar="TEXT", help="Letters with TEXT in their reason."),
+        click.option("--id", "ids", multiple=True, metavar="ID", help="The letter of the task ID; may be repeated."),
+        option("--input", "input_key", required=True, metavar="KEY", help="The queue of the tasks."),
     ):
         function = decorate(function)
     return function
@@ -66,7 +66,7 @@ def list_(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | N
 @dead.command(epilog="\b\nExample:\n  redis-worker dead show --input fib:input --id t1")
 @_selection
 def show(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | None) -> int:
-    """Print dead letters whole, a JSON object a line. Exits 1 when there is none."""
+    """Print complete dead letters, a JSON object a line. Exits 1 if there are none."""
 
     from redis_worker.cli.printing import print_json
 
@@ -82,16 +82,16 @@ def show(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | No
 
 @dead.command(epilog="\b\nExample:\n  redis-worker dead requeue --input fib:input --all")
 @_selection
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="Select all.")
 def requeue(url: str | None, input_key: str, ids: tuple[str, ...], reason: str | None, everything: bool) -> int:
-    """Put the tasks of dead letters back on the queue, as they were pushed, with all their attempts."""
+    """Put the tasks of dead letters back on the queue, as pushed, with all attempts again."""
     _check_selection(ids, reason, everything)
 
     async def requeue(letters: DeadLetters) -> int:
         found = [letter async for letter in letters.letters(ids, reason)]
         count = await letters.requeue(found)
         if cut := sum(letter.cut for letter in found):
-            click.echo(f"{cut} dead letters hold only the beginning of their task and stay where they are", err=True)
+            click.echo(f"{cut} dead letters hold only the beginning of their task and stay in the list", err=True)
         click.echo(f"{count} tasks are back on the queue {input_key}")
         return 0 if count else 1
 
@@ -100,20 +100,20 @@ def requeue(url: str | None, input_key: str, ids: tuple[str, ...], reason: str |
 
 @dead.command(epilog="\b\nExample:\n  redis-worker dead purge --input fib:input --id t1")
 @_selection
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--all", "everything", is_flag=True, help="Select all.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def purge(
     url: str | None, input_key: str, ids: tuple[str, ...], reason: str | None, everything: bool, yes: bool
 ) -> int:
-    """Throw dead letters away, after asking."""
+    """Delete dead letters, after confirmation."""
     _check_selection(ids, reason, everything)
 
     async def purge(letters: DeadLetters) -> int:
         found = [letter async for letter in letters.letters(ids, reason)]
         if found and not yes:
-            click.confirm(f"Throw away {len(found)} dead letters of {input_key}?", abort=True)
+            click.confirm(f"Delete {len(found)} dead letters of {input_key}?", abort=True)
         count = await letters.purge(found)
-        click.echo(f"{count} dead letters are gone")
+        click.echo(f"{count} dead letters deleted")
         return 0 if count else 1
 
     return int(_with(url, input_key, purge))
@@ -121,7 +121,7 @@ def purge(
 
 def _check_selection(ids: tuple[str, ...], reason: str | None, everything: bool) -> None:
     if everything == bool(ids or reason):
-        raise click.UsageError("say which: --id ID, --reason TEXT, or --all")
+        raise click.UsageError("select with --id ID, --reason TEXT, or --all")
 
 
 def _with(url: str | None, input_key: str, work: Callable[[DeadLetters], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Workers that are declared in Python, and named on the command line as `module:name`."""
+"""Workers declared in Python, named on the command line as `module:name`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from redis_worker.cli.plans import columns, describe, told_route
+from redis_worker.cli.plans import columns, describe, describe_route
 from redis_worker.cli.serving import report, summarise
 from redis_worker.cli.supervising import supervise
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
@@ -30,12 +30,12 @@ Declared = WorkerPool | TopicWorker | Supervisor
 
 
 def is_declared(name: str) -> bool:
-    """Return whether `name` is a place in a Python module, and not a file."""
+    """Return True if `name` is a place in a Python module, not a file."""
     return _PLACE.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def find_declared(name: str, url: str | None) -> Declared:
-    """Return the worker at `name`; of Handlers a topic worker is made, at `url` or where the environment says.
+    """Return the worker at `name`; Handlers become a topic worker at `url` or at the environment's URL.
 
     Raises ConfigurationError.
     """
@@ -50,7 +50,9 @@ def find_declared(name: str, url: str | None) -> Declared:
             f"the worker {name!r} is of type {kind}; it must be a WorkerPool, TopicWorker, Supervisor or Handlers"
         )
     if url is not None:
-        raise ConfigurationError(f"the worker {name!r} names its server itself; --url is for a file or for Handlers")
+        raise ConfigurationError(
+            f"the worker {name!r} names its server itself; --url is only for a file or for Handlers"
+        )
     if isinstance(found, Supervisor):
         found.standalone = True
         resolve(found.plan)
@@ -83,25 +85,25 @@ async def _serve(worker: WorkerPool | TopicWorker) -> int:
 
 async def _report(worker: WorkerPool | TopicWorker) -> None:
     await worker.wait_until_started()
-    for _, what in _told(worker):
-        logger.info("%s", what)
+    for _, description in _rows(worker):
+        logger.info("%s", description)
     await report(worker, _REPORT_EVERY)
 
 
 def describe_declared(name: str, worker: Declared) -> Iterator[str]:
-    """Return what `worker` would run, a line each."""
+    """Yield a line for each part that `worker` would run."""
     if isinstance(worker, Supervisor):
         yield from describe(worker.plan)
         return
     yield f"{name}: this would run"
-    yield from columns([list(row) for row in _told(worker)])
+    yield from columns([list(row) for row in _rows(worker)])
 
 
-def _told(worker: WorkerPool | TopicWorker) -> Iterator[tuple[str, str]]:
-    """Return the kind and the description of what `worker` works on, a row each."""
+def _rows(worker: WorkerPool | TopicWorker) -> Iterator[tuple[str, str]]:
+    """Yield kind and description of the worker's queue, or of its topics, a row each."""
     if isinstance(worker, TopicWorker):
         yield "topics", f"on {worker.address}"
-        yield from (("", told_route(route)) for route in worker.routes())
+        yield from (("", describe_route(route)) for route in worker.routes())
     else:
         declared, options = worker.declaration, worker.options
         yield "pool", f"{worker.queue}, {declared.name}, {options.concurrency} at once, on {worker.address}"

@@ -1,4 +1,4 @@
-"""`redis-worker delayed`: the tasks of a queue that are put off."""
+"""`redis-worker delayed`: the delayed tasks of a queue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Examples:
   redis-worker delayed cancel --input mq:order.reminder --id r7
   redis-worker delayed run --input mq:order.reminder --all
 
-Retries that wait are put off, too. A task that is due is put off no more, and cannot be cancelled.
+Waiting retries are delayed tasks, too. A task that is due is no longer delayed, and cannot be cancelled.
 
 {ENVIRONMENT}
 """
@@ -30,15 +30,15 @@ Retries that wait are put off, too. A task that is due is put off no more, and c
 
 @click.group(epilog=EPILOG)
 def delayed() -> None:
-    """Look at tasks that are put off, cancel them, or have them done now."""
+    """List delayed tasks, cancel them, or run them now."""
 
 
 def _selection(function: F) -> F:
     for decorate in (
         url_option,
-        option("--json", "as_json", is_flag=True, help="As JSON, one object a line."),
+        option("--json", "as_json", is_flag=True, help="Print JSON, one object a line."),
         click.option("--id", "ids", type=text, multiple=True, metavar="ID", help="The task ID; may be repeated."),
-        option("--input", "input_key", required=True, metavar="KEY", help="The list they go to, mq:TOPIC for a topic."),
+        option("--input", "input_key", required=True, metavar="KEY", help="The queue, mq:TOPIC for a topic."),
     ):
         function = decorate(function)
     return function
@@ -48,13 +48,13 @@ def _selection(function: F) -> F:
 @_selection
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many to show.")
 def list_(url: str | None, as_json: bool, ids: tuple[str, ...], input_key: str, limit: int) -> int:
-    """List them by when they are due, a line each. Exits 1 where no task of a given ID is put off."""
+    """List delayed tasks in order of their due time. Exits 1 if a given ID is not delayed."""
 
     async def show(queue: Delayed) -> int:
         found = await queue.find(ids) if ids else await queue.first(limit)
         for task in found[:limit]:
             click.echo(_object(task) if as_json else _line(task))
-        click.echo(f"{min(limit, len(found))} of {await queue.count()} tasks that are put off", err=True)
+        click.echo(f"{min(limit, len(found))} of {await queue.count()} delayed tasks", err=True)
         return _missing(ids, found)
 
     return _with(url, input_key, "read", show)
@@ -62,17 +62,17 @@ def list_(url: str | None, as_json: bool, ids: tuple[str, ...], input_key: str, 
 
 @delayed.command(epilog="\b\nExample:\n  redis-worker delayed cancel --input mq:order.reminder --id r7")
 @_selection
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before --all are cancelled.")
+@click.option("--all", "everything", is_flag=True, help="Select all.")
+@click.option("-y", "--yes", is_flag=True, help="With --all, do not ask for confirmation.")
 def cancel(url: str | None, as_json: bool, ids: tuple[str, ...], input_key: str, everything: bool, yes: bool) -> int:
-    """Cancel tasks: they are never done, and their retries are forgotten. Exits 1 where one of the IDs is not there."""
+    """Cancel tasks, with their retries, so that they never run. Exits 1 if a given ID is not delayed."""
     _check_selection(ids, everything)
 
     async def cancel(queue: Delayed) -> int:
         found = await (queue.find(ids) if ids else queue.all())
         if everything and found and not yes:
-            click.confirm(f"Cancel {_tasks(len(found))} put off in {input_key}?", abort=True)
-        _say(await queue.drop(found), "cancelled", as_json)
+            click.confirm(f"Cancel {len(found)} delayed task{'s' * (len(found) != 1)} of {input_key}?", abort=True)
+        _print_count(await queue.drop(found), "cancelled", as_json)
         return _missing(ids, found)
 
     return _with(url, input_key, "cancel", cancel)
@@ -80,14 +80,14 @@ def cancel(url: str | None, as_json: bool, ids: tuple[str, ...], input_key: str,
 
 @delayed.command(epilog="\b\nExample:\n  redis-worker delayed run --input fib:input --id t1")
 @_selection
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="Select all.")
 def run(url: str | None, as_json: bool, ids: tuple[str, ...], input_key: str, everything: bool) -> int:
-    """Append tasks to the queue now. Exits 1 where one of the IDs is not there."""
+    """Append tasks to the queue now. Exits 1 if a given ID is not delayed."""
     _check_selection(ids, everything)
 
     async def run(queue: Delayed) -> int:
         found = await (queue.find(ids) if ids else queue.all())
-        _say(await queue.run(sorted(found, key=lambda task: task.due)), "due now", as_json)
+        _print_count(await queue.run(sorted(found, key=lambda task: task.due)), "due now", as_json)
         return _missing(ids, found)
 
     return _with(url, input_key, "run", run)
@@ -95,15 +95,15 @@ def run(url: str | None, as_json: bool, ids: tuple[str, ...], input_key: str, ev
 
 def _check_selection(ids: tuple[str, ...], everything: bool) -> None:
     if everything == bool(ids):
-        raise click.UsageError("say which: --id ID, or --all")
+        raise click.UsageError("select with --id ID, or --all")
 
 
 def _missing(ids: tuple[str, ...], found: list[DelayedTask]) -> int:
-    """The exit code, once it is said which of `ids` were not found."""
-    there = {task.id for task in found}
-    missing = [id for id in ids if id not in there]
+    """Report the `ids` that were not found and return the exit code."""
+    found_ids = {task.id for task in found}
+    missing = [id for id in ids if id not in found_ids]
     for id in missing:
-        click.echo(f"no task {id} is put off", err=True)
+        click.echo(f"no delayed task {id}", err=True)
     return 1 if missing else 0
 
 
@@ -118,7 +118,7 @@ def _with(url: str | None, input_key: str, verb: str, work: Callable[[Delayed], 
 
     async def run() -> int:
         async with DelayedTasks(address, input_key) as queue:
-            with explained(address, f"cannot {verb} what is put off in {input_key!r}"):
+            with explained(address, f"cannot {verb} delayed tasks of {input_key!r}"):
                 code = int(await work(queue.here))
             await hint(queue, [input_key])
             return code
@@ -126,10 +126,10 @@ def _with(url: str | None, input_key: str, verb: str, work: Callable[[Delayed], 
     return asyncio.run(run())
 
 
-def _say(count: int, what: str, as_json: bool) -> None:
+def _print_count(count: int, label: str, as_json: bool) -> None:
     from redis_worker.vocabulary.payload import dumps
 
-    click.echo(dumps({what.replace(" ", "_"): count}) if as_json else f"{_tasks(count)} {what}")
+    click.echo(dumps({label.replace(" ", "_"): count}) if as_json else f"{_tasks(count)} {label}")
 
 
 def _tasks(count: int) -> str:
@@ -159,5 +159,5 @@ def _line(task: DelayedTask) -> str:
     raw = task.raw.decode(errors="backslashreplace")
     shown = raw if len(raw) <= 100 else f"{raw[:99]}…"
     line = f"{_time(task)}  {task.id or '-':<20}  {shown}"
-    # Of a producer's text nothing may pass for a line of its own, or colour the terminal.
+    # A producer's text must not start a new line or colour the terminal.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -1,4 +1,4 @@
-"""`redis-worker demo`: see it work, and lose nothing."""
+"""`redis-worker demo`: thousands of tasks, a killed worker, nothing lost."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Example:
 
 
 @click.command(epilog=EPILOG)
-@option("--tasks", type=click.IntRange(100), default=6000, show_default=True, help="How many tasks to push.")
+@option("--tasks", type=click.IntRange(100), default=6000, show_default=True, help="Number of tasks to push.")
 def demo(tasks: int) -> int:
-    """See thousands of tasks survive the kill -9 of a worker."""
+    """Show that thousands of tasks survive the kill -9 of a worker."""
     from redis_worker.demo import run_demo
 
     return run_demo(tasks)

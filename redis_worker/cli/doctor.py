@@ -1,4 +1,4 @@
-"""`redis-worker doctor`: what is wrong with a server and its queues."""
+"""`redis-worker doctor`: diagnosis of a server and its queues."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Examples:
   redis-worker doctor --input fib:input --output fib:output
   redis-worker doctor --json | jq -r '.findings[] | select(.level != "good") | .what'
 
-Nothing is changed. The queues of all known topics are examined too. Exits 1 when there is a fault, 3 when there is no
-connection, 0 otherwise, warnings or not. What each check means: docs/operations.md.
+Read-only. Examines the queues of all known topics too. Exits 1 if there is a fault, 3 without a connection,
+0 otherwise, even with warnings. The meaning of each check: docs/operations.md.
 
 {ENVIRONMENT}
 """
@@ -30,7 +30,7 @@ _COLOURS = {"good": "green", "warning": "yellow", "fault": "red"}
 
 
 class _Key(click.types.StringParamType):
-    """A key; in the environment it is one, spaces and all."""
+    """A key; the environment variable holds a single one, which may contain spaces."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return text(super().convert(value, param, ctx))

@@ -1,4 +1,4 @@
-"""A hint for who names a topic where its list is asked for."""
+"""A hint about the names of topics given in place of the names of their lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def hint(access: Access, keys: Iterable[str]) -> None:
-    """Say on standard error which list is meant, for those of `keys` that are topics and no queues."""
+    """Print the list's name on standard error for each of `keys` that is a topic and not a queue."""
     for key in keys:
         if meant := await access.meant(key):
             click.echo(f"Hint: there is no queue {key}, but a topic of this name: --input {quote(meant)}", err=True)

@@ -1,23 +1,23 @@
-"""Process 1 of a container: all orphans in it become its children, and are zombies until it waits for them."""
+"""Process 1 of a container: orphans become its children, and stay zombies until it waits for them."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-_PASSED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-# Where a signal comes from that the terminal has sent, to the whole group: the child has it already.
+_FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+# si_code of a signal that the terminal sent to the whole group: the child has received it already.
 _TERMINAL = 0x80
 
 
 def leave_process_1() -> None:
-    """Go on in a child, where this is process 1. Process 1 stays to wait for orphans and to pass signals on.
+    """Continue in a child if this is process 1, which stays to reap orphans and to forward signals.
 
-    The command itself cannot wait for whatever ends: it would take the exit codes of its own processes away.
+    The command itself cannot reap orphans: it would consume the exit codes of its own child processes.
     """
     if os.getpid() != 1:
         return
-    taken = {*_PASSED_ON, signal.SIGCHLD}
+    taken = {*_FORWARDED, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, taken)
     child = os.fork()
     if child:
@@ -26,7 +26,7 @@ def leave_process_1() -> None:
 
 
 def _exit_code(child: int, taken: set[signal.Signals]) -> int:
-    """Return the exit code of `child`, once it has ended."""
+    """Wait for `child` to end and return its exit code."""
     while True:
         received = signal.sigwaitinfo(taken)
         if received.si_signo != signal.SIGCHLD:
@@ -38,7 +38,7 @@ def _exit_code(child: int, taken: set[signal.Signals]) -> int:
 
 
 def _reap(child: int) -> int | None:
-    """Wait for all that has ended. Returns the status of `child`, if it is among them."""
+    """Reap all ended processes. Return the status of `child` if it is one of them."""
     found = None
     while True:
         try:

@@ -19,20 +19,20 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class _Text(logging.Formatter):
     def __init__(self, number: int | None) -> None:
         super().__init__()
-        self._who = "" if number is None else f"[{number}] "
+        self._process = "" if number is None else f"[{number}] "
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         part = f"[{visible(name)}] " if (name := _part(record)) else ""
         trace = visible_lines(f"\n{trace}") if (trace := _trace(self, record)) else ""
-        return f"{time} {self._who}{part}{level}{message_of(record)}{trace}"
+        return f"{time} {self._process}{part}{level}{message_of(record)}{trace}"
 
 
 class _Json(logging.Formatter):
     def __init__(self, number: int | None) -> None:
         super().__init__()
-        self._who = {} if number is None else {"process": number}
+        self._process = {} if number is None else {"process": number}
 
     def format(self, record: logging.LogRecord) -> str:
         import orjson
@@ -41,7 +41,7 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            **self._who,
+            **self._process,
             "message": record.getMessage(),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
@@ -51,26 +51,26 @@ class _Json(logging.Formatter):
             line["exception"] = trace
         try:
             return visible(orjson.dumps(line, default=str).decode())
-        except TypeError:  # it knows no integers beyond 64 bits, and no bytes of a file's name that are not UTF-8
+        except TypeError:  # orjson rejects integers beyond 64 bits, and file names that are not UTF-8
             return json.dumps(line, default=str)
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
-    """The traceback of the record; that of one from another process has been written there."""
+    """Return the record's traceback; a record from another process carries it as text."""
     return formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
 
 
 def _part(record: logging.LogRecord) -> str | None:
-    """The part that the record belongs to; of user code too, for records are formatted where they are made."""
+    """Return the record's part, for user code too, because records are formatted where they are created."""
     part = getattr(record, "part", None)
     return PART.get() if part is None else str(part)
 
 
 def configure(level: str, form: str, number: int | None = None, everything: bool = False) -> None:
-    """Have log records of `level` and above written to standard error, as "text" or "json".
+    """Write log records of `level` and above to standard error, as "text" or "json".
 
-    `number` is the one of a worker process among several, which its lines bear. Of others than this library only
-    warnings are written, unless it is to be `everything`.
+    `number` is the number of this worker process among several, shown in each line. Other libraries log only
+    warnings, unless `everything` is True.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(number) if form == "json" else _Text(number))
@@ -81,22 +81,22 @@ def configure(level: str, form: str, number: int | None = None, everything: bool
 
 
 def announce(text: str) -> None:
-    """Tell the user, whatever the log level is, in the form that log lines have."""
-    _tell(logging.INFO, text, text)
+    """Print a message at any log level, in the format of the log."""
+    _write(logging.INFO, text, text)
 
 
 def complain(text: str, title: str = "Error: ") -> None:
-    """Tell the user what is wrong, whatever the log level is, in the form that log lines have.
+    """Print an error at any log level, in the format of the log.
 
-    `title` stands before it, where that form is text.
+    The text format puts `title` before it.
     """
-    _tell(logging.ERROR, text, f"{title}{text}")
+    _write(logging.ERROR, text, f"{title}{text}")
 
 
-def _tell(level: int, message: str, plain: str) -> None:
+def _write(level: int, message: str, plain: str) -> None:
     if any(isinstance(handler.formatter, _Json) for handler in logging.getLogger().handlers):
         logger = logging.getLogger("redis_worker")
-        # handle() asks the logger for no level.
+        # handle() ignores the logger's level.
         logger.handle(logger.makeRecord(logger.name, level, "", 0, message, (), None))
     else:
         click.echo(visible_lines(plain), err=True)

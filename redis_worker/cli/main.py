@@ -1,4 +1,4 @@
-"""The command `redis-worker`: its subcommands, and what becomes of errors."""
+"""The command `redis-worker`: its subcommands, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Examples:
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="redis-worker", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Work on tasks from a Redis list, and put the results in a hash. Plain JSON; nothing is lost."""
+    """Process tasks from a Redis list and write the results to a hash. Plain JSON; nothing is lost."""
 
 
 _COMMANDS = (
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     code = _run(arguments)
     _flush()
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
-        # A task that does not end sits in a thread that cannot be stopped; it has been handed back.
+        # A hung task blocks a thread that cannot be stopped; the task is back on the queue.
         os._exit(code)
     sys.exit(code)
 
@@ -83,7 +83,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         return _usage(error)
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does; say nothing more to it.
+        # The reader of our output has closed the pipe, as `head` does: discard the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FileMistakes as error:
@@ -104,14 +104,14 @@ def _exit_code(error: RedisWorkerError) -> int:
 
 def _usage(error: click.ClickException) -> int:
     if isinstance(error, click.BadParameter) and (variable := _variable(error)):
-        said = _without(os.environ[variable], error.format_message())
-        error = click.UsageError(f"{variable} in the environment or in .env: {said}", error.ctx)
+        message = _without(os.environ[variable], error.format_message())
+        error = click.UsageError(f"{variable} in the environment or in .env: {message}", error.ctx)
     error.show()
     return error.exit_code
 
 
 def _without(value: str, text: str) -> str:
-    """Return `text` with *** in place of `value`, and of items of it: it may be a secret in the wrong variable."""
+    """Return `text` with `value` and its items masked as ***: it may be a secret in the wrong variable."""
     for part in sorted({value, *value.split(","), *value.split()}, key=len, reverse=True):
         for form in (repr(part.strip()), part.strip() if len(part.strip()) > 3 else ""):
             text = text.replace(form, "***") if form else text
@@ -119,7 +119,7 @@ def _without(value: str, text: str) -> str:
 
 
 def _variable(error: click.BadParameter) -> str | None:
-    """The environment variable that the bad value came from, if it did."""
+    """Return the environment variable of the bad value, if it came from one."""
     context, parameter = error.ctx, error.param
     if context is None or parameter is None or parameter.name is None:
         return None
@@ -130,7 +130,7 @@ def _variable(error: click.BadParameter) -> str | None:
 
 
 def _defect(error: Exception) -> int:
-    """Say in one line what nobody has thought of; -v shows where it came from."""
+    """Report an unexpected error in one line; -v logs the traceback."""
     import logging
 
     trace = error.__traceback__
@@ -149,7 +149,7 @@ def _complain(text: str) -> None:
 
 
 def _show(error: FileMistakes) -> None:
-    """Each mistake begins with its place, as editors and compilers have it."""
+    """Print each mistake after its place, as editors and compilers do."""
     from redis_worker.cli import logs
 
     for line in str(error).splitlines():

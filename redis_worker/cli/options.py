@@ -1,4 +1,4 @@
-"""Options that commands share, and where their values come from: option, environment, `.env`."""
+"""Shared options and the sources of their values: command line, environment, `.env`."""
 
 from __future__ import annotations
 
@@ -20,50 +20,50 @@ ENVIRONMENT = "Every option can also be set in the environment or in .env: --inp
 
 
 def text(value: str) -> str:
-    """A text that says something: an empty one is most often a shell variable that is not set."""
+    """Convert a non-empty text: an empty one usually is an unset shell variable."""
     if not value.strip():
         raise click.BadParameter("it must not be empty.")
     try:
-        return value.encode(errors="surrogateescape").decode()  # UTF-8, where the locale is for ASCII only
+        return value.encode(errors="surrogateescape").decode()  # UTF-8, even in an ASCII locale
     except UnicodeError:
         raise click.BadParameter(f"{value!r} is not UTF-8.") from None
 
 
 def file_name(value: str) -> str:
-    """The name of a file, which may be in any encoding."""
+    """Convert a file name, in any encoding."""
     if not value.strip():
         raise click.BadParameter("it must not be empty.")
     return value
 
 
 class Seconds(click.FloatRange):
-    """A time in seconds, or with a unit: `90`, `1.5m`, `24h`. `nan` and `inf` are none."""
+    """A duration in seconds, or with a unit: `90`, `1.5m`, `24h`. Rejects `nan` and `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, str) and (written := duration(value)) is not None:
             value = written
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         if seconds > END_OF_TIME:
-            self.fail(f"{value!r} seconds are beyond all time.", param, ctx)
+            self.fail(f"{value!r} seconds is too long.", param, ctx)
         return seconds
 
 
 def time(value: str) -> datetime:
-    """A time as `2026-12-01T09:00:00+08:00`; one without a zone is the one on the wall here, as for at(1) and cron."""
+    """Convert a time such as `2026-12-01T09:00:00+08:00`; without a zone it is local time, as for at(1) and cron."""
     try:
         found = datetime.fromisoformat(value)
         found = found if found.tzinfo else found.astimezone()
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no time in the form 2026-12-01T09:00:00+08:00.") from None
+        raise click.BadParameter(f"{value!r} is not a time in the form 2026-12-01T09:00:00+08:00.") from None
     if found.timestamp() < 0:
         raise click.BadParameter(f"{value!r} is before 1970.")
     return found
 
 
 def http(value: str) -> str:
-    """Where to listen, as `127.0.0.1:8084`."""
+    """Convert an address to listen on, such as `127.0.0.1:8084`."""
     from redis_worker.http.address import http_address
 
     try:
@@ -73,7 +73,7 @@ def http(value: str) -> str:
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """A click option that can be set as REDIS_WORKER_<NAME>."""
+    """Return a click option with the environment variable REDIS_WORKER_<NAME>."""
     long = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", "REDIS_WORKER_" + long[2:].upper().replace("-", "_"))
     if "is_flag" not in settings:
@@ -82,41 +82,41 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def url_option(function: F) -> F:
-    """`-u/--url`, which falls back to REDIS_URL and then to REDIS_HOST and its companions."""
+    """Add `-u/--url`, which falls back to REDIS_URL, then to REDIS_HOST, REDIS_PORT and the rest."""
     return option(
         "-u",
         "--url",
         envvar=["REDIS_WORKER_URL", "REDIS_URL"],
         metavar="URL",
         help="Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://. "
-        "Default: $REDIS_URL, or $REDIS_HOST and its companions.",
+        "Default: $REDIS_URL, or $REDIS_HOST, $REDIS_PORT and the rest.",
     )(function)
 
 
 def log_options(function: F) -> F:
-    """`--verbose`, `--log-level` and `--log-format`."""
+    """Add `--verbose`, `--log-level` and `--log-format`."""
     levels, formats = click.Choice(["debug", "info", "warning", "error"]), click.Choice(["text", "json"])
     for decorate in (
         option("--log-format", type=formats, default="text", show_default=True),
         option("--log-level", type=levels, default="info", show_default=True),
-        option("-v", "--verbose", is_flag=True, help="A line for each task: the same as --log-level debug."),
+        option("-v", "--verbose", is_flag=True, help="Log each task: the same as --log-level debug."),
     ):
         function = decorate(function)
     return function
 
 
 def delay_options(function: F) -> F:
-    """`--delay` and `--at`, which say when."""
+    """Add `--delay` and `--at`."""
     for decorate in (
-        option("--at", type=time, metavar="TIME", help="Have them done at a time, as 2026-12-01T09:00:00+08:00."),
-        option("--delay", type=Seconds(min=0), metavar="S", help="Have them done later: after 90 (seconds), 10m, 24h."),
+        option("--at", type=time, metavar="TIME", help="Delay until a time, such as 2026-12-01T09:00:00+08:00."),
+        option("--delay", type=Seconds(min=0), metavar="S", help="Delay for 90 (seconds), 10m, 24h."),
     ):
         function = decorate(function)
     return function
 
 
 def redis_url(url: str | None) -> str:
-    """The URL that was given, or the one that REDIS_HOST, REDIS_PORT and the rest spell."""
+    """Return `url`, or the URL built from REDIS_HOST, REDIS_PORT and the rest. Raises click.UsageError."""
     try:
         return url or spelled_url(os.environ)
     except ConfigurationError as error:
@@ -124,7 +124,7 @@ def redis_url(url: str | None) -> str:
 
 
 def load_env_file() -> None:
-    """Add what `.env` in the working directory says to the environment, which comes first."""
+    """Add the variables of `.env` in the working directory to the environment, which takes precedence."""
     try:
         add_file()
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""Payloads from what a user gives: single texts, and files of JSON lines read as they are needed."""
+"""Payloads from user input: single texts, and files of JSON lines, read lazily."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.message import write_message
 from redis_worker.vocabulary.payload import dumps, json_type, loads, read_task
 
-# How much of a file is read at once; what it has becomes a batch.
+# Bytes per read of a file; their lines form a batch.
 _CHUNK = 1 << 16
 
 
@@ -28,22 +28,22 @@ class Payload(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Payloads that were read together."""
+    """Payloads read together."""
 
     payloads: list[Payload]
     size: int
-    """How many bytes were read for them."""
+    """Bytes read for them."""
     error: str | None = None
-    """Why nothing follows, when that is not for the end of the file."""
+    """The reason why reading stopped before the end of the file."""
 
 
 def payload(text: bytes, id: str | None = None) -> Payload:
-    """The payload that `text` is, or is the task of. Raises ValueError."""
+    """Return the payload in `text`, or a payload with `text` as its task. Raises ValueError."""
     text = text.strip()
     value = _loads(text)
     if not (isinstance(value, dict) and "task" in value):
         made = new_id() if id is None else id
-        # The task goes in as it was written, to the last digit.
+        # Embed the task as written, to keep every digit.
         return Payload(made, b'{"id":%b,"task":%b,"emit_ts":%.6f}' % (dumps(made), text, time.time()))
     given = value.get("id")
     if given is None:
@@ -53,23 +53,23 @@ def payload(text: bytes, id: str | None = None) -> Payload:
         raise ValueError(f"the id is {json_type(given)}, not a string or an integer")
     found = read_task(text).id
     if id is not None and found != id:
-        raise ValueError(f"the payload has the id {given!r}, and --id says {id!r}")
+        raise ValueError(f"the payload has the id {given!r}, but --id is {id!r}")
     return Payload(found, text)
 
 
 def message(topic: str, text: bytes, id: str | None = None) -> Payload:
-    """A message of `topic`, whose data is `text`. Raises ValueError."""
+    """Return a message of `topic` with the data `text`. Raises ValueError."""
     text = text.strip()
     _loads(text)
     made = new_id() if id is None else id
-    # The data goes in as it was written, too; whatever it looks like, it is not taken for a whole message.
+    # Embed the data as written; data that looks like a message is not treated as one.
     return Payload(made, write_message(topic, orjson.Fragment(text), made))
 
 
 def read_batches(file: FileIO, name: str, make: Callable[[bytes], Payload] = payload) -> Iterator[Batch]:
-    """What `make` makes of the lines of a file of JSON, in batches of what there is to read, up to the first bad line.
+    """Yield the payloads that `make` builds from lines of JSON, in batches, up to the first bad line.
 
-    A pipe that is written to slowly gives small batches: nobody waits for the next line.
+    A batch holds the lines available, so a slow pipe yields small batches without delay.
     """
     number = 0
     try:
@@ -91,9 +91,9 @@ def read_batches(file: FileIO, name: str, make: Callable[[bytes], Payload] = pay
 
 
 def _read_lines(file: FileIO) -> Iterator[tuple[list[bytes], int]]:
-    """Lines, as many as there are at a time, and how many bytes were read for them."""
-    os.set_blocking(file.fileno(), True)  # a shared standard input may not be, and then seems to be at its end
-    rest: list[bytes] = []  # the pieces of a line that has not ended
+    """Yield the lines available and the number of bytes read for them."""
+    os.set_blocking(file.fileno(), True)  # a shared standard input may be non-blocking and look like its end
+    rest: list[bytes] = []  # pieces of an incomplete line
     while chunk := file.read(_CHUNK):
         head, newline, tail = chunk.rpartition(b"\n")
         lines: list[bytes] = []
@@ -106,7 +106,7 @@ def _read_lines(file: FileIO) -> Iterator[tuple[list[bytes], int]]:
 
 
 def _loads(text: bytes) -> Any:
-    """The JSON value in `text`. Raises ValueError, in words for a user."""
+    """Return the JSON value in `text`. Raises ValueError with a message for users."""
     try:
         return loads(text)
     except ValueError as error:
@@ -115,10 +115,10 @@ def _loads(text: bytes) -> Any:
 
 def _explained(text: bytes, error: ValueError) -> str:
     if not text:
-        return "empty, where a JSON value should be"
+        return "empty, not a JSON value"
     reason = str(error)
     if isinstance(error, json.JSONDecodeError):
         reason = f"{error.msg}, at character {error.pos + 1}"
     if text[:1].isalpha():
-        reason += """; a text needs quotes of its own: '"text"'"""
+        reason += """; a JSON text needs quotes: '"text"'"""
     return f"not JSON: {reason}"

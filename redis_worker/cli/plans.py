@@ -1,4 +1,4 @@
-"""What commands on a file share: its options, and how what would run is told."""
+"""Shared code of the commands on a file: options, and the description of a plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNITS = (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 class _Names(click.types.StringParamType):
-    """Names with commas between them; in the environment as on the command line."""
+    """Comma-separated names, in the environment as on the command line."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:  # type: ignore[override]
         if isinstance(value, list):
@@ -38,17 +38,17 @@ def _joined(context: click.Context, parameter: click.Parameter, value: tuple[lis
 
 
 def file_argument(function: F) -> F:
-    """`FILE`: the argument `file`."""
+    """Add `FILE`: the argument `file`."""
     return click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG")(function)
 
 
 def plan_options(function: F) -> F:
-    """`FILE`, `--only` and `--except`: the arguments `file`, `only` and `without`."""
+    """Add `FILE`, `--only` and `--except`: the arguments `file`, `only` and `without`."""
     many: dict[str, Any] = {"type": _Names(), "multiple": True, "metavar": "NAME", "callback": _joined}
-    what = "parts, topics or kinds (pools, topics, daemons, cron), with commas; may be repeated."
+    names = "parts, topics or kinds (pools, topics, daemons, cron), comma-separated; may be repeated."
     for decorate in (
-        option("--except", "without", help=f"Leave these out: {what}", **many),
-        option("--only", help=f"Run only these, whatever the file says itself: {what}", **many),
+        option("--except", "without", help=f"Exclude {names}", **many),
+        option("--only", help=f"Run only these, overriding the file's own selection: {names}", **many),
         file_argument,
     ):
         function = decorate(function)
@@ -56,25 +56,25 @@ def plan_options(function: F) -> F:
 
 
 def file_url_option(function: F) -> F:
-    """`-u/--url`, which goes before the file; REDIS_URL and its companions come after it, and need no option."""
+    """Add `-u/--url`, which overrides the file; REDIS_URL, REDIS_HOST and the rest are only its defaults."""
     return option(
         "-u",
         "--url",
         envvar="REDIS_WORKER_SERVE_URL",
         metavar="URL",
-        help="Where Redis is, in place of [redis] url; or where Handlers are to work. Default: the environment.",
+        help="Redis URL, in place of [redis] url, or for Handlers. Default: from the environment.",
     )(function)
 
 
 def no_file_options(place: str, only: Sequence[str], without: Sequence[str], watch: bool) -> None:
-    """See that no option is given that is for files only. Raises click.UsageError."""
+    """Reject options that apply to files only. Raises click.UsageError."""
     for name, given in (("--only", only), ("--except", without), ("--watch", watch)):
         if given:
-            raise click.UsageError(f"{name} is for a file; {place} is a worker declared in Python")
+            raise click.UsageError(f"{name} is only for a file; {place} is a worker declared in Python")
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """What would run, when jobs are next due, and what does not run, a line each."""
+    """Yield a line for each part that would run, with the next instant of jobs, and for each part left out."""
     if plan.mode is not None:
         yield f'mode = "{plan.mode}": {_MODES[plan.mode]}'
     if not plan.parts:
@@ -84,20 +84,20 @@ def describe(plan: Plan) -> Iterator[str]:
         yield from columns([row for part in plan.parts for row in (described(part), *_handlers(part))])
     if plan.http is not None:
         secured = "" if plan.http.token is None else ", with a token"
-        yield f"HTTP would be answered on {plan.http.host}, port {plan.http.port}{secured}"
+        yield f"it would serve HTTP on {plan.http.host}, port {plan.http.port}{secured}"
     if plan.left_out:
-        yield "these would not"
+        yield "these would not run"
         yield from columns([[name, reason] for name, reason in plan.left_out])
 
 
 _MODES = {
-    "standalone": "it runs as a service of its own, and not inside a host application",
-    "embedded": "it runs inside a host application, and `redis-worker serve` does not run it",
+    "standalone": "runs as a separate service, not inside a host application",
+    "embedded": "runs inside a host application; `redis-worker serve` does not run it",
 }
 
 
 def described(part: Part) -> list[str]:
-    """The kind of a part, its name, and what it does."""
+    """Return the kind, the name and the description of a part."""
     from redis_worker.file.plan import DaemonPart, JobPart, PoolPart, TopicsPart
 
     match part:
@@ -116,7 +116,7 @@ def described(part: Part) -> list[str]:
 
 
 def _handlers(part: Part) -> Iterator[list[str]]:
-    """A row for each handler of `part`, with what its decorator declares and the file says."""
+    """Yield a row for each handler of `part`, with the settings of its decorator and of the file."""
     from redis_worker.file.plan import TopicsPart
     from redis_worker.service.handlers import Handlers
     from redis_worker.supervisor.wiring import add_handlers
@@ -124,11 +124,11 @@ def _handlers(part: Part) -> Iterator[list[str]]:
     if isinstance(part, TopicsPart):
         handlers = Handlers()
         add_handlers(handlers, part)
-        yield from (["", "", told_route(route)] for route in handlers.routes())
+        yield from (["", "", describe_route(route)] for route in handlers.routes())
 
 
-def told_route(route: Route) -> str:
-    """Return the topics of a route, and how its messages are handled."""
+def describe_route(route: Route) -> str:
+    """Return the topics, the handler and the settings of a route."""
     how = [route.declaration.name, f"{route.concurrency} at once", *_trying(route.declaration)]
     if route.batching is not None:
         how.insert(1, f"in batches of up to {route.batching.size} within {route.batching.within:g} s")
@@ -170,14 +170,14 @@ def _job(part: JobPart) -> str:
 
     settings = part.settings
     if settings.push is not None or settings.job is None:
-        what = f"a task for {settings.push.input}" if settings.push else ""
+        action = f"a task for {settings.push.input}" if settings.push else ""
     else:
-        what = ", ".join([settings.job, *_trying(declared_by(settings, find_function("job", settings.job)))])
-    return f"{settings.schedule} ({settings.timezone}): {what}, next {next_firing(part, datetime.now(UTC))}"
+        action = ", ".join([settings.job, *_trying(declared_by(settings, find_function("job", settings.job)))])
+    return f"{settings.schedule} ({settings.timezone}): {action}, next {next_firing(part, datetime.now(UTC))}"
 
 
 def next_firing(part: JobPart, now: datetime) -> str:
-    """When a job is due next, by the clocks of its zone, and how long that is from `now`."""
+    """Return the next instant of a job, in its time zone, and the time until then."""
     from redis_worker.cron.schedule import Schedule
 
     due = Schedule(part.settings.schedule, part.settings.timezone).next(now)
@@ -185,17 +185,17 @@ def next_firing(part: JobPart, now: datetime) -> str:
 
 
 def _span(seconds: float) -> str:
-    """A length of time by its two largest units."""
-    rest, said = max(1, round(seconds)), list[str]()
+    """Return a duration in its two largest units."""
+    rest, parts = max(1, round(seconds)), list[str]()
     for unit, length in _UNITS:
         count, rest = divmod(rest, length)
-        if count or said:
-            said.append(f"{count} {unit}{'s' * (unit == 'day' and count != 1)}" if count else "")
-    return " ".join(part for part in said[:2] if part)
+        if count or parts:
+            parts.append(f"{count} {unit}{'s' * (unit == 'day' and count != 1)}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
 
 
 def columns(rows: list[list[str]]) -> Iterator[str]:
-    """Rows of texts, aligned and indented, without what a terminal would obey."""
+    """Yield rows of text, aligned and indented, with control characters escaped."""
     clean = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     for row in clean:

@@ -15,19 +15,19 @@ from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.payload import dumps, loads
 from redis_worker.vocabulary.text import visible
 
-# In JSON these stand between its parts only, where a blank says the same.
+# In JSON these occur only between tokens, where a blank is equivalent.
 _BETWEEN = str.maketrans("\n\r\t", "   ")
 
 
 async def fetch_results(url: str, output_key: str, ids: Sequence[str], timeout: float, delete: bool) -> int:
-    """Print the results of `ids`. Returns the exit code."""
+    """Print the results of `ids`. Return the exit code."""
     async with TaskClient(url, "", output_key) as client:
         with explained(url, f"cannot read results from {output_key!r}"):
             return await print_results(client, ids, timeout, delete=delete)
 
 
 async def print_results(client: TaskClient, ids: Sequence[str], timeout: float | None, *, delete: bool = False) -> int:
-    """Print the results of `ids` as they arrive, a JSON object a line. 0, or 1 if one failed or is missing."""
+    """Print results as they arrive, a JSON object a line. Return 0, or 1 if a task failed or has no result."""
     code = 0
     missing = dict.fromkeys(ids)
     try:
@@ -48,9 +48,9 @@ async def print_results(client: TaskClient, ids: Sequence[str], timeout: float |
 
 
 def print_json(line: bytes) -> None:
-    """Print JSON on one line: in UTF-8 whatever the terminal is, and with what a terminal would obey escaped.
+    r"""Print JSON on one line, as UTF-8 on any terminal, with control characters escaped.
 
-    It may be none, as anybody may have written it: what is no UTF-8 is spelled out then, as `\\xff`.
+    `line` may be anything, because any program may have written it; bytes that are not UTF-8 print as `\xff`.
     """
     text = line.decode(errors="backslashreplace")
     if not text.isprintable() and _is_json(line):
@@ -67,13 +67,13 @@ def _is_json(line: bytes) -> bool:
 
 
 @contextmanager
-def explained(url: str, what: str) -> Iterator[None]:
-    """Have errors say what cannot be done and where."""
+def explained(url: str, failure: str) -> Iterator[None]:
+    """Add the failed action, and the server's address, to errors."""
     try:
         yield
     except Disconnected as error:
         raise Disconnected(
-            f"{what}: no Redis at {mask(url)} ({error}); is it running, and is the address right?"
+            f"{failure}: no Redis at {mask(url)} ({error}); is it running, and is the address right?"
         ) from None
     except Refused as error:
-        raise Refused(f"{what}: {error}") from None
+        raise Refused(f"{failure}: {error}") from None

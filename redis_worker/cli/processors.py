@@ -1,4 +1,4 @@
-"""`redis-worker processors`: what there is to name."""
+"""`redis-worker processors`: the processors available by name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ EPILOG = """
 Example:
   redis-worker processors
 
-Your own is named module:function, with the module in the working directory or installed.
+Name your own as module:function; the module is in the working directory or installed.
 """
 
 
 @click.command(epilog=EPILOG)
 def processors() -> None:
-    """List the processors that can be named, with a line each."""
+    """List the processors available by name, a line each."""
     from redis_worker.registry import available_processors
 
     found = list(available_processors())

@@ -1,4 +1,4 @@
-"""What `redis-worker push` and `publish` do: batches of payloads to Redis, and results back as they arrive."""
+"""Implementation of `push` and `publish`: sends batches of payloads and prints results as they arrive."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.text import visible
 
-# With --wait, pushing pauses while so many tasks are without a result: memory stays bounded.
+# With --wait, pushing pauses at this number of tasks without a result, to bound memory.
 _UNANSWERED = 10_000
 
 
 class Target(NamedTuple):
-    """Where tasks go, and how."""
+    """The destination of tasks or messages, with options."""
 
     url: str
     input_key: str
@@ -34,28 +34,28 @@ class Target(NamedTuple):
     left: bool
     """Push to the head of the list."""
     wait: bool
-    """Print the results; otherwise the ids are printed."""
+    """Print the results instead of the ids."""
     delay: float | None = None
-    """Have the tasks done after so many seconds."""
+    """Delay in seconds."""
     at: datetime | None = None
-    """Have them done at a time."""
+    """Time to delay until."""
     topic: str | None = None
-    """The topic that the list belongs to, where it is messages that are pushed."""
+    """The topic of the list, for messages."""
 
     @property
-    def what(self) -> str:
-        """What is pushed."""
+    def noun(self) -> str:
+        """The word for a payload: task or message."""
         return "task" if self.topic is None else "message"
 
     def client(self) -> TaskClient:
-        """A new client."""
+        """Return a new client."""
         if self.topic is None:
             return TaskClient(self.url, self.input_key, self.output_key or "")
         return _TopicClient(self.url, self.topic)
 
 
 class _TopicClient(TaskClient):
-    """Pushes to a topic, by way of a publisher, which makes the topic known."""
+    """A client that pushes to a topic through a publisher, which registers the topic."""
 
     def __init__(self, url: str, topic: str) -> None:
         super().__init__(url, topic_list(topic), "")
@@ -79,22 +79,22 @@ class _TopicClient(TaskClient):
 
 
 class Pusher:
-    """Pushes to one target."""
+    """A sender of batches to one target."""
 
     def __init__(self, target: Target, *, bar: Any = None, ids: bool = True) -> None:
-        """`bar`, a progress bar, is told how many bytes have been read; without `ids` these are not printed."""
+        """`bar` is a progress bar of the bytes read; `ids` controls whether ids are printed."""
         self._target = target
         self._bar = bar
         self._ids = ids and not target.wait
         self._pushed = 0
         self._sent = 0
-        """How many of a push under way, which Redis has not acknowledged yet."""
+        """Payloads of the current push, not yet acknowledged by Redis."""
         self._code = 0
         self._unanswered = 0
         self._printing: set[asyncio.Task[None]] = set()
 
     async def run(self, batches: Iterator[Batch]) -> int:
-        """Push all `batches`. Returns the exit code."""
+        """Push all `batches`. Return the exit code."""
         target = self._target
         async with target.client() as client:
             try:
@@ -119,11 +119,11 @@ class Pusher:
                     task.cancel()
                 await asyncio.gather(*self._printing, return_exceptions=True)
         if not (self._ids or target.wait or error):
-            click.echo(f"{self._so_far()}; redirect the output to have the ids")
+            click.echo(f"{self._so_far()}; to get the ids, redirect the output")
         return self._code
 
     async def _push_all(self, client: TaskClient, batches: Iterator[Batch]) -> str | None:
-        """Returns why not all could be read, if so."""
+        """Push all batches. Return the reason if reading stopped early."""
         while batch := await _next(batches):
             if batch.payloads:
                 await self._push(client, batch)
@@ -138,7 +138,7 @@ class Pusher:
         target = self._target
         if target.wait:
             with explained(target.url, f"cannot wait for results in {target.output_key!r}"):
-                # A result that an earlier task of the same id has left is not the one that is waited for.
+                # Otherwise the result of an earlier task with the same id would end the wait.
                 await client.delete(ids)
         with explained(target.url, f"cannot push to {target.input_key!r}"):
             self._sent = len(ids)
@@ -165,12 +165,12 @@ class Pusher:
             raise errors[0]
 
     def _so_far(self) -> str:
-        what = self._target.what
-        return f"1 {what} was pushed" if self._pushed == 1 else f"{self._pushed} {what}s were pushed"
+        noun = self._target.noun
+        return f"1 {noun} was pushed" if self._pushed == 1 else f"{self._pushed} {noun}s were pushed"
 
 
 async def _next(batches: Iterator[Batch]) -> Batch | None:
-    """The next batch, read in a thread that nobody waits for: Ctrl-C need not wait for a line to come."""
+    """Return the next batch, read in a daemon thread, so that Ctrl-C does not wait for the next line."""
     reading: Future[Batch | None] = Future()
     reading.set_running_or_notify_cancel()
 

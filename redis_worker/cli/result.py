@@ -12,23 +12,23 @@ Example:
   redis-worker result --output fib:output t1 t2 --wait 10
 
 {ENVIRONMENT}
-Only --wait is REDIS_WORKER_RESULT_WAIT here.
+Exception: --wait is REDIS_WORKER_RESULT_WAIT.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("ids", nargs=-1, required=True, type=text, metavar="ID...")
-@option("--output", "output_key", required=True, metavar="KEY", help="The hash that holds the results.")
+@option("--output", "output_key", required=True, metavar="KEY", help="The hash of results.")
 @option(
     "--wait",
     type=Seconds(min=0),
     default=0,
     show_default=True,
     metavar="S",
-    envvar="REDIS_WORKER_RESULT_WAIT",  # REDIS_WORKER_WAIT is a yes or no, for push
-    help="Wait for the results for S seconds.",
+    envvar="REDIS_WORKER_RESULT_WAIT",  # REDIS_WORKER_WAIT is the flag of push
+    help="Wait up to S seconds for the results.",
 )
-@option("--delete", is_flag=True, help="Take the results out of the hash.")
+@option("--delete", is_flag=True, help="Delete the results from the hash.")
 @url_option
 def result(ids: tuple[str, ...], output_key: str, wait: float, delete: bool, url: str | None) -> int:
     """Print the results of tasks, a JSON object a line. Exits 1 if a task failed or has no result."""

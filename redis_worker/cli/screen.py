@@ -1,4 +1,4 @@
-"""Where the status is shown: a live table on a terminal with rich, aligned columns elsewhere, or JSON."""
+"""Screens for the status: a live table on a terminal with rich, aligned columns elsewhere, or JSON."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
 
-# States in which something is wrong.
+# States shown in red.
 _WRONG = ("stale", "failed")
-# How long a screen is where there is none.
+# Lines of output without a terminal.
 _LINES = 50
 
 
 class Screen(Protocol):
-    """Where the status is shown."""
+    """An output of the status."""
 
     def show(self, status: Status) -> None:
-        """The status just now, in place of the last one or after it."""
+        """Show the current status, after the last one or in its place."""
 
     def fail(self, text: str) -> None:
-        """There is no status just now."""
+        """Show an error in place of the status."""
 
 
 @contextmanager
 def open_screen(as_json: bool, watch: bool) -> Iterator[Screen]:
-    """The best screen there is."""
+    """Open the best available screen."""
     if as_json:
         yield _Json()
         return
@@ -53,7 +53,7 @@ def open_screen(as_json: bool, watch: bool) -> Iterator[Screen]:
     if not watch:
         yield _Once(Console())
         return
-    # Nothing is refreshed between two readings, so that no thread is needed.
+    # No refresh between two readings, so that rich needs no thread.
     with Live(auto_refresh=False, vertical_overflow="crop") as live:
         yield _Live(live)
 
@@ -122,6 +122,6 @@ def _rich_table(table: Table) -> Any:
     for heading in table.headings:
         made.add_column(heading, justify="left" if heading in TEXTS else "right", no_wrap=True)
     for row in table.rows:
-        # Text, because a plain string would be read as markup.
+        # Text, because rich parses plain strings as markup.
         made.add_row(*(Text(cell, style="bold red" if cell in _WRONG else "") for cell in row))
     return made

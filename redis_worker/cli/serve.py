@@ -1,4 +1,4 @@
-"""`redis-worker serve`: all that a file describes, or a worker declared in Python, in one process."""
+"""`redis-worker serve`: runs a file of workers, or a worker declared in Python, in one process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Examples:
   redis-worker serve workers.toml --watch --embedded
   redis-worker serve shop.workers:worker
 
-FILE is a TOML file, or the place of a worker in a module: of a WorkerPool, TopicWorker, Supervisor or Handlers.
+FILE is a TOML file, or module:name of a WorkerPool, TopicWorker, Supervisor or Handlers.
 
-SIGHUP has the file read again: what has changed in it is stopped and started, all else goes on. The first SIGTERM
-or Ctrl-C stops part by part, the last one first; a second one cancels what is left, a third one exits. SIGUSR1 logs
-what runs.
+SIGHUP reloads the file and restarts the parts that changed; the others keep running. The first SIGTERM or Ctrl-C
+stops the parts in reverse order, a second one cancels the rest, a third one exits. SIGUSR1 logs the
+parts and running tasks.
 
 {ENVIRONMENT}
-Only --watch is REDIS_WORKER_SERVE_WATCH here, and --url is REDIS_WORKER_SERVE_URL, which goes before the file.
+Exceptions: --watch is REDIS_WORKER_SERVE_WATCH, and --url is REDIS_WORKER_SERVE_URL, which overrides the file.
 """
 
 
@@ -35,10 +35,10 @@ Only --watch is REDIS_WORKER_SERVE_WATCH here, and --url is REDIS_WORKER_SERVE_U
     "--watch",
     is_flag=True,
     envvar="REDIS_WORKER_SERVE_WATCH",  # REDIS_WORKER_WATCH is a folder, for run
-    help="Read the file again when it changes.",
+    help="Reload the file when it changes.",
 )
 @file_url_option
-@option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards, in place of [redis] url.")
+@option("--embedded", is_flag=True, help="Start a temporary Redis server, in place of [redis] url.")
 @log_options
 def serve(
     file: str,
@@ -68,7 +68,7 @@ def serve(
             from redis_worker.embedded import EmbeddedServer
 
             url = stack.enter_context(EmbeddedServer()).url
-            logs.announce(f"An embedded server runs at {url}")
+            logs.announce(f"An embedded server listens at {url}")
         if declared:
             return serve_declared(find_declared(file, url))
         supervisor = Supervisor.from_file(file, only=only, without=without, url=url, standalone=True)

@@ -1,4 +1,4 @@
-"""`redis-worker status`: the queues, and the workers at work on them."""
+"""`redis-worker status`: queues and their workers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Examples:
   redis-worker status --json
 
 {ENVIRONMENT}
-Only --watch is REDIS_WORKER_STATUS_WATCH here.
+Exception: --watch is REDIS_WORKER_STATUS_WATCH.
 """
 
 
 class _Key(click.types.StringParamType):
-    # In the environment there is one key, as for the other commands: a key may have blanks in it.
+    # The environment variable holds a single key, as for the other commands: a key may contain blanks.
     envvar_list_splitter = "\n"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -35,18 +35,18 @@ class _Key(click.types.StringParamType):
     multiple=True,
     type=_Key(),
     metavar="KEY",
-    help="Only this queue, mq:TOPIC for a topic; may be repeated. Default: all that are known.",
+    help="Only this queue, mq:TOPIC for a topic; may be repeated. Default: all known queues.",
 )
 @option(
     "--watch",
     is_flag=True,
     envvar="REDIS_WORKER_STATUS_WATCH",  # REDIS_WORKER_WATCH is a folder, for run
-    help="Show it again every second, until Ctrl-C.",
+    help="Refresh every second, until Ctrl-C.",
 )
-@option("--json", "as_json", is_flag=True, help="As a JSON object; with --watch, one a line.")
+@option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch, one a line.")
 @url_option
 def status(input_keys: tuple[str, ...], watch: bool, as_json: bool, url: str | None) -> int:
-    """Show queues and their workers: what waits, what runs and for how long, who is alive."""
+    """Show queues and their workers: waiting and running tasks, running times, live and stale workers."""
     address = redis_url(url)
     try:
         import asyncio

@@ -1,4 +1,4 @@
-"""What the tables of parts and of cron jobs show."""
+"""Cells of the tables of parts and cron jobs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from redis_worker.vocabulary.service import READY, PartStatus
 
 NONE = "-"
 PART_TEXTS = ("supervisor", "part", "kind", "error", "job", "schedule", "zone", "outcome")
-"""The headings of what is aligned to the left."""
+"""Headings of left-aligned columns."""
 
 
 class Part(NamedTuple):
-    """A part, and the supervisor that runs it."""
+    """A part and its supervisor."""
 
     supervisor: SupervisorStatus
     part: PartStatus
 
     @property
     def state(self) -> str:
-        """As it was when the supervisor was last heard of; of one that is silent nobody knows."""
+        """The last announced state; "stale" if the supervisor is silent."""
         return self.part.state if self.supervisor.alive else "stale"
 
 
 class Job(NamedTuple):
-    """A cron job, at a moment of the server's clock."""
+    """A cron job, at a time of the server's clock."""
 
     job: JobStatus
     now: float
 
 
 def parts_of(status: Status) -> list[Part]:
-    """All parts; those that have failed first, then those that nobody knows of, or that are not ready."""
+    """Return all parts: failed ones first, then stale ones, then those not ready."""
     parts = [Part(supervisor, part) for supervisor in status.supervisors for part in supervisor.parts]
     return sorted(parts, key=_urgency)
 
@@ -47,7 +47,7 @@ def _urgency(part: Part) -> int:
 
 
 def jobs_of(status: Status) -> list[Job]:
-    """All cron jobs; those first whose last run was no success."""
+    """Return all cron jobs, those without success in their last run first."""
     jobs = [Job(job, status.at) for job in status.jobs]
     return sorted(jobs, key=lambda job: _is_well(job.job))
 
@@ -57,7 +57,7 @@ def _is_well(job: JobStatus) -> bool:
 
 
 def age(seconds: float | None) -> str:
-    """So many seconds, as short as can be."""
+    """Return a duration as a short text."""
     if seconds is None:
         return NONE
     if seconds < 120:
@@ -66,19 +66,19 @@ def age(seconds: float | None) -> str:
 
 
 def when(at: float | None, now: float) -> str:
-    """How long ago that was, or in how long it will be."""
+    """Return the time between `at` and `now` as text: "5s ago" or "in 5s"."""
     if at is None:
         return NONE
     return f"in {age(at - now)}" if at > now else f"{age(now - at)} ago"
 
 
 def outcome(job: JobStatus) -> str:
-    """What became of its last run, and what runs."""
+    """Return the outcome of the last run, and the current runs."""
     runs = "running" if job.running == 1 else f"{job.running} running"
     return ", ".join(filter(None, (job.outcome, runs if job.running else None))) or NONE
 
 
-# Those that matter least stand last: a narrow terminal has no room for them.
+# The least important columns come last: a narrow terminal drops them.
 PART: dict[str, Callable[[Part], str]] = {
     "state": lambda each: each.state,
     "supervisor": lambda each: each.supervisor.name,

@@ -1,4 +1,4 @@
-"""The status as tables of text, no longer than a screen."""
+"""The status as tables of text that fit a screen."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from redis_worker.vocabulary.text import visible
 
 T = TypeVar("T")
 
-# What stands between two columns.
+# The gap between two columns.
 _BETWEEN = "  "
-# Longer texts are cut off.
+# Longer texts are truncated.
 _WIDEST = 40
-# Lines that are no rows: two headings, two notes on what is left out, an empty line, and the prompt.
+# Lines besides rows: two headings, two notes on omitted rows, an empty line, and the prompt.
 _OTHER_LINES = 6
-# And those of one more table: an empty line, the headings and a note.
+# The same for each further table: an empty line, the headings and a note.
 _AROUND = 3
 
 
@@ -28,14 +28,14 @@ class Table(NamedTuple):
     headings: list[str]
     rows: list[list[str]]
     note: str = ""
-    """What is left out, or that there is nothing."""
+    """The number of omitted rows, or a note that the table is empty."""
 
     def widths(self) -> list[int]:
-        """How wide its columns are."""
+        """Return the width of each column."""
         return [max(map(len, column)) for column in zip(self.headings, *self.rows, strict=True)]
 
     def within(self, width: int | None) -> Table:
-        """The table without the last columns, as far as they are beyond so many characters (None: no limit)."""
+        """Return the table without the columns beyond `width` characters (None: no limit)."""
         if width is None:
             return self
         ends = accumulate(self.widths(), lambda end, column: end + len(_BETWEEN) + column)
@@ -44,12 +44,12 @@ class Table(NamedTuple):
 
 
 def tables(status: Status, lines: int) -> list[Table]:
-    """The queues, the workers, and where there are any, parts and cron jobs; in about so many lines together."""
+    """Return the tables of queues, workers and, if any, parts and cron jobs, in about `lines` lines together."""
     parts, jobs = parts_of(status), jobs_of(status)
     lines -= _AROUND * sum(map(bool, (parts, jobs)))
     # Queues and workers keep half of the room, if they need it.
-    others = len(status.queues) + len(status.workers)
-    room = max(0, lines - _OTHER_LINES - min(others, lines // 2))
+    queue_rows = len(status.queues) + len(status.workers)
+    room = max(0, lines - _OTHER_LINES - min(queue_rows, lines // 2))
     most = min(len(parts), max(room // 2, room - len(jobs), 1))
     some = min(len(jobs), max(room - most, 1))
     shown = _queues_and_workers(status, lines - most - some)
@@ -63,7 +63,7 @@ def tables(status: Status, lines: int) -> list[Table]:
 def _queues_and_workers(status: Status, lines: int) -> list[Table]:
     room = max(2, lines - _OTHER_LINES)
     queues = min(len(status.queues), max(room // 2, room - len(status.workers)))
-    # Where not all have room, idle ones give way.
+    # If not all fit, idle ones are omitted.
     first = sorted(status.queues, key=lambda queue: (_is_idle(queue), queue.name))[: max(1, queues)]
     shown = [queue for queue in status.queues if queue in first]
     problem = any(queue.problem for queue in shown)
@@ -77,16 +77,16 @@ def _is_idle(queue: QueueStatus) -> bool:
     return not (queue.workers or queue.waiting or queue.delayed or queue.in_flight or queue.problem)
 
 
-def _table(columns: dict[str, Callable[[T], str]], items: list[T], left_out: int, what: str) -> Table:
+def _table(columns: dict[str, Callable[[T], str]], items: list[T], left_out: int, noun: str) -> Table:
     rows = [clean(cell(item) for cell in columns.values()) for item in items]
-    note = "" if rows else f"no {what}s"
+    note = "" if rows else f"no {noun}s"
     if left_out > 0:
-        note = f"and {left_out} more {what}{'s' if left_out > 1 else ''}; --json shows all"
+        note = f"and {left_out} more {noun}{'s' if left_out > 1 else ''}; --json shows all"
     return Table(list(columns), rows, note)
 
 
 def plain(table: Table) -> str:
-    """The table in aligned columns."""
+    """Return the table as aligned columns."""
     widths = table.widths()
     is_text = [heading in TEXTS for heading in table.headings]
     lines = []
@@ -100,7 +100,7 @@ def plain(table: Table) -> str:
 
 
 def clean(cells: Iterable[str]) -> list[str]:
-    """`cells` each on one line and without what a terminal would obey, as anybody may have written them; cut off."""
+    """Return `cells` on one line each, truncated, control characters escaped: any program may have written them."""
     shown = map(visible, cells)
     return [text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…" for text in shown]
 
@@ -118,7 +118,7 @@ def _count(name: str) -> Callable[[WorkerStatus], str]:
 
 
 TEXTS = frozenset({"queue", "problem", "worker", "state", "host", "processor", "oldest", "version", *PART_TEXTS, "due"})
-"""The headings of what is aligned to the left; the rest are numbers."""
+"""Headings of left-aligned columns; the others hold numbers."""
 
 _QUEUE: dict[str, Callable[[QueueStatus], str]] = {
     "queue": lambda queue: queue.name,
@@ -132,7 +132,7 @@ _QUEUE: dict[str, Callable[[QueueStatus], str]] = {
 }
 _PROBLEM: dict[str, Callable[[QueueStatus], str]] = {"problem": lambda queue: queue.problem or ""}
 
-# Those that matter least stand last: a narrow terminal has no room for them.
+# The least important columns come last: a narrow terminal drops them.
 _WORKER: dict[str, Callable[[WorkerStatus], str]] = {
     "state": lambda worker: "alive" if worker.alive else "stale",
     "worker": lambda worker: worker.name,

@@ -1,4 +1,4 @@
-"""`redis-worker pause`, `resume`, `peek` and `purge`: an operator's hold on what waits in a queue."""
+"""`redis-worker pause`, `resume`, `peek` and `purge`: control of a queue's waiting tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from redis_worker.cli.options import ENVIRONMENT, option, redis_url, url_option
 if TYPE_CHECKING:
     from redis_worker.broker.operator.control import QueueControl
 
-_input_option = option("--input", "input_key", required=True, metavar="KEY", help="The list that tasks are taken from.")
+_input_option = option(
+    "--input", "input_key", required=True, metavar="KEY", help="The queue: the list of waiting tasks."
+)
 
 
 def _epilog(*examples: str) -> str:
@@ -25,13 +27,13 @@ def _epilog(*examples: str) -> str:
 @_input_option
 @url_option
 def pause(input_key: str, url: str | None) -> None:
-    """Have no worker claim anything from a queue, until it is resumed. What runs goes on."""
+    """Pause a queue: workers stop claiming from it until `resume`. Running tasks continue."""
 
     async def pause(queue: QueueControl) -> None:
         if await queue.pause():
-            click.echo(f"{input_key} is paused; to go on: redis-worker resume --input {_quoted(input_key)}")
+            click.echo(f"{input_key} is paused; to continue: redis-worker resume --input {_quoted(input_key)}")
         else:
-            click.echo(f"{input_key} was paused already")
+            click.echo(f"{input_key} was already paused")
 
     _with(url, input_key, "pause", pause)
 
@@ -40,7 +42,7 @@ def pause(input_key: str, url: str | None) -> None:
 @_input_option
 @url_option
 def resume(input_key: str, url: str | None) -> None:
-    """Have workers claim again from a queue that was paused."""
+    """Resume a paused queue: workers claim from it again."""
 
     async def resume(queue: QueueControl) -> None:
         click.echo(f"{input_key} is resumed" if await queue.resume() else f"{input_key} was not paused")
@@ -50,10 +52,10 @@ def resume(input_key: str, url: str | None) -> None:
 
 @click.command(epilog=_epilog("peek --input fib:input -n 3"))
 @_input_option
-@option("-n", "--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many to show.")
+@option("-n", "--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of tasks to show.")
 @url_option
 def peek(input_key: str, limit: int, url: str | None) -> None:
-    """Print the first tasks that wait in a queue, as they were pushed, and take none of them."""
+    """Print the first waiting tasks of a queue, as pushed, without claiming them."""
 
     from redis_worker.cli.printing import print_json
 
@@ -62,28 +64,28 @@ def peek(input_key: str, limit: int, url: str | None) -> None:
         for raw in tasks:
             print_json(raw)
         more = max(0, await queue.count() - len(tasks))
-        click.echo(f"{more} more wait" if tasks else "nothing waits", err=True)
+        click.echo(f"{more} more waiting" if tasks else "no waiting tasks", err=True)
 
     _with(url, input_key, "look at", peek)
 
 
 @click.command(epilog=_epilog("purge --input fib:input"))
 @_input_option
-@option("-y", "--yes", is_flag=True, help="Do not ask.")
+@option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @url_option
 def purge(input_key: str, yes: bool, url: str | None) -> None:
-    """Delete all tasks that wait in a queue, after asking; not those that run, are put off or are dead."""
+    """Delete all waiting tasks of a queue, after confirmation; tasks in flight, delayed or dead stay."""
 
     if not (yes or _at_a_terminal()):
-        raise click.UsageError("there is no terminal to ask at: say --yes to delete without being asked")
+        raise click.UsageError("no terminal to ask for confirmation: use --yes to delete without it")
 
     async def purge(queue: QueueControl) -> None:
         if not yes:
             count = await queue.count()
             if not count:
-                click.echo("nothing waits", err=True)
+                click.echo("no waiting tasks", err=True)
                 return
-            click.confirm(f"Delete {_tasks(count)} that wait in {input_key}?", abort=True)
+            click.confirm(f"Delete {count} waiting task{'s' * (count != 1)} of {input_key}?", abort=True)
         click.echo(f"{_tasks(await queue.purge())} deleted")
 
     _with(url, input_key, "empty", purge)

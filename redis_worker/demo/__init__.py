@@ -1,10 +1,10 @@
-"""The demo: real workers, a kill -9 in the middle, and a ledger that shows what became of every task."""
+"""The demo: real workers, a kill -9 in the middle, and a ledger with the outcome of every task."""
 
 from __future__ import annotations
 
 
 def run_demo(tasks: int) -> int:
-    """Play the demo with so many tasks, at least 100. 0, or 1 when one was lost or has a wrong answer."""
+    """Run the demo with at least 100 tasks. Return 0, or 1 if a task was lost or has a wrong result."""
     import asyncio
 
     from redis_worker.demo.display import open_display

@@ -1,4 +1,4 @@
-"""What the user sees: progress bars on a terminal where rich is installed, plain lines elsewhere."""
+"""Displays: progress bars on a terminal with rich installed, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 Tone = Literal["plain", "bad", "good"]
 
 _STYLES = {"plain": "", "bad": "bold red", "good": "bold green"}
-# How often plain lines tell how far a queue is, in seconds.
+# Interval between the progress lines of a queue, in seconds.
 _EVERY = 2.0
 
 
 class Display(Protocol):
-    """Where the story is told."""
+    """An output of the demo."""
 
     def say(self, text: str, tone: Tone = "plain") -> None:
-        """Something happened just now."""
+        """Print an event, with the time since the start."""
 
     def show(self, processor: str, settled: int, pushed: int) -> None:
-        """So many of the tasks of a queue are settled."""
+        """Show the progress of a queue."""
 
     def finish(self, lines: list[str], last: str, tone: Tone) -> None:
-        """The story has ended: the ledger, and what it comes to."""
+        """Print the ledger and the verdict, at the end."""
 
 
 @contextmanager
 def open_display() -> Iterator[Display]:
-    """The best display there is."""
+    """Open the best available display."""
     try:
         if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
             raise ImportError
@@ -56,7 +56,7 @@ class _Clock:
         self._started = time.monotonic()
 
     def stamp(self, text: str) -> str:
-        """`text` with the time since the start before it."""
+        """Return `text` after the time since the start."""
         return f"{time.monotonic() - self._started:6.1f} s  {text}"
 
 
@@ -100,5 +100,5 @@ class _Bars:
         self._print(last, tone)
 
     def _print(self, text: str, tone: Tone) -> None:
-        # The terminal breaks lines that are too long for it; rich would cut words out of the table.
+        # Left to the terminal, long lines wrap; rich would cut words out of the table.
         self._progress.console.print(text, style=_STYLES[tone], markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The web server that the download processor downloads from."""
+"""A web server for the download processor."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 
-# Every answer comes so late, in seconds: at the pace of a network, a worker has several downloads under way.
-_LATE = 0.1
+# Delay of every response, in seconds: as on a real network, a worker has several downloads in flight.
+_DELAY = 0.1
 
 
 class FileServer:
-    """Serves `files`, by path. After `before_pause` answers it keeps all others waiting until `resume`.
+    """A server of `files`, by path. After `before_pause` responses it holds all others until `resume`.
 
-    Whatever worker is killed in that pause surely holds tasks, on however slow a machine.
+    Any worker killed in that pause holds tasks, even on a slow machine.
     """
 
     def __init__(self, before_pause: int) -> None:
@@ -32,7 +32,7 @@ class FileServer:
 
     @property
     def url(self) -> str:
-        """Where it is, inside the `async with` block."""
+        """Its URL, inside the `async with` block."""
         return f"http://{HOST}:{self.port}"
 
     @property
@@ -43,11 +43,11 @@ class FileServer:
 
     @property
     def paused(self) -> bool:
-        """Whether it keeps all that is asked for now waiting."""
+        """True while it holds all responses."""
         return self._before_pause <= 0 and not self._resumed.is_set()
 
     def resume(self) -> None:
-        """Answer again."""
+        """Release the held responses and answer again."""
         self._resumed.set()
 
     async def __aenter__(self) -> Self:
@@ -64,16 +64,16 @@ class FileServer:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: those that asyncio makes of coroutines print a traceback when they are cancelled.
+        # A task created here: those that asyncio creates from coroutines print a traceback when cancelled.
         connection = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The other end may be killed at any moment: that is what the demo is about.
+        # The client may be killed at any moment: the demo does that.
         with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(_LATE)
+            await asyncio.sleep(_DELAY)
             if self.paused:
                 await self._resumed.wait()
             self._before_pause -= 1

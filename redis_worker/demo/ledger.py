@@ -1,4 +1,4 @@
-"""The ledger: every task that was pushed is looked up in Redis, and found right, wrong or lost."""
+"""The ledger: looks up every pushed task in Redis and counts it as right, wrong or lost."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _COLUMNS = ("pushed", "succeeded", "failed as expected", "dead letters", "wrong"
 
 @dataclass(slots=True)
 class Account:
-    """What became of the tasks of a queue, in numbers."""
+    """Outcome counts of a queue's tasks."""
 
     pushed: int = 0
     succeeded: int = 0
     failed: int = 0
-    """Those that had to fail, and did."""
+    """Tasks that failed as planned."""
     dead: int = 0
-    """Those that nobody can read, in the dead letters."""
+    """Unreadable tasks, found in the dead letters."""
     wrong: int = 0
-    """Answers and dead letters that should not be, or not be so."""
+    """Unexpected or incorrect results and dead letters."""
     lost: int = 0
-    """Neither answered nor among the dead letters."""
+    """Tasks with neither a result nor a dead letter."""
 
     def count(self, fate: Fate) -> None:
-        """One more came to the end it had to come to."""
+        """Count one more task with its planned fate."""
         setattr(self, fate, getattr(self, fate) + 1)
 
 
 async def account(queue: DemoQueue, plan: Sequence[Planned]) -> Account:
-    """Compare what was pushed with what Redis holds."""
+    """Compare the pushed tasks with the results and dead letters in Redis."""
     answers = await queue.answers([task.id for task in plan])
     letters = Counter(await queue.dead_tasks())
     result = Account(pushed=len(plan))
@@ -45,7 +45,7 @@ async def account(queue: DemoQueue, plan: Sequence[Planned]) -> Account:
             result.count(task.fate)
         else:
             result.wrong += 1
-    # What is left over was never pushed.
+    # The rest was never pushed.
     result.wrong += letters.total() + await queue.answer_count() - len(answers)
     return result
 
@@ -57,12 +57,12 @@ def _is_right(task: Planned, answer: bytes | None, dead: int) -> bool:
 
 
 def total(accounts: Iterable[Account]) -> Account:
-    """All accounts in one."""
+    """Return the sum of all accounts."""
     return Account(*(sum(column) for column in zip(*map(astuple, accounts), strict=True)))
 
 
 def table(accounts: dict[str, Account]) -> list[str]:
-    """The accounts as lines of text, with their headings and their total."""
+    """Return the accounts as lines of text, with headings and a total."""
     rows = {**accounts, "total": total(accounts.values())}
     lines = [" " * 11 + "".join(f"{name:>{len(name) + 2}}" for name in _COLUMNS)]
     for name, row in rows.items():

@@ -1,4 +1,4 @@
-"""The tasks of the demo and what must become of each: known beforehand, never asked of the processors."""
+"""The tasks of the demo and their expected outcomes, computed without the processors."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from redis_worker.vocabulary.payload import dumps
 
 Fate = Literal["succeeded", "failed", "dead"]
 
-# Few and slow: enough for some seconds of work, so that a worker can die in the middle of it.
+# Few and slow: some seconds of work, so that a worker can be killed in the middle.
 _FEWEST_DOWNLOADS, _MOST_DOWNLOADS = 24, 240
-# F(300) has 63 digits: results are exact, and a look shows it.
+# F(300) has 63 digits, so the results visibly are exact.
 _FIBONACCI_UP_TO = 300
 
 
 class File(NamedTuple):
-    """What a download must leave on the disk."""
+    """A file that a download must create."""
 
     path: Path
     content: bytes
 
     def is_there(self) -> bool:
-        """Whether it is there, byte for byte."""
+        """Return True if the file exists, byte for byte."""
         return self.path.is_file() and self.path.read_bytes() == self.content
 
 
 class Planned(NamedTuple):
-    """A task, byte for byte as it is pushed, and its fate."""
+    """A task, byte for byte as pushed, and its fate."""
 
     id: str
     raw: bytes
     fate: Fate
     answers: tuple[bytes, ...] = ()
-    """What the answer must be: one of these when it is to succeed; when it is to fail, it begins with one."""
+    """Expected results: the result of a success equals one of them, that of a failure starts with one."""
     file: File | None = None
 
     def is_answered_by(self, answer: bytes) -> bool:
-        """Whether this is the right answer."""
+        """Return True if `answer` is as expected."""
         if self.fate == "failed":
             return answer.startswith(self.answers)
         return answer in self.answers and (self.file is None or self.file.is_there())
 
 
 _Maker = Callable[[str, int], Planned]
-"""Makes the task with this id and number."""
+"""A function that creates the task with an id and a number."""
 
 Plan = dict[str, list[Planned]]
-"""Processor -> its tasks."""
+"""Processor -> tasks."""
 
 
 def make_plan(tasks: int, base_url: str, folder: Path) -> Plan:
-    """So many tasks, shared out among the processors; downloads come from `base_url` and go to `folder`."""
+    """Return `tasks` tasks, divided among the processors; downloads come from `base_url` and go to `folder`."""
     downloads = download_count(tasks)
     fibonacci = (tasks - downloads) // 5
     add100 = (tasks - downloads - fibonacci) // 2
@@ -69,17 +69,17 @@ def make_plan(tasks: int, base_url: str, folder: Path) -> Plan:
 
 
 def download_count(tasks: int) -> int:
-    """How many of so many tasks are downloads."""
+    """Return the number of downloads among `tasks` tasks."""
     return min(_MOST_DOWNLOADS, max(_FEWEST_DOWNLOADS, tasks // 20))
 
 
 def files_to_serve(plan: Plan) -> dict[str, bytes]:
-    """Path -> content of all that is to be downloaded."""
+    """Return path -> content of all files to download."""
     return {f"/{task.file.path.name}": task.file.content for task in plan["download"] if task.file}
 
 
 def _queue(processor: str, count: int, right: _Maker, wrong: _Maker) -> list[Planned]:
-    """Tasks that succeed, every hundredth or so that fails, and one in the middle that nobody can read."""
+    """Return tasks that succeed, about every hundredth that fails, and an unreadable one in the middle."""
     every = min(100, count // 4)
     plan = []
     for number in range(1, count + 1):
@@ -117,7 +117,7 @@ def _fibonacci_below_zero(id: str, number: int) -> Planned:
 
 
 def _fibonacci_numbers() -> list[int]:
-    """By addition, where the processor multiplies."""
+    """Compute the numbers by addition; the processor multiplies."""
     numbers = [0, 1]
     while len(numbers) <= _FIBONACCI_UP_TO:
         numbers.append(numbers[-2] + numbers[-1])
@@ -127,7 +127,7 @@ def _fibonacci_numbers() -> list[int]:
 def _download(base_url: str, folder: Path, id: str, number: int) -> Planned:
     name = f"file-{number}.txt"
     content = f"{name} is file number {number} of the demo.\n".encode() * 500
-    # A worker may die after the file has got its name and before the answer is written.
+    # A worker may die between renaming the file and writing the result.
     answers = tuple(b'{"status":"success","result":"%b"}' % text.encode() for text in (DOWNLOADED, SKIPPED))
     file = File(folder / name, content)
     return Planned(id, _payload(id, [f"{base_url}/{name}", name]), "succeeded", answers, file)

@@ -1,4 +1,4 @@
-"""What the demo asks of Redis, as any onlooker could: the keys of one queue, and what they hold."""
+"""Access to the keys of one queue in Redis, as any other client has."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class DemoQueue:
         self.keys = Keys(f"demo:{processor}:input", f"demo:{processor}:output")
 
     async def push(self, raw_tasks: Sequence[bytes]) -> None:
-        """Put these on the queue."""
+        """Push tasks to the queue."""
         for batch in _batches(raw_tasks):
             await self._connection.call("RPUSH", self.keys.waiting, *batch)
 
     async def settled(self) -> int:
-        """How many tasks have an answer or are dead letters."""
+        """Return the number of tasks with a result or a dead letter."""
         answered: int = await self._connection.call("HLEN", self.keys.output)
         dead: int = await self._connection.call("LLEN", self.keys.dead)
         return answered + dead
 
     async def worker_of(self, pid: int) -> str | None:
-        """The name under which this process is at work here; None when it is not, or not yet."""
+        """Return the worker name of the process `pid`; None if it does not work on this queue, or not yet."""
         names = await self._connection.call("ZRANGE", self.keys.workers, 0, -1)
         return next((name for name in map(bytes.decode, names) if name.split("-")[-2] == str(pid)), None)
 
     async def held_by(self, worker: str) -> int:
-        """How many tasks this worker has in flight."""
+        """Return the number of tasks that `worker` has in flight."""
         count: int = await self._connection.call("LLEN", self.keys.inflight(worker))
         return count
 
     async def answers(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """Those of `ids` that have an answer, with the answer as it stands in the output hash."""
+        """Return id -> result, as stored in the output hash, for those of `ids` that have one."""
         found: dict[str, bytes] = {}
         for batch in _batches(ids):
             raw = await self._connection.call("HMGET", self.keys.output, *batch)
@@ -52,12 +52,12 @@ class DemoQueue:
         return found
 
     async def answer_count(self) -> int:
-        """How many answers there are, whoever they are for."""
+        """Return the number of results in the output hash, of any task."""
         count: int = await self._connection.call("HLEN", self.keys.output)
         return count
 
     async def dead_tasks(self) -> list[bytes]:
-        """The tasks in the dead letters, as they were pushed."""
+        """Return the tasks of the dead letters, as pushed."""
         letters = await self._connection.call("LRANGE", self.keys.dead, 0, -1)
         return [loads(letter)["raw"].encode() for letter in letters]
 

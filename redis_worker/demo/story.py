@@ -1,4 +1,4 @@
-"""The story the demo tells, step by step."""
+"""The steps of the demo."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from redis_worker.vocabulary.errors import RedisWorkerError
 
 _PROCESSORS = ("sum", "add100", "fibonacci", "download")
 _TICK = 0.05
-# Nothing in the demo takes so long, in seconds, on however slow a machine.
+# No step takes this long, in seconds, even on a slow machine.
 _PATIENCE = 30.0
 
-_WELL = "Every task has the answer it should have."
+_WELL = "Every task has the expected result."
 
 
 async def tell(tasks: int, display: Display) -> int:
-    """Tell the story. 0, or 1 when a task was lost or has a wrong answer. Raises RedisWorkerError."""
+    """Run the demo. Return 0, or 1 if a task was lost or has a wrong result. Raises RedisWorkerError."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(EmbeddedServer())
-        # In the server's folder, which is removed even when the demo is killed.
+        # In the server's folder, which is removed even if the demo is killed.
         folder = server.folder / "demo"
         downloads = folder / "downloads"
         downloads.mkdir(parents=True)
@@ -40,15 +40,15 @@ async def tell(tasks: int, display: Display) -> int:
         plan = make_plan(tasks, files.url, downloads)
         files.files = files_to_serve(plan)
         crew = stack.enter_context(Crew(server.url, folder, downloads))
-        display.say(f"Redis is at {HOST}:{server.port}, the files to download at {HOST}:{files.port}")
+        display.say(f"Redis listens on {HOST}:{server.port}, the file server on {HOST}:{files.port}")
         return await _Story(display, connection, files, plan, crew).tell()
 
 
 class _Stalled(RedisWorkerError):
-    """Nothing moves any more."""
+    """A step without progress."""
 
     def __init__(self, awaited: str) -> None:
-        super().__init__(f"waited in vain for {awaited}: nothing has moved for {_PATIENCE:g} s")
+        super().__init__(f"timed out waiting for {awaited}: no progress for {_PATIENCE:g} s")
 
 
 class _Story:
@@ -68,14 +68,14 @@ class _Story:
             await self._kill_one(survivor, victim)
             await self._until(self._all_settled, "all tasks to be done")
         except _Stalled as stalled:
-            self._display.say(str(stalled), "bad")  # what has become of the tasks, the books say
+            self._display.say(str(stalled), "bad")  # the ledger shows the outcome of each task
         self._crew.stop()
         await self._until(self._all_ended, "the workers to stop")
-        self._display.say("all workers were asked to stop, and did")
+        self._display.say("all workers stopped gracefully")
         return await self._close_the_books()
 
     async def _start_workers(self) -> tuple[WorkerProcess, WorkerProcess]:
-        """One for each queue and a second one for the downloads, which is returned with the first."""
+        """Start a worker for each queue and a second one for the downloads. Return both download workers."""
         for processor in ("sum", "add100", "fibonacci"):
             self._crew.start(processor, self._queues[processor])
         survivor, victim = (self._crew.start(f"download-{n}", self._queues["download"]) for n in (1, 2))
@@ -83,7 +83,7 @@ class _Story:
         async def all_work() -> bool:
             return all([await member.queue.worker_of(member.pid) for member in self._crew.members])
 
-        await self._until(all_work, "the workers to begin")
+        await self._until(all_work, "the workers to start")
         titles = ", ".join(member.title for member in self._crew.members)
         self._display.say(f"{len(self._crew.members)} worker processes run: {titles}")
         return survivor, victim
@@ -95,25 +95,25 @@ class _Story:
         wrong = sum(task.fate == "failed" for task in everything)
         unreadable = sum(task.fate == "dead" for task in everything)
         self._display.say(
-            f"{len(everything):,} tasks pushed; {wrong} must fail and {unreadable} are no JSON, on purpose"
+            f"{len(everything):,} tasks pushed; {wrong} must fail and {unreadable} are not JSON, on purpose"
         )
 
     async def _kill_one(self, survivor: WorkerProcess, victim: WorkerProcess) -> None:
-        """Kill the victim while it holds tasks; wait until the survivor has recovered them."""
+        """Kill the victim while it holds tasks; wait until the survivor recovers them."""
         queue = victim.queue
         name = await queue.worker_of(victim.pid)
         assert name is not None
 
-        async def holds_its_fill() -> bool:
+        async def is_busy() -> bool:
             return self._files.paused and await queue.held_by(name) >= CONCURRENCY
 
-        await self._until(holds_its_fill, f"{victim} to be busy")
+        await self._until(is_busy, f"{victim} to be busy")
         victim.kill()
         killed = time.monotonic()
         held = await queue.held_by(name)
-        self._display.say(f"{victim} holds {held} tasks: kill -9 ... it is gone", "bad")
+        self._display.say(f"{victim} holds {held} tasks: kill -9 sent", "bad")
         self._files.resume()
-        self._display.say(f"{survivor.title} goes on alone; the dead worker's lease ends within {LEASE} s")
+        self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {LEASE} s")
 
         async def are_recovered() -> bool:
             return survivor.recovered(name) is not None
@@ -139,15 +139,15 @@ class _Story:
         return 1 if fault else 0
 
     async def _until(self, reached: Callable[[], Awaitable[bool]], awaited: str) -> None:
-        """Show how it goes until this is true. Raises _Stalled, and RedisWorkerError when a worker fails."""
+        """Show the progress until `reached` returns True. Raises _Stalled, and RedisWorkerError if a worker fails."""
         self._moved = time.monotonic()
         while not await reached():
             if time.monotonic() - self._moved > _PATIENCE:
                 raise _Stalled(awaited)
             await asyncio.sleep(_TICK)
-            await self._look()
+            await self._update()
 
-    async def _look(self) -> None:
+    async def _update(self) -> None:
         self._crew.has_ended()
         for processor, queue in self._queues.items():
             settled = await queue.settled()
@@ -157,11 +157,11 @@ class _Story:
 
 
 def _fault(sums: Account, again: int) -> str:
-    """What is not as promised, if anything is."""
+    """Return the broken promise, or an empty text."""
     if sums.lost:
-        return f"Of {sums.lost} tasks there is no trace: that must not be, please report it."
+        return f"{sums.lost} tasks are lost: this is a defect, please report it."
     if sums.wrong:
-        return f"{sums.wrong} answers or dead letters are not what they should be: please report it."
+        return f"{sums.wrong} results or dead letters are wrong: this is a defect, please report it."
     if not again:
-        return "But the worker that was killed held no task, so this shows nothing: please report it."
+        return "But the killed worker held no task, so this proves nothing: please report it."
     return ""

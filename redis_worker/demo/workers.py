@@ -1,4 +1,4 @@
-"""The worker processes of the demo: real ones, started as a user would start them."""
+"""Worker processes of the demo: real ones, started as a user would start them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from typing import Self
 
 CONCURRENCY = 4
-# The shortest there is: a dead worker's tasks are soon with another.
+# The shortest lease: another worker soon recovers a dead worker's tasks.
 LEASE = 2
 
-# How the log lines begin that tell of tasks of dead workers; each has a `count` (reporting.py).
+# Prefixes of the log lines about tasks of dead workers; each has a `count` (reporting.py).
 _RECOVERED = "recovered "
 _CLAIMED_AGAIN = "claimed "
 
 
 class WorkerProcess:
-    """One `redis-worker run`. Its log lines go to a file, and are read there."""
+    """A `redis-worker run` process, with its log in a file."""
 
     def __init__(self, title: str, queue: DemoQueue, process: subprocess.Popen[bytes], log: Path) -> None:
         self.title = title
@@ -46,62 +46,62 @@ class WorkerProcess:
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL: it has no chance to say or save anything. Returns when it is gone."""
+        """Send SIGKILL, which leaves no chance to log or save anything, and wait for the end."""
         self._killed = True
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> None:
-        """Ask for a graceful stop."""
+        """Request a graceful stop."""
         self._stopping = True
         self._process.terminate()
 
     def has_ended(self) -> bool:
-        """Whether it has. Raises RedisWorkerError when nobody asked it to, or when it failed."""
+        """Return True if the process has ended. Raises RedisWorkerError if it failed or ended without a request."""
         code = self._process.poll()
         if code is None or self._killed:
             return self._killed
         if code or not self._stopping:
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise RedisWorkerError(f"{self} ended ({how}); its last words: {self._last_words()}")
+            raise RedisWorkerError(f"{self} ended ({how}); its last log line: {self._last_line()}")
         return True
 
     def recovered(self, dead: str) -> int | None:
-        """How many tasks it says it has recovered of the dead worker; None when it has said nothing yet."""
+        """Return the number of tasks of `dead` that it logged as recovered; None if it logged none yet."""
         counts = [line["count"] for line in self._lines(_RECOVERED) if line["message"].endswith(dead)]
         return sum(counts) if counts else None
 
     def claimed_again(self) -> int:
-        """How many tasks that dead workers had held it says it has claimed."""
+        """Return the number of dead workers' tasks that it logged as claimed."""
         return sum(line["count"] for line in self._lines(_CLAIMED_AGAIN))
 
-    def _lines(self, beginning: str) -> Iterator[dict[str, Any]]:
+    def _lines(self, prefix: str) -> Iterator[dict[str, Any]]:
         for text in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if text.startswith("{") and text.endswith("}"):  # the last one may be half written
+            if text.startswith("{") and text.endswith("}"):  # the last line may be incomplete
                 line = json.loads(text)
-                if line["message"].startswith(beginning) and "count" in line:
+                if line["message"].startswith(prefix) and "count" in line:
                     yield line
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         last = self._log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         try:
             return str(json.loads(last)["message"])
-        except (ValueError, KeyError, TypeError):  # an error before there is a log, or a traceback
+        except (ValueError, KeyError, TypeError):  # an error before the log is configured, or a traceback
             return last or "none"
 
 
 class Crew:
-    """All workers; whoever is still there at the end of the `with` block is killed."""
+    """All workers; the end of the `with` block kills the rest."""
 
     def __init__(self, url: str, folder: Path, downloads: Path) -> None:
-        """`folder` is where they work; what they download goes to `downloads`."""
+        """`folder` is their working directory; downloads go to `downloads`."""
         self.members: list[WorkerProcess] = []
         self._url = url
         self._folder = folder
         self._downloads = downloads
 
     def __enter__(self) -> Self:
-        # Its other end closes with this process, however that ends: the workers then stop by themselves.
+        # The other end closes with this process, even on SIGKILL: the workers then stop.
         self._lifeline, self._other_end = os.pipe()
         return self
 
@@ -123,27 +123,27 @@ class Crew:
                 stdout=subprocess.DEVNULL,
                 stderr=file,
                 env=self._environment(),
-                # Not where the user is: a .env there is meant for other workers.
+                # Not the user's directory: a .env there is meant for other workers.
                 cwd=self._folder,
                 pass_fds=(self._lifeline,),
-                # Ctrl-C comes to the demo alone, which ends them.
+                # Only the demo receives Ctrl-C, and stops them.
                 process_group=0,
             )
         self.members.append(WorkerProcess(title, queue, process, log))
         return self.members[-1]
 
     def stop(self) -> None:
-        """Ask all for a graceful stop."""
+        """Request a graceful stop of all workers."""
         for member in self.members:
             member.stop()
 
     def has_ended(self) -> bool:
-        """Whether all have. Raises RedisWorkerError when one did that should not have."""
-        ended = [member.has_ended() for member in self.members]  # all are asked, for each may raise
+        """Return True if all workers have ended. Raises RedisWorkerError if one ended unexpectedly."""
+        ended = [member.has_ended() for member in self.members]  # no short circuit: each call may raise
         return all(ended)
 
     def claimed_again(self) -> int:
-        """How many tasks that dead workers had held were claimed by others."""
+        """Return the number of dead workers' tasks that other workers claimed."""
         return sum(member.claimed_again() for member in self.members)
 
     def _command(self, queue: DemoQueue) -> list[str]:
@@ -154,11 +154,11 @@ class Crew:
         ]
 
     def _environment(self) -> dict[str, str]:
-        """The user's environment, without settings that are meant for other workers."""
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_WORKER_")}
-        # This package, also where it is not installed but found in the current directory.
+        """Return the user's environment, without settings meant for other workers."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_WORKER_")}
+        # This package, even if not installed but found in the current directory.
         package = str(Path(__file__).parents[2])
-        ours["PYTHONPATH"] = os.pathsep.join(filter(None, (package, ours.get("PYTHONPATH"))))
-        ours["REDIS_WORKER_DOWNLOAD_DIR"] = str(self._downloads)
-        ours["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/fleet.py has it watched
-        return ours
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
+        environment["REDIS_WORKER_DOWNLOAD_DIR"] = str(self._downloads)
+        environment["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/fleet.py watches it
+        return environment

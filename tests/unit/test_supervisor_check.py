@@ -229,8 +229,8 @@ def test_what_would_run_is_told(check: Check) -> None:
         "                    t: handle, 4 at once, 3 retries",
         "  daemon    d       t_parts:daemon",
         rf"  cron job  j       \*/5 \* \* \* \* \(Asia/Shanghai\): t_parts:job, next {when}",
-        "HTTP would be answered on 127.0.0.1, port 8084, with a token",
-        "these would not",
+        "it would serve HTTP on 127.0.0.1, port 8084, with a token",
+        "these would not run",
         "  cron.k  enable = false",
     ]
     lines = ended.out.splitlines()
@@ -305,13 +305,13 @@ def test_names_that_there_are_not(check: Check) -> None:
         ("", "workers: nothing would run\n"),
         (
             "[worker]\nenable = false\n" + daemon("daemon"),
-            "nothing would run\nthese would not\n  daemons.d  worker.enable",
+            "nothing would run\nthese would not run\n  daemons.d  worker.enable",
         ),
         (
             '[worker]\nmode = "embedded"',
-            'mode = "embedded": it runs inside a host application, and `redis-worker serve`',
+            'mode = "embedded": runs inside a host application; `redis-worker serve`',
         ),
-        ('[worker]\nmode = "standalone"', 'mode = "standalone": it runs as a service of its own, and not inside'),
+        ('[worker]\nmode = "standalone"', 'mode = "standalone": runs as a separate service, not inside'),
     ],
 )
 def test_files_that_run_nothing(check: Check, text: str, expected: str) -> None:

@@ -1,1 +1,1 @@
-"""Questions and commands of operators: status, depth, dead letters, pause, doctor."""
+"""Operator queries and commands: status, depth, dead letters, pause, doctor."""

@@ -1,4 +1,4 @@
-"""Members of what others have written to Redis, checked: anybody may have written anything there."""
+"""Type-checked access to JSON objects from Redis, which any program may have written."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def text(said: Mapping[str, Any], name: str) -> str:
-    """The text `name`. Raises KeyError, TypeError."""
-    return str(_checked(said[name], str))
+def text(members: Mapping[str, Any], name: str) -> str:
+    """Return the text `name`. Raises KeyError, TypeError."""
+    return str(_checked(members[name], str))
 
 
-def text_or_none(said: Mapping[str, Any], name: str) -> str | None:
-    """The text `name`, or None. Raises KeyError, TypeError."""
-    return None if said[name] is None else text(said, name)
+def text_or_none(members: Mapping[str, Any], name: str) -> str | None:
+    """Return the text `name`, or None. Raises KeyError, TypeError."""
+    return None if members[name] is None else text(members, name)
 
 
-def whole(said: Mapping[str, Any], name: str) -> int:
-    """The integer `name`. Raises KeyError, TypeError."""
-    return int(_checked(said[name], int))
+def whole(members: Mapping[str, Any], name: str) -> int:
+    """Return the integer `name`. Raises KeyError, TypeError."""
+    return int(_checked(members[name], int))
 
 
-def number(said: Mapping[str, Any], name: str) -> float:
-    """The number `name`. Raises KeyError, TypeError."""
-    value: float = _checked(said[name], int, float)
+def number(members: Mapping[str, Any], name: str) -> float:
+    """Return the number `name`. Raises KeyError, TypeError."""
+    value: float = _checked(members[name], int, float)
     return value
 
 
 def _checked(value: Any, *kinds: type) -> Any:
-    if type(value) not in kinds:  # a boolean is an int, and no number
+    if type(value) not in kinds:  # not isinstance: bool is a subclass of int
         raise TypeError(f"{value!r} is none of {kinds}")
     return value

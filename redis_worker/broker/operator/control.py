@@ -1,4 +1,4 @@
-"""An operator's hold on what waits in a queue: pause it, resume it, look at it, empty it."""
+"""Control of a queue's waiting tasks: pause, resume, peek, purge."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from redis_worker.broker.keys import Keys
 
 
 class QueueControl(Access):
-    """The queue `input_key`; `redis` is a URL, or a client that is used and not closed.
+    """Control of the queue `input_key`; `redis` is a URL, or a client that stays open.
 
-    Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
+    Every call raises Disconnected when Redis is unreachable and Refused when it rejects the command.
     """
 
     def __init__(self, redis: str | Client, input_key: str) -> None:
@@ -18,21 +18,21 @@ class QueueControl(Access):
         super().__init__(redis)
 
     async def pause(self) -> bool:
-        """Have no worker claim anything until `resume`. False when the queue was paused already."""
+        """Stop all claims until `resume`. Return False if the queue was already paused."""
         return bool(await self._connection.call("SET", self._keys.paused, 1, "NX"))
 
     async def resume(self) -> bool:
-        """End a pause. False when there was none."""
+        """End a pause. Return False if the queue was not paused."""
         return bool(await self._connection.call("DEL", self._keys.paused))
 
     async def count(self) -> int:
-        """How many tasks wait."""
+        """Return the number of waiting tasks."""
         return int(await self._connection.call("LLEN", self._keys.waiting))
 
     async def peek(self, limit: int) -> list[bytes]:
-        """The first `limit` tasks that wait, in the order they will be claimed in, as they were pushed."""
+        """Return the first `limit` waiting tasks, in claim order, as pushed."""
         return list(await self._connection.call("LRANGE", self._keys.waiting, 0, limit - 1))
 
     async def purge(self) -> int:
-        """Delete all tasks that wait, in one step; what is in flight, put off or dead stays. How many."""
+        """Delete all waiting tasks atomically and return their number; in flight, delayed and dead ones stay."""
         return int(await self._connection.run("purge", [self._keys.waiting], []))

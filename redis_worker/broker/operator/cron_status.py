@@ -1,4 +1,4 @@
-"""How the cron jobs of all applications stand, as the processes that run them have left it in Redis."""
+"""Status of all applications' cron jobs, from the records in Redis."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from redis_worker.broker.keys import CRON, CronKeys
 from redis_worker.broker.scripts import script
 from redis_worker.vocabulary.errors import Refused
 
-# So many jobs are asked about at once.
+# Jobs per round trip.
 _PAGE = 200
 _COUNT = "count:"
-# A number in the record; anything else was not written by a process of ours.
+# A number in the record; another program wrote anything else.
 _INTEGER = re.compile("-?[0-9]{1,15}")
-# What the script replies before the record of a job.
+# Items of the script's reply before the job's record.
 _BEFORE_RECORD = 4
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A cron job. Times are in seconds since the epoch, by the server's clock; None where there is nothing to tell."""
+    """Status of a cron job. Times are in seconds since the epoch, by the server's clock; None if unknown."""
 
     name: str
     app: str
     schedule: str = ""
     timezone: str = ""
     next: float | None = None
-    """The instant it is to be fired at next. One that is long past: no process has looked after it since."""
+    """The next instant to fire. If long past, no process schedules the job any more."""
     instant: float | None = None
-    """The instant that the last run to end was for; of one by hand, when it began."""
+    """The instant of the last finished run; for a run by hand, its start."""
     started: float | None = None
-    """When that run began."""
+    """Start of that run."""
     finished: float | None = None
     duration: float | None = None
-    """How many seconds it took, all its tries together."""
+    """Duration of that run in seconds, including all attempts."""
     outcome: str | None = None
-    """What became of it: "success", "error", "timeout", "cancelled" or "lost" (its process died);
-    with " by hand" after it where it was."""
+    """Its outcome: "success", "error", "timeout", "cancelled" or "lost" (its process died);
+    followed by " by hand" for a run by hand."""
     error: str | None = None
-    """The text of its error, in one line."""
+    """The error text, in one line."""
     worker: str | None = None
-    """Where it ran: host and process id."""
+    """Host and process id of that run."""
     running: int = 0
-    """How many runs go on, in the whole fleet."""
+    """Number of current runs in the whole fleet."""
     since: float | None = None
-    """When the first of them began."""
+    """Start of the oldest current run."""
     queued: int = 0
-    """How many instants wait until nothing runs."""
+    """Number of instants waiting for the current run to end."""
     counts: dict[str, int] = field(default_factory=dict)
-    """How often each outcome came about; also "skipped" (something ran) and "missed" (nobody was there in time)."""
+    """Count of each outcome; also "skipped" (a run was active) and "missed" (no process fired it in time)."""
     problem: str | None = None
-    """Why it cannot be looked into."""
+    """The reason why the status cannot be read."""
 
 
 async def read_jobs(connection: Connection) -> list[JobStatus]:
-    """All jobs that were ever run, by application and name, in few round trips. Raises Disconnected or Refused."""
+    """Return all registered jobs, by application and name, in few round trips. Raises Disconnected or Refused."""
     known = await call_on(connection, CRON, "hash", "HGETALL")
     pairs = list(known.items() if isinstance(known, dict) else zip(known[::2], known[1::2], strict=True))
     jobs = sorted((name.decode(), CronKeys(stem.decode())) for name, stem in pairs if _is_text(name, stem))
@@ -87,35 +87,35 @@ def _is_empty(reply: Any) -> bool:
 
 
 async def _forget(connection: Connection, names: list[str]) -> None:
-    """Take jobs whose keys have expired out of the registry; who looks after them enters them again."""
+    """Remove jobs with expired keys from the registry; a process that schedules one registers it again."""
     try:
         await connection.call("HDEL", CRON, *names)
     except Refused:
-        pass  # who looks need not have the right to change anything
+        pass  # a reader needs no write permission
 
 
 async def _read(connection: Connection, jobs: list[CronKeys]) -> list[Any]:
-    """The reply of the script for each, or its error. The first one brings the script to the server."""
+    """Return the script's reply or error for each job. The first call loads the script."""
     first = await _read_one(connection, jobs[0])
     if len(jobs) == 1:
         return [first]
     digest = script("cron_read").digest
-    commands = [("EVALSHA", digest, 4, *_asked(keys)) for keys in jobs[1:]]
+    commands = [("EVALSHA", digest, 4, *_script_keys(keys)) for keys in jobs[1:]]
     replies = await connection.together(*commands, patience=PATIENCE)
     for position, reply in enumerate(replies):
-        if isinstance(reply, UnknownScript):  # in a cluster it lies on another node
+        if isinstance(reply, UnknownScript):  # in a cluster, another node owns the keys
             replies[position] = await _read_one(connection, jobs[1 + position])
     return [first, *replies]
 
 
 async def _read_one(connection: Connection, keys: CronKeys) -> Any:
     try:
-        return await connection.run("cron_read", _asked(keys), [])
+        return await connection.run("cron_read", _script_keys(keys), [])
     except Refused as error:
         return error
 
 
-def _asked(keys: CronKeys) -> list[str]:
+def _script_keys(keys: CronKeys) -> list[str]:
     return [keys.running, keys.runs, keys.queued, keys.record]
 
 
@@ -124,25 +124,25 @@ def _status(known_as: str, reply: Any) -> JobStatus:
     if isinstance(reply, Exception):
         return JobStatus(name, app, problem=str(reply))
     _, running, since, queued, *rest = reply
-    said = {_text(rest[at]): _text(rest[at + 1]) for at in range(0, len(rest), 2)}
+    record = {_text(rest[at]): _text(rest[at + 1]) for at in range(0, len(rest), 2)}
     counted = {
         key.removeprefix(_COUNT): int(value)
-        for key, value in said.items()
+        for key, value in record.items()
         if key.startswith(_COUNT) and _INTEGER.fullmatch(value)
     }
     return JobStatus(
         name,
         app,
-        schedule=said.get("schedule", ""),
-        timezone=said.get("timezone", ""),
-        next=_seconds(said.get("next")),
-        instant=_seconds(said.get("instant")),
-        started=_seconds(said.get("started")),
-        finished=_seconds(said.get("finished")),
-        duration=_seconds(said.get("duration")),
-        outcome=said.get("outcome"),
-        error=said.get("error") or None,
-        worker=said.get("worker"),
+        schedule=record.get("schedule", ""),
+        timezone=record.get("timezone", ""),
+        next=_seconds(record.get("next")),
+        instant=_seconds(record.get("instant")),
+        started=_seconds(record.get("started")),
+        finished=_seconds(record.get("finished")),
+        duration=_seconds(record.get("duration")),
+        outcome=record.get("outcome"),
+        error=record.get("error") or None,
+        worker=record.get("worker"),
         running=running,
         since=since / 1000 if since >= 0 else None,
         queued=queued,

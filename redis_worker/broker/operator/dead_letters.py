@@ -1,4 +1,4 @@
-"""The dead letters of a queue, for an operator: look, put back, throw away."""
+"""Dead letters of a queue: list, requeue, purge."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 
 _PAGE = 200
-# The last second that a calendar knows of.
+# The last second of the year 9999, the end of datetime's range.
 _END = 253_402_300_799
 
 
 class DeadLetter(NamedTuple):
-    """One task that could not be done."""
+    """A dead letter: a task that could not be processed."""
 
     id: str | None
-    """The task's id; None when it has none that can be read."""
+    """The task's id; None if missing or unreadable."""
     raw: bytes
     """The task as its producer wrote it."""
     reason: str
     attempts: int
     at: float
-    """When it died, in seconds since the epoch."""
+    """Time of death, in seconds since the epoch."""
     worker: str
     stored: bytes
-    """The letter as it stands in the list."""
+    """The letter as stored in the list."""
     cut: bool = False
-    """True where `raw` is only the beginning of the task, for the server did not take more: it cannot be put back."""
+    """True if `raw` is only the beginning of the task, because the server accepted no more: it cannot be requeued."""
 
 
 class DeadLetters(Access):
-    """The dead letters of the queue `input_key`; `redis` is a URL, or a client that is used and not closed."""
+    """The dead letters of the queue `input_key`; `redis` is a URL, or a client that stays open."""
 
     def __init__(self, redis: str | Client, input_key: str) -> None:
         self._keys = Keys(input_key, "")
         super().__init__(redis)
 
     async def count(self) -> int:
-        """How many there are."""
+        """Return the number of dead letters."""
         return int(await self._connection.call("LLEN", self._keys.dead))
 
     async def dropped(self) -> int:
-        """How many were dropped because there were too many."""
+        """Return the number of letters dropped because the list was full."""
         counted = await self._connection.call("GET", self._keys.dropped) or b"0"
         return int(counted) if counted.isdigit() else 0
 
     async def letters(self, ids: Collection[str] = (), reason: str | None = None) -> AsyncGenerator[DeadLetter, None]:
-        """The letters, oldest first: those of `ids`, if any are given, whose reason contains `reason`.
+        """Yield letters, oldest first, filtered by `ids` and by a substring of the reason, if given.
 
-        Letters taken off the list meanwhile may hide others; look again until there are none.
+        Concurrent removals may hide letters; repeat until the result is empty.
         """
         start = 0
         while page := await self._connection.call("LRANGE", self._keys.dead, start, start + _PAGE - 1):
@@ -66,21 +66,21 @@ class DeadLetters(Access):
             start += len(page)
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> int:
-        """Put the tasks of `letters` back on the queue, byte for byte and with all their attempts. Returns how many.
+        """Put the tasks of `letters` back on the queue, byte for byte, with all attempts again. Return their number.
 
-        Letters that are cut stay where they are.
+        Cut letters stay in the list.
         """
         return await self._revive("requeue", [letter for letter in letters if not letter.cut])
 
     async def purge(self, letters: Sequence[DeadLetter]) -> int:
-        """Throw `letters` away. How many."""
+        """Delete `letters` and return their number."""
         return await self._revive("purge", letters)
 
-    async def _revive(self, what: str, letters: Sequence[DeadLetter]) -> int:
+    async def _revive(self, action: str, letters: Sequence[DeadLetter]) -> int:
         count = 0
         keys = [self._keys.dead, self._keys.waiting, self._keys.attempts]
         for start in range(0, len(letters), _PAGE):
-            arguments: list[Any] = [what]
+            arguments: list[Any] = [action]
             for letter in letters[start : start + _PAGE]:
                 arguments += (letter.stored, letter.raw)
             count += int(await self._connection.run("revive", keys, arguments))
@@ -88,12 +88,12 @@ class DeadLetters(Access):
 
 
 def is_letter(stored: bytes) -> bool:
-    """Whether `stored` was written by a worker."""
+    """Return True if a worker wrote `stored`."""
     return _read(stored).worker != ""
 
 
 def _read(stored: bytes) -> DeadLetter:
-    """The letter; one that another program has put there is shown as it is."""
+    """Return the letter; wrap an entry of another program unchanged."""
     try:
         fields = orjson.loads(stored)
         cut = "raw_start" in fields
@@ -107,4 +107,4 @@ def _read(stored: bytes) -> DeadLetter:
             raise ValueError(at)
         return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut)
     except (ValueError, KeyError, TypeError):
-        return DeadLetter(None, stored, "no dead letter of a worker", 0, 0.0, "", stored)
+        return DeadLetter(None, stored, "not a dead letter of a worker", 0, 0.0, "", stored)

@@ -1,4 +1,4 @@
-"""How much there is in queues, read in one call."""
+"""Queue depths, read in one call."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from redis_worker.broker.keys import Keys
 
 
 class Depth(NamedTuple):
-    """What was found in a queue; None where it could not be read."""
+    """Counts of one queue; None if unreadable."""
 
     waiting: int | None
     delayed: int | None
     dead: int | None
     head: bytes | None
-    """The task that is next, as its producer wrote it; None also where there is none."""
+    """The next task, as its producer wrote it; None also if the queue is empty."""
 
 
 async def read_depths(connection: Connection, queues: Iterable[str], patience: float) -> dict[str, Depth]:
-    """The depth of each of `queues`. Every command takes the same time however much there is. Raises Disconnected."""
+    """Return the depth of each queue, in constant time per queue. Raises Disconnected."""
     names = list(queues)
     commands: list[tuple[str | int, ...]] = []
     for name in names:

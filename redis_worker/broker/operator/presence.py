@@ -1,4 +1,4 @@
-"""Presence: each worker tells the others, and whoever asks, what it is and what it does just now."""
+"""Presence: each worker publishes a description of itself and of its running tasks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused, Un
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.version import __version__
 
-# How often to publish, in seconds; spread, so that a fleet does not do it in step.
+# Publishing interval in seconds; random, so that a fleet does not publish in step.
 _EVERY = (1.0, 1.5)
-# When to try again after the server has said no, in seconds: each refusal may be a line in its log.
+# Pause after a refusal, in seconds: the server may log each one.
 _REFUSED_PAUSE = 30.0
-# So many running tasks are named, and so many bytes of them are read for it: it holds up the event loop.
+# Limits on tasks listed and bytes parsed for their ids: parsing blocks the event loop.
 _MOST_TASKS = 20
 _MOST_BYTES = 64 * 1024
-# Longer ids are cut off: a description is fetched whole by everybody who looks.
+# Longer ids are truncated: every reader fetches whole descriptions.
 _MOST_CHARACTERS = 200
 
 _COUNTED = (
@@ -39,17 +39,17 @@ _COUNTED = (
 
 
 class Role(NamedTuple):
-    """What a worker is there for."""
+    """A worker's processor or handler, and its concurrency."""
 
     name: str
-    """The name of its processor, or of its handler."""
+    """Name of the processor or handler."""
     concurrency: int
 
 
 class Presence:
-    """Publishes a description of a worker every second or so, in a hash beside the leases.
+    """Publisher of a worker's description, about once a second, in a hash beside the leases.
 
-    What it writes goes with the lease. Nothing that fails here is of any concern to the work.
+    The description disappears with the lease. Errors here do not affect the worker.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Presence:
         counters: Counters,
         worker: Callable[[], Worker | None],
     ) -> None:
-        """`worker` is asked for while it works: it is what runs this."""
+        """`worker` is called for each description and must return the worker that runs this."""
         self._connection = connection
         self._keys = keys
         self._queue = queue
@@ -79,17 +79,17 @@ class Presence:
         self._before = (counters.processed, time.monotonic())
 
     async def run(self) -> None:
-        """Publish, until cancelled."""
+        """Publish until cancelled."""
         while True:
             pause = random.uniform(*_EVERY)
             try:
                 await self._publish()
             except Disconnected:
-                pass  # the pool meets the same, and says so
+                pass  # the pool gets the same error and logs it
             except DamagedKey as error:
                 self._queue.damaged(error)
             except Refused:
-                pause = _REFUSED_PAUSE  # a user may lack a right to this key and have all that the work needs
+                pause = _REFUSED_PAUSE  # the user may lack only the permission for this key
             await asyncio.sleep(pause)
 
     async def _publish(self) -> None:
@@ -107,14 +107,14 @@ class Presence:
         }
 
     def _rate(self) -> float:
-        """Tasks settled per second since it was last asked."""
+        """Return the tasks settled per second since the last call."""
         processed, now = self._counters.processed, time.monotonic()
         (earlier, then), self._before = self._before, (processed, now)
         return round((processed - earlier) / max(now - then, 0.001), 1)
 
 
 def _named(running: Sequence[Running]) -> list[dict[str, Any]]:
-    """The ids of running tasks, None where one has none or is too large to read in passing, and their ages."""
+    """Return ids and ages of running tasks; the id is None if missing or in a task too large to parse here."""
     named: list[dict[str, Any]] = []
     budget = _MOST_BYTES
     for delivery, seconds in running:
@@ -134,5 +134,5 @@ def _id(raw: bytes) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """`text` as orjson takes it, which refuses what is not UTF-8."""
+    """Return `text` with lone surrogates escaped: orjson accepts only UTF-8."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The status of queues and of the workers at work on them, as they themselves and the server tell it."""
+"""Status of queues and their workers, from the server and from the workers' descriptions."""
 
 from __future__ import annotations
 
@@ -24,58 +24,58 @@ from redis_worker.vocabulary.service import PartStatus
 
 T = TypeVar("T")
 
-# So many queues are asked about at once.
+# Queues per round trip.
 _PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTask:
-    """A task that a worker runs."""
+    """A running task of a worker."""
 
     id: str | None
-    """None when it has none, or is too large to read in passing."""
+    """None if missing, or if the task is too large to parse for a description."""
     seconds: float
-    """For how long."""
+    """Running time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker that has a lease, or whose lease has ended and that no other one has noticed yet.
+    """Status of a worker with a lease, current or expired and not yet recovered by another worker.
 
-    What it says of itself is None, empty or 0 where it has said nothing yet, or may not.
+    Fields from its description are None, empty or 0 until it publishes one, or if it lacks the permission.
     """
 
     queue: str
     name: str
     alive: bool
-    """Whether its lease lasts, by the server's clock; if not, it is stale: its tasks go to others soon."""
+    """True if its lease is current, by the server's clock; else it is stale: other workers soon take its tasks."""
     lease: float
-    """In how many seconds the lease ends; 0 or below when it has ended."""
+    """Seconds until the lease expires; 0 or below after that."""
     in_flight: int
-    """Tasks it has claimed and not settled: those that run, and those about to."""
+    """Claimed tasks not yet settled: running, or about to run."""
     seen: float | None = None
-    """How many seconds ago it described itself. It does so every second, unless its event loop is blocked."""
+    """Seconds since its last description. It publishes one every second, unless its event loop is blocked."""
     host: str | None = None
     pid: int | None = None
     version: str | None = None
     processor: str | None = None
-    """The name of its processor, or of its handler."""
+    """Name of the processor or handler."""
     concurrency: int | None = None
     running: int = 0
-    """How many tasks (or batches) run."""
+    """Number of running tasks (or batches)."""
     tasks: list[RunningTask] = field(default_factory=list)
-    """Up to 20 of them, those that have run longest first."""
+    """Up to 20 running tasks, longest running first."""
     rate: float = 0.0
     """Tasks settled per second."""
     counters: dict[str, int] = field(default_factory=dict)
-    """As in Counters, and `processed`."""
+    """The fields of Counters, and `processed`."""
     started_at: float | None = None
     """In seconds since the epoch, by the worker's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """How a queue stands."""
+    """Status of a queue."""
 
     name: str
     waiting: int = 0
@@ -84,18 +84,18 @@ class QueueStatus:
     dead: int = 0
     """Dead letters."""
     dropped: int = 0
-    """Dead letters dropped because there were too many."""
+    """Dead letters dropped because the list was full."""
     rate: float = 0.0
-    """Tasks settled per second, by all of its living workers together."""
+    """Tasks settled per second, by all live workers together."""
     workers: int = 0
-    """How many are alive."""
+    """Number of live workers."""
     problem: str | None = None
-    """Why it, or some of it, cannot be looked into."""
+    """The reason why the queue, or a part of it, cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All queues and workers at one moment."""
+    """Status of all queues and workers at one moment."""
 
     at: float
     """In seconds since the epoch, by the server's clock."""
@@ -109,26 +109,26 @@ class Status:
     """Cron jobs, by application and name."""
 
     def json(self) -> bytes:
-        """The same as one JSON object."""
+        """Return the status as one JSON object."""
         return orjson.dumps(self, default=_members)
 
 
 class StatusReader(Access):
-    """Reads the status of `queues` (input lists), or of all known queues and topics if none are named.
+    """Reader of the status of `queues` (input lists), or of all known queues and topics by default.
 
-    `redis` is a URL, or a client that is used and not closed.
+    `redis` is a URL, or a client that stays open.
     """
 
     def __init__(self, redis: str | Client, queues: Sequence[str] = ()) -> None:
-        """Raises ConfigurationError where the URL is not valid."""
+        """Raises ConfigurationError for an invalid URL."""
         super().__init__(redis)
         self._queues = list(dict.fromkeys(queues))
 
     async def read(self) -> Status:
-        """The status just now, in few round trips, however many queues and workers there are.
+        """Return the current status, in few round trips for any number of queues and workers.
 
-        Supervisors and cron jobs belong to it where no queues are named.
-        Raises Disconnected, and Refused where no queue can be looked into.
+        It includes supervisors and cron jobs unless queues are named.
+        Raises Disconnected, and Refused if no queue can be read.
         """
         names, problems = (self._queues, []) if self._queues else await self._known()
         replies: list[Any] = []
@@ -146,7 +146,7 @@ class StatusReader(Access):
     async def _if_allowed(
         self, read: Callable[[Connection], Awaitable[list[T]]], key: str, problems: list[QueueStatus]
     ) -> list[T]:
-        """What `read` returns; nothing for a user who may not look there, and still is shown the queues."""
+        """Return the result of `read`; nothing without read permission, so that the queues still are shown."""
         try:
             return await read(self._connection)
         except WrongType as error:
@@ -156,7 +156,7 @@ class StatusReader(Access):
         return []
 
     async def _known(self) -> tuple[list[str], list[QueueStatus]]:
-        """The lists of all known queues and topics, and in place of queues what is wrong with the registries."""
+        """Return the lists of all known queues and topics, and problems of the registries in place of queues."""
         names: set[str] = set()
         problems: list[QueueStatus] = []
         for key, list_of in ((QUEUES, str), (TOPICS, topic_list)):
@@ -172,46 +172,46 @@ class StatusReader(Access):
         return sorted(names), problems
 
     async def _inspect(self, queues: list[Keys]) -> list[Any]:
-        """The reply of the script for each, or its error. The first one brings the script to the server."""
+        """Return the script's reply or error for each queue. The first call loads the script."""
         first = await self._inspect_one(queues[0])
         if len(queues) == 1:
             return [first]
         digest = script("inspect").digest
         commands = []
         for queue in queues[1:]:
-            keys, arguments = _asked(queue)
+            keys, arguments = _script_arguments(queue)
             commands.append(("EVALSHA", digest, len(keys), *keys, *arguments))
         replies = await self._connection.together(*commands, patience=PATIENCE)
         for position, reply in enumerate(replies):
-            if isinstance(reply, UnknownScript):  # in a cluster it lies on another node
+            if isinstance(reply, UnknownScript):  # in a cluster, another node owns the keys
                 replies[position] = await self._inspect_one(queues[1 + position])
         return [first, *replies]
 
     async def _inspect_one(self, queue: Keys) -> Any:
-        keys, arguments = _asked(queue)
+        keys, arguments = _script_arguments(queue)
         try:
             return await self._connection.run("inspect", keys, arguments)
         except Refused as error:
             return error
 
 
-def _asked(queue: Keys) -> tuple[list[str], list[str]]:
+def _script_arguments(queue: Keys) -> tuple[list[str], list[str]]:
     keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
     return keys, [queue.inflight(""), ARRIVED]
 
 
 def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
-    """Those of the keys that were looked into that hold another type than they should, `types` being what they hold."""
+    """Return an error for each inspected key of a wrong type; `types` are the types found, in the script's order."""
     expected = {queue.waiting: "list"} | queue.types
     return [
         DamagedKey(key, found.decode(), expected[key])
-        for key, found in zip(_asked(queue)[0], types, strict=True)
+        for key, found in zip(_script_arguments(queue)[0], types, strict=True)
         if found.decode() not in (expected[key], "none")
     ]
 
 
 def _members(value: Any) -> Any:
-    """A named tuple with its names, which orjson does not know of. Raises TypeError for anything else."""
+    """Return a PartStatus as a dict, for orjson. Raises TypeError for anything else."""
     if isinstance(value, PartStatus):
         return value._asdict()
     raise TypeError
@@ -227,14 +227,14 @@ def _status(replies: Iterable[tuple[str, Any]]) -> Status:
             continue
         now, waiting, delayed, dead, dropped, types, *rest = reply
         at = max(at, now / 1000)
-        its = [_worker(name, now / 1000, *rest[start : start + 4]) for start in range(0, len(rest), 4)]
-        alive = [worker for worker in its if worker.alive]
-        in_flight, rate = sum(worker.in_flight for worker in its), sum(worker.rate for worker in alive)
+        queue_workers = [_worker(name, now / 1000, *rest[start : start + 4]) for start in range(0, len(rest), 4)]
+        alive = [worker for worker in queue_workers if worker.alive]
+        in_flight, rate = sum(worker.in_flight for worker in queue_workers), sum(worker.rate for worker in alive)
         problem = "; ".join(map(str, wrong_types(Keys(name), types))) or None
         queues.append(
             QueueStatus(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive), problem)
         )
-        workers += its
+        workers += queue_workers
     workers.sort(key=lambda worker: (worker.alive, worker.queue, worker.name))
     return Status(at or time.time(), queues, workers)
 
@@ -243,25 +243,25 @@ def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, desc
     lease = round(ends / 1000 - now, 3)
     known = (queue, name.decode(errors="replace"), lease > 0, lease, in_flight)
     try:
-        said = orjson.loads(described)
-        seen = max(0.0, round(now - number(said, "published_at"), 3))
+        members = orjson.loads(described)
+        seen = max(0.0, round(now - number(members, "published_at"), 3))
         return WorkerStatus(
             *known,
             seen=seen,
-            host=text(said, "host"),
-            pid=whole(said, "pid"),
-            version=text(said, "version"),
-            processor=text(said, "processor"),
-            concurrency=whole(said, "concurrency"),
-            running=whole(said, "running"),
-            tasks=[_running(task, seen) for task in said["tasks"]],
-            rate=number(said, "rate"),
-            counters={name: whole(said["counters"], name) for name in said["counters"]},
-            started_at=number(said, "started_at"),
+            host=text(members, "host"),
+            pid=whole(members, "pid"),
+            version=text(members, "version"),
+            processor=text(members, "processor"),
+            concurrency=whole(members, "concurrency"),
+            running=whole(members, "running"),
+            tasks=[_running(task, seen) for task in members["tasks"]],
+            rate=number(members, "rate"),
+            counters={name: whole(members["counters"], name) for name in members["counters"]},
+            started_at=number(members, "started_at"),
         )
     except (ValueError, KeyError, TypeError):
-        return WorkerStatus(*known)  # it has said nothing yet, or is of another version
+        return WorkerStatus(*known)  # no description yet, or one of another version
 
 
-def _running(said: Mapping[str, Any], seen: float) -> RunningTask:
-    return RunningTask(text_or_none(said, "id"), round(number(said, "seconds") + seen, 3))
+def _running(members: Mapping[str, Any], seen: float) -> RunningTask:
+    return RunningTask(text_or_none(members, "id"), round(number(members, "seconds") + seen, 3))

@@ -1,4 +1,4 @@
-"""Supervisors: each tells whoever asks what it runs, and how its parts stand."""
+"""Supervisors: each publishes the state of its parts; readers list all of them."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from redis_worker.vocabulary.version import __version__
 
 logger = library_logger()
 
-# How often to announce, in seconds; spread, so that a fleet does not do it in step.
+# Publishing interval in seconds; random, so that a fleet does not publish in step.
 _EVERY = (1.0, 1.5)
-# When to try again after the server has said no, in seconds: each refusal may be a line in its log.
+# Pause after a refusal, in seconds: the server may log each one.
 _REFUSED_PAUSE = 30.0
-# How long a reply may take, in seconds: who waits for much longer is taken for gone.
+# Timeout of a reply, in seconds: readers consider a supervisor dead after _ALIVE.
 _PATIENCE = 5.0
-# Who has been silent for so many seconds is taken for gone.
+# A supervisor silent for this many seconds counts as dead.
 _ALIVE = 10.0
-# And after so many is forgotten.
+# A supervisor silent for this many seconds is deleted.
 _FORGOTTEN = 3600
-# How often to look for those, in seconds.
+# Interval of that deletion, in seconds.
 _LOOK_EVERY = 60.0
-# How long a stop may take to withdraw, in seconds.
-_LAST_WORDS = 2.0
-# Longer errors are cut off: a description is fetched whole by everybody who looks.
+# Timeout of `withdraw`, in seconds.
+_WITHDRAW_TIMEOUT = 2.0
+# Longer errors are truncated: every reader fetches whole descriptions.
 _MOST_CHARACTERS = 500
 
 
 class Description(TypedDict):
-    """What a supervisor says of itself; where it runs is added to it."""
+    """A supervisor's name and parts; the announcer adds host, pid and version."""
 
     name: str
     parts: Sequence[PartStatus]
 
 
 class Announcer:
-    """Publishes a description of a supervisor every second or so. Nothing that fails here concerns the work."""
+    """Publisher of a supervisor's description, about once a second. Errors here do not affect the parts."""
 
     def __init__(self, connection: Connection, describe: Callable[[], Description]) -> None:
-        """`describe` is asked each time, on the event loop."""
+        """`describe` is called for each announcement, on the event loop."""
         host = _clean(socket.gethostname())
         self.id = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
         self._connection = connection
@@ -71,50 +71,51 @@ class Announcer:
         self._announcing: asyncio.Task[float] | None = None
 
     async def run(self) -> None:
-        """Announce, until cancelled; then `withdraw`, if it is a stop in good order."""
+        """Announce until cancelled; after a graceful stop, call `withdraw`."""
         while True:
-            # A task of its own, because a call is not cancelled with its caller: `withdraw` waits for it.
+            # A separate task: a call survives the cancellation of its caller, and `withdraw` waits for it.
             self._announcing = asyncio.create_task(self._announce())
             await asyncio.wait({self._announcing})
             await asyncio.sleep(self._announcing.result())
 
     async def withdraw(self) -> None:
-        """Say nothing more and be forgotten. Takes some two seconds at the most, and raises nothing."""
+        """Stop announcing and delete the description. Takes about two seconds at most; raises nothing."""
         if self._announcing is not None and not self._announcing.done():
-            await asyncio.wait({self._announcing}, timeout=_LAST_WORDS)
+            await asyncio.wait({self._announcing}, timeout=_WITHDRAW_TIMEOUT)
             if not self._announcing.done():  # the server hangs
                 self._announcing.cancel()
                 return
         try:
-            await self._connection.call("HDEL", SUPERVISORS, self.id, patience=_LAST_WORDS)
+            await self._connection.call("HDEL", SUPERVISORS, self.id, patience=_WITHDRAW_TIMEOUT)
         except (Disconnected, Refused):
-            pass  # it is shown as gone for an hour, or until its successor comes
+            pass  # readers show it as dead for an hour, or until its successor starts
 
     async def _announce(self) -> float:
-        """Announce once; returns how many seconds to wait for the next time."""
+        """Announce once. Return the seconds to wait until the next announcement."""
         try:
-            await self._tell()
+            await self._publish()
         except Disconnected:
-            pass  # the parts meet the same, and say so
+            pass  # the parts get the same error and log it
         except WrongType as error:
             self._complaints.tell([f"the key {SUPERVISORS!r}: {error}"])
             return _REFUSED_PAUSE
         except Refused:
-            return _REFUSED_PAUSE  # a user may lack a right to this key and have all that the work needs
+            return _REFUSED_PAUSE  # the user may lack only the permission for this key
         except Exception:
-            logger.exception("the supervisor cannot be announced; the work goes on")
+            logger.exception("the supervisor cannot be announced; its parts keep running")
             return _REFUSED_PAUSE
         return random.uniform(*_EVERY)
 
-    async def _tell(self) -> None:
-        said = self._constant | {**self._describe()}
-        said["name"] = _clean(said["name"])
-        said["parts"] = [_part(part) for part in said["parts"]]
+    async def _publish(self) -> None:
+        description = self._constant | {**self._describe()}
+        description["name"] = _clean(description["name"])
+        description["parts"] = [_part(part) for part in description["parts"]]
         looks = time.monotonic() - self._looked >= _LOOK_EVERY
         forgotten = _FORGOTTEN if looks else 0
-        # Whoever of that name has said nothing here for as long as this one lives was its predecessor.
+        # A supervisor of the same name and host, silent since this one started, was its predecessor.
         replaced = max(_ALIVE, time.monotonic() - self._born)
-        arguments = [self.id, orjson.dumps(said), forgotten, replaced, said["name"], said["host"]]
+        name, host = description["name"], description["host"]
+        arguments = [self.id, orjson.dumps(description), forgotten, replaced, name, host]
         await self._connection.run("announce", [SUPERVISORS], arguments, patience=_PATIENCE)
         if looks:
             self._looked = time.monotonic()
@@ -126,67 +127,67 @@ def _part(part: PartStatus) -> dict[str, Any]:
 
 
 def _clean(text: str) -> str:
-    """`text` as orjson takes it, which refuses what is not UTF-8."""
+    """Return `text` with lone surrogates escaped: orjson accepts only UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """A supervisor that announces itself, or did so within the last hour and has not withdrawn."""
+    """A supervisor that announced itself within the last hour and has not withdrawn."""
 
     id: str
     name: str
     alive: bool
-    """Whether it was heard of within 10 s, by the server's clock. If not: it has died, or its event loop is blocked."""
+    """True if it announced itself within 10 s, by the server's clock; else it died, or its event loop is blocked."""
     seen: float
-    """How many seconds ago it was heard of."""
+    """Seconds since its last announcement."""
     host: str
     pid: int
     version: str
     started_at: float
-    """In seconds since the epoch, by its own clock."""
+    """In seconds since the epoch, by the supervisor's clock."""
     parts: list[PartStatus] = field(default_factory=list)
-    """In the order of its file."""
+    """In file order."""
 
 
 async def read_supervisors(connection: Connection) -> list[SupervisorStatus]:
-    """All supervisors, by name, host and id. Raises Disconnected or Refused."""
-    now, *said = await connection.run("supervisors", [SUPERVISORS], [])
-    found = [_supervisor(now / 1000, *said[at : at + 2]) for at in range(0, len(said), 2)]
+    """Return all supervisors, by name, host and id. Raises Disconnected or Refused."""
+    now, *entries = await connection.run("supervisors", [SUPERVISORS], [])
+    found = [_supervisor(now / 1000, *entries[at : at + 2]) for at in range(0, len(entries), 2)]
     return sorted(filter(None, found), key=lambda each: (each.name, each.host, each.id))
 
 
 def is_description(id: bytes, described: bytes) -> bool:
-    """Whether a member of the registry is what a supervisor of this version says of itself."""
+    """Return True if a registry entry is a supervisor's description in this version's format."""
     return _supervisor(0.0, id, described) is not None
 
 
 def _supervisor(now: float, id: bytes, described: bytes) -> SupervisorStatus | None:
-    """None where it is of a version that says something else."""
+    """Return the status, or None for a description in another version's format."""
     try:
-        said: Mapping[str, Any] = orjson.loads(described)
-        seen = max(0.0, round(now - number(said, "published_at"), 3))
+        members: Mapping[str, Any] = orjson.loads(described)
+        seen = max(0.0, round(now - number(members, "published_at"), 3))
         return SupervisorStatus(
             id.decode(errors="replace"),
-            name=text(said, "name"),
+            name=text(members, "name"),
             alive=seen < _ALIVE,
             seen=seen,
-            host=text(said, "host"),
-            pid=whole(said, "pid"),
-            version=text(said, "version"),
-            started_at=number(said, "started_at"),
-            parts=[_part_of(part) for part in said["parts"]],
+            host=text(members, "host"),
+            pid=whole(members, "pid"),
+            version=text(members, "version"),
+            started_at=number(members, "started_at"),
+            parts=[_part_of(part) for part in members["parts"]],
         )
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _part_of(said: Mapping[str, Any]) -> PartStatus:
-    """Raises KeyError, TypeError, ValueError."""
-    part = PartStatus(**{name: said[name] for name in PartStatus._fields if name in said})
-    members = part._asdict()
+def _part_of(members: Mapping[str, Any]) -> PartStatus:
+    """Return the part's status. Raises KeyError, TypeError, ValueError."""
+    part = PartStatus(**{name: members[name] for name in PartStatus._fields if name in members})
+    checked = part._asdict()
     for name, read in _PART.items():
-        read(members, name)
+        read(checked, name)
     return part
 
 

@@ -1,1 +1,1 @@
-"""The doctor: checks of a server, of queues and of output hashes."""
+"""The doctor: checks of a server, its queues and output hashes."""

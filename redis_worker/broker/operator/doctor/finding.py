@@ -1,4 +1,4 @@
-"""What a check has found: good, a warning or a fault, and what to do about it."""
+"""Findings of checks: a level (good, warning, fault), a description and a remedy."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ Level: TypeAlias = Literal["good", "warning", "fault"]
 
 
 class Finding(NamedTuple):
-    """What one check has found."""
+    """The result of one check."""
 
     level: Level
-    """A fault loses tasks or keeps them from being done; a warning may come to that."""
+    """A fault loses tasks or prevents their processing; a warning may become one."""
     subject: str
-    """What was looked at, such as "eviction" or "queue fib:input: order"."""
+    """The checked thing, such as "eviction" or "queue fib:input: order"."""
     what: str
     remedy: str = ""
-    """What to do about it; empty where nothing is wrong."""
+    """The remedy; empty for a good finding."""
 
 
 def good(subject: str, what: str) -> Finding:
-    """Nothing to be done."""
+    """Return a finding without a remedy."""
     return Finding("good", subject, what)
 
 
 def warning(subject: str, what: str, remedy: str) -> Finding:
-    """Something that may come to be a fault."""
+    """Return a finding that may become a fault."""
     return Finding("warning", subject, what, remedy)
 
 
 def fault(subject: str, what: str, remedy: str) -> Finding:
-    """Something that loses tasks, or keeps them from being done."""
+    """Return a finding that loses tasks or prevents their processing."""
     return Finding("fault", subject, what, remedy)
 
 
-async def looked_at(subject: str, check: Callable[[], Awaitable[Finding | list[Finding]]]) -> list[Finding]:
-    """What `check` finds; a warning where the server refuses to let it look. Raises Disconnected."""
+async def findings_of(subject: str, check: Callable[[], Awaitable[Finding | list[Finding]]]) -> list[Finding]:
+    """Run `check` and return its findings; a warning if the server refuses it. Raises Disconnected."""
     try:
         found = await check()
     except Refused as refused:
-        remedy = "examine as a user that may look, or ask whoever runs the server"
-        return [warning(subject, f"cannot be looked at: {refused}", remedy)]
+        remedy = "use a user with the permission, or ask the server's administrator"
+        return [warning(subject, f"cannot be checked: {refused}", remedy)]
     return [found] if isinstance(found, Finding) else found
 
 
 def shown(key: str) -> str:
-    """`key` as it can stand in a line."""
+    """Return `key` printable in one line."""
     return key if key.isprintable() else repr(key)
 
 
 def quoted(key: str) -> str:
-    """`key` as it can stand in a command; one that cannot stand in a line, at least to be read."""
+    """Return `key` quoted for a shell command; an unprintable one as its repr, for reading only."""
     return quote(key) if key.isprintable() else repr(key)
 
 
 def span(seconds: float) -> str:
-    """A time as people say it: 12 s, 5 min, 3.4 h, 2.0 d."""
+    """Return a duration as text: 12 s, 5 min, 3.4 h, 2.0 d."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -1,4 +1,4 @@
-"""Checks of the keys derived from queues and cron jobs: does each hold what it should?"""
+"""Checks of the keys derived from queues and cron jobs: their types and members."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import damaged_keys, readable
 from redis_worker.broker.keys import CRON, QUEUES, SUPERVISORS, TOPICS, CronKeys, Keys
 from redis_worker.broker.operator.dead_letters import is_letter
-from redis_worker.broker.operator.doctor.finding import Finding, fault, looked_at, quoted, shown, warning
+from redis_worker.broker.operator.doctor.finding import Finding, fault, findings_of, quoted, shown, warning
 from redis_worker.broker.operator.supervisors import is_description
 
-# So many members of a key are looked at, and so many dead letters, which may be large.
+# Members checked per key; fewer dead letters, which may be large.
 _MEMBERS, _LETTERS = 1000, 20
 
-# How the first members of a key are read, by its type; of a hash, they come in pairs.
+# The command that reads the first members of a key, by type; a hash returns pairs.
 _READ: dict[str, tuple[str, tuple[Any, ...]]] = {
     "zset": ("ZRANGE", (0, _MEMBERS - 1)),
     "set": ("SRANDMEMBER", (_MEMBERS,)),
@@ -30,13 +30,13 @@ _READ: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 
 class _Form(NamedTuple):
-    """What the members of a key look like."""
+    """Type of a key and form of its members."""
 
     type: str
-    what: str
-    """What one is that does not look so."""
+    malformed: str
+    """Description of members of another form."""
     fits: Callable[[bytes, bytes], bool]
-    """Whether a member does; of a hash, its field and value."""
+    """Returns True if a member has the form; for a hash, called with field and value."""
 
 
 def _matches(pattern: bytes) -> Callable[[bytes, bytes], bool]:
@@ -59,7 +59,7 @@ def _is_object(_: bytes, value: bytes) -> bool:
 
 
 _NAMES = _Form("zset", "names that are not UTF-8", _is_text)
-_INSTANTS = _Form("zset", "members that are no instants", _matches(rb"-?\d{1,15}"))
+_INSTANTS = _Form("zset", "members that are not instants", _matches(rb"-?\d{1,15}"))
 
 
 def _forms(keys: Keys) -> dict[str, _Form]:
@@ -67,12 +67,12 @@ def _forms(keys: Keys) -> dict[str, _Form]:
         keys.workers: _NAMES,
         keys.retired: _NAMES,
         keys.claimants: _NAMES,
-        keys.presence: _Form("hash", "members that are no descriptions of a worker", _is_object),
-        keys.attempts: _Form("hash", "members that are no counts", _value_matches(rb"\d{1,10}")),
+        keys.presence: _Form("hash", "members that do not describe a worker", _is_object),
+        keys.attempts: _Form("hash", "members that are not counts", _value_matches(rb"\d{1,10}")),
         keys.delayed: _Form("zset", "members without a token and a colon", lambda member, _: b":" in member),
         keys.begun: _Form("hash", "members that name no worker and message", _value_matches(rb"[^\n]*\n.*")),
-        keys.dropped: _Form("string", "something else than a number", _matches(rb"\d{1,15}")),
-        keys.dead: _Form("list", "members that are no dead letters", lambda member, _: is_letter(member)),
+        keys.dropped: _Form("string", "a value that is not a number", _matches(rb"\d{1,15}")),
+        keys.dead: _Form("list", "members that are not dead letters", lambda member, _: is_letter(member)),
     }
 
 
@@ -80,7 +80,7 @@ _SUBJECTS = {QUEUES: "known queues", TOPICS: "known topics", SUPERVISORS: "super
 _REGISTRIES = {
     QUEUES: _Form("set", "names that are not UTF-8", _is_text),
     TOPICS: _Form("set", "names that are not UTF-8", _is_text),
-    SUPERVISORS: _Form("hash", "members that are no descriptions of a supervisor", is_description),
+    SUPERVISORS: _Form("hash", "members that do not describe a supervisor", is_description),
     CRON: _Form("hash", "names that are not UTF-8", _is_text),
 }
 
@@ -90,8 +90,8 @@ def _cron_forms(keys: CronKeys) -> dict[str, _Form]:
         keys.fired: _INSTANTS,
         keys.queued: _INSTANTS,
         keys.running: _NAMES,
-        keys.runs: _Form("hash", "members that are no runs", _value_matches(rb"\S+ \d{1,15} \d{1,15} .*")),
-        keys.record: _Form("hash", "counts or instants that are no numbers", _is_record),
+        keys.runs: _Form("hash", "members that are not runs", _value_matches(rb"\S+ \d{1,15} \d{1,15} .*")),
+        keys.record: _Form("hash", "counts or instants that are not numbers", _is_record),
         keys.ended: _Form("list", "names that are not UTF-8", _is_text),
     }
 
@@ -102,7 +102,7 @@ def _is_record(field: bytes, value: bytes) -> bool:
 
 
 async def examine_keys(connection: Connection, keys: Keys, subject: str, workers: Iterable[str]) -> list[Finding]:
-    """A finding for each derived key of a queue that is damaged, those of `workers` included; none where none is.
+    """Return a finding for each damaged key derived from a queue, including the keys of `workers`.
 
     Raises Disconnected or Refused.
     """
@@ -111,14 +111,14 @@ async def examine_keys(connection: Connection, keys: Keys, subject: str, workers
 
 
 async def examine_registries(connection: Connection) -> list[Finding]:
-    """The same for the registries of queues, topics, supervisors and cron jobs, and for the keys of these jobs."""
+    """Return findings for the registries of queues, topics, supervisors and cron jobs, and for the jobs' keys."""
     findings: list[Finding] = []
     for key, form in _REGISTRIES.items():
         subject = _SUBJECTS[key]
-        findings += await looked_at(subject, partial(_examine, connection, subject, {key: form.type}, {key: form}))
+        findings += await findings_of(subject, partial(_examine, connection, subject, {key: form.type}, {key: form}))
     if any(finding.subject == _SUBJECTS[CRON] and finding.level == "fault" for finding in findings):
         return findings
-    return findings + await looked_at(_SUBJECTS[CRON], partial(_examine_jobs, connection))
+    return findings + await findings_of(_SUBJECTS[CRON], partial(_examine_jobs, connection))
 
 
 async def _examine_jobs(connection: Connection) -> list[Finding]:
@@ -128,7 +128,7 @@ async def _examine_jobs(connection: Connection) -> list[Finding]:
         forms = _cron_forms(CronKeys(stem))
         types = {key: form.type for key, form in forms.items()}
         subject = f"cron job {shown(name)}"
-        findings += await looked_at(subject, partial(_examine, connection, subject, types, forms))
+        findings += await findings_of(subject, partial(_examine, connection, subject, types, forms))
     return findings
 
 
@@ -140,7 +140,7 @@ async def _examine(
         fault(
             subject,
             f"the key {shown(key)} holds a {error.found}, not a {error.expected}",
-            f"redis-cli RENAME it to another name, or redis-cli DEL {quoted(key)}: the work that needs it then goes on",
+            f"rename it with redis-cli RENAME, or redis-cli DEL {quoted(key)}: work that needs it then continues",
         )
         for key, error in damaged.items()
     ]
@@ -155,8 +155,8 @@ async def _malformed(connection: Connection, subject: str, key: str, form: _Form
     if not strange:
         return []
     some = ", ".join(ascii(member[:80])[1:] for member in sorted(strange)[:3]) + (", …" if len(strange) > 3 else "")
-    what = f"the key {shown(key)} has {form.what}, which are left alone: {some}"
-    return [warning(subject, what, "delete them with redis-cli, unless a program of yours has put them there")]
+    what = f"the key {shown(key)} has {form.malformed}, which workers ignore: {some}"
+    return [warning(subject, what, "delete them with redis-cli, unless another program needs them")]
 
 
 async def _members(connection: Connection, key: str, kind: str) -> list[tuple[bytes, bytes]]:

@@ -1,23 +1,23 @@
-"""Checks of one output hash: does it only grow?"""
+"""Check of one output hash: its size, and the expiry of its results."""
 
 from __future__ import annotations
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.operator.doctor.finding import Finding, fault, good, quoted, shown, warning
-from redis_worker.broker.operator.doctor.server_checks import knows
+from redis_worker.broker.operator.doctor.server_checks import has_command
 
-# So many results are more than wait to be read.
+# More results than this are not only waiting for their readers.
 _MANY = 100_000
-# So many of them are asked whether they expire.
-_ASKED = 10
+# Results sampled for their expiry.
+_SAMPLED = 10
 
 
 async def examine_output(connection: Connection, key: str) -> Finding:
-    """The finding for the output hash `key`. Raises Disconnected, and Refused where it may not be looked at."""
+    """Return the finding for the output hash `key`. Raises Disconnected, and Refused without the permission."""
     subject = f"output {shown(key)}"
     kind = (await connection.call("TYPE", key)).decode()
     if kind not in ("hash", "none"):
-        remedy = f"name another key, or delete this one: redis-cli DEL {quoted(key)}"
+        remedy = f"use another key, or delete this one: redis-cli DEL {quoted(key)}"
         return fault(subject, f"holds a {kind}, not a hash", remedy)
     count = int(await connection.call("HLEN", key))
     what = f"results: {count:,}"
@@ -27,13 +27,13 @@ async def examine_output(connection: Connection, key: str) -> Finding:
     if expire:
         return good(subject, f"{what}, which expire")
     how = "run workers with --result-ttl, or delete" if expire is not None else "delete"
-    return warning(subject, f"{what}, and none of {_ASKED} expires", f"{how} results once read (result --delete)")
+    return warning(subject, f"{what}, and none of {_SAMPLED} expires", f"{how} results once read (result --delete)")
 
 
 async def _expire(connection: Connection, key: str) -> bool | None:
-    """Whether results expire, by a few taken at random; None where the server does not know of it."""
-    if not await knows(connection, "HTTL"):
+    """Return True if any of a few random results expires; None if the server does not support expiry."""
+    if not await has_command(connection, "HTTL"):
         return None
-    fields = await connection.call("HRANDFIELD", key, _ASKED)
+    fields = await connection.call("HRANDFIELD", key, _SAMPLED)
     left = await connection.call("HTTL", key, "FIELDS", len(fields), *fields)
     return any(seconds >= 0 for seconds in left)

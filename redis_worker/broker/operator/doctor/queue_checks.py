@@ -1,4 +1,4 @@
-"""Checks of one queue: what waits and since when, who works on it, what nobody brings back, in which order it goes."""
+"""Checks of one queue: waiting tasks, workers, dead letters, delayed tasks, order."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from redis_worker.broker.operator.doctor.key_checks import examine_keys
 from redis_worker.vocabulary.errors import ConfigurationError, WrongType
 from redis_worker.vocabulary.stamps import made_at
 
-# A lease that ended so long ago has outlasted the sweeps of others: one lease, by default, in ms.
+# A lease expired longer ago than this should have been recovered by a live worker: one default lease, in ms.
 _LEASE_MS = 6000
-# Workers promote within a second; so late, in ms, there is none, or it cannot.
+# Workers promote within a second; a task overdue by more ms has no worker able to promote it.
 _OVERDUE_MS = 5000
-# So many dead and retired workers are looked at.
+# Most dead and retired workers to inspect.
 _WORKERS = 100
-# So many tasks of a queue are looked at, of so many bytes at the most.
-_LOOKED_AT, _LARGEST = 9, 1_000_000
-# When the head is newer than the tail by so much, in seconds, it is not by the clocks of several producers.
+# Tasks of a queue to sample, and the most bytes of each.
+_SAMPLED, _LARGEST = 9, 1_000_000
+# A head newer than the tail by more seconds is not an effect of the producers' clocks.
 _NEWER = 1.0
 
 
@@ -41,17 +41,17 @@ class _Seen(NamedTuple):
     delayed: int
     overdue: int
     first_due: int
-    looked_at: list[bytes]
+    sampled: list[bytes]
     named: list[bytes]
 
 
 async def examine_queue(connection: Connection, key: str, *, cluster: bool) -> list[Finding]:
-    """A finding for each check of the queue `key`. Raises Disconnected, and Refused where it may not be looked at."""
+    """Return a finding for each check of the queue `key`. Raises Disconnected, and Refused without the permission."""
     keys, subject = Keys(key), f"queue {shown(key)}"
     if unusable := await _unusable(connection, keys, subject, cluster):
         return [unusable]
     names = [keys.waiting, keys.workers, keys.retired, keys.delayed, keys.dead, keys.dropped, keys.claimants]
-    limits = [_LEASE_MS, _OVERDUE_MS, _WORKERS, _LOOKED_AT, _LARGEST]
+    limits = [_LEASE_MS, _OVERDUE_MS, _WORKERS, _SAMPLED, _LARGEST]
     seen = _Seen(*await connection.run("examine", names, limits))
     stamps = _stamps(seen)
     holders, _ = readable(dict.fromkeys([*seen.overdue_workers, *seen.retired, *seen.named]))
@@ -70,25 +70,25 @@ async def _unusable(connection: Connection, keys: Keys, subject: str, cluster: b
         try:
             check_slots(keys)
         except ConfigurationError as error:
-            return fault(subject, str(error), "choose another key")
+            return fault(subject, str(error), "use another key")
     kind = (await connection.call("TYPE", keys.waiting)).decode()
     if kind in ("list", "none"):
         return None
-    remedy = f"name another key, or delete this one: redis-cli DEL {quoted(keys.waiting)}"
+    remedy = f"use another key, or delete this one: redis-cli DEL {quoted(keys.waiting)}"
     return fault(subject, f"holds a {kind}, not a list", remedy)
 
 
 def _stamps(seen: _Seen) -> list[float]:
-    """When tasks that wait were made or published, from head to tail; of those that say so, in the past."""
-    # What lies ahead of the clock by more than a wrong one would is no number of seconds.
+    """Return the creation times of waiting tasks that have one in the past, from head to tail."""
+    # A stamp beyond the error of a wrong clock is not a number of seconds.
     end = seen.now / 1000 + 86_400
-    return [stamp for stamp in map(made_at, seen.looked_at) if stamp is not None and stamp < end]
+    return [stamp for stamp in map(made_at, seen.sampled) if stamp is not None and stamp < end]
 
 
 def _waiting(subject: str, seen: _Seen, stamps: Sequence[float]) -> Finding:
     what = f"{seen.depth:,} waiting"
     if stamps:
-        what += f", the oldest looked at for {span(max(0.0, seen.now / 1000 - min(stamps)))}"
+        what += f", the oldest sampled for {span(max(0.0, seen.now / 1000 - min(stamps)))}"
     return good(f"{subject}: waiting", what)
 
 
@@ -99,22 +99,22 @@ async def _workers(connection: Connection, keys: Keys, subject: str, seen: _Seen
         some = ", ".join(holders[:3]) + (", …" if len(holders) > 3 else "")
         what = f"in flight with dead workers: {held:,} ({some})"
         if seen.live:
-            remedy = "look again in a minute; if they are still there, look at the logs of the live workers"
-            return warning(subject, f"{what}, which the live ones ({seen.live}) have not returned yet", remedy)
-        return fault(subject, f"{what}, which nobody returns", _start(keys))
+            remedy = "check again in a minute; if they are still there, read the logs of the live workers"
+            return warning(subject, f"{what}, not yet recovered by the {seen.live} live", remedy)
+        return fault(subject, f"{what}, and no live worker recovers them", _start(keys))
     if seen.depth and not seen.live:
-        what = "none holds a lease, and tasks wait (with --delivery at-most-once, or a consumer of your own, none does)"
+        what = "none holds a lease, and tasks wait (at-most-once workers and consumers of your own hold none)"
         return warning(subject, what, _start(keys))
     return good(subject, f"{seen.live} live")
 
 
 async def _held(connection: Connection, keys: Keys, workers: Sequence[bytes]) -> tuple[list[str], int]:
-    """Which of `workers` hold tasks, and how many."""
+    """Return the names of those `workers` that hold tasks, and the number of these tasks."""
     holders, held = [], 0
     for name in readable(workers)[0]:
         count = 0
         for key in (keys.inflight(name), keys.arrived(name)):
-            with suppress(WrongType):  # which is a finding of its own
+            with suppress(WrongType):  # examine_keys reports it
                 count += int(await connection.call("LLEN", key))
         if count:
             holders.append(shown(name))
@@ -128,7 +128,7 @@ def _dead(keys: Keys, subject: str, seen: _Seen) -> Finding:
     remedies = [f"redis-worker dead list --input {quoted(keys.waiting)}"] if seen.dead else []
     if seen.dropped:
         what += f", and {seen.dropped:,} older ones were dropped"
-        remedies.append(f"a higher --dead-limit; to count anew, redis-cli DEL {quoted(keys.dropped)}")
+        remedies.append(f"raise --dead-limit; to reset the count: redis-cli DEL {quoted(keys.dropped)}")
     return warning(subject, what, "; ".join(remedies)) if remedies else good(subject, "none")
 
 
@@ -143,14 +143,14 @@ def _delayed(keys: Keys, subject: str, seen: _Seen) -> Finding:
 
 def _order(subject: str, stamps: Sequence[float]) -> Finding:
     subject = f"{subject}: order"
-    # Tasks that were put off or requeued come to the tail with the time they were made at: it takes more
-    # than an old tail to tell that the list grows at its head.
+    # Delayed and requeued tasks arrive at the tail with their old creation time: an old tail alone does not
+    # prove that the list grows at its head.
     falls = sum(first > second for first, second in pairwise(stamps))
     rises = sum(first < second for first, second in pairwise(stamps))
     if falls >= 2 and falls > 3 * rises and stamps[0] - stamps[-1] > _NEWER:
         what = f"last-in-first-out: the head is {span(stamps[0] - stamps[-1])} newer than the tail"
         return warning(subject, what, "have producers use RPUSH (push without --left), not LPUSH, or old tasks starve")
-    return good(subject, "first-in-first-out" if rises > falls else "nothing tells that it is not first-in-first-out")
+    return good(subject, "first-in-first-out" if rises > falls else "no sign of last-in-first-out")
 
 
 def _start(keys: Keys) -> str:
