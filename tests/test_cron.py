@@ -259,7 +259,7 @@ async def test_a_push_in_a_cluster(server: EmbeddedServer) -> None:
             settings = JobSettings(f"to-{input}", "app", EVERY_SECOND, push=Push(input, 1))
             jobs.run(settings)
         jobs.run(JobSettings("function", "app", EVERY_SECOND, job="tests.cron_jobs:remember"))
-        with pytest.raises(ConfigurationError, match="its braces are no hash tag"):
+        with pytest.raises(ConfigurationError, match="its braces are not a hash tag"):
             jobs.make(JobSettings("bad", "app", EVERY_SECOND, push=Push("a}b", 1)))
 
         async def all_fire() -> bool:

@@ -1,4 +1,4 @@
-"""How to open clients to the master of a Sentinel service, whichever server that is."""
+"""Factories for clients of the current master of a Sentinel service."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 
 def sentinel_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Redis]:
-    """`redis+sentinel://user:password@host1:26379,host2/service/0?sentinel_password=…`. Raises ValueError.
+    """Return a factory for `redis+sentinel://user:password@host1:26379,host2/service/0?sentinel_password=…`.
 
-    With rediss+sentinel the sentinels are spoken to by TLS too, with the same `ssl_…` options where
-    they have none of their own (`sentinel_ssl_…`).
+    With rediss+sentinel the Sentinels are reached by TLS too, with the same `ssl_…` options unless they have
+    separate ones (`sentinel_ssl_…`). Raises ValueError.
     """
     service, _, number = parts.path.strip("/").partition("/")
     if not service:
@@ -36,10 +36,10 @@ def sentinel_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[],
 
 
 def sentinel_of_pool(pool: SentinelConnectionPool) -> Callable[[], Redis]:
-    """The service of a caller's client. Raises ConfigurationError for a client of its replicas."""
+    """Return a factory for the service of a caller's client. Raises ConfigurationError for a client of replicas."""
     if not pool.is_master:
         raise ConfigurationError(
-            f"the client of the sentinel service {pool.service_name} is one of its replicas, which take no writes: "
+            f"the client of the sentinel service {pool.service_name} uses its replicas, which accept no writes: "
             f"use Sentinel.master_for({pool.service_name!r})"
         )
     manager = pool.sentinel_manager
@@ -61,7 +61,7 @@ def _sentinel(
     service: str,
     options: dict[str, Any],
 ) -> Callable[[], Redis]:
-    # Sentinels are asked, not waited for; and one that does not answer has others beside it.
+    # With a timeout: if one Sentinel does not answer, the next one is asked.
     asking = copied(sentinel_options) | {"socket_timeout": CONNECT_TIMEOUT, "retry": no_retry()}
 
     def open_client() -> Redis:

@@ -1,4 +1,4 @@
-"""How to open clients to a single server, at a port or a Unix socket."""
+"""Factories for clients of a single server, on a port or a Unix socket."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from redis_worker.broker.connection.url import database, nodes
 
 
 def server_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Redis]:
-    """`redis://user:password@host:6379/0?…`, `rediss://…`, `unix://user:password@/path?db=0`. Raises ValueError."""
+    """Return a factory for `redis://user:password@host:6379/0?…`, `rediss://…`, `unix://user:password@/path?db=0`.
+
+    Raises ValueError.
+    """
     if parts.scheme == "unix":
         if parts.netloc.rpartition("@")[2] or not parts.path:
-            raise ValueError("name the socket by its whole path, as in unix:///run/redis.sock?db=0")
+            raise ValueError("give the full path of the socket, as in unix:///run/redis.sock?db=0")
     else:
         if parts.netloc.rpartition("@")[2]:
             [node, *more] = nodes(parts, 6379)
             if more:
-                raise ValueError("several hosts are for redis+sentinel:// and redis+cluster://")
+                raise ValueError("several hosts require redis+sentinel:// or redis+cluster://")
             options["host"], options["port"] = node
         if number := parts.path.strip("/"):
             options.setdefault("db", database(number))
@@ -32,7 +35,7 @@ def server_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[], R
 
 
 def server_of_pool(pool: Any) -> Callable[[], Redis]:
-    """The server of a caller's client, whatever its connection class (fakeredis has its own)."""
+    """Return a factory for the server of a caller's client; keeps its connection class (fakeredis has its own)."""
     return _server(pool.connection_class, lasting(pool.connection_kwargs))
 
 
