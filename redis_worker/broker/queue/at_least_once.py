@@ -1,4 +1,4 @@
-"""The queue with at-least-once delivery: claims move tasks to the worker's own in-flight list."""
+"""The queue with at-least-once delivery: claims move tasks to the worker's in-flight list."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptabl
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# How long one blocking pop waits on the server, in seconds: a stop waits for it, for it is never
-# cancelled. And how long after that its connection is taken for dead.
+# Seconds that one blocking pop waits on the server; a stop waits for it, since it is never
+# cancelled. Its connection counts as dead after the longer time.
 BLOCK = 1.0
 _BLOCK_PATIENCE = BLOCK + 5.0
-# How long giving up a lease may take, in seconds: a stop waits for it, and the server may hang.
+# Longest time for giving up a lease, in seconds: a stop waits for it, and the server may hang.
 _LAST_WORDS = 2.0
-# How long a retired worker's in-flight list is looked at: a late BLMOVE may sit in a socket until
-# TCP gives up, which takes some 15 minutes.
+# Time for which a retired worker's in-flight list is checked: a late BLMOVE may sit in a socket until
+# TCP gives up, after some 15 minutes.
 RETIRED_MS = 3_600_000
-# A pause where claiming again at once would only spin, in seconds; and one where a key must be mended before.
+# Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
 _PAUSE = 0.02
 _MENDING_PAUSE = 1.0
 
@@ -41,7 +41,7 @@ _LEASE_LOST, _ALONE, _PAUSED = 1, 2, 3
 
 
 class AtLeastOnceQueue:
-    """The port `Queue` over Redis: nothing that was claimed is lost with its worker."""
+    """The port `Queue` over Redis: no claimed task is lost when its worker dies."""
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class AtLeastOnceQueue:
         self._pause = Pause(observer)
         self._opened = False
         self._drained = False
-        """The last claim took all there was: the next one may wait at once."""
+        """True if the last claim emptied the queue: the next one may wait at once."""
 
     @property
     def worker(self) -> str:
-        """The name this worker is known by."""
+        """The current name of this worker."""
         return self._lease.name
 
     async def open(self) -> None:
@@ -81,7 +81,7 @@ class AtLeastOnceQueue:
         self._opened = True
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port. Where a key that claiming needs is damaged, nothing is claimed, unless nobody would `wait`."""
+        """See the port. If a key needed for claiming is damaged, return nothing; without `wait`, raise DamagedKey."""
         try:
             if self._lease.lost:
                 await self._start_anew()
@@ -106,7 +106,7 @@ class AtLeastOnceQueue:
         arrived = self._keys.arrived(self._lease.name)
         pop = ("BLMOVE", self._keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
         name, keys, arguments = command
-        # Sent together, so that what has arrived is claimed without another round trip, and even when
+        # Sent together, so that the popped task is claimed without another round trip, and even if
         # this worker dies in between.
         claim = ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
         popped, reply = await self._blocking.together(pop, claim, patience=_BLOCK_PATIENCE)
@@ -116,7 +116,7 @@ class AtLeastOnceQueue:
             return await self._claimed(await self._blocking.run(*command))
         if isinstance(reply, Exception):
             raise reply
-        if popped is None and self._now() - asked < BLOCK / 2:  # a server that does not block, as in fakeredis
+        if popped is None and self._now() - asked < BLOCK / 2:  # the server does not block, like fakeredis
             await asyncio.sleep(_PAUSE)
         deliveries = await self._claimed(reply)
         self._drained = len(deliveries) < limit
@@ -133,13 +133,13 @@ class AtLeastOnceQueue:
         return deliveries
 
     async def _sit_out(self, error: DamagedKey) -> None:
-        """Wait before the damaged key is met again."""
+        """Report a damaged key, and pause before the next use of it."""
         self.damaged(error)
         self._drained = False  # or the next blocking pop would take a task that cannot be claimed
         await asyncio.sleep(_MENDING_PAUSE)
 
     def damaged(self, error: DamagedKey) -> None:
-        """Tell of a damaged key."""
+        """Report a damaged key to the observer."""
         self._observer.damaged(error)
 
     def _claim_command(self, limit: int) -> tuple[str, list[str], list[Any]]:
@@ -172,7 +172,7 @@ class AtLeastOnceQueue:
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
         lease = self._lease
-        # Counted before the list is read: what is settled meanwhile may still be in it.
+        # Counted before the list is read, which may still contain tasks settled meanwhile.
         known = Counter(delivery.raw for delivery in held if delivery.receipt is lease)
         keys = [self._keys.inflight(lease.name), self._keys.attempts]
         listed, counts = await self._blocking.run("missing", keys, [])
@@ -183,8 +183,8 @@ class AtLeastOnceQueue:
         return [Delivery(raw, lease, *counts_of[raw]) for raw in missing]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """See the port. Fenced: of a task that is not in flight here any more nothing is written."""
-        # One worker has one lease at a time: what was claimed under an earlier one is lost.
+        """See the port. Fenced: nothing is written for a task that is no longer in flight here."""
+        # A worker has one lease at a time: tasks claimed under an earlier one are lost.
         lost = [outcome for outcome in outcomes if outcome[0][1].lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
@@ -207,7 +207,7 @@ class AtLeastOnceQueue:
         return lost
 
     async def _write(self, settlement: Settlement, worker: str) -> list[Any]:
-        """The reply of settle.lua. Raises Disconnected or Refused, Unacceptable where it is for what is settled."""
+        """Return the reply of settle.lua. Raises Disconnected, Refused, or Unacceptable if the content is refused."""
         connection, keys, count = self._ordinary, self._settled_keys(worker), len(settlement.outcomes)
 
         async def write() -> list[Any]:
@@ -239,20 +239,20 @@ class AtLeastOnceQueue:
         except DamagedKey as error:
             self.damaged(error)
         except Unacceptable:
-            pass  # they stay in flight, and are found missing
+            pass  # they stay in flight, and `missing` finds them
 
     async def close(self) -> None:
-        """Hand back whatever is still in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
+        """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
         if not self._opened:
             return
         try:
             async with asyncio.timeout(_LAST_WORDS):
                 await self._retire(self._lease)
         except TimeoutError:
-            raise Disconnected("the server does not answer") from None  # it may still do it when it goes on
+            raise Disconnected("the server does not answer") from None  # it may still execute the script later
 
     async def _start_anew(self) -> None:
-        """Go on under a new name: what was claimed under the old one belongs to others now."""
+        """Continue under a new name: tasks claimed under the old one belong to other workers."""
         await self._retire(self._lease)
         self._lease = Lease(worker_name())
         await self._register()
@@ -264,7 +264,7 @@ class AtLeastOnceQueue:
         self._keeper.keep(self._registries, lease, lambda: _tell(loop, self._observer, lease.name))
 
     async def _retire(self, lease: Lease) -> None:
-        """Return what is in flight, and have the others look for what comes late, if anything can."""
+        """Return the tasks in flight; if a late reply may move more, have other workers watch for it."""
         self._keeper.drop(lease)
         await reclaim(
             self._ordinary, self._keys, lease.name, force=True, retired_ms=RETIRED_MS if lease.unanswered else 0
@@ -287,7 +287,7 @@ class AtLeastOnceQueue:
 async def reclaim(
     connection: Connection, keys: Keys, worker: str, force: bool = False, retired_ms: int = RETIRED_MS
 ) -> int:
-    """Return the tasks of `worker` to the queue; how many, or -1 when it has a lease and no `force` is used."""
+    """Return the tasks of `worker` to the queue. Returns their number, or -1 if it has a lease and `force` is off."""
     count: int = await connection.run(
         "reclaim",
         [
@@ -300,8 +300,8 @@ async def reclaim(
 
 
 def _tell(loop: asyncio.AbstractEventLoop, observer: Observer, worker: str) -> None:
-    """Pass the keeper's news on to the observer, from its thread to the event loop."""
+    """Forward the loss of a lease from the keeper's thread to the observer, on the event loop."""
     try:
         loop.call_soon_threadsafe(observer.lease_lost, worker)
     except RuntimeError:
-        pass  # the loop is closed: nobody is left to be told
+        pass  # the loop is closed

@@ -1,4 +1,4 @@
-"""The queue with at-most-once delivery: the plain BLPOP loop, for those who prefer loss to repetition."""
+"""The queue with at-most-once delivery: a plain BLPOP loop, if loss is preferable to repetition."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 
 
 class _Receipt:
-    """There is nothing to own: what was taken is nowhere else."""
+    """A receipt without ownership: a taken task exists nowhere else."""
 
     lost = False
 
 
 class AtMostOnceQueue:
-    """The port `Queue` over Redis without claims: what a worker that dies has taken is gone."""
+    """The port `Queue` over Redis without claims: tasks taken by a worker that dies are lost."""
 
     def __init__(
         self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
@@ -41,10 +41,10 @@ class AtMostOnceQueue:
         self.worker = worker_name()
 
     async def open(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port. What comes within a second after a pause may still be taken: BLPOP asks for none."""
+        """See the port. A task pushed within a second after a pause may still be taken: BLPOP does not check it."""
         keys = [self._keys.waiting, self._keys.paused]
         paused, tasks = await self._blocking.run("take", keys, [limit])
         self._pause.note(paused == 1)
@@ -60,18 +60,18 @@ class AtMostOnceQueue:
         return [Delivery(raw, self._receipt) for raw in tasks or []]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
-        """See the port: what was lost with a reply is gone."""
+        """Return nothing: a task is lost with its reply."""
         return []
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """See the port. Results and dead letters are two calls: there is no claim to tie them to."""
+        """See the port. Results and dead letters are written by two calls, since no claim ties them together."""
         left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
         for piece, size in pieces(outcomes):
             try:
                 await self._write(piece, size)
             except Unacceptable as error:
                 left.append((error, piece))
-            except DamagedKey as damage:  # of the dead letters: the results are written
+            except DamagedKey as damage:  # for the dead letters; the results are written
                 self._observer.damaged(damage)
                 left.append((damage, [outcome for outcome in piece if outcome.dead]))
         if left:
@@ -103,4 +103,4 @@ class AtMostOnceQueue:
             await self._ordinary.call("LPUSH", self._keys.waiting, *(d.raw for d in reversed(deliveries)))
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing."""
