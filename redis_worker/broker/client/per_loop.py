@@ -1,4 +1,4 @@
-"""What belongs to one event loop: each, in each process, has its own, which is closed when the loop is shut down."""
+"""Resources per event loop: each loop in each process has one, closed when the loop shuts down."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from redis_worker.broker.connection.forks import watch_forks
 
 
 class Closable(Protocol):
-    """What can be had of an event loop."""
+    """A resource of one event loop."""
 
     async def close(self) -> None:
         """Close it, in its event loop."""
 
     def leave(self, *, forked: bool) -> None:
-        """Let go of it without its event loop, which belongs to the parent of a fork, or is closed."""
+        """Release it without its event loop, which is closed, or belongs to the parent of a fork."""
 
 
 T = TypeVar("T", bound=Closable)
@@ -28,13 +28,13 @@ class _Had(NamedTuple, Generic[T]):
     thing: T
     end: AsyncGenerator[None, None]
     forgotten: weakref.finalize[..., Any]
-    """Ends it when its owner is collected, and refers to it, so that it is not collected before it is closed."""
+    """Closes the resource when its owner is collected; its reference keeps the resource alive until then."""
 
 
 class PerLoop(Generic[T]):
-    """One `T` for each event loop, made when it is first asked for.
+    """One `T` per event loop, created on first use.
 
-    That of a loop which asyncio.run() runs is closed at its end, whoever forgets to close it.
+    In a loop run by asyncio.run() it is closed at the end of the loop, even without a call of `close`.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -43,7 +43,7 @@ class PerLoop(Generic[T]):
         watch_forks(self)
 
     def get(self) -> T:
-        """Return that of the running loop."""
+        """Return the resource of the running loop."""
         loop = asyncio.get_running_loop()
         had = self._had.get(loop)
         if had is None:
@@ -52,7 +52,7 @@ class PerLoop(Generic[T]):
         return had.thing
 
     async def close(self) -> None:
-        """Close them all: those of other loops when these come to it, those of closed ones at once."""
+        """Close all: those of other loops as soon as these run, those of closed loops at once."""
         self._leave_closed()
         here = asyncio.get_running_loop()
         for loop, had in [*self._had.items()]:
@@ -78,7 +78,7 @@ class PerLoop(Generic[T]):
 
 
 def _had(owner: PerLoop[T], thing: T, loop: asyncio.AbstractEventLoop) -> _Had[T]:
-    # An event loop closes the asynchronous generators begun in it when it is shut down: there is no other hook.
+    # On shutdown, an event loop closes the asynchronous generators started in it: the only hook there is.
     end = _until_the_end(thing)
     with contextlib.suppress(StopIteration):
         end.__anext__().send(None)
@@ -90,14 +90,14 @@ def _had(owner: PerLoop[T], thing: T, loop: asyncio.AbstractEventLoop) -> _Had[T
 def _forgotten(thing: Closable, end: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.call_soon_threadsafe(lambda: loop.create_task(_end(end)))
-    except RuntimeError:  # it is closed
+    except RuntimeError:  # the loop is closed
         _leave(thing, end, forked=False)
 
 
 def _leave(thing: Closable, end: AsyncGenerator[None, None], *, forked: bool) -> None:
     thing.leave(forked=forked)
-    # What has been left closes without waiting, so that this runs to its end here: else its loop would be asked to
-    # do that when it is collected.
+    # A released resource closes without waiting, so this runs to its end here; otherwise its loop would be asked to
+    # run it on collection.
     with contextlib.suppress(StopIteration, RuntimeError):
         end.aclose().send(None)
 
@@ -110,5 +110,5 @@ async def _until_the_end(thing: Any) -> AsyncGenerator[None, None]:
 
 
 async def _end(generator: AsyncGenerator[None, None]) -> None:
-    with contextlib.suppress(RuntimeError):  # it is being closed, by its loop
+    with contextlib.suppress(RuntimeError):  # its loop is closing it
         await generator.aclose()
