@@ -26,8 +26,8 @@ _FORGOTTEN = 90 * 86_400
 MOST_QUEUED = 100
 # Longest wait for a reply, in seconds: instants depend on it, and an idle connection may have been cut.
 _PATIENCE = 5.0
-# A slower reply, in seconds, is too inexact for the clock, unless the last good one is older than `_LATELY` seconds.
-_QUICK, _LATELY = 0.1, 60.0
+# A slower reply, in seconds, is too inexact for the clock, unless the last good one is older than `_STALE` seconds.
+_QUICK, _STALE = 0.1, 60.0
 
 
 class Verdict(IntEnum):
@@ -71,17 +71,17 @@ class ServerClock:
         """`elapsed` returns seconds since an arbitrary start."""
         self._elapsed = elapsed
         self._offset = 0.0
-        self._heard = -float("inf")
+        self._received_at = -float("inf")
 
-    def asking(self) -> float:
-        """Return the send time of a request, to be passed to `heard` with the reply."""
+    def sent_at(self) -> float:
+        """Return the send time of a request, to be passed to `received` with the reply."""
         return self._elapsed()
 
-    def heard(self, asked: float, server: int) -> None:
-        """Process the reply to a request sent at `asked`: the server's time was `server`, in ms since the epoch."""
+    def received(self, sent: float, server: int) -> None:
+        """Process the reply to a request sent at `sent`: the server's time was `server`, in ms since the epoch."""
         now = self._elapsed()
-        if now - asked <= _QUICK or now - self._heard > _LATELY:
-            self._offset, self._heard = server / 1000 - (asked + now) / 2, now
+        if now - sent <= _QUICK or now - self._received_at > _STALE:
+            self._offset, self._received_at = server / 1000 - (sent + now) / 2, now
 
     def now(self) -> int:
         """Return ms since the epoch; meaningless before the first reply."""
@@ -134,7 +134,7 @@ class JobState:
         if store.address.cluster and input is not None:
             check_slots(Keys(input))
         self._store = store
-        self._said = (app, name, schedule, timezone)
+        self._identity = (app, name, schedule, timezone)
         self._overlap = overlap
         self._input = input
         self._keys = CronKeys(cron_stem(app, name, input))
@@ -145,12 +145,12 @@ class JobState:
 
         Returns the latest instant already dealt with, by any process, in ms.
         """
-        app, name, *_ = self._said
-        asked = self._store.clock.asking()
+        app, name, *_ = self._identity
+        sent = self._store.clock.sent_at()
         how = "hand" if by_hand else "again" if self._opened else "first"
         keys = [self._keys.fired, self._keys.record, self._keys.queued, self._keys.ended]
-        now, last = await self._run("cron_open", keys, [*self._said, how, _FORGOTTEN])
-        self._store.clock.heard(asked, now)
+        now, last = await self._run("cron_open", keys, [*self._identity, how, _FORGOTTEN])
+        self._store.clock.received(sent, now)
         try:
             # Last: readers treat a registered job without a record as one to forget.
             await call_on(
@@ -175,18 +175,18 @@ class JobState:
         """Fire now, by hand."""
         return await self._claim("hand", 0, run, "", payload)
 
-    async def _claim(self, which: str, instant: int, run: Lease, next: str, payload: bytes) -> Claim:
+    async def _claim(self, kind: str, instant: int, run: Lease, next: str, payload: bytes) -> Claim:
         store, keys = self._store, self._keys
         names = [keys.fired, keys.running, keys.runs, keys.queued, keys.record, keys.ended]
         lease = int(store.keeper.seconds * 1000)
-        arguments: list[Any] = [which, instant, run.name, lease, self._overlap, self._where, MOST_QUEUED, _REMEMBERED]
+        arguments: list[Any] = [kind, instant, run.name, lease, self._overlap, self._where, MOST_QUEUED, _REMEMBERED]
         arguments.append(next)
-        if self._input is not None and which != "queued":
+        if self._input is not None and kind != "queued":
             names.append(self._input)
             arguments.append(payload)
-        asked = store.clock.asking()
+        sent = store.clock.sent_at()
         now, verdict, value, *lost = await self._run("cron_claim", names, arguments)
-        store.clock.heard(asked, now)
+        store.clock.received(sent, now)
         return Claim(Verdict(verdict), value, [name.decode(errors="replace") for name in lost])
 
     async def give_up(self, last: int, until: int, number: int) -> bool:

@@ -385,7 +385,7 @@ def test_what_trying_again_may_mend(error: Exception) -> None:
         (reply("DENIED Redis is running in protected mode"), "Redis refuses: DENIED"),
         (
             reply("ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'ann' 'hush'"),
-            "version 6.2 or later",
+            "needs Redis 6.2 or later",
         ),
         (reply(IN_SCRIPT + "Unknown Redis command called from Lua script"), "Redis refuses: Error running script"),
         (
@@ -396,7 +396,7 @@ def test_what_trying_again_may_mend(error: Exception) -> None:
             wrapped(
                 redis_errors.ConnectionError("Error"), ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version")
             ),
-            "check the certificates, and that the port is one for TLS",
+            "check the certificates, and that the port accepts TLS",
         ),
         (
             wrapped(redis_errors.ConnectionError("x"), reply("WRONGPASS invalid username-password pair")),

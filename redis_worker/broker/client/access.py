@@ -27,10 +27,10 @@ class Access:
         """Raises ConfigurationError if the URL is not valid."""
         self._address = address_of(redis)
         self._given = None if isinstance(redis, str) else redis
-        self._home: asyncio.AbstractEventLoop | None = None
+        self._client_loop: asyncio.AbstractEventLoop | None = None
         """The loop that uses the client passed in."""
         self._process = os.getpid()
-        self._opened = PerLoop(self._open)
+        self._connections = PerLoop(self._open)
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,7 +42,7 @@ class Access:
 
     async def close(self) -> None:
         """Close all connections opened here."""
-        await self._opened.close()
+        await self._connections.close()
 
     async def meant(self, key: str) -> str | None:
         """Return the list of the topic `key`, if this topic exists and no queue `key`, otherwise None."""
@@ -51,11 +51,11 @@ class Access:
     @property
     def _connection(self) -> Connection:
         """The connection of the running event loop."""
-        return self._opened.get()
+        return self._connections.get()
 
     def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
-        self._home = self._home or loop
-        if self._given is not None and self._home is loop and self._process == os.getpid():
+        self._client_loop = self._client_loop or loop
+        if self._given is not None and self._client_loop is loop and self._process == os.getpid():
             return Connection(self._given, owned=False)
         return Connection(self._address.open(), owned=True)

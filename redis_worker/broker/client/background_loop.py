@@ -17,10 +17,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Longest wait for the thread to end, in seconds; connections to a server that hangs are dropped in this time.
-_PATIENCE = 5.0
+_END_PATIENCE = 5.0
 
 
-class Background:
+class BackgroundLoop:
     """A runner of coroutines for callers in any thread. Its thread starts with the first call in each process."""
 
     def __init__(self, name: str) -> None:
@@ -28,7 +28,7 @@ class Background:
         self._name = name
         self._closed = False
         self._lock = threading.Lock()
-        self._turning: _Turning | None = None
+        self._loop_thread: _LoopThread | None = None
         watch_forks(self)
 
     @property
@@ -38,9 +38,9 @@ class Background:
 
     def run(self, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Run `call` and return its result. Raises ConfigurationError in a running event loop, which it would block."""
-        return self.at(self.turning(), call, *arguments, **options)
+        return self.run_in(self.loop_thread(), call, *arguments, **options)
 
-    def turning(self) -> _Turning:
+    def loop_thread(self) -> _LoopThread:
         """Return the event loop of this process. Raises ConfigurationError if it may not start."""
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
@@ -50,49 +50,57 @@ class Background:
         with self._lock:
             if self._closed:
                 raise ConfigurationError("the client is closed; create a new one")
-            if self._turning is None:
-                self._turning = _Turning(self)
-            return self._turning
+            if self._loop_thread is None:
+                self._loop_thread = _LoopThread(self)
+            return self._loop_thread
 
-    def at(
-        self, turning: _Turning, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
+    def run_in(
+        self,
+        loop_thread: _LoopThread,
+        call: Callable[P, Coroutine[Any, Any, T]],
+        *arguments: P.args,
+        **options: P.kwargs,
     ) -> T:
         """Run `call` in the given event loop and return its result."""
         # Passed in a list: a frame that holds a failed future forms a cycle with its exception, keeping `self` alive.
-        return _awaited([self._begun(turning, call, *arguments, **options)])
+        return _result([self._start(loop_thread, call, *arguments, **options)])
 
-    def _begun(
-        self, turning: _Turning, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
+    def _start(
+        self,
+        loop_thread: _LoopThread,
+        call: Callable[P, Coroutine[Any, Any, T]],
+        *arguments: P.args,
+        **options: P.kwargs,
     ) -> Future[T]:
         # Under the lock, so that every started call can be cancelled when the loop ends.
         with self._lock:
-            if self._turning is not turning:
+            if self._loop_thread is not loop_thread:
                 raise ConfigurationError("this call began in another process, or the client is closed; repeat the call")
-            return asyncio.run_coroutine_threadsafe(call(*arguments, **options), turning.loop)
+            return asyncio.run_coroutine_threadsafe(call(*arguments, **options), loop_thread.loop)
 
     def close(self) -> None:
         """Stop the thread, and cancel calls under way."""
         with self._lock:
             self._closed = True
-            turning, self._turning = self._turning, None
-        if turning is not None:
-            turning.end()
+            loop_thread, self._loop_thread = self._loop_thread, None
+        if loop_thread is not None:
+            loop_thread.end()
 
     def forked(self) -> None:
         """See Inheritable: the thread stayed in the parent."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
-        if self._turning is not None:
-            self._turning.forget()
-            self._turning = None
+        if self._loop_thread is not None:
+            self._loop_thread.forget()
+            self._loop_thread = None
 
 
-class _Turning:
+class _LoopThread:
     """A thread with an event loop, until `end`, collection of its owner, or exit of the process."""
 
-    def __init__(self, owner: Background) -> None:
+    def __init__(self, owner: BackgroundLoop) -> None:
         self.loop = loop = asyncio.SelectorEventLoop()
         self._ended = ended = asyncio.Event()
-        self._thread = threading.Thread(target=_turn, args=(loop, ended), name="redis-worker-client", daemon=True)
+        self._thread = threading.Thread(target=_run_loop, args=(loop, ended), name="redis-worker-client", daemon=True)
         self._finish = weakref.finalize(owner, _finish, loop, ended, self._thread)
         self._thread.start()
 
@@ -105,13 +113,13 @@ class _Turning:
         self._finish.detach()
 
 
-def _turn(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
     # A finalizing interpreter starts no threads, which raises RuntimeError after everything is closed.
     with contextlib.suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_wait(ended))
+        runner.run(_wait_for(ended))
 
 
-async def _wait(ended: asyncio.Event) -> None:
+async def _wait_for(ended: asyncio.Event) -> None:
     await ended.wait()
 
 
@@ -119,10 +127,10 @@ def _finish(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, thread: threa
     with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(ended.set)
     if thread is not threading.current_thread():
-        thread.join(_PATIENCE)
+        thread.join(_END_PATIENCE)
 
 
-def _awaited(results: list[Future[T]]) -> T:
+def _result(results: list[Future[T]]) -> T:
     result = results.pop()
     try:
         return result.result()

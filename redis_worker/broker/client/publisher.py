@@ -12,7 +12,7 @@ from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys, topic_list
-from redis_worker.broker.queue.delayed import put_off
+from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id
@@ -97,4 +97,4 @@ class Publisher(Access):
         if delay is None and at is None:
             await self._connection.call("RPUSH", keys.waiting, *raws)
         else:
-            await put_off(self._connection, keys, raws, delay=delay, at=at)
+            await delay_tasks(self._connection, keys, raws, delay=delay, at=at)

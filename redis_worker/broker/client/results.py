@@ -53,7 +53,7 @@ class Results:
         self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
-        self._hearing: Connection | None = None
+        self._listener_connection: Connection | None = None
         """The listener's connection."""
 
     async def of(self, ids: Collection[str], timeout: float | None) -> AsyncGenerator[Result, None]:
@@ -72,10 +72,10 @@ class Results:
                 await self._listen(end)
             with contextlib.suppress(TimeoutError):
                 # A server that hangs must not block the caller beyond the timeout.
-                async with asyncio.timeout(None if end is None else max(1.0, _left(end) or 0.0)):
-                    await self._look_first(pending)
+                async with asyncio.timeout(None if end is None else max(1.0, _remaining(end) or 0.0)):
+                    await self._fetch_first(pending)
             while pending:
-                result = await _arrival(arrivals, end, pending, timeout)
+                result = await _next_arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
                 yield result
         finally:
@@ -95,8 +95,8 @@ class Results:
 
     def leave(self, *, forked: bool) -> None:
         """See Closable."""
-        if self._hearing is not None:
-            self._hearing.leave(forked=forked)
+        if self._listener_connection is not None:
+            self._listener_connection.leave(forked=forked)
         if self._listener is not None:
             # It never runs again: suppress the warning that it was not cancelled before its loop was closed.
             self._listener._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -106,22 +106,22 @@ class Results:
         """Start the listener if needed; wait until it has subscribed or failed."""
         if self._listener is None or self._listener.done():
             self._listening.clear()
-            self._listener = asyncio.create_task(self._listen_on(), name="redis-worker results")
-        await happens(self._listening, _left(end))
+            self._listener = asyncio.create_task(self._run_listener(), name="redis-worker results")
+        await happens(self._listening, _remaining(end))
 
-    async def _listen_on(self) -> None:
+    async def _run_listener(self) -> None:
         """Receive results until closed. An error that ends it is passed to all waiters."""
         try:
-            await self._hear()
+            await self._receive()
         except Exception as error:
             # No await from here on: a later caller finds the listener ended, and starts another.
             self._fail_all(error)
         finally:
             self._listening.set()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         """Fetch announced results, and periodically all awaited ones."""
-        connection = self._hearing = Connection(self._address.open(), owned=True)
+        connection = self._listener_connection = Connection(self._address.open(), owned=True)
         try:
             while True:
                 try:
@@ -129,19 +129,19 @@ class Results:
                         while True:
                             self._listening.set()
                             message = await subscription.message(_POLL)
-                            await self._look(list(self._waiting) if message is None else _announced(message))
+                            await self._fetch(list(self._waiting) if message is None else _announced(message))
                 except Exception as error:
-                    await self._trouble(error)
+                    await self._poll_once(error)
         finally:
             await connection.close()
 
-    async def _trouble(self, error: Exception) -> None:
+    async def _poll_once(self, error: Exception) -> None:
         """Fetch without the subscription: perhaps only that has failed. Raises `error` if it is a defect."""
         if is_defect(error):
             raise error
         self._listening.set()  # a waiter finds out by itself
         try:
-            await self._look(list(self._waiting))
+            await self._fetch(list(self._waiting))
         except Refused as refused:
             self._fail_all(refused)
         except Disconnected:
@@ -153,14 +153,14 @@ class Results:
             for arrivals in queues:
                 arrivals.put_nowait(error)
 
-    async def _look_first(self, ids: Collection[str]) -> None:
+    async def _fetch_first(self, ids: Collection[str]) -> None:
         """Fetch before waiting. Raises Disconnected if the server is away, not for a single cut connection."""
         try:
-            await self._look(ids)
+            await self._fetch(ids)
         except Disconnected:
-            await self._look(ids)
+            await self._fetch(ids)
 
-    async def _look(self, ids: Iterable[str]) -> None:
+    async def _fetch(self, ids: Iterable[str]) -> None:
         """Deliver those results of `ids` that exist and are awaited."""
         for batch in _batches(id for id in ids if id in self._waiting):
             found = await self._connection.call("HMGET", self._output, *batch)
@@ -194,14 +194,14 @@ def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _left(end: float | None) -> float | None:
+def _remaining(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
 
 
-async def _arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
+async def _next_arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
     try:
         # An available result counts, even with no time left.
-        async with asyncio.timeout(_left(end) if arrivals.empty() else None):
+        async with asyncio.timeout(_remaining(end) if arrivals.empty() else None):
             result = await arrivals.get()
     except TimeoutError:
         some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")

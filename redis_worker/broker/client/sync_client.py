@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis_worker.broker.client.background_loop import Background
+from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.results import Result
 from redis_worker.broker.client.task_client import TaskClient
@@ -29,7 +29,7 @@ class _Sync:
     """Common base: any thread may make calls and close, and after a fork parent and child continue."""
 
     def __init__(self, name: str) -> None:
-        self._background = Background(name)
+        self._background = BackgroundLoop(name)
         self._run = self._background.run
 
     def __enter__(self) -> Self:
@@ -86,15 +86,15 @@ class SyncTaskClient(_Sync):
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
     ) -> Iterator[Result]:
         """See TaskClient.results."""
-        turning = self._background.turning()
+        loop_thread = self._background.loop_thread()
         results = self._client.results(list(ids), timeout, delete=delete)
         try:
             with contextlib.suppress(StopAsyncIteration):
                 while True:
-                    yield self._background.at(turning, _next, results)
+                    yield self._background.run_in(loop_thread, _next, results)
         finally:
             with contextlib.suppress(ConfigurationError):  # of the parent, or closed: it ends by itself
-                self._background.at(turning, results.aclose)
+                self._background.run_in(loop_thread, results.aclose)
 
     def run(self, task: Any, timeout: Duration | None = None) -> Any:
         """See TaskClient.run."""

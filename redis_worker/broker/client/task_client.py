@@ -15,7 +15,7 @@ from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.queue.delayed import put_off
+from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id
@@ -126,7 +126,7 @@ class TaskClient(Access):
         if delay is None and at is None:
             await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
         else:
-            await put_off(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
+            await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
 
     async def _push(
         self, tasks: Sequence[tuple[Any, str | int | None]], delay: Duration | None, at: datetime | None

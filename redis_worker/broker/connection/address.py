@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from redis_worker.broker.connection.cluster import cluster_of_client, cluster_of_url
 from redis_worker.broker.connection.sentinel import sentinel_of_pool, sentinel_of_url
 from redis_worker.broker.connection.server import server_of_pool, server_of_url
-from redis_worker.broker.connection.url import parsed, unquoted_of
+from redis_worker.broker.connection.url import parse, without_values
 from redis_worker.vocabulary.errors import ConfigurationError
 
 Client: TypeAlias = "Redis | RedisCluster"
@@ -110,7 +110,7 @@ def _from_url(url: str) -> Address:
         known = ", ".join(f"{known}://" for known in SCHEMES)
         raise ConfigurationError(f"the Redis URL must begin with one of {known}")
     try:
-        parts, options = parsed(url)
+        parts, options = parse(url)
         if scheme.endswith("+sentinel"):
             address = Address(name, sentinel_of_url(parts, options))
         elif scheme.endswith("+cluster"):
@@ -119,7 +119,7 @@ def _from_url(url: str) -> Address:
             address = Address(name, server_of_url(parts, options))
         _try_out(address)
     except (ValueError, TypeError, OSError, RedisError) as error:
-        reason = unquoted_of(url, _reason(error))
+        reason = without_values(url, _reason(error))
         raise ConfigurationError(f"the Redis URL {name!r} is not valid: {reason}") from None
     return address
 

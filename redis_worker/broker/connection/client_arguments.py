@@ -23,11 +23,11 @@ _NOT_COPIED = frozenset((
 ))  # fmt: skip
 
 
-def lasting(options: dict[str, Any]) -> dict[str, Any]:
+def lasting_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return `options` for a client that waits for replies without limit and never retries."""
     kept = {
         key: value
-        for key, value in copied(options).items()
+        for key, value in copyable_options(options).items()
         if not key.startswith(("maint_notifications", "maintenance_", "orig_"))
     }
     # Without it the socket timeout would limit connecting, and that is None.
@@ -36,7 +36,7 @@ def lasting(options: dict[str, Any]) -> dict[str, Any]:
     return kept | {"socket_timeout": None, "retry": no_retry(), "decode_responses": False}
 
 
-def copied(options: dict[str, Any]) -> dict[str, Any]:
+def copyable_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return those of a caller's connection arguments that suit another client."""
     return {key: value for key, value in options.items() if key not in _NOT_COPIED}
 

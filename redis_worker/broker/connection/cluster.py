@@ -10,7 +10,7 @@ from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode, ClusterPubSub
 from redis.asyncio.connection import SSLConnection
 
-from redis_worker.broker.connection.client_arguments import lasting
+from redis_worker.broker.connection.client_arguments import lasting_options
 from redis_worker.broker.connection.url import nodes
 
 
@@ -19,7 +19,7 @@ def cluster_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[], 
     if parts.path.strip("/") not in ("", "0") or options.pop("db", 0):
         raise ValueError("Redis Cluster has only database 0")
     tls = parts.scheme.startswith("rediss")
-    return _cluster(nodes(parts, 6379), {"ssl": tls, **lasting(options)})
+    return _cluster(nodes(parts, 6379), {"ssl": tls, **lasting_options(options)})
 
 
 def cluster_of_client(client: RedisCluster) -> Callable[[], RedisCluster]:
@@ -27,7 +27,7 @@ def cluster_of_client(client: RedisCluster) -> Callable[[], RedisCluster]:
     manager = client.nodes_manager
     # The caller's nodes first, then the discovered ones: the former may be gone by now.
     known = {node.name: node for node in (*client.startup_nodes, *manager.startup_nodes.values())}
-    options = lasting(client.connection_kwargs)
+    options = lasting_options(client.connection_kwargs)
     # For a caller that reads from replicas, this is a bound method that makes connections read-only.
     options.pop("redis_connect_func", None)
     options["ssl"] = issubclass(options.pop("connection_class"), SSLConnection)

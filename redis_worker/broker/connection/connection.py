@@ -12,8 +12,8 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.connection.error_translation import UnknownScript, translated
-from redis_worker.broker.connection.forks import let_go, watch_forks
-from redis_worker.broker.connection.kept_connections import Line
+from redis_worker.broker.connection.forks import close_silently, watch_forks
+from redis_worker.broker.connection.kept_connections import KeptConnections
 from redis_worker.broker.connection.packing import execute, execute_together, is_plain
 from redis_worker.broker.connection.turns import Turns
 from redis_worker.broker.scripts import script
@@ -24,13 +24,13 @@ T = TypeVar("T")
 # Seconds without a reply to an ordinary call after which the server counts as gone.
 PATIENCE = 15.0
 # Most concurrent calls; more wait for a turn, because redis-py's pool raises when it is exhausted.
-_AT_ONCE = 32
+_MAX_CONCURRENT = 32
 # Interval, in seconds, of attempts to get a connection from an exhausted pool.
-_ASK_AGAIN = 0.02
+_RETRY_INTERVAL = 0.02
 # Seconds left to calls under way when another connection finds the server silent.
-_DOUBT = 2.0
+_HURRIED_PATIENCE = 2.0
 # Seconds a call may take to end after its connection is cut.
-_LAST_BREATH = 1.0
+_CUT_PATIENCE = 1.0
 
 
 class Connection:
@@ -42,16 +42,16 @@ class Connection:
         `beside`: a connection to the same server; its calls get less time once a call here gets no reply.
         """
         self.client = client
-        self._line: Line | None = None
-        at_once = min(_AT_ONCE, _most_connections(client))
+        self._kept: KeptConnections | None = None
+        at_once = min(_MAX_CONCURRENT, _max_connections(client))
         if lasting and owned and isinstance(client, Redis) and is_plain(client):
-            self._line = Line(client, self._break, at_once)
+            self._kept = KeptConnections(client, self._on_timeout, at_once)
         self._owned = owned
         self._beside = beside
         self._turns = Turns(at_once)
         self._abandoned: set[asyncio.Future[Any]] = set()
         """Calls that have not ended and that no caller awaits any more."""
-        self._left: str | None = None
+        self._unusable: str | None = None
         """Reason it can no longer be used: another process owns its sockets, or its event loop is closed."""
         watch_forks(self)
 
@@ -63,17 +63,17 @@ class Connection:
         connections are cut, which ends this call and the others with an error. Time spent waiting for a turn
         does not count.
         """
-        if self._line is not None:
-            [reply] = await self._on_line(self._line, (command,), patience)
+        if self._kept is not None:
+            [reply] = await self._exchange(self._kept, (command,), patience)
             if isinstance(reply, Exception):
                 raise reply
             return reply
         return await self._watched(lambda: execute(self.client, *command), patience)
 
-    async def _on_line(self, line: Line, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
-        self._check_left()
+    async def _exchange(self, kept: KeptConnections, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
+        self._check_usable()
         try:
-            replies = await line.exchange(commands, patience)
+            replies = await kept.exchange(commands, patience)
         except Exception as error:
             raise translated(error) from error
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
@@ -91,8 +91,8 @@ class Connection:
         """Send several commands at once and return their replies; an error reply as an exception."""
         if isinstance(self.client, RedisCluster):  # RedisCluster pipelines do not keep the order
             return [await self._reply(*command, patience=patience) for command in commands]
-        if self._line is not None:
-            return await self._on_line(self._line, commands, patience)
+        if self._kept is not None:
+            return await self._exchange(self._kept, commands, patience)
         client = self.client
         replies = await self._watched(lambda: execute_together(client, commands), patience)
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
@@ -138,12 +138,12 @@ class Connection:
         return await self._watched(lambda: client.execute_command(*command, target_nodes=node), patience)
 
     async def _watched(self, send: Callable[[], Awaitable[T]], patience: float) -> T:
-        self._check_left()
+        self._check_usable()
         if self._turns.free:
             self._turns.free -= 1
         else:
             await self._turns.wait()
-        call = asyncio.create_task(_with_connection(send, patience - _ASK_AGAIN))
+        call = asyncio.create_task(_with_connection(send, patience - _RETRY_INTERVAL))
         call.add_done_callback(lambda _: self._turns.give_back())
         try:
             done, _ = await asyncio.wait({call}, timeout=patience)
@@ -153,10 +153,10 @@ class Connection:
         if not done:
             self._turns.fail(lambda: Disconnected("the server does not answer"))
             if self._beside is not None:
-                self._beside.hurry(_DOUBT)
+                self._beside.hurry(_HURRIED_PATIENCE)
             await self.cut()
             try:
-                done, _ = await asyncio.wait({call}, timeout=_LAST_BREATH)
+                done, _ = await asyncio.wait({call}, timeout=_CUT_PATIENCE)
             finally:
                 if not done:
                     self._abandon(call)
@@ -185,7 +185,7 @@ class Connection:
         """
         if not self._owned:
             return
-        self._tear()
+        self._abort_all()
         for connection in _connections(self.client):
             try:
                 await connection.disconnect(nowait=True)
@@ -194,16 +194,16 @@ class Connection:
 
     def hurry(self, seconds: float) -> None:
         """Limit the remaining time of calls on kept connections to `seconds`."""
-        if self._line is not None:
-            self._line.hurry(seconds)
+        if self._kept is not None:
+            self._kept.hurry(seconds)
 
-    def _break(self) -> None:
+    def _on_timeout(self) -> None:
         """Limit or end the other calls, here and beside, after one got no reply."""
         if self._beside is not None:
-            self._beside.hurry(_DOUBT)
-        self._tear()
+            self._beside.hurry(_HURRIED_PATIENCE)
+        self._abort_all()
 
-    def _tear(self) -> None:
+    def _abort_all(self) -> None:
         for connection in _connections(self.client):
             transport = getattr(connection._writer, "transport", None)  # fakeredis has none
             if transport is not None:
@@ -216,35 +216,35 @@ class Connection:
 
     def leave(self, *, forked: bool) -> None:
         """Close the sockets of a client of ours, without sending anything and without its event loop."""
-        self._left = "the parent of this process" if forked else "a closed event loop"
+        self._unusable = "the parent of this process" if forked else "a closed event loop"
         if self._owned:
             for connection in _connections(self.client):
-                let_go(connection, forked=forked)
+                close_silently(connection, forked=forked)
             if isinstance(self.client, RedisCluster):
                 self.client._initialize = True  # avoids the warning about an unclosed client
 
-    def _check_left(self) -> None:
-        if self._left is not None:
+    def _check_usable(self) -> None:
+        if self._unusable is not None:
             raise ConfigurationError(
-                f"the connection to Redis belongs to {self._left}: open a new one here, from a URL or a new client"
+                f"the connection to Redis belongs to {self._unusable}: open a new one here, from a URL or a new client"
             )
 
     async def close(self) -> None:
         """Close a client of ours and end abandoned calls; leave a caller's client open."""
-        if self._left is not None:
+        if self._unusable is not None:
             return
         await self.cut()
         if self._abandoned:
             if self._owned:
                 for call in self._abandoned:
                     call.cancel()  # it may be connecting, and would then continue
-            await asyncio.wait(self._abandoned, timeout=_LAST_BREATH)
+            await asyncio.wait(self._abandoned, timeout=_CUT_PATIENCE)
             for call in self._abandoned:
                 call.cancel()
         if not self._owned:
             return
-        if self._line is not None:
-            self._line.close()
+        if self._kept is not None:
+            self._kept.close()
         try:
             await self.client.aclose()
             if not isinstance(self.client, RedisCluster):
@@ -267,21 +267,21 @@ async def _with_connection(send: Callable[[], Awaitable[T]], patience: float) ->
         try:
             return await send()
         except exceptions.ConnectionError as error:
-            if not _is_used_up(error):
+            if not _is_exhausted(error):
                 raise
-        await asyncio.sleep(_ASK_AGAIN)
+        await asyncio.sleep(_RETRY_INTERVAL)
         if asyncio.get_running_loop().time() >= end:
             raise Disconnected("all connections of the client are in use: raise its max_connections")
 
 
-def _is_used_up(error: exceptions.ConnectionError) -> bool:
+def _is_exhausted(error: exceptions.ConnectionError) -> bool:
     """Return True if redis-py's pool had no connection left, so that nothing was sent."""
     return isinstance(error, exceptions.MaxConnectionsError) or str(error) == "No connection available."
 
 
-def _most_connections(client: Client) -> int:
+def _max_connections(client: Client) -> int:
     options: Any = client.connection_kwargs if isinstance(client, RedisCluster) else vars(client.connection_pool)
-    return int(options.get("max_connections") or _AT_ONCE)
+    return int(options.get("max_connections") or _MAX_CONCURRENT)
 
 
 def _connections(client: Client) -> list[Any]:

@@ -32,13 +32,13 @@ class Complaints:
 def readable(names: Iterable[bytes]) -> tuple[list[str], list[bytes]]:
     """Return the `names` that are UTF-8, as text, and the others, which this project did not write."""
     texts: list[str] = []
-    strange: list[bytes] = []
+    undecodable: list[bytes] = []
     for name in names:
         try:
             texts.append(name.decode())
         except UnicodeDecodeError:
-            strange.append(name)
-    return texts, strange
+            undecodable.append(name)
+    return texts, undecodable
 
 
 def strangers(key: str, names: Sequence[bytes]) -> list[str]:

@@ -19,7 +19,7 @@ from redis_worker.vocabulary.errors import (
 )
 
 # Error codes of a temporary state: loading, failing over, full, or unable to write.
-_PASSING = frozenset((
+_TRANSIENT = frozenset((
     "LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS",
     "UNBLOCKED", "BUSY", "UNKILLABLE",
 ))  # fmt: skip
@@ -68,20 +68,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _refusal(error: BaseException) -> Refused | None:
     """Return `error` as Refused if a retry cannot help, otherwise None."""
-    said = _global_refusal(error)
-    if said is not None:
-        return Refused(said)
-    if not isinstance(error, exceptions.ResponseError) or _is_passing(error):
+    sentence = _global_refusal(error)
+    if sentence is not None:
+        return Refused(sentence)
+    if not isinstance(error, exceptions.ResponseError) or _is_transient(error):
         return None
     text = _text(error)
     if damaged := re.search(r"\bDAMAGED (\w+) (\w+) (.*)", text):
         found, expected, key = damaged.groups()
         return DamagedKey(key, found, expected)
-    said = _said(text)
+    sentence = _refusal_sentence(text)
     # Any other reply may depend on the command's content: only the caller can send less.
-    if said is None:
+    if sentence is None:
         return Unacceptable(f"Redis refuses: {text}")
-    return WrongType(said) if "WRONGTYPE" in text else Refused(said)
+    return WrongType(sentence) if "WRONGTYPE" in text else Refused(sentence)
 
 
 def _global_refusal(error: BaseException) -> str | None:
@@ -100,18 +100,18 @@ def _global_refusal(error: BaseException) -> str | None:
     return None
 
 
-def _is_passing(error: exceptions.ResponseError) -> bool:
+def _is_transient(error: exceptions.ResponseError) -> bool:
     text = str(error)
     if "max number of clients" in text:
         return True
     # Before Redis 7 an error in a script was wrapped: ERR Error running script (…): … -OOM command …
     if wrapped := re.search(r"Error running script.*: -?([A-Z]{3,}) ", text):
-        return wrapped[1] in _PASSING
+        return wrapped[1] in _TRANSIENT
     # redis-py removes the code from the text of errors it has classes for.
-    return (error.status_code or text.partition(" ")[0]) in _PASSING
+    return (error.status_code or text.partition(" ")[0]) in _TRANSIENT
 
 
-def _said(text: str) -> str | None:
+def _refusal_sentence(text: str) -> str | None:
     """Return the sentence for an error reply without a class in redis-py, None for any other."""
     if "WRONGTYPE" in text:
         return f"a key holds another type than it should: {text.partition('WRONGTYPE')[2].strip()}"

@@ -6,7 +6,7 @@ import os
 from typing import Any, Protocol
 from weakref import WeakSet
 
-_STILL_REFERRED_TO: list[Any] = []
+_KEPT_ALIVE: list[Any] = []
 """Transports of the parent: collecting one in the child would unregister it from the shared event loop."""
 
 
@@ -17,15 +17,15 @@ class Inheritable(Protocol):
         """Drop, in the child of a fork, the parent's resources."""
 
 
-_objects: WeakSet[Inheritable] = WeakSet()
+_owners: WeakSet[Inheritable] = WeakSet()
 
 
-def watch_forks(thing: Inheritable) -> None:
-    """Call `thing.forked()` in each child process, as long as `thing` lives."""
-    _objects.add(thing)
+def watch_forks(owner: Inheritable) -> None:
+    """Call `owner.forked()` in each child process, as long as `owner` lives."""
+    _owners.add(owner)
 
 
-def let_go(connection: Any, *, forked: bool) -> None:
+def close_silently(connection: Any, *, forked: bool) -> None:
     """Close the socket of a redis-py connection without sending anything.
 
     Its event loop, the parent's or a closed one, is not involved: a child shares with its parent the kernel's
@@ -37,7 +37,7 @@ def let_go(connection: Any, *, forked: bool) -> None:
         return
     transport = writer.transport
     if forked:
-        _STILL_REFERRED_TO.append((writer, transport))
+        _KEPT_ALIVE.append((writer, transport))
     socket = getattr(transport.get_extra_info("socket"), "_sock", None)  # uvloop's cannot be closed directly
     if socket is not None:
         socket.close()
@@ -49,8 +49,8 @@ def let_go(connection: Any, *, forked: bool) -> None:
 
 
 def _forked() -> None:
-    for thing in list(_objects):
-        thing.forked()
+    for owner in list(_owners):
+        owner.forked()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.sentinel import SentinelConnectionPool
 
-from redis_worker.broker.connection.client_arguments import CONNECT_TIMEOUT, copied, lasting, no_retry
+from redis_worker.broker.connection.client_arguments import CONNECT_TIMEOUT, copyable_options, lasting_options, no_retry
 from redis_worker.broker.connection.url import database, nodes
 from redis_worker.vocabulary.errors import ConfigurationError
 
@@ -32,7 +32,7 @@ def sentinel_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[],
         sentinels = {"ssl": "true"} | shared | sentinels
     if "ssl" in sentinels:
         sentinels["ssl"] = sentinels["ssl"].lower() in ("true", "1", "yes")
-    return _sentinel(nodes(parts, 26379), sentinels, {}, unquote(service), {"ssl": tls, **lasting(options)})
+    return _sentinel(nodes(parts, 26379), sentinels, {}, unquote(service), {"ssl": tls, **lasting_options(options)})
 
 
 def sentinel_of_pool(pool: SentinelConnectionPool) -> Callable[[], Redis]:
@@ -50,7 +50,11 @@ def sentinel_of_pool(pool: SentinelConnectionPool) -> Callable[[], Redis]:
         manager.sentinel_kwargs,
         {"min_other_sentinels": manager.min_other_sentinels, "force_master_ip": manager._force_master_ip},
         pool.service_name,
-        {"connection_class": pool.connection_class, "check_connection": pool.check_connection, **lasting(options)},
+        {
+            "connection_class": pool.connection_class,
+            "check_connection": pool.check_connection,
+            **lasting_options(options),
+        },
     )
 
 
@@ -62,10 +66,10 @@ def _sentinel(
     options: dict[str, Any],
 ) -> Callable[[], Redis]:
     # With a timeout: if one Sentinel does not answer, the next one is asked.
-    asking = copied(sentinel_options) | {"socket_timeout": CONNECT_TIMEOUT, "retry": no_retry()}
+    sentinel_arguments = copyable_options(sentinel_options) | {"socket_timeout": CONNECT_TIMEOUT, "retry": no_retry()}
 
     def open_client() -> Redis:
-        manager = Sentinel(sentinels, sentinel_kwargs=asking, **manager_options)  # type: ignore[no-untyped-call]
+        manager = Sentinel(sentinels, sentinel_kwargs=sentinel_arguments, **manager_options)  # type: ignore[no-untyped-call]
         pool = SentinelConnectionPool(service, manager, **options)  # type: ignore[no-untyped-call]
         return Redis.from_pool(pool)
 

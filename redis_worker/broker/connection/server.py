@@ -9,7 +9,7 @@ from urllib.parse import SplitResult
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool, parse_url
 
-from redis_worker.broker.connection.client_arguments import lasting
+from redis_worker.broker.connection.client_arguments import lasting_options
 from redis_worker.broker.connection.url import database, nodes
 
 
@@ -31,12 +31,12 @@ def server_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[], R
             options.setdefault("db", database(number))
     path = parts.path if parts.scheme == "unix" else ""
     given = {**parse_url(f"{parts.scheme}://{path}"), **options}
-    return _server(given.pop("connection_class", None), lasting(given))
+    return _server(given.pop("connection_class", None), lasting_options(given))
 
 
 def server_of_pool(pool: Any) -> Callable[[], Redis]:
     """Return a factory for the server of a caller's client; keeps its connection class (fakeredis has its own)."""
-    return _server(pool.connection_class, lasting(pool.connection_kwargs))
+    return _server(pool.connection_class, lasting_options(pool.connection_kwargs))
 
 
 def _server(connection_class: Any, options: dict[str, Any]) -> Callable[[], Redis]:

@@ -19,7 +19,7 @@ PING_EVERY = 2.0
 """Seconds of silence after which a listening connection is pinged."""
 PING_PATIENCE = 3.0
 """Longest wait for the reply to a ping, in seconds, before the connection is replaced."""
-ONE_MORE_LOOK = 0.1
+LAST_WAIT = 0.1
 """Seconds of one last wait for an overdue reply."""
 # Longest time for connecting and subscribing, in seconds.
 _OPEN_PATIENCE = 5.0
@@ -36,8 +36,8 @@ class Subscription:
         self._connection = connection
         self._channel = channel
         self._pubsub: Any = connection.client.pubsub()
-        self._heard = 0.0
-        self._pinged: float | None = None
+        self._received_at = 0.0
+        self._pinged_at: float | None = None
 
     async def __aenter__(self) -> Self:
         """Subscribe, without waiting for the confirmation."""
@@ -47,7 +47,7 @@ class Subscription:
         except BaseException:
             await self._pubsub.aclose()
             raise
-        self._heard = _now()
+        self._received_at = _now()
         return self
 
     async def __aexit__(
@@ -60,14 +60,14 @@ class Subscription:
         end = _now() + seconds
         while True:
             await self._ping_if_silent()
-            overdue = self._pinged is not None and _now() - self._pinged > PING_PATIENCE
+            overdue = self._pinged_at is not None and _now() - self._pinged_at > PING_PATIENCE
             # If this event loop stood still, the reply may have arrived unread: wait once more.
-            wait = ONE_MORE_LOOK if overdue else max(0.001, min(end - _now(), PING_EVERY))
-            heard = await self._pubsub.get_message(timeout=wait)
-            if heard is not None:
-                self._heard, self._pinged = _now(), None
-                if heard["type"] == "message":
-                    data: bytes = heard["data"]
+            wait = LAST_WAIT if overdue else max(0.001, min(end - _now(), PING_EVERY))
+            received = await self._pubsub.get_message(timeout=wait)
+            if received is not None:
+                self._received_at, self._pinged_at = _now(), None
+                if received["type"] == "message":
+                    data: bytes = received["data"]
                     return data
             elif overdue:
                 logger.warning("the connection subscribed to %s does not answer: replacing it", self._channel)
@@ -78,8 +78,8 @@ class Subscription:
 
     async def _ping_if_silent(self) -> None:
         now = _now()
-        if self._pinged is None and now - self._heard >= PING_EVERY:
-            self._pinged = now
+        if self._pinged_at is None and now - self._received_at >= PING_EVERY:
+            self._pinged_at = now
             await self._pubsub.ping()
 
 

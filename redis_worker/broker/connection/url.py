@@ -10,7 +10,7 @@ from redis.asyncio.connection import parse_url
 _ENCODE = "characters such as / ? # [ @ : in a user name or password must be percent-encoded (/ is %2F)"
 
 
-def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
+def parse(url: str) -> tuple[SplitResult, dict[str, Any]]:
     """Return the parts of `url`, and its options (`?…`) as redis-py reads them. Raises ValueError.
 
     Options for the Sentinels (`?sentinel_…`) are grouped in the option "sentinels".
@@ -30,7 +30,7 @@ def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
     return parts, options
 
 
-def unquoted_of(url: str, text: str) -> str:
+def without_values(url: str, text: str) -> str:
     """Return `text`, the reason why `url` is wrong, or a substitute if it quotes the value of an option."""
     query = url.partition("?")[2]
     found = {part for pair in query.split("&") for part in pair.partition("=")[2:]}

@@ -11,7 +11,7 @@ from redis_worker.broker.queue.at_least_once import BLOCK
 from redis_worker.broker.queue.dead_letter import dead_letter
 from redis_worker.broker.queue.lease import worker_name
 from redis_worker.broker.queue.pause import Pause
-from redis_worker.broker.queue.refused_content import insisting
+from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, pieces
 from redis_worker.ports import Observer, Unwritten
@@ -47,14 +47,14 @@ class AtMostOnceQueue:
         """See the port. A task pushed within a second after a pause may still be taken: BLPOP does not check it."""
         keys = [self._keys.waiting, self._keys.paused]
         paused, tasks = await self._blocking.run("take", keys, [limit])
-        self._pause.note(paused == 1)
+        self._pause.update(paused == 1)
         if self._pause.on:
             if wait:
-                await self._pause.sit_out()
+                await self._pause.wait()
         elif not tasks and wait:
-            asked = asyncio.get_running_loop().time()
+            started = asyncio.get_running_loop().time()
             popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
-            if popped is None and asyncio.get_running_loop().time() - asked < BLOCK / 2:
+            if popped is None and asyncio.get_running_loop().time() - started < BLOCK / 2:
                 await asyncio.sleep(0.02)
             tasks = popped[1:] if popped else []
         return [Delivery(raw, self._receipt) for raw in tasks or []]
@@ -65,22 +65,24 @@ class AtMostOnceQueue:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Results and dead letters are written by two calls, since no claim ties them together."""
-        left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
+        unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
         for piece, size in pieces(outcomes):
             try:
                 await self._write(piece, size)
             except Unacceptable as error:
-                left.append((error, piece))
+                unwritten.append((error, piece))
             except DamagedKey as damage:  # for the dead letters; the results are written
                 self._observer.damaged(damage)
-                left.append((damage, [outcome for outcome in piece if outcome.dead]))
-        if left:
-            raise Unwritten(left, [])
+                unwritten.append((damage, [outcome for outcome in piece if outcome.dead]))
+        if unwritten:
+            raise Unwritten(unwritten, [])
         return []
 
     async def _write(self, outcomes: Sequence[Outcome], size: int) -> None:
         connection, keys, limits, count = self._ordinary, self._keys, self._limits, len(outcomes)
-        await insisting(connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count)
+        await retry_hangups(
+            connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count
+        )
         dead = [outcome for outcome in outcomes if outcome.dead]
         if not dead:
             return
@@ -95,7 +97,7 @@ class AtMostOnceQueue:
         connection, keys = self._ordinary, [self._keys.dead, self._keys.dropped]
         arguments = [self._limits.dead, *letters]
         size = sum(map(len, letters))
-        await insisting(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
+        await retry_hangups(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""

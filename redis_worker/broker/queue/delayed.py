@@ -26,9 +26,9 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 # Most tasks promoted in one step, which blocks all other clients of the server.
 _BATCH = 1000
 # Seconds of one wait for a message.
-_LISTEN = 60.0
+_LISTEN_TIMEOUT = 60.0
 # Longest sleep of the promoter, in seconds; its subscription wakes it earlier.
-_LONGEST = 1.0
+_MAX_SLEEP = 1.0
 # Workers check at random moments after the due time, so that most find the task already moved.
 _SPREAD = 0.02
 
@@ -54,7 +54,7 @@ def new_token() -> str:
     return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_process}"
 
 
-async def put_off(
+async def delay_tasks(
     connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: Duration | None, at: datetime | None
 ) -> None:
     """Delay tasks by `delay` or until the time `at`, by the server's clock.
@@ -99,12 +99,12 @@ class Promoter:
             promoted, next_due = await self._connection.run("promote", keys, [_BATCH])
         except DamagedKey as error:
             self._observer.damaged(error)
-            return _LONGEST
+            return _MAX_SLEEP
         except (Disconnected, Refused):
-            return _LONGEST  # the pool gets the same error and reports it
+            return _MAX_SLEEP  # the pool gets the same error and reports it
         if promoted == _BATCH:
             return 0.0
-        return _LONGEST if next_due < 0 else min(_LONGEST, next_due / 1000 + random.uniform(0.001, _SPREAD))
+        return _MAX_SLEEP if next_due < 0 else min(_MAX_SLEEP, next_due / 1000 + random.uniform(0.001, _SPREAD))
 
 
 class WakeChannel:
@@ -128,11 +128,11 @@ class WakeChannel:
                 try:
                     async with Subscription(connection, self._channel) as subscription:
                         while True:
-                            if await subscription.message(_LISTEN) is not None:
+                            if await subscription.message(_LISTEN_TIMEOUT) is not None:
                                 self._woken.set()
                 except Exception as error:
                     if is_defect(error):
                         raise
-                    await asyncio.sleep(_LONGEST)
+                    await asyncio.sleep(_MAX_SLEEP)
         finally:
             await connection.close()

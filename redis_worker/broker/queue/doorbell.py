@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.error_translation import is_defect
 from redis_worker.broker.connection.packing import is_plain
-from redis_worker.broker.connection.subscription import ONE_MORE_LOOK, PING_EVERY, PING_PATIENCE
+from redis_worker.broker.connection.subscription import LAST_WAIT, PING_EVERY, PING_PATIENCE
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.logger import library_logger
 
@@ -37,12 +37,12 @@ class Doorbell:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._changed: dict[str, asyncio.Event] = {}
-        self._armed: set[str] = set()
+        self._tracked: set[str] = set()
         """Keys that the server tracks."""
-        self._to_arm: set[str] = set()
-        self._arming: deque[tuple[float, list[str]]] = deque()
+        self._to_track: set[str] = set()
+        self._unanswered: deque[tuple[float, list[str]]] = deque()
         """Requests without a reply yet: time and keys; no keys stand for a ping."""
-        self._wanted = asyncio.Event()
+        self._requested = asyncio.Event()
         self._connected = False
 
     async def wait(self, key: str, seconds: float) -> None:
@@ -50,9 +50,9 @@ class Doorbell:
         changed = self._changed.setdefault(key, asyncio.Event())
         if not self._connected:
             seconds = min(seconds, _POLL)
-        elif key not in self._armed:
-            self._to_arm.add(key)
-            self._wanted.set()
+        elif key not in self._tracked:
+            self._to_track.add(key)
+            self._requested.set()
         await happens(changed, seconds)
         changed.clear()
 
@@ -76,7 +76,7 @@ class Doorbell:
                 # Waiters poll meanwhile.
             finally:
                 self._connected = False
-                self._armed.clear()
+                self._tracked.clear()
                 self.ring()
                 with contextlib.suppress(RedisError, OSError):
                     await client.aclose()
@@ -90,41 +90,41 @@ class Doorbell:
             await connection.send_command("CLIENT", "TRACKING", "ON")
             await connection.read_response()
         connection._parser.set_invalidation_push_handler(self._invalidate)
-        self._arming.clear()
+        self._unanswered.clear()
         self._connected = True
         self.ring()
-        arming = asyncio.create_task(self._arm(connection), name="redis-worker doorbell")
+        tracking = asyncio.create_task(self._track(connection), name="redis-worker doorbell")
         try:
             while True:
                 reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
                 if reply is not None:  # not the return value of the handler above
-                    self._have_armed(self._arming.popleft()[1])
+                    self._on_tracked(self._unanswered.popleft()[1])
         finally:
-            arming.cancel()
-            await asyncio.wait({arming})
+            tracking.cancel()
+            await asyncio.wait({tracking})
             await connection.disconnect(nowait=True)
 
-    async def _arm(self, connection: Any) -> None:
+    async def _track(self, connection: Any) -> None:
         """Read the keys with waiters, so that the server tracks them; ping if there are none."""
         while True:
-            await happens(self._wanted, PING_EVERY)
-            self._wanted.clear()
+            await happens(self._requested, PING_EVERY)
+            self._requested.clear()
             if self._is_overdue():
-                await asyncio.sleep(ONE_MORE_LOOK)  # if this event loop stood still, the reply may have arrived unread
+                await asyncio.sleep(LAST_WAIT)  # if this event loop stood still, the reply may have arrived unread
             if self._is_overdue():
                 logger.warning("the connection that watches topics does not answer: replacing it")
                 connection._writer.transport.abort()
                 return
-            keys, self._to_arm = list(self._to_arm), set()
-            self._arming.append((time.monotonic(), keys))
+            keys, self._to_track = list(self._to_track), set()
+            self._unanswered.append((time.monotonic(), keys))
             await connection.send_command(*(("EXISTS", *keys) if keys else ("PING",)))
 
     def _is_overdue(self) -> bool:
-        return bool(self._arming) and time.monotonic() - self._arming[0][0] > PING_PATIENCE
+        return bool(self._unanswered) and time.monotonic() - self._unanswered[0][0] > PING_PATIENCE
 
-    def _have_armed(self, keys: list[str]) -> None:
+    def _on_tracked(self, keys: list[str]) -> None:
         """Mark `keys` as tracked, and wake their waiters: a key may have changed before."""
-        self._armed.update(keys)
+        self._tracked.update(keys)
         for key in keys:
             self._changed[key].set()
 
@@ -132,10 +132,10 @@ class Doorbell:
         """Handle a notification of changed keys; None instead of a list means all, after a flush."""
         keys: list[bytes] | None = message[1]
         if keys is None:
-            self._armed.clear()
+            self._tracked.clear()
             self.ring()
             return
         for key in (raw.decode(errors="surrogateescape") for raw in keys):
-            self._armed.discard(key)
+            self._tracked.discard(key)
             if changed := self._changed.get(key):
                 changed.set()

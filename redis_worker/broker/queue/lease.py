@@ -38,7 +38,7 @@ def worker_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class _Kept(NamedTuple):
+class _Entry(NamedTuple):
     keys: Sequence[str]
     on_lost: Callable[[], None]
 
@@ -49,7 +49,7 @@ class LeaseKeeper:
     def __init__(self, address: Address, seconds: float) -> None:
         self._address = address
         self._seconds = seconds
-        self._kept: dict[Lease, _Kept] = {}
+        self._kept: dict[Lease, _Entry] = {}
         self._ended = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -65,13 +65,13 @@ class LeaseKeeper:
 
         `on_lost` is called, in the thread, if it is taken away.
         """
-        self._kept = {**self._kept, lease: _Kept(keys, on_lost)}  # a new dict: the thread may be iterating the old one
+        self._kept = {**self._kept, lease: _Entry(keys, on_lost)}  # a new dict: the thread may be iterating the old one
         if self._thread.ident is None:
             self._thread.start()
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing `lease`."""
-        self._kept = {kept: how for kept, how in self._kept.items() if kept is not lease}
+        self._kept = {kept: entry for kept, entry in self._kept.items() if kept is not lease}
 
     async def close(self) -> None:
         """Stop renewing, and wait up to a second for the thread to end."""
@@ -115,16 +115,16 @@ class LeaseKeeper:
         if kept is None or lease.lost or self._ended.is_set():
             return
         try:
-            stands = await renewed(connection, kept.keys, lease, self._seconds)
+            renewed = await renew_lease(connection, kept.keys, lease, self._seconds)
         except Refused:
             return  # the pool gets the same refusal and reports it
         # If the pool has given up the lease meanwhile, nothing was taken away.
-        if not stands and lease in self._kept and not self._ended.is_set():
+        if not renewed and lease in self._kept and not self._ended.is_set():
             lease.lost = True
             kept.on_lost()
 
 
-async def renewed(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
+async def renew_lease(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
     """Renew `lease`. Returns False if it was taken away; a vanished entry is restored."""
     arguments = [lease.name, int(seconds * 1000)]
     return bool(await connection.run("renew", keys, arguments, patience=max(1.0, seconds / 3)))

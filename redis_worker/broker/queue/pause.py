@@ -7,7 +7,7 @@ import asyncio
 from redis_worker.ports import Observer
 
 # Seconds between checks of a paused queue: after `resume`, work continues within that time.
-_ASK_AGAIN = 0.5
+_CHECK_INTERVAL = 0.5
 
 
 class Pause:
@@ -17,7 +17,7 @@ class Pause:
         self._observer = observer
         self.on = False
 
-    def note(self, on: bool) -> None:
+    def update(self, on: bool) -> None:
         """Store the result of a check, and notify the observer of a change."""
         if on == self.on:
             return
@@ -27,6 +27,6 @@ class Pause:
         else:
             self._observer.resumed()
 
-    async def sit_out(self) -> None:
+    async def wait(self) -> None:
         """Wait before the next check of a paused queue."""
-        await asyncio.sleep(_ASK_AGAIN)
+        await asyncio.sleep(_CHECK_INTERVAL)

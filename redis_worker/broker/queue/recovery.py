@@ -56,7 +56,7 @@ class Recoverer:
         """Return the tasks of dead workers, as far as no key is damaged. Raises Disconnected or Refused."""
         loop = asyncio.get_running_loop()
         keys = self._keys
-        asked = loop.time()
+        started = loop.time()
         # All derived keys: some are not used until a task fails or an operator reads them.
         types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
         arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED]
@@ -68,11 +68,11 @@ class Recoverer:
                 *(len(entered), keys.workers),
                 extra={"queue": keys.waiting},
             )
-        if loop.time() - asked > self._lease / 3:
+        if loop.time() - started > self._lease / 3:
             return  # the server or this process stood still, so that live workers could not renew: check again
-        dead, strange = readable(dead)
-        retired, others = readable(retired)
-        problems: list[object] = [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
+        dead, strange_workers = readable(dead)
+        retired, strange_retired = readable(retired)
+        problems: list[object] = [*strangers(keys.workers, strange_workers), *strangers(keys.retired, strange_retired)]
         refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
         refused |= await self._reclaim(retired, buries=False)
         self._complaints.tell([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])

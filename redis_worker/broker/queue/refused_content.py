@@ -23,7 +23,7 @@ _PAUSE = 0.5
 _PATIENCE = 5.0
 
 
-async def insisting(connection: Connection, call: Callable[[], Awaitable[T]], size: int, count: int) -> T:
+async def retry_hangups(connection: Connection, call: Callable[[], Awaitable[T]], size: int, count: int) -> T:
     """Return the reply to `call`, which sends `size` bytes for `count` tasks and may be repeated.
 
     A server that receives too much answers and closes the connection, and the answer may be lost with it; a proxy may

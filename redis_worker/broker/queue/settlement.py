@@ -120,7 +120,10 @@ class Settlement:
                 left[section] = damages[-1]
         ordered = sorted(self.outcomes, key=_section)
         lost = [ordered[position] for position in positions]
-        waiting = [(damage, [it for it in ordered if _section(it) == section]) for section, damage in left.items()]
+        waiting = [
+            (damage, [outcome for outcome in ordered if _section(outcome) == section])
+            for section, damage in left.items()
+        ]
         return Verdict(lost, [(damage, outcomes) for damage, outcomes in waiting if outcomes], damages)
 
 

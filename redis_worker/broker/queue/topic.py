@@ -35,11 +35,11 @@ class TopicQueue(AtLeastOnceQueue):
         self._doorbell = doorbell
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        deliveries = await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+        deliveries = await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
         if deliveries or not wait or self._lease.lost or self._pause.on:
             return deliveries
         await self._doorbell.wait(self._keys.waiting, _WAIT)
-        return await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+        return await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
 
 
 class IdempotentQueue(TopicQueue):
@@ -57,7 +57,7 @@ class IdempotentQueue(TopicQueue):
         except DamagedKey as error:
             if not wait:
                 raise
-            await self._sit_out(error)
+            await self._wait_for_repair(error)
             return []
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
@@ -89,7 +89,7 @@ class IdempotentQueue(TopicQueue):
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
         arguments: list[Any] = [self._lease.name, self._keys.inflight(""), _POSTPONE_MS]
-        asked: list[tuple[Delivery, str]] = []
+        candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:
             try:
@@ -100,22 +100,22 @@ class IdempotentQueue(TopicQueue):
             busy = self._is_handled(id)
             if not busy:
                 self._handled[id] = delivery
-            asked.append((delivery, id))
+            candidates.append((delivery, id))
             arguments += (delivery.raw, id, new_token(), "1" if busy else "0")
-        if not asked:
+        if not candidates:
             return begun
         keys = self._keys
         names = [keys.inflight(self._lease.name), keys.done, keys.begun, keys.workers, keys.delayed]
         try:
             verdicts = await self._ordinary.run("begin", names, arguments)
         except DamagedKey:
-            self._not_begun(asked)
+            self._not_begun(candidates)
             await super().release(deliveries)  # nothing can run before that key is repaired: they wait in the queue
             raise
         except BaseException:
-            self._not_begun(asked)  # they are in flight, and `missing` finds them
+            self._not_begun(candidates)  # they are in flight, and `missing` finds them
             raise
-        for (delivery, id), verdict in zip(asked, verdicts, strict=True):
+        for (delivery, id), verdict in zip(candidates, verdicts, strict=True):
             if verdict == _HANDLE:
                 begun.append(delivery)
             else:
@@ -157,8 +157,8 @@ class Topics:
 
     async def known(self) -> tuple[set[str], list[bytes]]:
         """Return all known topics, and the names that are not UTF-8. Raises Disconnected or Refused."""
-        names, strange = readable(await call_on(self.connection, TOPICS, "set", "SMEMBERS"))
-        return set(names), strange
+        names, undecodable = readable(await call_on(self.connection, TOPICS, "set", "SMEMBERS"))
+        return set(names), undecodable
 
     async def look_up(self, consumed: Iterable[str], *, all_others: bool) -> set[str]:
         """For a worker: register the `consumed` topics periodically; return the known topics if `all_others`.
@@ -170,9 +170,9 @@ class Topics:
             if now >= self._make_known_at:
                 await self.add(consumed)
                 self._make_known_at = now + _KNOWN_FOR
-            known, strange = await self.known() if all_others else (set[str](), [])
+            known, undecodable = await self.known() if all_others else (set[str](), [])
         except DamagedKey as damaged:
             self._complaints.tell([damaged])
             return set()
-        self._complaints.tell(strangers(TOPICS, strange))
+        self._complaints.tell(strangers(TOPICS, undecodable))
         return known
