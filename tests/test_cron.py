@@ -779,7 +779,7 @@ async def test_arguments_and_context(jobs: Jobs) -> None:
         ({"push": Push("a", 1), "timeout": 0}, "the time limit must be above 0 seconds"),
         ({"push": Push("a", 1), "retries": -1}, "retries must not be negative"),
         ({"push": Push("a", 1), "retry_backoff": 0}, "the retry backoff must be above 0"),
-        ({"push": Push("a", 1), "name": "a/b"}, "has no slash"),
+        ({"push": Push("a", 1), "name": "a/b"}, "contain a slash"),
     ],
 )
 async def test_settings_that_make_no_job(options: dict[str, Any], message: str) -> None:
