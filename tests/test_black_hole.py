@@ -42,7 +42,7 @@ async def proxy(server: EmbeddedServer) -> AsyncIterator[Proxy]:
 @pytest.fixture
 def replaced(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.INFO)
-    return lambda: [record.getMessage() for record in caplog.records if "it is replaced" in record.getMessage()]
+    return lambda: [record.getMessage() for record in caplog.records if "replacing it" in record.getMessage()]
 
 
 async def test_the_connection_that_waits_for_topics(
@@ -71,7 +71,7 @@ async def test_the_connection_that_waits_for_topics(
         await wait_until(lambda: sum(b"TRACKING" in each.sent for each in proxy.connections) == 2, seconds=NOTICED)
         await asyncio.sleep(0.5)
         assert sorted([await pick_up() for _ in range(5)])[2] < 0.5
-    assert replaced() == ["the connection that waits for topics does not answer: it is replaced"]
+    assert replaced() == ["the connection that watches topics does not answer: replacing it"]
 
 
 async def test_an_idle_doorbell_is_left_in_peace(proxy: Proxy, topic: Topic, replaced: Callable[[], list[str]]) -> None:

@@ -259,7 +259,7 @@ async def test_a_push_in_a_cluster(server: EmbeddedServer) -> None:
             settings = JobSettings(f"to-{input}", "app", EVERY_SECOND, push=Push(input, 1))
             jobs.run(settings)
         jobs.run(JobSettings("function", "app", EVERY_SECOND, job="tests.cron_jobs:remember"))
-        with pytest.raises(ConfigurationError, match="its braces are no hash tag"):
+        with pytest.raises(ConfigurationError, match="its braces are not a hash tag"):
             jobs.make(JobSettings("bad", "app", EVERY_SECOND, push=Push("a}b", 1)))
 
         async def all_fire() -> bool:
@@ -779,7 +779,7 @@ async def test_arguments_and_context(jobs: Jobs) -> None:
         ({"push": Push("a", 1), "timeout": 0}, "the time limit must be above 0 seconds"),
         ({"push": Push("a", 1), "retries": -1}, "retries must not be negative"),
         ({"push": Push("a", 1), "retry_backoff": 0}, "the retry backoff must be above 0"),
-        ({"push": Push("a", 1), "name": "a/b"}, "has no slash"),
+        ({"push": Push("a", 1), "name": "a/b"}, "contain a slash"),
     ],
 )
 async def test_settings_that_make_no_job(options: dict[str, Any], message: str) -> None:

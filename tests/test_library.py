@@ -248,7 +248,7 @@ async def test_results(client: TaskClient, queue: Queue) -> None:
 @pytest.mark.parametrize("raw", [b"hello", b"[]", b"{}", b'{"status":"success"}', b'{"status":"other"}', b"\xff"])
 async def test_a_result_that_is_none(client: TaskClient, queue: Queue, raw: bytes) -> None:
     await queue.redis.hset(queue.keys.output, "odd", raw)
-    with pytest.raises(TaskError, match="the result cannot be read"):
+    with pytest.raises(TaskError, match="the result is not a JSON object"):
         await client.result("odd")
 
 

@@ -188,7 +188,7 @@ async def test_without_rights_at_the_start(server: EmbeddedServer, topic: Topic)
     worker = TopicWorker(server.url.replace("://", "://limited:secret@"))
     worker.handler(topic.name)(Handled())
     try:
-        with pytest.raises(Refused, match="grant the user the right"):
+        with pytest.raises(Refused, match="grant the user permission"):
             await worker.run()
     finally:
         await topic.redis.execute_command("ACL", "DELUSER", "limited")

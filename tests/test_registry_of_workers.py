@@ -144,6 +144,6 @@ async def test_names_that_are_no_text_are_left_alone(
             await queue.push_tasks([[1, 2]])
             await wait_until(lambda: queue.answered(1), "the result")
     for key in (keys.workers, keys.retired):
-        assert caplog.text.count(f"the key {key!r} has members that are not UTF-8, which are left alone") == 1
+        assert caplog.text.count(f"the key {key!r} has members that are not UTF-8, which are ignored") == 1
     assert set(strange) <= set(await queue.redis.zrange(keys.workers, 0, -1))
     await queue.redis.delete(keys.workers)

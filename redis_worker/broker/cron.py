@@ -1,4 +1,4 @@
-"""Cron jobs in Redis: who fires an instant, what runs, and what became of it. The server's clock decides."""
+"""Cron jobs in Redis: claims of instants, runs and their outcomes, timed by the server's clock."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from redis_worker.broker.queue.lease import Lease, LeaseKeeper, worker_name
 from redis_worker.vocabulary.errors import ConfigurationError, DamagedKey, Refused
 
 _PRESUMED_LOST = 2
-# So many instants are remembered as fired; what is older than all of them counts as fired.
+# Number of instants remembered as fired; older ones count as fired.
 _REMEMBERED = 1000
-# A job that no process has made known for so many seconds is forgotten: 90 days.
+# Seconds after which a job that no process registers is forgotten: 90 days.
 _FORGOTTEN = 90 * 86_400
-# So many instants of a job wait at most until nothing runs, but for those that are made up for.
+# Most instants of a job that may be queued, not counting catch-up.
 MOST_QUEUED = 100
-# How long a reply may take, in seconds: instants wait for it, and the connection may have been cut while it was idle.
+# Longest wait for a reply, in seconds: instants depend on it, and an idle connection may have been cut.
 _PATIENCE = 5.0
-# A reply that took longer says too little about the server's clock, in seconds, unless nothing better has come lately.
-_QUICK, _LATELY = 0.1, 60.0
+# A slower reply, in seconds, is too inexact for the clock, unless the last good one is older than `_STALE` seconds.
+_QUICK, _STALE = 0.1, 60.0
 
 
 class Verdict(IntEnum):
-    """What became of a claim; see cron_claim.lua."""
+    """Result of a claim; see cron_claim.lua."""
 
     EARLY = 0
     FIRED = 1
     TAKEN = 2
-    """Somebody has fired it, or it is too long ago."""
+    """Already fired by another process, or too long ago."""
     SKIPPED = 3
     QUEUED = 4
     FULL = 5
-    """Skipped, as too many are queued."""
+    """Skipped, because too many instants are queued."""
     EMPTY = 6
     BUSY = 7
 
 
 class Claim(NamedTuple):
-    """The answer to a claim."""
+    """Reply to a claim."""
 
     verdict: Verdict
     value: int
-    """FIRED: the instant; EARLY: in how many ms it is due."""
+    """FIRED: the instant; EARLY: ms until it is due."""
     lost: list[str]
-    """The workers, or the names, of runs whose process was found to be gone."""
+    """Workers, or names, of runs whose process was found dead."""
 
 
 class Run(NamedTuple):
-    """A run that was claimed. Times are in ms of the server's clock."""
+    """A claimed run. Times are in ms of the server's clock."""
 
     lease: Lease
     instant: int
@@ -65,31 +65,31 @@ class Run(NamedTuple):
 
 
 class ServerClock:
-    """The server's clock, as its replies tell it; what the clock of this machine says is of no concern."""
+    """The server's clock, estimated from its replies; the wall clock of this machine is ignored."""
 
     def __init__(self, elapsed: Callable[[], float]) -> None:
-        """`elapsed` tells seconds since whenever."""
+        """`elapsed` returns seconds since an arbitrary start."""
         self._elapsed = elapsed
         self._offset = 0.0
-        self._heard = -float("inf")
+        self._received_at = -float("inf")
 
-    def asking(self) -> float:
-        """To be handed to `heard` with the reply."""
+    def sent_at(self) -> float:
+        """Return the send time of a request, to be passed to `received` with the reply."""
         return self._elapsed()
 
-    def heard(self, asked: float, server: int) -> None:
-        """A reply to what was asked says that it is `server` ms since the epoch."""
+    def received(self, sent: float, server: int) -> None:
+        """Process the reply to a request sent at `sent`: the server's time was `server`, in ms since the epoch."""
         now = self._elapsed()
-        if now - asked <= _QUICK or now - self._heard > _LATELY:
-            self._offset, self._heard = server / 1000 - (asked + now) / 2, now
+        if now - sent <= _QUICK or now - self._received_at > _STALE:
+            self._offset, self._received_at = server / 1000 - (sent + now) / 2, now
 
     def now(self) -> int:
-        """Ms since the epoch; without meaning before anything was heard."""
+        """Return ms since the epoch; meaningless before the first reply."""
         return int((self._elapsed() + self._offset) * 1000)
 
 
 class CronStore:
-    """What the cron jobs of a process share: a connection, leases and the server's clock."""
+    """Resources shared by the cron jobs of a process: a connection, leases and the server's clock."""
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class CronStore:
         lease: float = 15.0,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`lease`: a run whose process has not been heard of for so many seconds is lost.
+        """`lease`: seconds without a renewal after which a run is presumed lost.
 
-        `elapsed` tells seconds since whenever. A client is used and not closed. Raises ConfigurationError
-        where a URL is not valid.
+        `elapsed` returns seconds since an arbitrary start. A client passed in is used and not closed. Raises
+        ConfigurationError if a URL is not valid.
         """
         self.address = redis if isinstance(redis, Address) else address_of(redis)
         given = None if isinstance(redis, (str, Address)) else redis
@@ -113,95 +113,95 @@ class CronStore:
         self._numbers = count(1)
 
     def new_run(self) -> Lease:
-        """A run, or what is to be one: with a name that no other has."""
+        """Return the lease of a new run, with a unique name."""
         return Lease(f"{self.worker}:{next(self._numbers)}")
 
     async def close(self) -> None:
-        """Close what was opened. Runs that still go on are presumed lost when their leases end."""
+        """Close the connections opened here. Runs still going on are presumed lost when their leases end."""
         await self.keeper.close()
         await self.connection.close()
 
 
 class JobState:
-    """One job in Redis. Every call raises Disconnected or Refused, and may be repeated after Disconnected."""
+    """State of one job in Redis. Every call raises Disconnected or Refused, and may be repeated after Disconnected."""
 
     def __init__(
         self, store: CronStore, app: str, name: str, schedule: str, timezone: str, overlap: str, input: str | None
     ) -> None:
-        """`input` is the list that it pushes to, if it does. Raises ConfigurationError where that cannot be."""
+        """`input`: the list the job pushes to, if any. Raises ConfigurationError if name or list cannot be used."""
         if "/" in name or not name:
-            raise ConfigurationError(f"the name of a cron job is not empty and has no slash, got {name!r}")
+            raise ConfigurationError(f"a cron job's name must not be empty or contain a slash, got {name!r}")
         if store.address.cluster and input is not None:
             check_slots(Keys(input))
         self._store = store
-        self._said = (app, name, schedule, timezone)
+        self._identity = (app, name, schedule, timezone)
         self._overlap = overlap
         self._input = input
         self._keys = CronKeys(cron_stem(app, name, input))
         self._opened = False
 
     async def open(self, by_hand: bool = False) -> int:
-        """Make the job known; `by_hand`, without seeing to its instants.
+        """Register the job; with `by_hand`, without taking over its schedule.
 
-        Returns the latest one that is dealt with, by whomever, in ms.
+        Returns the latest instant already dealt with, by any process, in ms.
         """
-        app, name, *_ = self._said
-        asked = self._store.clock.asking()
+        app, name, *_ = self._identity
+        sent = self._store.clock.sent_at()
         how = "hand" if by_hand else "again" if self._opened else "first"
         keys = [self._keys.fired, self._keys.record, self._keys.queued, self._keys.ended]
-        now, last = await self._run("cron_open", keys, [*self._said, how, _FORGOTTEN])
-        self._store.clock.heard(asked, now)
+        now, last = await self._run("cron_open", keys, [*self._identity, how, _FORGOTTEN])
+        self._store.clock.received(sent, now)
         try:
-            # Only now: who looks takes a job that is entered and has no record for one that is to be forgotten.
+            # Last: readers treat a registered job without a record as one to forget.
             await call_on(
                 self._store.connection, CRON, "hash", "HSET", f"{app}/{name}", self._keys.stem, patience=_PATIENCE
             )
         except DamagedKey as damaged:
             self._store.complaints.tell([damaged])
         except Refused:
-            pass  # a user may lack the right to this key, which only `status` needs
+            pass  # the user may lack permission for this key, which only `status` needs
         self._opened = self._opened or not by_hand
         return int(last)
 
     async def claim(self, instant: int, run: Lease, next: int, payload: bytes = b"") -> Claim:
-        """Fire `instant`, after which comes `next`; of a job that pushes, by pushing `payload`."""
+        """Fire `instant`, followed by `next`; a job that pushes appends `payload`."""
         return await self._claim("due", instant, run, str(next), payload)
 
     async def take(self, run: Lease, next: int) -> Claim:
-        """Fire what is queued, if nothing runs any more, while `next` is waited for."""
+        """Fire the first queued instant if nothing is running, while waiting for `next`."""
         return await self._claim("queued", 0, run, str(next), b"")
 
     async def begin(self, run: Lease, payload: bytes = b"") -> Claim:
         """Fire now, by hand."""
         return await self._claim("hand", 0, run, "", payload)
 
-    async def _claim(self, which: str, instant: int, run: Lease, next: str, payload: bytes) -> Claim:
+    async def _claim(self, kind: str, instant: int, run: Lease, next: str, payload: bytes) -> Claim:
         store, keys = self._store, self._keys
         names = [keys.fired, keys.running, keys.runs, keys.queued, keys.record, keys.ended]
         lease = int(store.keeper.seconds * 1000)
-        arguments: list[Any] = [which, instant, run.name, lease, self._overlap, self._where, MOST_QUEUED, _REMEMBERED]
+        arguments: list[Any] = [kind, instant, run.name, lease, self._overlap, self._where, MOST_QUEUED, _REMEMBERED]
         arguments.append(next)
-        if self._input is not None and which != "queued":
+        if self._input is not None and kind != "queued":
             names.append(self._input)
             arguments.append(payload)
-        asked = store.clock.asking()
+        sent = store.clock.sent_at()
         now, verdict, value, *lost = await self._run("cron_claim", names, arguments)
-        store.clock.heard(asked, now)
+        store.clock.received(sent, now)
         return Claim(Verdict(verdict), value, [name.decode(errors="replace") for name in lost])
 
     async def give_up(self, last: int, until: int, number: int) -> bool:
-        """Drop `number` instants up to `until`. False where `last` is not the latest one dealt with any more."""
+        """Drop `number` instants up to `until`. Returns False if `last` is no longer the latest instant dealt with."""
         return bool(await self._run("cron_miss", [self._keys.fired, self._keys.record], [last, until, number]))
 
     async def queue(self, instants: Sequence[int]) -> int:
-        """Queue those of `instants` that nobody has dealt with; how many."""
+        """Queue those of `instants` that have not been dealt with. Returns their number."""
         keys = [self._keys.fired, self._keys.queued, self._keys.record]
         return int(await self._run("cron_queue", keys, [_REMEMBERED, *instants]))
 
     async def finish(self, run: Run, outcome: str, error: str | None, seconds: float, goes_on: bool = False) -> bool:
-        """Record what became of `run`, and that it has ended, unless it `goes_on` all the same.
+        """Record the outcome of `run` and its end; with `goes_on` the run keeps its lease.
 
-        Returns whether it had been presumed lost.
+        Returns True if the run had been presumed lost.
         """
         keys = [self._keys.running, self._keys.runs, self._keys.record, self._keys.ended]
         after = " by hand" if run.by_hand else ""
@@ -211,7 +211,7 @@ class JobState:
         return bool(await self._run("cron_finish", keys, ending) == _PRESUMED_LOST)
 
     def keep(self, run: Run, on_lost: Callable[[], None]) -> None:
-        """Keep the lease of `run` alive; `on_lost` is called, in this event loop, when it has been taken away."""
+        """Keep the lease of `run` alive; call `on_lost` in this event loop if it is taken away."""
         loop = asyncio.get_running_loop()
 
         def tell() -> None:
@@ -223,7 +223,7 @@ class JobState:
         self._store.keeper.keep([self._keys.running], run.lease, tell)
 
     def let_go(self, run: Run) -> None:
-        """Keep its lease no longer."""
+        """Stop renewing the lease of `run`."""
         self._store.keeper.drop(run.lease)
 
     @property

@@ -1,7 +1,7 @@
-"""Every key name is made here.
+"""Names of all Redis keys.
 
 Keys derived from the input list K carry K's hash tag, so that they share its slot in Redis Cluster:
-for `fib:input` they begin with `{fib:input}`; where K has a tag of its own, with K itself.
+for `fib:input` they begin with `{fib:input}`; if K already has a tag, with K itself.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from dataclasses import dataclass
 from redis_worker.vocabulary.message import LIST_PREFIX
 
 TOPICS = "{mq}:topics"
-"""Set: the topics that have ever been published to or consumed."""
+"""Set: all topics ever published to or consumed."""
 
 QUEUES = "{redis_worker}:queues"
-"""Set: the input lists that pools have ever worked on."""
+"""Set: all input lists that pools have ever worked on."""
 SUPERVISORS = "{redis_worker}:supervisors"
-"""Hash: id of a supervisor -> what it says of itself, a JSON object; until it stops, or has been silent for an hour."""
+"""Hash: supervisor id -> its description, a JSON object; removed when it stops, or after an hour of silence."""
 CRON = "{redis_worker}:cron"
-"""Hash: application, slash and name of every cron job that was ever run -> the stem of its keys."""
+"""Hash: application, slash and name of every cron job ever run -> the stem of its keys."""
 
 
 ARRIVED = ":arrived"
-"""What the name of a list of arrived tasks has after that of the in-flight list."""
+"""Suffix that turns an in-flight list into the list of arrived tasks."""
 
 
 def topic_list(topic: str) -> str:
-    """The list that the messages of `topic` are published to."""
+    """Return the list that messages of `topic` are published to."""
     return f"{LIST_PREFIX}{topic}"
 
 
 def topic_of(key: str) -> str | None:
-    """The topic whose list `key` is, by its name; None for any other key."""
+    """Return the topic that the list `key` belongs to, judged by its name; None for any other key."""
     return key.removeprefix(LIST_PREFIX) if key.startswith(LIST_PREFIX) else None
 
 
 def tagged(key: str) -> str:
-    """`key` as the stem of derived names that hash to its slot.
+    """Return `key` as a stem for derived names that hash to its slot.
 
-    A tag is what stands between the first `{` and the next `}`, when that is not empty (Redis Cluster
-    specification, "Hash tags"). A key that has braces and no tag (`a}b`, `{}a`) has no such stem:
-    its derived keys lie in another slot, which matters in Redis Cluster only.
+    A tag is the text between the first `{` and the next `}`, if not empty (Redis Cluster specification, "Hash
+    tags"). A key with braces but no tag (`a}b`, `{}a`) has no such stem: its derived keys lie in another slot,
+    which matters in Redis Cluster only.
     """
     start = key.find("{")
     end = key.find("}", start + 1)
@@ -49,70 +49,70 @@ def tagged(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one queue: the input list, the output hash and what is derived from them."""
+    """Key names of one queue: the input list, the output hash and the keys derived from them."""
 
     waiting: str
-    """The input list K itself."""
+    """The input list K."""
     output: str = ""
-    """The output hash; empty where there are no results, as with topics."""
+    """The output hash; empty for topics, which have no results."""
 
     @property
     def workers(self) -> str:
-        """Sorted set: worker -> when its lease ends, in milliseconds of the server's clock."""
+        """Sorted set: worker -> end of its lease, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:workers"
 
     @property
     def presence(self) -> str:
-        """Hash: worker -> what it says of itself, a JSON object; as long as it is among `workers`."""
+        """Hash: worker -> its description, a JSON object; only for members of `workers`."""
         return f"{tagged(self.waiting)}:presence"
 
     @property
     def retired(self) -> str:
-        """Sorted set: former worker -> until when its in-flight list is still looked at.
+        """Sorted set: former worker -> time until which its in-flight list is checked.
 
-        A command sent before a worker lost its lease may arrive after: `BLMOVE` asks for no lease.
+        A command sent before a worker lost its lease may arrive later: `BLMOVE` checks no lease.
         """
         return f"{tagged(self.waiting)}:retired"
 
     @property
     def claimants(self) -> str:
-        """Sorted set: worker -> how long its lease is, in ms; all of `workers` and `retired`, a second time.
+        """Sorted set: worker -> length of its lease in ms; a second copy of all names in `workers` and `retired`.
 
-        By it the tasks of a worker are found whose entry there has vanished.
+        It leads to the tasks of a worker that has lost its entry there.
         """
         return f"{tagged(self.waiting)}:claimants"
 
     @property
     def attempts(self) -> str:
-        """Hash: `d` and the digest of a raw task -> workers that died holding it; `r` … -> its retries.
+        """Hash: `d` + digest of a raw task -> workers that died holding it; `r` + digest -> its retries.
 
-        Absent in good times, so that claims need not look into it.
+        Exists only while a task has failed, so that claims usually skip it.
         """
         return f"{tagged(self.waiting)}:attempts"
 
     @property
     def delayed(self) -> str:
-        """Sorted set: a token, a colon and the raw task -> when it is due, in ms of the server's clock."""
+        """Sorted set: token, colon and raw task -> due time, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:delayed"
 
     @property
     def done(self) -> str:
-        """Sorted set: id of a completed message -> until when that is remembered, in ms of the server's clock."""
+        """Sorted set: id of a completed message -> time until which it is remembered, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:done"
 
     @property
     def begun(self) -> str:
-        """Hash: id of a message that was begun -> its worker, a newline and the message: others with its id wait."""
+        """Hash: id of a message being handled -> its worker, a newline and the message; others with that id wait."""
         return f"{tagged(self.waiting)}:begun"
 
     @property
     def dropped(self) -> str:
-        """Counter: dead letters dropped because there were too many."""
+        """Counter: dead letters dropped because the list was full."""
         return f"{tagged(self.waiting)}:dropped"
 
     @property
     def wake(self) -> str:
-        """Pub/sub channel: something has been put off, so look when it is due."""
+        """Pub/sub channel: a task was delayed, so check the next due time."""
         return f"{tagged(self.waiting)}:wake"
 
     @property
@@ -122,72 +122,72 @@ class Keys:
 
     @property
     def paused(self) -> str:
-        """String: there while the queue is paused, whatever it holds."""
+        """String: exists while the queue is paused; its value is ignored."""
         return f"{tagged(self.waiting)}:paused"
 
     @property
     def types(self) -> dict[str, str]:
-        """All derived keys that have a name of their own, and what each of them holds, as the command TYPE names it."""
+        """All derived keys with a fixed name, and the type of each, as the command TYPE returns it."""
         sorted_sets = dict.fromkeys((self.workers, self.retired, self.claimants, self.delayed, self.done), "zset")
         hashes = dict.fromkeys((self.presence, self.attempts, self.begun), "hash")
         return sorted_sets | hashes | {self.dead: "list", self.dropped: "string"}
 
     def inflight(self, worker: str) -> str:
-        """List: the tasks that `worker` has claimed and not settled."""
+        """Return the list of tasks that `worker` has claimed and not settled."""
         return f"{tagged(self.waiting)}:inflight:{worker}"
 
     def arrived(self, worker: str) -> str:
-        """List: the task that a blocking pop of `worker` has brought and that is not yet claimed."""
+        """Return the list for the task that a blocking pop of `worker` has brought, until it is claimed."""
         return f"{self.inflight(worker)}{ARRIVED}"
 
     @property
     def channel(self) -> str:
-        """Pub/sub channel: a JSON list of the ids whose results have just been written."""
+        """Pub/sub channel: JSON lists of ids, published when their results are written."""
         return results_channel(self.output)
 
 
 def cron_stem(app: str, name: str, input: str | None = None) -> str:
-    """The stem of the keys of a cron job; of one that pushes to `input`, it hashes to the slot of that list."""
+    """Return the stem of a cron job's keys; for a job that pushes to `input`, it hashes to the slot of that list."""
     return f"{tagged(input) + ':cron' if input is not None else CRON}:{app}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class CronKeys:
-    """The keys of one cron job, which lie in one slot. Times in them are ms of the server's clock."""
+    """Key names of one cron job, all in one slot. Times in them are ms of the server's clock."""
 
     stem: str
 
     @property
     def fired(self) -> str:
-        """Sorted set: instant -> itself; those that have been fired, skipped or queued, the last 1000 of them."""
+        """Sorted set: instant -> itself; the last 1000 that were fired, skipped or queued."""
         return f"{self.stem}:fired"
 
     @property
     def running(self) -> str:
-        """Sorted set: run -> when its lease ends."""
+        """Sorted set: run -> end of its lease."""
         return f"{self.stem}:running"
 
     @property
     def runs(self) -> str:
-        """Hash: run -> how it came about, instant, start and worker, with spaces between; of those in `running`."""
+        """Hash: run in `running` -> its trigger, instant, start and worker, separated by spaces."""
         return f"{self.stem}:runs"
 
     @property
     def queued(self) -> str:
-        """Sorted set: instant -> itself; those that wait until nothing runs."""
+        """Sorted set: instant -> itself; those that wait for the current run to end."""
         return f"{self.stem}:queued"
 
     @property
     def ended(self) -> str:
-        """List: the last runs that were recorded, and, after `lost `, those that were presumed dead."""
+        """List: the last recorded runs and, after `lost `, those presumed dead."""
         return f"{self.stem}:ended"
 
     @property
     def record(self) -> str:
-        """Hash: the schedule, what became of the last run, counts; `floor`: all up to there counts as fired."""
+        """Hash: the schedule, the outcome of the last run, counts; `floor`: instants up to it count as fired."""
         return f"{self.stem}:record"
 
 
 def results_channel(output: str) -> str:
-    """The channel on which results written to the hash `output` are announced."""
+    """Return the channel that announces results written to the hash `output`."""
     return f"{tagged(output)}:results"

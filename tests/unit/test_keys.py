@@ -67,7 +67,7 @@ def test_queues_share_no_derived_keys(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("key", ["a}b", "{}a", "a{}b{c}", "{}"])
 def test_braces_that_are_no_tag_are_refused_in_a_cluster(key: str) -> None:
-    with pytest.raises(ConfigurationError, match="braces are no hash tag; name it without braces"):
+    with pytest.raises(ConfigurationError, match="braces are not a hash tag; name it without braces"):
         check_slots(Keys(key, "out"))
 
 

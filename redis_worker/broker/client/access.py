@@ -1,4 +1,4 @@
-"""Access to Redis for whoever makes calls now and then: by connections of its own, or by a caller's client."""
+"""Access to Redis for occasional calls: through own connections, or a caller's client."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """Opened by a URL, or by a client that is used and not closed; closed at the end of its `async with` block.
+    """Access by a URL, or by a client that is used and not closed; an `async with` block closes it at its end.
 
-    It may be made anywhere and used in any event loop, thread or process: each loop has a connection of its own.
-    A client that is given serves the loop of the first call; other loops, and other processes, have their own.
+    It may be created anywhere and used in any event loop, thread or process: each loop has a separate connection.
+    A client passed in serves the loop of the first call; other loops and processes get connections of their own.
     """
 
     def __init__(self, redis: str | Client) -> None:
-        """Raises ConfigurationError where the URL is not valid."""
+        """Raises ConfigurationError if the URL is not valid."""
         self._address = address_of(redis)
         self._given = None if isinstance(redis, str) else redis
-        self._home: asyncio.AbstractEventLoop | None = None
-        """The loop that uses the client that was given."""
+        self._client_loop: asyncio.AbstractEventLoop | None = None
+        """The loop that uses the client passed in."""
         self._process = os.getpid()
-        self._opened = PerLoop(self._open)
+        self._connections = PerLoop(self._open)
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,21 +41,21 @@ class Access:
         await self.close()
 
     async def close(self) -> None:
-        """Close what has been opened."""
-        await self._opened.close()
+        """Close all connections opened here."""
+        await self._connections.close()
 
     async def meant(self, key: str) -> str | None:
-        """The list of the topic `key`, where there is this topic and no queue `key`; else None."""
+        """Return the list of the topic `key`, if this topic exists and no queue `key`, otherwise None."""
         return await meant_list(self._connection, key)
 
     @property
     def _connection(self) -> Connection:
         """The connection of the running event loop."""
-        return self._opened.get()
+        return self._connections.get()
 
     def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
-        self._home = self._home or loop
-        if self._given is not None and self._home is loop and self._process == os.getpid():
+        self._client_loop = self._client_loop or loop
+        if self._given is not None and self._client_loop is loop and self._process == os.getpid():
             return Connection(self._given, owned=False)
         return Connection(self._address.open(), owned=True)

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for programs that have none."""
+"""An event loop in a background thread, for programs without one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from redis_worker.vocabulary.errors import ConfigurationError, Disconnected
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# How long an end waits for the thread, in seconds: connections to a server that hangs are given up in this time.
-_PATIENCE = 5.0
+# Longest wait for the thread to end, in seconds; connections to a server that hangs are dropped in this time.
+_END_PATIENCE = 5.0
 
 
-class Background:
-    """Runs coroutines for callers in any thread. The thread begins with the first call, in each process anew."""
+class BackgroundLoop:
+    """A runner of coroutines for callers in any thread. Its thread starts with the first call in each process."""
 
     def __init__(self, name: str) -> None:
-        """`name` is what calls itself so in errors."""
+        """`name` is the class name shown in errors."""
         self._name = name
         self._closed = False
         self._lock = threading.Lock()
-        self._turning: _Turning | None = None
+        self._loop_thread: _LoopThread | None = None
         watch_forks(self)
 
     @property
@@ -37,11 +37,11 @@ class Background:
         return self._closed
 
     def run(self, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> T:
-        """The result of `call`. Raises ConfigurationError in a running event loop, which it would hold up."""
-        return self.at(self.turning(), call, *arguments, **options)
+        """Run `call` and return its result. Raises ConfigurationError in a running event loop, which it would block."""
+        return self.run_in(self.loop_thread(), call, *arguments, **options)
 
-    def turning(self) -> _Turning:
-        """The event loop of this process. Raises ConfigurationError where there may be none."""
+    def loop_thread(self) -> _LoopThread:
+        """Return the event loop of this process. Raises ConfigurationError if it may not start."""
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise ConfigurationError(
@@ -49,87 +49,95 @@ class Background:
             )
         with self._lock:
             if self._closed:
-                raise ConfigurationError("the client is closed; make another one")
-            if self._turning is None:
-                self._turning = _Turning(self)
-            return self._turning
+                raise ConfigurationError("the client is closed; create a new one")
+            if self._loop_thread is None:
+                self._loop_thread = _LoopThread(self)
+            return self._loop_thread
 
-    def at(
-        self, turning: _Turning, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
+    def run_in(
+        self,
+        loop_thread: _LoopThread,
+        call: Callable[P, Coroutine[Any, Any, T]],
+        *arguments: P.args,
+        **options: P.kwargs,
     ) -> T:
-        """The same in an event loop that was asked for before."""
-        # A frame that refers to the future would have a cycle with an exception in it, and so keep this.
-        return _awaited([self._begun(turning, call, *arguments, **options)])
+        """Run `call` in the given event loop and return its result."""
+        # Passed in a list: a frame that holds a failed future forms a cycle with its exception, keeping `self` alive.
+        return _result([self._start(loop_thread, call, *arguments, **options)])
 
-    def _begun(
-        self, turning: _Turning, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
+    def _start(
+        self,
+        loop_thread: _LoopThread,
+        call: Callable[P, Coroutine[Any, Any, T]],
+        *arguments: P.args,
+        **options: P.kwargs,
     ) -> Future[T]:
-        # With the lock, so that what is begun is there to be cancelled when the loop ends.
+        # Under the lock, so that every started call can be cancelled when the loop ends.
         with self._lock:
-            if self._turning is not turning:
-                raise ConfigurationError("this was begun in another process, or the client is closed; begin it anew")
-            return asyncio.run_coroutine_threadsafe(call(*arguments, **options), turning.loop)
+            if self._loop_thread is not loop_thread:
+                raise ConfigurationError("this call began in another process, or the client is closed; repeat the call")
+            return asyncio.run_coroutine_threadsafe(call(*arguments, **options), loop_thread.loop)
 
     def close(self) -> None:
-        """End the thread, and what is under way with it."""
+        """Stop the thread, and cancel calls under way."""
         with self._lock:
             self._closed = True
-            turning, self._turning = self._turning, None
-        if turning is not None:
-            turning.end()
+            loop_thread, self._loop_thread = self._loop_thread, None
+        if loop_thread is not None:
+            loop_thread.end()
 
     def forked(self) -> None:
-        """See Inheritable: the thread has stayed with the parent."""
-        self._lock = threading.Lock()  # another thread may have held it
-        if self._turning is not None:
-            self._turning.forget()
-            self._turning = None
+        """See Inheritable: the thread stayed in the parent."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        if self._loop_thread is not None:
+            self._loop_thread.forget()
+            self._loop_thread = None
 
 
-class _Turning:
-    """One thread, and its event loop, until it is ended, its owner is collected, or the process ends."""
+class _LoopThread:
+    """A thread with an event loop, until `end`, collection of its owner, or exit of the process."""
 
-    def __init__(self, owner: Background) -> None:
+    def __init__(self, owner: BackgroundLoop) -> None:
         self.loop = loop = asyncio.SelectorEventLoop()
         self._ended = ended = asyncio.Event()
-        self._thread = threading.Thread(target=_turn, args=(loop, ended), name="redis-worker-client", daemon=True)
+        self._thread = threading.Thread(target=_run_loop, args=(loop, ended), name="redis-worker-client", daemon=True)
         self._finish = weakref.finalize(owner, _finish, loop, ended, self._thread)
         self._thread.start()
 
     def end(self) -> None:
-        """Cancel what is under way, and wait for the thread."""
+        """Cancel calls under way, and wait for the thread."""
         self._finish()
 
     def forget(self) -> None:
-        """Leave all as it is: it belongs to another process."""
+        """Leave the loop alone: it belongs to another process."""
         self._finish.detach()
 
 
-def _turn(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-    # At its end the interpreter starts no more threads, which raises RuntimeError once all is closed.
+def _run_loop(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    # A finalizing interpreter starts no threads, which raises RuntimeError after everything is closed.
     with contextlib.suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_wait(ended))
+        runner.run(_wait_for(ended))
 
 
-async def _wait(ended: asyncio.Event) -> None:
+async def _wait_for(ended: asyncio.Event) -> None:
     await ended.wait()
 
 
 def _finish(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, thread: threading.Thread) -> None:
-    with contextlib.suppress(RuntimeError):  # it is closed
+    with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(ended.set)
     if thread is not threading.current_thread():
-        thread.join(_PATIENCE)
+        thread.join(_END_PATIENCE)
 
 
-def _awaited(results: list[Future[T]]) -> T:
+def _result(results: list[Future[T]]) -> T:
     result = results.pop()
     try:
         return result.result()
     except CancelledError:
         raise Disconnected("the client was closed") from None
     except BaseException:
-        result.cancel()  # Ctrl-C: nobody waits for it any more
+        result.cancel()  # Ctrl-C: the result is not needed any more
         raise
     finally:
         del result

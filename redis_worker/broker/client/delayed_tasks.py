@@ -1,4 +1,4 @@
-"""What is put off in a queue: listed, cancelled, or done at once."""
+"""Delayed tasks of a queue: listed, cancelled, or moved to the queue at once."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.ids import id_text
 from redis_worker.vocabulary.payload import read_object
 
-# So many are looked at, or moved, in one step.
+# Most tasks read or moved in one step.
 _PAGE = 500
-# No JSON writer escapes these, so that the server can look for an id of them without knowing JSON.
+# Characters that no JSON writer escapes, so that the server can match an id without parsing JSON.
 _PLAIN = re.compile(r"[\w .:@-]+", re.ASCII)
 
 
 class DelayedTask(NamedTuple):
-    """One task, or message, that is put off."""
+    """One delayed task or message."""
 
     id: str | None
-    """Its id; None where it has none that can be read."""
+    """Its id; None if it cannot be read."""
     raw: bytes
-    """The task as its producer wrote it."""
+    """The task, byte for byte."""
     due: float
-    """When it is due, in seconds since the epoch, by the server's clock."""
+    """Due time, in seconds since the epoch, by the server's clock."""
     member: bytes
-    """The task as it stands in the sorted set."""
+    """The member of the sorted set."""
 
 
 class Delayed:
-    """What is put off in the queue `input_key`."""
+    """The delayed tasks of the queue `input_key`."""
 
     def __init__(self, connection: Connection, input_key: str) -> None:
         self._connection = connection
         self._keys = Keys(input_key)
 
     async def count(self) -> int:
-        """How many tasks are put off."""
+        """Return the number of delayed tasks."""
         return int(await self._connection.call("ZCARD", self._keys.delayed))
 
     async def first(self, limit: int) -> list[DelayedTask]:
-        """The `limit` tasks that are due first, in the order of their time."""
+        """Return the first `limit` tasks by due time."""
         found = await self._connection.call("ZRANGE", self._keys.delayed, 0, limit - 1, "WITHSCORES")
         return [_read(member, score) for member, score in _pairs(found)]
 
     async def find(self, ids: Collection[str]) -> list[DelayedTask]:
-        """All tasks with one of `ids`, in the order of their time. It takes a time that grows with what is put off."""
+        """Return all tasks with one of `ids`, by due time. The time taken grows with the number of delayed tasks."""
         found = {task.member: task for id in ids async for task in self._scan(_pattern(id)) if task.id == id}
         return sorted(found.values(), key=lambda task: task.due)
 
     async def all(self) -> list[DelayedTask]:
-        """All tasks, in no order."""
+        """Return all tasks, in no order."""
         return list({task.member: task async for task in self._scan("*")}.values())
 
     async def cancel(self, id: str | int) -> bool:
-        """Cancel all tasks `id`. False where there was none."""
+        """Cancel all tasks `id`. Returns False if none was found."""
         return bool(await self.drop(await self.find([id_text(id)])))
 
     async def drop(self, tasks: Sequence[DelayedTask]) -> int:
-        """Forget `tasks`, and how often they were tried. Returns how many were still put off."""
+        """Delete `tasks` and their retry counts. Returns the number of those still delayed."""
         return await self._end("cancel", tasks)
 
     async def run(self, tasks: Sequence[DelayedTask]) -> int:
-        """Append `tasks` to the queue. Returns how many were still put off."""
+        """Append `tasks` to the queue. Returns the number of those still delayed."""
         return await self._end("run", tasks)
 
     async def _scan(self, pattern: str) -> AsyncGenerator[DelayedTask, None]:
-        """The tasks that match, each at least once. By ZSCAN: in pages by rank one is missed when another comes due."""
+        """Yield matching tasks, each at least once. By ZSCAN: paging by rank skips one when another becomes due."""
         cursor = b"0"
         while True:
             command = ("ZSCAN", self._keys.delayed, cursor, "MATCH", pattern, "COUNT", _PAGE)
@@ -91,7 +91,7 @@ class Delayed:
 
 
 class DelayedTasks(Access):
-    """What is put off in the queue `input_key`; `redis` is a URL, or a client that is used and not closed."""
+    """Access to the delayed tasks of `input_key`; `redis` is a URL, or a client that is used and not closed."""
 
     def __init__(self, redis: str | Client, input_key: str) -> None:
         super().__init__(redis)
@@ -99,12 +99,12 @@ class DelayedTasks(Access):
 
     @property
     def here(self) -> Delayed:
-        """The same, in the running event loop."""
+        """The delayed tasks, for use in the running event loop."""
         return Delayed(self._connection, self._input)
 
 
 def _pairs(found: Sequence[Any]) -> list[tuple[bytes, float]]:
-    """Members and scores of a reply: flat, as in RESP2, or in pairs, as in RESP3; redis-py reads some of them."""
+    """Return members and scores of a reply: flat in RESP2, pairs in RESP3; redis-py parses some of them."""
     pairs: Iterable[Any] = found
     if found and not isinstance(found[0], (list, tuple)):
         pairs = zip(found[::2], found[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""What belongs to one event loop: each, in each process, has its own, which is closed when the loop is shut down."""
+"""Resources per event loop: each loop in each process has one, closed when the loop shuts down."""
 
 from __future__ import annotations
 
@@ -12,103 +12,103 @@ from redis_worker.broker.connection.forks import watch_forks
 
 
 class Closable(Protocol):
-    """What can be had of an event loop."""
+    """A resource of one event loop."""
 
     async def close(self) -> None:
         """Close it, in its event loop."""
 
     def leave(self, *, forked: bool) -> None:
-        """Let go of it without its event loop, which belongs to the parent of a fork, or is closed."""
+        """Release it without its event loop, which is closed, or belongs to the parent of a fork."""
 
 
 T = TypeVar("T", bound=Closable)
 
 
-class _Had(NamedTuple, Generic[T]):
-    thing: T
+class _Entry(NamedTuple, Generic[T]):
+    resource: T
     end: AsyncGenerator[None, None]
-    forgotten: weakref.finalize[..., Any]
-    """Ends it when its owner is collected, and refers to it, so that it is not collected before it is closed."""
+    finalizer: weakref.finalize[..., Any]
+    """Closes the resource when its owner is collected; its reference keeps the resource alive until then."""
 
 
 class PerLoop(Generic[T]):
-    """One `T` for each event loop, made when it is first asked for.
+    """One `T` per event loop, created on first use.
 
-    That of a loop which asyncio.run() runs is closed at its end, whoever forgets to close it.
+    In a loop run by asyncio.run() it is closed at the end of the loop, even without a call of `close`.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._had: dict[asyncio.AbstractEventLoop, _Had[T]] = {}
+        self._entries: dict[asyncio.AbstractEventLoop, _Entry[T]] = {}
         watch_forks(self)
 
     def get(self) -> T:
-        """Return that of the running loop."""
+        """Return the resource of the running loop."""
         loop = asyncio.get_running_loop()
-        had = self._had.get(loop)
-        if had is None:
+        entry = self._entries.get(loop)
+        if entry is None:
             self._leave_closed()
-            had = self._had[loop] = _had(self, self._make(), loop)
-        return had.thing
+            entry = self._entries[loop] = _new_entry(self, self._make(), loop)
+        return entry.resource
 
     async def close(self) -> None:
-        """Close them all: those of other loops when these come to it, those of closed ones at once."""
+        """Close all: those of other loops as soon as these run, those of closed loops at once."""
         self._leave_closed()
         here = asyncio.get_running_loop()
-        for loop, had in [*self._had.items()]:
+        for loop, entry in [*self._entries.items()]:
             if loop is not here and loop.is_running():
-                del self._had[loop]
-                had.forgotten()
-        if own := self._had.pop(here, None):
-            own.forgotten.detach()
+                del self._entries[loop]
+                entry.finalizer()
+        if own := self._entries.pop(here, None):
+            own.finalizer.detach()
             await _end(own.end)
 
     def forked(self) -> None:
         """See Inheritable."""
-        self._leave(list(self._had), forked=True)
+        self._leave(list(self._entries), forked=True)
 
     def _leave_closed(self) -> None:
-        self._leave([loop for loop in list(self._had) if loop.is_closed()], forked=False)
+        self._leave([loop for loop in list(self._entries) if loop.is_closed()], forked=False)
 
     def _leave(self, loops: list[asyncio.AbstractEventLoop], *, forked: bool) -> None:
         for loop in loops:
-            if had := self._had.pop(loop, None):
-                had.forgotten.detach()
-                _leave(had.thing, had.end, forked=forked)
+            if entry := self._entries.pop(loop, None):
+                entry.finalizer.detach()
+                _leave(entry.resource, entry.end, forked=forked)
 
 
-def _had(owner: PerLoop[T], thing: T, loop: asyncio.AbstractEventLoop) -> _Had[T]:
-    # An event loop closes the asynchronous generators begun in it when it is shut down: there is no other hook.
-    end = _until_the_end(thing)
+def _new_entry(owner: PerLoop[T], resource: T, loop: asyncio.AbstractEventLoop) -> _Entry[T]:
+    # On shutdown, an event loop closes the asynchronous generators started in it: the only hook there is.
+    end = _close_at_end(resource)
     with contextlib.suppress(StopIteration):
         end.__anext__().send(None)
-    forgotten = weakref.finalize(owner, _forgotten, thing, end, loop)
-    forgotten.atexit = False
-    return _Had(thing, end, forgotten)
+    finalizer = weakref.finalize(owner, _on_collected, resource, end, loop)
+    finalizer.atexit = False
+    return _Entry(resource, end, finalizer)
 
 
-def _forgotten(thing: Closable, end: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:
+def _on_collected(resource: Closable, end: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.call_soon_threadsafe(lambda: loop.create_task(_end(end)))
-    except RuntimeError:  # it is closed
-        _leave(thing, end, forked=False)
+    except RuntimeError:  # the loop is closed
+        _leave(resource, end, forked=False)
 
 
-def _leave(thing: Closable, end: AsyncGenerator[None, None], *, forked: bool) -> None:
-    thing.leave(forked=forked)
-    # What has been left closes without waiting, so that this runs to its end here: else its loop would be asked to
-    # do that when it is collected.
+def _leave(resource: Closable, end: AsyncGenerator[None, None], *, forked: bool) -> None:
+    resource.leave(forked=forked)
+    # A released resource closes without waiting, so this runs to its end here; otherwise its loop would be asked to
+    # run it on collection.
     with contextlib.suppress(StopIteration, RuntimeError):
         end.aclose().send(None)
 
 
-async def _until_the_end(thing: Any) -> AsyncGenerator[None, None]:
+async def _close_at_end(resource: Any) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        await thing.close()
+        await resource.close()
 
 
 async def _end(generator: AsyncGenerator[None, None]) -> None:
-    with contextlib.suppress(RuntimeError):  # it is being closed, by its loop
+    with contextlib.suppress(RuntimeError):  # its loop is closing it
         await generator.aclose()

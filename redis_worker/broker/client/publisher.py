@@ -12,25 +12,25 @@ from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys, topic_list
-from redis_worker.broker.queue.delayed import put_off
+from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.message import check_topic, write_message
 
 _BATCH = 500
-# A topic is made known again after so long, in seconds: somebody may have emptied the server.
+# Interval of registering a topic again, in seconds: the server may have been emptied.
 _KNOWN_FOR = 60.0
 
 
 class Publisher(Access):
-    """Publishes messages to topics; `redis` is a URL, or a client that is used and not closed.
+    """A publisher of messages to topics; `redis` is a URL, or a client that is used and not closed.
 
         async with Publisher("redis://localhost") as publisher:
             await publisher.publish("order.reminder", {"order": 7}, delay=86_400)
 
     One publisher serves any number of event loops and the children of a fork, as TaskClient does.
-    Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
+    Every call raises Disconnected if Redis cannot be reached and Refused if it rejects the call.
     """
 
     def __init__(self, redis: str | Client) -> None:
@@ -46,9 +46,10 @@ class Publisher(Access):
         *,
         at: datetime | None = None,
     ) -> str:
-        """Publish `data`, any JSON value, to `topic`. Returns the message's id, as text; made up when none is given.
+        """Publish `data`, any JSON value, to `topic`. Returns the message's id as text, generated if not given.
 
-        With `delay` (seconds, a timedelta, or a text as "24h") or `at` it is put off until then, by the server's clock.
+        With `delay` (seconds, a timedelta, or a text such as "24h") or `at` it is delayed until then, by the server's
+        clock.
         """
         given = new_id() if id is None else id
         name = id_text(given)
@@ -64,9 +65,9 @@ class Publisher(Access):
         at: datetime | None = None,
         ids: Iterable[str | int] | None = None,
     ) -> list[str]:
-        """Publish many, in few calls, with these `ids` or with made-up ones. Returns them, as text, in the same order.
+        """Publish many messages in few calls. Returns their ids as text, in the same order, generated if not given.
 
-        Raises ValueError where there are not as many ids as messages.
+        Raises ValueError if the numbers of ids and messages differ.
         """
         check_topic(topic)
         pairs = zip(messages, ids, strict=True) if ids is not None else ((data, new_id()) for data in messages)
@@ -78,16 +79,16 @@ class Publisher(Access):
         return names
 
     async def cancel(self, topic: str, id: str | int) -> bool:
-        """Cancel the messages `id` that are put off. Returns False where there is none: one that is due stays.
+        """Cancel the delayed messages `id`. Returns False if none was found: a message already due stays.
 
-        It looks through all that is put off in the topic.
+        It searches all delayed messages of the topic.
         """
         return await Delayed(self._connection, topic_list(check_topic(topic))).cancel(id)
 
     async def push_raw(
         self, topic: str, raws: Sequence[bytes], *, delay: Duration | None = None, at: datetime | None = None
     ) -> None:
-        """Publish messages as they stand."""
+        """Publish messages byte for byte."""
         check_topic(topic)
         if time.monotonic() > self._known.get(topic, 0.0):
             await Topics(self._connection).add([topic])
@@ -96,4 +97,4 @@ class Publisher(Access):
         if delay is None and at is None:
             await self._connection.call("RPUSH", keys.waiting, *raws)
         else:
-            await put_off(self._connection, keys, raws, delay=delay, at=at)
+            await delay_tasks(self._connection, keys, raws, delay=delay, at=at)

@@ -1,4 +1,4 @@
-"""Results as they come in: announced on a channel, and looked for now and then, since not every worker announces."""
+"""Results on arrival: announced on a channel, and polled, since workers of other programs do not announce them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
 from redis_worker.vocabulary.payload import loads
 
-# So many results are looked up in one call.
+# Most results fetched in one call.
 _BATCH = 500
-# How often results are looked for that nobody announces, in seconds: those of other programs' workers.
+# Interval of polling, in seconds, for the unannounced results of other programs' workers.
 _POLL = 0.2
 
 
@@ -31,10 +31,10 @@ class Result(NamedTuple):
     id: str
     value: Any = None
     error: str | None = None
-    """The text of an error result; None when the task succeeded."""
+    """The text of an error result; None if the task succeeded."""
 
     def get(self) -> Any:
-        """The value. Raises TaskError when the task failed."""
+        """Return the value. Raises TaskError if the task failed."""
         if self.error is not None:
             raise TaskError(self.id, self.error)
         return self.value
@@ -44,7 +44,7 @@ _Arrivals: TypeAlias = "asyncio.Queue[Result | Exception]"
 
 
 class Results:
-    """The results in the hash `output`, for all who wait for some: they share one listener and its subscription."""
+    """The results in the hash `output`: all waiters share one listener and its subscription."""
 
     def __init__(self, connection: Connection, address: Address, output: str) -> None:
         self._connection = connection
@@ -53,15 +53,14 @@ class Results:
         self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
-        self._hearing: Connection | None = None
+        self._listener_connection: Connection | None = None
         """The listener's connection."""
 
     async def of(self, ids: Collection[str], timeout: float | None) -> AsyncGenerator[Result, None]:
-        """The results of the tasks `ids` as they come in.
+        """Yield the results of the tasks `ids` as they arrive.
 
-        Raises TimeoutError when they are not all there after `timeout` seconds (None: no limit), and
-        Disconnected or Refused as every call does: the former when Redis is away at the beginning, for
-        who waits already goes on waiting.
+        Raises TimeoutError if some are missing after `timeout` seconds (None: no limit), Refused, and Disconnected
+        if Redis is away at the start; a caller already waiting continues to wait.
         """
         pending = set(ids)
         arrivals: _Arrivals = asyncio.Queue()
@@ -72,22 +71,22 @@ class Results:
             if timeout != 0:
                 await self._listen(end)
             with contextlib.suppress(TimeoutError):
-                # A server that hangs must not hold the caller beyond the timeout.
-                async with asyncio.timeout(None if end is None else max(1.0, _left(end) or 0.0)):
-                    await self._look_first(pending)
+                # A server that hangs must not block the caller beyond the timeout.
+                async with asyncio.timeout(None if end is None else max(1.0, _remaining(end) or 0.0)):
+                    await self._fetch_first(pending)
             while pending:
-                result = await _arrival(arrivals, end, pending, timeout)
+                result = await _next_arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
                 yield result
         finally:
             for id in pending & self._waiting.keys():
-                # What was brought and not taken may be awaited by others since.
+                # Results delivered but not consumed may have new waiters since.
                 self._waiting[id].discard(arrivals)
                 if not self._waiting[id]:
                     del self._waiting[id]
 
     async def close(self) -> None:
-        """Stop listening. Who still waits gets Disconnected."""
+        """Stop listening. Waiting callers get Disconnected."""
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait({self._listener})
@@ -96,33 +95,33 @@ class Results:
 
     def leave(self, *, forked: bool) -> None:
         """See Closable."""
-        if self._hearing is not None:
-            self._hearing.leave(forked=forked)
+        if self._listener_connection is not None:
+            self._listener_connection.leave(forked=forked)
         if self._listener is not None:
-            # It never runs again: that it was not cancelled before its loop was closed is nothing to complain of.
+            # It never runs again: suppress the warning that it was not cancelled before its loop was closed.
             self._listener._log_destroy_pending = False  # type: ignore[attr-defined]
             self._listener = None
 
     async def _listen(self, end: float | None) -> None:
-        """Have the listener run; wait until it has subscribed, or has found that it cannot."""
+        """Start the listener if needed; wait until it has subscribed or failed."""
         if self._listener is None or self._listener.done():
             self._listening.clear()
-            self._listener = asyncio.create_task(self._listen_on(), name="redis-worker results")
-        await happens(self._listening, _left(end))
+            self._listener = asyncio.create_task(self._run_listener(), name="redis-worker results")
+        await happens(self._listening, _remaining(end))
 
-    async def _listen_on(self) -> None:
-        """Hear of results until closed. What ends it before that, all who wait are told."""
+    async def _run_listener(self) -> None:
+        """Receive results until closed. An error that ends it is passed to all waiters."""
         try:
-            await self._hear()
+            await self._receive()
         except Exception as error:
-            # Nothing is awaited from here on: who comes now finds the listener ended, and starts another.
+            # No await from here on: a later caller finds the listener ended, and starts another.
             self._fail_all(error)
         finally:
             self._listening.set()
 
-    async def _hear(self) -> None:
-        """Look up what is announced, and now and then everything that is awaited."""
-        connection = self._hearing = Connection(self._address.open(), owned=True)
+    async def _receive(self) -> None:
+        """Fetch announced results, and periodically all awaited ones."""
+        connection = self._listener_connection = Connection(self._address.open(), owned=True)
         try:
             while True:
                 try:
@@ -130,19 +129,19 @@ class Results:
                         while True:
                             self._listening.set()
                             message = await subscription.message(_POLL)
-                            await self._look(list(self._waiting) if message is None else _announced(message))
+                            await self._fetch(list(self._waiting) if message is None else _announced(message))
                 except Exception as error:
-                    await self._trouble(error)
+                    await self._poll_once(error)
         finally:
             await connection.close()
 
-    async def _trouble(self, error: Exception) -> None:
-        """Look without hearing: the subscription may be all that cannot be had. Raises `error` if it is a defect."""
+    async def _poll_once(self, error: Exception) -> None:
+        """Fetch without the subscription: perhaps only that has failed. Raises `error` if it is a defect."""
         if is_defect(error):
             raise error
-        self._listening.set()  # who waits for it finds out by itself
+        self._listening.set()  # a waiter finds out by itself
         try:
-            await self._look(list(self._waiting))
+            await self._fetch(list(self._waiting))
         except Refused as refused:
             self._fail_all(refused)
         except Disconnected:
@@ -154,15 +153,15 @@ class Results:
             for arrivals in queues:
                 arrivals.put_nowait(error)
 
-    async def _look_first(self, ids: Collection[str]) -> None:
-        """Look before waiting. Raises Disconnected when there is no server, not for a connection that was cut."""
+    async def _fetch_first(self, ids: Collection[str]) -> None:
+        """Fetch before waiting. Raises Disconnected if the server is away, not for a single cut connection."""
         try:
-            await self._look(ids)
+            await self._fetch(ids)
         except Disconnected:
-            await self._look(ids)
+            await self._fetch(ids)
 
-    async def _look(self, ids: Iterable[str]) -> None:
-        """Pass on those results of `ids` that are there and awaited."""
+    async def _fetch(self, ids: Iterable[str]) -> None:
+        """Deliver those results of `ids` that exist and are awaited."""
         for batch in _batches(id for id in ids if id in self._waiting):
             found = await self._connection.call("HMGET", self._output, *batch)
             for id, raw in zip(batch, found, strict=True):
@@ -179,7 +178,7 @@ def _read(id: str, raw: bytes) -> Result:
             return Result(id, content["result"])
         return Result(id, error=str(content["error"]))
     except (ValueError, KeyError, TypeError):
-        return Result(id, error="the result cannot be read: it is no JSON object with status and result or error")
+        return Result(id, error="the result is not a JSON object with status and result or error")
 
 
 def _announced(message: bytes) -> list[str]:
@@ -195,14 +194,14 @@ def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _left(end: float | None) -> float | None:
+def _remaining(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
 
 
-async def _arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
+async def _next_arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
     try:
-        # A result that is there counts, even when there is no time left.
-        async with asyncio.timeout(_left(end) if arrivals.empty() else None):
+        # An available result counts, even with no time left.
+        async with asyncio.timeout(_remaining(end) if arrivals.empty() else None):
             result = await arrivals.get()
     except TimeoutError:
         some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")

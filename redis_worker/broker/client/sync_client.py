@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis_worker.broker.client.background_loop import Background
+from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.results import Result
 from redis_worker.broker.client.task_client import TaskClient
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# So many are submitted or published in one call.
+# Most tasks or messages in one call.
 _BATCH = 500
 
 
 class _Sync:
-    """What the two have in common: any thread may make calls and close, and after a fork parent and child go on."""
+    """Common base: any thread may make calls and close, and after a fork parent and child continue."""
 
     def __init__(self, name: str) -> None:
-        self._background = Background(name)
+        self._background = BackgroundLoop(name)
         self._run = self._background.run
 
     def __enter__(self) -> Self:
@@ -41,7 +41,7 @@ class _Sync:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Calls that are under way in other threads raise Disconnected."""
+        """Close the connections. Calls under way in other threads raise Disconnected."""
         self._background.close()
 
 
@@ -51,12 +51,12 @@ class SyncTaskClient(_Sync):
         with SyncTaskClient("redis://localhost", "fib:input", "fib:output") as client:
             print(client.run([30]))
 
-    Its connections are kept by a thread of its own, so any number of threads may share it. After a fork, each process
-    has connections of its own. Calls inside a running event loop would hold it up, and raise ConfigurationError.
+    A background thread keeps its connections, so any number of threads may share it. After a fork, each process has
+    separate connections. Calls inside a running event loop would block it, and raise ConfigurationError.
     """
 
     def __init__(self, redis: str, input_key: str, output_key: str) -> None:
-        """Raises ConfigurationError where the URL is not valid. Nothing is opened before the first call."""
+        """Raises ConfigurationError if the URL is not valid. No connection is opened before the first call."""
         super().__init__("TaskClient")
         self._client = TaskClient(redis, input_key, output_key)
 
@@ -86,15 +86,15 @@ class SyncTaskClient(_Sync):
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
     ) -> Iterator[Result]:
         """See TaskClient.results."""
-        turning = self._background.turning()
+        loop_thread = self._background.loop_thread()
         results = self._client.results(list(ids), timeout, delete=delete)
         try:
             with contextlib.suppress(StopAsyncIteration):
                 while True:
-                    yield self._background.at(turning, _next, results)
+                    yield self._background.run_in(loop_thread, _next, results)
         finally:
-            with contextlib.suppress(ConfigurationError):  # of a parent, or closed: there it ends by itself
-                self._background.at(turning, results.aclose)
+            with contextlib.suppress(ConfigurationError):  # of the parent, or closed: it ends by itself
+                self._background.run_in(loop_thread, results.aclose)
 
     def run(self, task: Any, timeout: Duration | None = None) -> Any:
         """See TaskClient.run."""
@@ -113,7 +113,7 @@ class SyncPublisher(_Sync):
     """
 
     def __init__(self, redis: str) -> None:
-        """Raises ConfigurationError where the URL is not valid. Nothing is opened before the first call."""
+        """Raises ConfigurationError if the URL is not valid. No connection is opened before the first call."""
         super().__init__("Publisher")
         self._publisher = Publisher(redis)
 
@@ -154,7 +154,7 @@ class SyncPublisher(_Sync):
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Read in the caller's thread, in which an iterator may hold a transaction, or make calls of its own."""
+    """Yield batches, iterating in the caller's thread: the iterator may hold a transaction, or make calls itself."""
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         yield batch

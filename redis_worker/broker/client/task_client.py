@@ -15,25 +15,25 @@ from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.queue.delayed import put_off
+from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.payload import dumps
 
-# So many tasks are submitted in one call.
+# Most tasks submitted in one call.
 _BATCH = 500
 
 
 class TaskClient(Access):
-    """Submits tasks to the list `input_key` and reads results from the hash `output_key`.
+    """A client that submits tasks to the list `input_key` and reads results from the hash `output_key`.
 
         async with TaskClient("redis://localhost", "fib:input", "fib:output") as client:
             print(await client.run([30]))
 
     One client serves any number of event loops, one after another or in several threads, and the children of a fork:
-    each has connections of its own. A connection that has ended while it was idle is replaced before anything is sent.
-    Every call raises Disconnected when Redis cannot be reached and Refused when it says no.
+    each has separate connections. A connection that ended while idle is replaced before anything is sent.
+    Every call raises Disconnected if Redis cannot be reached and Refused if it rejects the call.
     """
 
     def __init__(self, redis: str | Client, input_key: str, output_key: str) -> None:
@@ -44,16 +44,17 @@ class TaskClient(Access):
         self._results = PerLoop(lambda: Results(self._connection, self._address, output_key))
 
     async def close(self) -> None:
-        """Close what the client has opened. Who still waits for a result gets Disconnected."""
+        """Close all connections opened here. Callers waiting for a result get Disconnected."""
         await self._results.close()
         await super().close()
 
     async def submit(
         self, task: Any, id: str | int | None = None, *, delay: Duration | None = None, at: datetime | None = None
     ) -> str:
-        """Append `task`, any JSON value, to the queue. Returns its id, as text; made up when none is given.
+        """Append `task`, any JSON value, to the queue. Returns its id as text, generated if not given.
 
-        With `delay` (seconds, a timedelta, or a text as "24h") or `at` it is put off until then, by the server's clock.
+        With `delay` (seconds, a timedelta, or a text such as "24h") or `at` it is delayed until then, by the server's
+        clock.
         """
         ids = await self._push([(task, id)], delay, at)
         return ids[0]
@@ -61,7 +62,7 @@ class TaskClient(Access):
     async def submit_many(
         self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
     ) -> list[str]:
-        """Append all `tasks`, many in one call. Returns their ids in the same order."""
+        """Append all `tasks`, many per call. Returns their ids in the same order."""
         iterator = iter(tasks)
         ids: list[str] = []
         while batch := list(islice(iterator, _BATCH)):
@@ -69,10 +70,10 @@ class TaskClient(Access):
         return ids
 
     async def result(self, id: str | int, timeout: Duration | None = None, *, delete: bool = False) -> Any:
-        """The value of the task `id`, awaited for `timeout` (None: for ever).
+        """Return the value of the task `id`, waiting up to `timeout` (None: for ever).
 
-        With `delete` the result is taken out of the hash. Raises TaskError when the task failed, and
-        TimeoutError when there is no result in time.
+        With `delete` the result is removed from the hash. Raises TaskError if the task failed, and
+        TimeoutError if there is no result in time.
         """
         async with contextlib.aclosing(self.results([id], timeout, delete=delete)) as results:
             async for result in results:
@@ -82,9 +83,9 @@ class TaskClient(Access):
     async def results(
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
     ) -> AsyncGenerator[Result, None]:
-        """The results of the tasks `ids` as they come in, failed ones included.
+        """Yield the results of the tasks `ids` as they arrive, failed ones included.
 
-        Raises TimeoutError when they are not all there after `timeout`.
+        With `delete` they are removed from the hash. Raises TimeoutError if some are missing after `timeout`.
         """
         limit = _limit(timeout)
         async with contextlib.aclosing(self._results.get().of({id_text(id) for id in ids}, limit)) as results:
@@ -94,19 +95,19 @@ class TaskClient(Access):
                 yield result
 
     async def run(self, task: Any, timeout: Duration | None = None) -> Any:
-        """Submit `task` and return its value; its result is taken out of the hash. Raises as `result` does."""
-        limit = _limit(timeout)  # a wrong one must not leave a task behind
+        """Submit `task` and return its value; the result is removed from the hash. Raises as `result` does."""
+        limit = _limit(timeout)  # a wrong timeout must not leave a task behind
         return await self.result(await self.submit(task), limit, delete=True)
 
     async def delete(self, ids: Iterable[str | int]) -> int:
-        """Take the results of `ids` out of the hash. Returns how many were there."""
+        """Remove the results of `ids` from the hash. Returns the number removed."""
         fields = [id_text(id) for id in ids]
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
 
     async def cancel(self, id: str | int) -> bool:
-        """Cancel the tasks `id` that are put off. Returns False where there is none: one that is due stays.
+        """Cancel the delayed tasks `id`. Returns False if none was found: a task already due stays.
 
-        It looks through all that is put off in the queue.
+        It searches all delayed tasks of the queue.
         """
         return await Delayed(self._connection, self._input).cancel(id)
 
@@ -118,14 +119,14 @@ class TaskClient(Access):
         delay: Duration | None = None,
         at: datetime | None = None,
     ) -> None:
-        """Put payloads on the queue as they stand; with `left` at its head, so that the last one comes first.
+        """Put payloads on the queue byte for byte; with `left` at its head, so that the last one comes first.
 
-        With `delay` or `at` they are put off. Raises ValueError for a negative delay, or a time without a zone.
+        With `delay` or `at` they are delayed. Raises ValueError for a negative delay, or a time without a zone.
         """
         if delay is None and at is None:
             await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
         else:
-            await put_off(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
+            await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
 
     async def _push(
         self, tasks: Sequence[tuple[Any, str | int | None]], delay: Duration | None, at: datetime | None

@@ -1,4 +1,4 @@
-"""Which queue somebody meant who named one that is not there."""
+"""A hint for a queue that does not exist: the topic of the same name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from redis_worker.vocabulary.errors import Disconnected, Refused
 
 
 async def meant_list(connection: Connection, key: str) -> str | None:
-    """The list of the topic `key`, where there is this topic and no queue `key`; else None."""
+    """Return the list of the topic `key`, if this topic exists and no queue `key`, otherwise None."""
     if topic_of(key) is not None:
         return None
     try:
@@ -18,7 +18,7 @@ async def meant_list(connection: Connection, key: str) -> str | None:
         if await connection.call("SISMEMBER", TOPICS, key) or await _is_there(connection, named):
             return named
     except (Disconnected, Refused):
-        pass  # a hint is worth no error
+        pass  # a failed hint raises no error
     return None
 
 

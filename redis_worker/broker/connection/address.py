@@ -1,4 +1,4 @@
-"""Where Redis is: a URL, or a caller's client, as a recipe for opening clients of one's own, and a name."""
+"""Addresses of Redis: built from a URL or a caller's client, they open clients and have a printable name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from redis_worker.broker.connection.cluster import cluster_of_client, cluster_of_url
 from redis_worker.broker.connection.sentinel import sentinel_of_pool, sentinel_of_url
 from redis_worker.broker.connection.server import server_of_pool, server_of_url
-from redis_worker.broker.connection.url import parsed, unquoted_of
+from redis_worker.broker.connection.url import parse, without_values
 from redis_worker.vocabulary.errors import ConfigurationError
 
 Client: TypeAlias = "Redis | RedisCluster"
@@ -26,7 +26,7 @@ _PLAIN = re.compile(r"[\w.-]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(:\d{0,5})?")
 _DATABASE = re.compile(r"/*(\d{1,4})?/*")
 _NAME = re.compile(r"[A-Za-z_]+")
-# Options that are no secrets, and values that are none.
+# Options and values that cannot be secrets.
 _OPTION = re.compile(
     r"(sentinel_)?(db|protocol|socket_(connect_)?timeout|socket_keepalive|health_check_interval|max_connections"
     r"|retry_on_timeout|decode_responses|ssl_check_hostname|timeout)"
@@ -36,7 +36,7 @@ _FLAG = re.compile(r"-?\d{1,5}(\.\d{1,3})?|true|false|yes|no|on|off", re.IGNOREC
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One Redis: how to open a client to it, and how to name it without its password."""
+    """One Redis server or cluster: a factory for clients, and a name without the password."""
 
     name: str
     open: Callable[[], Client]
@@ -44,7 +44,7 @@ class Address:
 
 
 def address_of(redis: str | Client) -> Address:
-    """The address in a URL, or of the server a client is connected to. Raises ConfigurationError."""
+    """Return the address for a URL, or for the server of a client. Raises ConfigurationError."""
     if isinstance(redis, str):
         return _from_url(redis)
     if isinstance(redis, RedisCluster):
@@ -57,9 +57,9 @@ def address_of(redis: str | Client) -> Address:
 
 
 def mask(url: str) -> str:
-    """Return `url` with *** in place of all that may be a secret: what is shown is known to be none.
+    """Return `url` with *** for every part that may be a secret; only parts known to be harmless are shown.
 
-    It may be no valid URL: a password that should have been percent-encoded can hold anything, and one may stand
+    The URL may not be valid: a password that should have been percent-encoded can hold anything, and may stand
     anywhere, as in ?PASSWORD=… or in place of the database. Shown are a plain user name before a password, hosts and
     ports, the service of a sentinel, the path of a socket, and options that are numbers or flags.
     """
@@ -82,7 +82,7 @@ def mask(url: str) -> str:
 
 
 def _parted(rest: str) -> tuple[str | None, str, str]:
-    """Return the parts before and after the question mark; None where it is not sure which part a password is in."""
+    """Return the parts before and after the question mark; None if the password could be in either part."""
     place, question, query = rest.partition("?")
     authority = re.split("[/?#]", rest)[0]
     if "#" in rest or "@" in rest.removeprefix(authority):
@@ -110,7 +110,7 @@ def _from_url(url: str) -> Address:
         known = ", ".join(f"{known}://" for known in SCHEMES)
         raise ConfigurationError(f"the Redis URL must begin with one of {known}")
     try:
-        parts, options = parsed(url)
+        parts, options = parse(url)
         if scheme.endswith("+sentinel"):
             address = Address(name, sentinel_of_url(parts, options))
         elif scheme.endswith("+cluster"):
@@ -119,13 +119,13 @@ def _from_url(url: str) -> Address:
             address = Address(name, server_of_url(parts, options))
         _try_out(address)
     except (ValueError, TypeError, OSError, RedisError) as error:
-        reason = unquoted_of(url, _reason(error))
+        reason = without_values(url, _reason(error))
         raise ConfigurationError(f"the Redis URL {name!r} is not valid: {reason}") from None
     return address
 
 
 def _try_out(address: Address) -> None:
-    """Make a connection without opening it: what redis-py cannot use it then refuses, not in the midst of work."""
+    """Build a connection without opening it, so that redis-py rejects bad options now and not during work."""
     client = address.open()
     if isinstance(client, RedisCluster):
         connection = client.startup_nodes[0].acquire_connection()
@@ -138,9 +138,9 @@ def _try_out(address: Address) -> None:
 def _reason(error: Exception) -> str:
     text = str(error)
     if isinstance(error, TypeError) and (unknown := re.search(r"unexpected keyword argument '(\w+)'", text)):
-        return f"there is no option {unknown[1]!r}"
+        return f"unknown option {unknown[1]!r}"
     if isinstance(error, OSError):
-        return f"its certificates or key cannot be read: {text}"
+        return f"cannot read its certificates or key: {text}"
     return text
 
 

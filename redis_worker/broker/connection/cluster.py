@@ -1,4 +1,4 @@
-"""How to open clients to a Redis Cluster."""
+"""Factories for Redis Cluster clients."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode, ClusterPubSub
 from redis.asyncio.connection import SSLConnection
 
-from redis_worker.broker.connection.client_arguments import lasting
+from redis_worker.broker.connection.client_arguments import lasting_options
 from redis_worker.broker.connection.url import nodes
 
 
 def cluster_of_url(parts: SplitResult, options: dict[str, Any]) -> Callable[[], RedisCluster]:
-    """`redis+cluster://user:password@host1:6379,host2:6379`. Raises ValueError."""
+    """Return a factory for `redis+cluster://user:password@host1:6379,host2:6379`. Raises ValueError."""
     if parts.path.strip("/") not in ("", "0") or options.pop("db", 0):
         raise ValueError("Redis Cluster has only database 0")
     tls = parts.scheme.startswith("rediss")
-    return _cluster(nodes(parts, 6379), {"ssl": tls, **lasting(options)})
+    return _cluster(nodes(parts, 6379), {"ssl": tls, **lasting_options(options)})
 
 
 def cluster_of_client(client: RedisCluster) -> Callable[[], RedisCluster]:
-    """The cluster of a caller's client."""
+    """Return a factory for the cluster of a caller's client."""
     manager = client.nodes_manager
-    # Those the caller named first, then those it has found: the former may have gone by now.
+    # The caller's nodes first, then the discovered ones: the former may be gone by now.
     known = {node.name: node for node in (*client.startup_nodes, *manager.startup_nodes.values())}
-    options = lasting(client.connection_kwargs)
-    # Where the caller reads from replicas, this is a method of its client that makes connections read-only.
+    options = lasting_options(client.connection_kwargs)
+    # For a caller that reads from replicas, this is a bound method that makes connections read-only.
     options.pop("redis_connect_func", None)
     options["ssl"] = issubclass(options.pop("connection_class"), SSLConnection)
     options |= {"require_full_coverage": manager.require_full_coverage, "address_remap": manager.address_remap}
@@ -45,14 +45,14 @@ class _Cluster(RedisCluster):
 
 
 class _ClusterPubSub(ClusterPubSub):
-    """redis-py's needs to know the cluster beforehand, and stays with the first node it was given, dead or alive."""
+    """A ClusterPubSub that discovers the cluster by itself and leaves a dead node; redis-py's does neither."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         connection: Any = self.connection
         if connection is None or not connection.is_connected:
-            if self.connection_pool is not None:  # the node it was given cannot be reached: have it choose again,
+            if self.connection_pool is not None:  # its node cannot be reached: choose again,
                 await self.aclose()
                 self.connection_pool = None  # type: ignore[assignment]
-                await self.cluster.aclose()  # among the nodes there are now
+                await self.cluster.aclose()  # among the current nodes
             await self.cluster.initialize()
         return await super().execute_command(*args, **options)

@@ -1,4 +1,4 @@
-"""Damaged keys: names that cannot be read, and warnings that are logged once as long as the damage lasts."""
+"""Damaged keys: undecodable names, and warnings logged once per occurrence."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ logger = library_logger()
 
 
 class Complaints:
-    """The warnings of one role: each is logged once, and again when the damage was mended and comes back."""
+    """Warnings of one role: each is logged once, and again if the damage returns after a repair."""
 
     def __init__(self, queue: str | None = None) -> None:
-        """`queue` is named in the log records."""
+        """`queue` is added to the log records."""
         self._extra = None if queue is None else {"queue": queue}
         self._logged: set[str] = set()
 
     def tell(self, problems: Iterable[object]) -> None:
-        """Log those of `problems` that were not among them the last time."""
+        """Log those of `problems` that were not in the previous call."""
         texts = dict.fromkeys(map(str, problems))
         for text in texts:
             if text not in self._logged:
@@ -30,27 +30,27 @@ class Complaints:
 
 
 def readable(names: Iterable[bytes]) -> tuple[list[str], list[bytes]]:
-    """`names` as text, and those of them that are no names of ours: they are not UTF-8."""
+    """Return the `names` that are UTF-8, as text, and the others, which this project did not write."""
     texts: list[str] = []
-    strange: list[bytes] = []
+    undecodable: list[bytes] = []
     for name in names:
         try:
             texts.append(name.decode())
         except UnicodeDecodeError:
-            strange.append(name)
-    return texts, strange
+            undecodable.append(name)
+    return texts, undecodable
 
 
 def strangers(key: str, names: Sequence[bytes]) -> list[str]:
-    """The complaint about members of `key` that are not UTF-8; none where there are none."""
+    """Return the warning about members of `key` that are not UTF-8; an empty list if `names` is empty."""
     if not names:
         return []
     some = ", ".join(ascii(name)[1:] for name in sorted(names)[:3]) + (", …" if len(names) > 3 else "")
-    return [f"the key {key!r} has members that are not UTF-8, which are left alone: {some}"]
+    return [f"the key {key!r} has members that are not UTF-8, which are ignored: {some}"]
 
 
 async def damaged_keys(connection: Connection, types: Mapping[str, str]) -> list[DamagedKey]:
-    """Those of the keys in `types` that hold another type than the one named there. Raises Disconnected or Refused."""
+    """Return the keys that do not hold the type given in `types`. Raises Disconnected or Refused."""
     replies = await connection.together(*(("TYPE", key) for key in types), patience=PATIENCE)
     damaged = []
     for (key, expected), reply in zip(types.items(), replies, strict=True):
@@ -64,12 +64,11 @@ async def damaged_keys(connection: Connection, types: Mapping[str, str]) -> list
 async def call_on(
     connection: Connection, key: str, expected: str, command: str, *arguments: Any, patience: float = PATIENCE
 ) -> Any:
-    """The reply to `command` on `key`. Raises DamagedKey where it holds another type, Disconnected or Refused."""
+    """Return the reply to `command` on `key`. Raises DamagedKey for a wrong type, Disconnected or Refused."""
     try:
         return await connection.call(command, key, *arguments, patience=patience)
     except Refused:
         for damaged in await damaged_keys(connection, {key: expected}):
             raise damaged from None
-    return await connection.call(
-        command, key, *arguments, patience=patience
-    )  # it was mended meanwhile, or is refused for another reason
+    # The key was repaired meanwhile, or the refusal has another reason.
+    return await connection.call(command, key, *arguments, patience=patience)

@@ -1,4 +1,4 @@
-"""Forks: a child inherits the sockets of its parent, and must neither use them nor say a word on them."""
+"""Forks: a child inherits its parent's sockets, and must neither use nor send anything on them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ import os
 from typing import Any, Protocol
 from weakref import WeakSet
 
-_STILL_REFERRED_TO: list[Any] = []
-"""Transports of the parent: one that is collected in the child has an event loop which they share forget it."""
+_KEPT_ALIVE: list[Any] = []
+"""Transports of the parent: collecting one in the child would unregister it from the shared event loop."""
 
 
 class Inheritable(Protocol):
-    """An object that holds what belongs to one process."""
+    """An object that holds resources of one process."""
 
     def forked(self) -> None:
-        """Forget, in the child of a fork, what belongs to the parent."""
+        """Drop, in the child of a fork, the parent's resources."""
 
 
-_objects: WeakSet[Inheritable] = WeakSet()
+_owners: WeakSet[Inheritable] = WeakSet()
 
 
-def watch_forks(thing: Inheritable) -> None:
-    """Have `thing.forked()` called in each child, as long as `thing` lives."""
-    _objects.add(thing)
+def watch_forks(owner: Inheritable) -> None:
+    """Call `owner.forked()` in each child process, as long as `owner` lives."""
+    _owners.add(owner)
 
 
-def let_go(connection: Any, *, forked: bool) -> None:
-    """Close the socket of a connection of redis-py's whose event loop is the parent's, or closed, and send nothing.
+def close_silently(connection: Any, *, forked: bool) -> None:
+    """Close the socket of a redis-py connection without sending anything.
 
-    Its event loop is not asked: a child shares with its parent the kernel's list of what that loop waits for.
+    Its event loop, the parent's or a closed one, is not involved: a child shares with its parent the kernel's
+    list of file descriptors which that loop polls.
     """
     writer = getattr(connection, "_writer", None)
-    connection._writer = connection._reader = None  # redis-py would close them when the connection is collected
+    connection._writer = connection._reader = None  # redis-py would close them on collection
     if writer is None or not hasattr(writer, "transport"):  # fakeredis has no transport
         return
     transport = writer.transport
     if forked:
-        _STILL_REFERRED_TO.append((writer, transport))
-    socket = getattr(transport.get_extra_info("socket"), "_sock", None)  # uvloop's cannot be closed by itself
+        _KEPT_ALIVE.append((writer, transport))
+    socket = getattr(transport.get_extra_info("socket"), "_sock", None)  # uvloop's cannot be closed directly
     if socket is not None:
         socket.close()
-    # Or they complain, when they are collected, that they were not closed: that of TLS, and the one below it.
+    # Avoids warnings about unclosed transports: that of TLS, and the one below it.
     for part in (transport, getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)):
         for name, value in (("_closing", True), ("_closed", True), ("_sock", None)):
             if hasattr(part, name):
@@ -48,8 +49,8 @@ def let_go(connection: Any, *, forked: bool) -> None:
 
 
 def _forked() -> None:
-    for thing in list(_objects):
-        thing.forked()
+    for owner in list(_owners):
+        owner.forked()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -1,7 +1,7 @@
-"""Connections that have ended while they were idle: found out before anything is sent on them.
+"""Detection of connections that ended while idle, before anything is sent on them.
 
-Servers (`timeout`), proxies and cloud providers close idle connections. redis-py looks for that only where
-maintenance notifications are off, and an event loop that has not turned since has not heard of it.
+Servers (`timeout`), proxies and cloud providers close idle connections. redis-py checks for that only if
+maintenance notifications are off, and an event loop that has not run since cannot have noticed.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 
-# After so many turns an event loop has read what had come in.
+# Iterations after which an event loop has read all received data.
 _TURNS = 5
 
 
 async def refresh(connection: Any) -> None:
-    """Connect `connection`, which nobody else may use meanwhile, anew where it has ended."""
+    """Reconnect `connection` if it has ended; the caller must hold it exclusively."""
     if await _has_ended(connection):
         await connection.disconnect(nowait=True)
         await connection.connect()
 
 
 async def refresh_idle(cluster: RedisCluster) -> None:
-    """Disconnect the idle connections that have ended: each is connected anew when it is taken."""
+    """Disconnect the idle connections that have ended; each reconnects on its next use."""
     for node in list(cluster.nodes_manager.nodes_cache.values()):
         for _ in range(len(node._free)):
             if not node._free:
                 break
-            connection = node._free.popleft()  # so that nobody else takes it meanwhile
+            connection = node._free.popleft()  # so that no other call takes it
             try:
                 if await _has_ended(connection):
                     await connection.disconnect(nowait=True)
@@ -47,7 +47,7 @@ async def _has_ended(connection: Any) -> bool:
             return True
         if not _is_readable(transport):
             return False
-        await asyncio.sleep(0)  # the end, or what TLS tells beside the data, is read by the event loop
+        await asyncio.sleep(0)  # the event loop reads the end, or TLS records without data
     return True
 
 

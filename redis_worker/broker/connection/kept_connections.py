@@ -1,4 +1,4 @@
-"""Connections kept from call to call, with little between the caller and the socket for a lone task to wait for."""
+"""Connections kept between calls, with a short path from caller to socket for the latency of a lone task."""
 
 from __future__ import annotations
 
@@ -12,139 +12,139 @@ from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, Re
 
 from redis_worker.broker.connection.turns import Turns
 
-_NOTHING = object()
+_INCOMPLETE = object()
 _CLOSED = "Connection closed by server."
 _SILENT = "the server does not answer"
-# A server that loads, or is no master any more, says so in place of a reply: this is not the place to ask.
-_GONE = (ConnectionError, ReadOnlyError)
-# How often it is looked whether a server has been silent for too long, in seconds.
-_LOOK_EVERY = 1.0
+# Error replies of a server that is loading, or is not the master any more: connect again.
+_UNUSABLE = (ConnectionError, ReadOnlyError)
+# Interval, in seconds, of the check for overdue replies.
+_CHECK_INTERVAL = 1.0
 
 
-class Line:
-    """The connections of a client, kept: taking one from redis-py's pool asks the socket each time.
+class KeptConnections:
+    """Kept connections of a client: redis-py's pool checks the socket each time a connection is taken.
 
-    For callers that try again: a connection that breaks fails the call it breaks in.
+    For callers that retry: a connection that breaks fails its current call.
     """
 
-    def __init__(self, client: Redis, tear: Callable[[], None], at_once: int) -> None:
-        """`tear` breaks all connections of the client, those that are being made included.
+    def __init__(self, client: Redis, abort: Callable[[], None], at_once: int) -> None:
+        """`abort` aborts all connections of the client, including those being opened.
 
-        `at_once` calls go on at the same time; more wait their turn, first come, first served.
+        At most `at_once` calls run concurrently; more wait for a turn in order of arrival.
         """
         self._pool: Any = client.connection_pool
-        self._tear = tear
+        self._abort = abort
         self._turns = Turns(at_once)
-        self._idle: list[_Replies] = []
-        self._busy: set[_Replies] = set()
-        self._watch: asyncio.TimerHandle | None = None
+        self._idle: list[_KeptConnection] = []
+        self._busy: set[_KeptConnection] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
-        """The replies to several commands sent at once, an error reply as the exception it stands for.
+        """Send several commands at once and return their replies; an error reply as an exception.
 
-        Where they have not all come `patience` seconds, or little more, after the call had its turn, all
-        connections are broken: the other calls are not to wait for the same server as long again, each for itself.
-        A caller who is cancelled loses the replies, and the connection with them. Raises what redis-py raises.
+        If a reply is missing `patience` seconds, or slightly more, after the call got its turn, all connections are
+        aborted, so that the other calls do not each wait as long for the same server. A cancelled caller loses the
+        replies and the connection. Raises redis-py's exceptions.
         """
         if self._turns.free:
             self._turns.free -= 1
         else:
             await self._turns.wait()
         try:
-            replies = await self._take(patience)
+            kept = await self._take(patience)
         except BaseException:
             self._turns.give_back()
             raise
         loop = asyncio.get_running_loop()
-        replies.deadline = loop.time() + patience
-        if self._watch is None:
-            self._watch = loop.call_later(_LOOK_EVERY, self._look, loop)
-        self._busy.add(replies)
-        answer = None
+        kept.deadline = loop.time() + patience
+        if self._timer is None:
+            self._timer = loop.call_later(_CHECK_INTERVAL, self._check_deadlines, loop)
+        self._busy.add(kept)
+        replies = None
         try:
-            answer = await replies.exchange([pack_command(tuple(command)) for command in commands])
+            replies = await kept.exchange([pack_command(tuple(command)) for command in commands])
         finally:
-            self._busy.discard(replies)
+            self._busy.discard(kept)
             self._turns.give_back()
-            if answer is not None:
-                self._idle.append(replies)
+            if replies is not None:
+                self._idle.append(kept)
             else:
-                # What comes on it from now on would be taken for replies to other commands.
-                await self._give_up(replies)
-        return answer
+                # Later data would be taken for replies to other commands.
+                await self._discard(kept)
+        return replies
 
     def hurry(self, seconds: float) -> None:
-        """Give the calls under way so many seconds more at the most."""
+        """Limit the remaining time of calls under way to `seconds`."""
         end = asyncio.get_running_loop().time() + seconds
-        for replies in self._busy:
-            replies.deadline = min(replies.deadline, end)
+        for kept in self._busy:
+            kept.deadline = min(kept.deadline, end)
 
     def close(self) -> None:
-        """Watch no more. The connections are the client's to close."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        """Stop the timer. The client closes the connections."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look for a call without a reply in time: one timer for all calls, for one for each would cost more."""
+    def _check_deadlines(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Check the deadlines of all calls: one timer is cheaper than one per call."""
         now = loop.time()
-        if any(now > replies.deadline for replies in self._busy):
-            self._give_up_all()
-        self._watch = loop.call_later(_LOOK_EVERY, self._look, loop) if self._busy else None
+        if any(now > kept.deadline for kept in self._busy):
+            self._abort_all()
+        self._timer = loop.call_later(_CHECK_INTERVAL, self._check_deadlines, loop) if self._busy else None
 
-    async def _take(self, patience: float) -> _Replies:
+    async def _take(self, patience: float) -> _KeptConnection:
         while self._idle:
-            replies = self._idle.pop()
-            if not replies.lost:
-                return replies
-            await self._give_up(replies)
+            kept = self._idle.pop()
+            if not kept.lost:
+                return kept
+            await self._discard(kept)
         return await self._connect(patience)
 
-    async def _connect(self, patience: float) -> _Replies:
+    async def _connect(self, patience: float) -> _KeptConnection:
         loop = asyncio.get_running_loop()
-        watch: asyncio.TimerHandle
+        timer: asyncio.TimerHandle
 
-        def tear() -> None:
-            nonlocal watch
-            self._give_up_all()
-            watch = loop.call_later(_LOOK_EVERY, tear)  # it may go on to another address, and wait there
+        def abort() -> None:
+            nonlocal timer
+            self._abort_all()
+            timer = loop.call_later(_CHECK_INTERVAL, abort)  # it may try another address, and wait there
 
-        watch = loop.call_later(patience, tear)
+        timer = loop.call_later(patience, abort)
         try:
-            return _Replies(await self._pool.get_connection())
+            return _KeptConnection(await self._pool.get_connection())
         finally:
-            watch.cancel()
+            timer.cancel()
 
-    def _give_up_all(self) -> None:
-        """Break all connections, and have those calls fail that wait for their turn."""
+    def _abort_all(self) -> None:
+        """Abort all connections, and fail the calls that wait for a turn."""
         self._turns.fail(lambda: ConnectionError(_SILENT))
-        for replies in self._busy:
-            replies.fail(ConnectionError(_SILENT))
-        self._tear()
+        for kept in self._busy:
+            kept.fail(ConnectionError(_SILENT))
+        self._abort()
 
-    async def _give_up(self, replies: _Replies) -> None:
-        """Back to the pool, which connects it anew, and with Sentinel asks where the master is by then."""
-        await replies.connection.disconnect(nowait=True)
-        await self._pool.release(replies.connection)
+    async def _discard(self, kept: _KeptConnection) -> None:
+        """Return the connection to the pool, which reconnects it; with Sentinel it looks up the master again."""
+        await kept.connection.disconnect(nowait=True)
+        await self._pool.release(kept.connection)
 
 
-class _Replies(asyncio.Protocol):
-    """Reads a connection that redis-py has made: bytes go to hiredis as they come in.
+class _KeptConnection(asyncio.Protocol):
+    """Protocol of a connection opened by redis-py: passes received bytes to hiredis at once.
 
-    redis-py reads through a StreamReader and several coroutines for each reply. Its own protocol still
-    hears of the end, for the sake of whoever waits for the connection to close.
+    redis-py reads through a StreamReader and several coroutines per reply. Its own protocol is still notified of
+    the end of the connection, for callers that wait until it is closed.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.deadline = 0.0
-        """When to give up waiting, by the loop's clock."""
+        """Time to stop waiting, by the loop's clock."""
         self.lost = False
-        """True once the connection has ended, or has said what nobody asked for."""
+        """True once the connection has ended, or has received an unexpected reply."""
         error_class = connection._parser.parse_error
-        self._reader = Reader(protocolError=InvalidResponse, replyError=error_class, notEnoughData=_NOTHING)
+        self._reader = Reader(protocolError=InvalidResponse, replyError=error_class, notEnoughData=_INCOMPLETE)
         self._transport = connection._writer.transport
-        self._former = self._transport.get_protocol()
+        self._redis_py_protocol = self._transport.get_protocol()
         self._transport.set_protocol(self)
         self._expected = 0
         self._received: list[Any] = []
@@ -154,7 +154,7 @@ class _Replies(asyncio.Protocol):
         """Send commands, and wait for all replies."""
         self._received, self._expected = [], len(packed)
         self._waiter = waiter = asyncio.get_running_loop().create_future()
-        # Not drained: the reply comes after the last byte has left anyway.
+        # Not drained: the reply comes after the last byte was sent anyway.
         self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
         received: list[Any] = await waiter
         return received
@@ -163,7 +163,7 @@ class _Replies(asyncio.Protocol):
         gets, received = self._reader.gets, self._received
         try:
             self._reader.feed(data)
-            while (reply := gets(False)) is not _NOTHING:
+            while (reply := gets(False)) is not _INCOMPLETE:
                 if type(reply) is not PushNotification:
                     received.append(reply)
         except RedisError as error:
@@ -172,31 +172,31 @@ class _Replies(asyncio.Protocol):
         if len(received) == self._expected:
             waiter, self._waiter = self._waiter, None
             if waiter is not None and not waiter.done():
-                _answer(waiter, received)
+                _resolve(waiter, received)
         elif len(received) > self._expected:
-            self.fail(InvalidResponse("the server has sent a reply that nobody asked for"))
+            self.fail(InvalidResponse("the server sent an unexpected reply"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(exc or ConnectionError(_CLOSED))
-        self._former.connection_lost(exc)
+        self._redis_py_protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._former.pause_writing()
+        self._redis_py_protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        self._former.resume_writing()
+        self._redis_py_protocol.resume_writing()
 
     def fail(self, error: Exception) -> None:
-        """Use the connection no more, and have the call that waits for it fail."""
+        """Mark the connection as unusable, and fail the call that waits for it."""
         self.lost = True
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
 
-def _answer(waiter: asyncio.Future[list[Any]], replies: list[Any]) -> None:
+def _resolve(waiter: asyncio.Future[list[Any]], replies: list[Any]) -> None:
     for reply in replies:
-        if isinstance(reply, _GONE):
+        if isinstance(reply, _UNUSABLE):
             waiter.set_exception(reply)
             return
     waiter.set_result(replies)

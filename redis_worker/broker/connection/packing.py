@@ -1,7 +1,7 @@
-"""Commands to the server and replies from it, for calls with thousands of arguments.
+"""Encoding of commands and reading of replies, for calls with thousands of arguments.
 
-redis-py's asyncio client encodes each argument in Python, which would cost more than all else that is
-done for a task; hiredis does it in C. Replies are never decoded.
+redis-py's asyncio client encodes each argument in Python, which would cost more than all other work on a
+task; hiredis does it in C. Replies are never decoded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from redis_worker.broker.connection.freshness import refresh, refresh_idle
 
 
 async def execute(client: Client, *command: Any) -> Any:
-    """The reply to one command. Raises what redis-py raises."""
+    """Return the reply to one command. Raises redis-py's exceptions."""
     if not is_plain(client):
         if isinstance(client, RedisCluster):
             await refresh_idle(client)
@@ -32,7 +32,7 @@ async def execute(client: Client, *command: Any) -> Any:
 
 
 async def execute_together(client: Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """The replies to several commands sent at once, an error reply as the exception it stands for."""
+    """Send several commands at once and return their replies; an error reply as an exception."""
     if is_plain(client):
         return await _exchange(client, commands)
     pipeline = client.pipeline(transaction=False)
@@ -42,7 +42,7 @@ async def execute_together(client: Redis, commands: Sequence[Sequence[Any]]) -> 
 
 
 def is_plain(client: Client) -> bool:
-    """Whether connections of redis-py's own can be taken from the client's pool, one for each call."""
+    """Return True if each call can take a standard redis-py connection from the client's pool."""
     if not isinstance(client, Redis) or client.single_connection_client:
         return False
     connection_class = client.connection_pool.connection_class
@@ -60,7 +60,7 @@ async def _exchange(client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]
 
 
 async def _ask(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """The replies to `commands` on a connection, which is closed unless all of them have come."""
+    """Return the replies to `commands` on a connection, which is closed unless all have arrived."""
     replies: list[Any] = []
     try:
         await connection.send_packed_command([pack_command(tuple(command)) for command in commands])
@@ -71,6 +71,6 @@ async def _ask(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
                 replies.append(error)
     finally:
         if len(replies) < len(commands):
-            # What comes on this connection from now on would be taken for replies to other commands.
+            # Later data would be taken for replies to other commands.
             await connection.disconnect(nowait=True)
     return replies

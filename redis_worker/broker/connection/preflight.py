@@ -1,4 +1,4 @@
-"""Before work begins: is a server there, can it do what is needed, do the keys hold what they should?"""
+"""Checks before work begins: server reachable, version and features sufficient, keys of the right type."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from redis_worker.broker.connection.connection import PATIENCE, Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
 
-# BLMOVE and LPOP with a count came with it.
+# Added BLMOVE and LPOP with a count.
 OLDEST = (6, 2)
-"""The oldest version that will do."""
+"""The oldest supported version."""
 
 
 async def connected(connection: Connection, name: str, timeout: float, prepare: Callable[[], Awaitable[None]]) -> None:
-    """Wait for a server and `prepare`, with backoff, for `timeout` seconds, 0 for ever. Raises Unreachable or Refused.
+    """Wait for a server and run `prepare`, retrying with backoff for `timeout` seconds, 0 for ever.
 
-    A server may answer and turn work away: as long as it is full, a replica, or loading.
+    A server may answer and still refuse commands: while it is full, a replica, or loading. Raises Unreachable or
+    Refused.
     """
     clock = asyncio.get_running_loop().time
     end = clock() + timeout
@@ -45,7 +46,7 @@ async def connected(connection: Connection, name: str, timeout: float, prepare: 
     async def begin() -> None:
         nonlocal answers
         answers = False
-        # A server that takes connections and does not answer is given what is left of the time.
+        # A server that accepts connections without answering gets the remaining time.
         await connection.ping(max(0.1, end - clock()) if timeout else PATIENCE)
         answers = True
         await prepare()
@@ -54,18 +55,18 @@ async def connected(connection: Connection, name: str, timeout: float, prepare: 
         await retrying(begin)
     except Disconnected as error:
         if answers:
-            raise Unreachable(f"Redis at {name} turns work away, for {timeout:g} s now: {error}") from None
+            raise Unreachable(f"Redis at {name} is up but refuses commands (waited {timeout:g} s): {error}") from None
         raise Unreachable(
             f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
         ) from None
 
 
 async def check_server(connection: Connection) -> None:
-    """Raises Refused where the server is too old, or a sentinel."""
+    """Raise Refused if the server is too old, or a Sentinel."""
     try:
         info = await connection.info()
     except Refused:
-        info = {}  # not everybody may ask, and not every server (fakeredis) answers
+        info = {}  # the user may lack permission, and some servers (fakeredis) do not support it
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers and numbers < OLDEST:
@@ -74,13 +75,13 @@ async def check_server(connection: Connection) -> None:
 
 
 def check_no_sentinel(info: dict[str, Any]) -> None:
-    """Raises Refused where the INFO is that of a sentinel."""
+    """Raise Refused if the INFO is that of a Sentinel."""
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # the latter in Valkey
-        raise Refused("this is a sentinel and keeps no data: name it as redis+sentinel://host:port/service/0")
+        raise Refused("this is a Sentinel, which holds no data: use a URL redis+sentinel://host:port/service/0")
 
 
 async def check_keys(connection: Connection, keys: Keys) -> None:
-    """Raises Refused where the input or the output holds another type: nothing could be done without them."""
+    """Raise Refused if the input or output key holds another type: no work is possible without them."""
     for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output")):
         if not key:
             continue  # topics have no output
@@ -92,24 +93,24 @@ async def check_keys(connection: Connection, keys: Keys) -> None:
 
 
 def check_slots(keys: Keys) -> None:
-    """In Redis Cluster: raises ConfigurationError where derived keys would lie in another slot than the queue."""
+    """Raise ConfigurationError if, in Redis Cluster, derived keys would lie in another slot than the queue."""
     if key_slot(keys.waiting.encode()) != key_slot(keys.workers.encode()):
         raise ConfigurationError(
-            f"in Redis Cluster the input key {keys.waiting!r} cannot be used: its braces are no hash tag; "
+            f"in Redis Cluster the input key {keys.waiting!r} cannot be used: its braces are not a hash tag; "
             "name it without braces, or with a tag such as {name}"
         )
 
 
 def lie_apart(keys: Keys) -> bool:
-    """In Redis Cluster: whether the output hash lies in another slot than the queue."""
+    """Return True if, in Redis Cluster, the output hash lies in another slot than the queue."""
     return bool(key_slot(keys.waiting.encode()) != key_slot(keys.output.encode()))
 
 
 async def check_expiry(connection: Connection, keys: Keys) -> None:
-    """Raises Refused where the server cannot let the fields of a hash expire."""
+    """Raise Refused if the server cannot expire fields of a hash."""
     try:
         await connection.call("HTTL", keys.output, "FIELDS", 1, "")
     except Refused as error:
         raise Refused(
-            f"results cannot expire here: the server needs HEXPIRE (Redis 7.4, Valkey 9); no result TTL, then ({error})"
+            f"results cannot expire: the server lacks HEXPIRE (Redis 7.4, Valkey 9); unset the result TTL ({error})"
         ) from None

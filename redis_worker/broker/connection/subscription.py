@@ -1,4 +1,4 @@
-"""A subscription to a channel, on a connection that is pinged: one that was cut without a word is noticed."""
+"""A subscription to a channel, on a connection that is pinged, so that a silent loss is detected."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 logger = library_logger()
 
 PING_EVERY = 2.0
-"""How long a connection that only listens may be silent before it is pinged, in seconds."""
+"""Seconds of silence after which a listening connection is pinged."""
 PING_PATIENCE = 3.0
-"""How long the reply to a ping may take, in seconds, before the connection is replaced."""
-ONE_MORE_LOOK = 0.1
-"""How long a reply that is overdue is looked for once more, in seconds."""
-# How long connecting and subscribing may take, in seconds.
+"""Longest wait for the reply to a ping, in seconds, before the connection is replaced."""
+LAST_WAIT = 0.1
+"""Seconds of one last wait for an overdue reply."""
+# Longest time for connecting and subscribing, in seconds.
 _OPEN_PATIENCE = 5.0
 
 
 class Subscription:
-    """Hears what is published on a channel, in an `async with` block.
+    """A subscription to a channel, as an `async with` block.
 
-    Its calls raise what redis-py raises, TimeoutError, and Disconnected where a ping is not answered.
+    Its calls raise redis-py's exceptions, TimeoutError, and Disconnected if a ping gets no reply.
     """
 
     def __init__(self, connection: Connection, channel: str) -> None:
-        """`connection` is used for nothing else: it is cut when it does not answer."""
+        """`connection` must have no other use: it is cut when it does not answer."""
         self._connection = connection
         self._channel = channel
         self._pubsub: Any = connection.client.pubsub()
-        self._heard = 0.0
-        self._pinged: float | None = None
+        self._received_at = 0.0
+        self._pinged_at: float | None = None
 
     async def __aenter__(self) -> Self:
-        """Subscribe; that the server agrees is not waited for."""
+        """Subscribe, without waiting for the confirmation."""
         try:
             async with asyncio.timeout(_OPEN_PATIENCE):
                 await self._pubsub.subscribe(self._channel)
         except BaseException:
             await self._pubsub.aclose()
             raise
-        self._heard = _now()
+        self._received_at = _now()
         return self
 
     async def __aexit__(
@@ -56,30 +56,30 @@ class Subscription:
         await self._pubsub.aclose()
 
     async def message(self, seconds: float) -> bytes | None:
-        """Return the next message, or None when there is none within so many seconds."""
+        """Return the next message, or None if none arrives within `seconds`."""
         end = _now() + seconds
         while True:
             await self._ping_if_silent()
-            overdue = self._pinged is not None and _now() - self._pinged > PING_PATIENCE
-            # The reply may be there, and this event loop have stood still: it is looked for once more.
-            wait = ONE_MORE_LOOK if overdue else max(0.001, min(end - _now(), PING_EVERY))
-            heard = await self._pubsub.get_message(timeout=wait)
-            if heard is not None:
-                self._heard, self._pinged = _now(), None
-                if heard["type"] == "message":
-                    data: bytes = heard["data"]
+            overdue = self._pinged_at is not None and _now() - self._pinged_at > PING_PATIENCE
+            # If this event loop stood still, the reply may have arrived unread: wait once more.
+            wait = LAST_WAIT if overdue else max(0.001, min(end - _now(), PING_EVERY))
+            received = await self._pubsub.get_message(timeout=wait)
+            if received is not None:
+                self._received_at, self._pinged_at = _now(), None
+                if received["type"] == "message":
+                    data: bytes = received["data"]
                     return data
             elif overdue:
-                logger.warning("the connection that listens on %s does not answer: it is replaced", self._channel)
+                logger.warning("the connection subscribed to %s does not answer: replacing it", self._channel)
                 await self._connection.cut()
-                raise Disconnected("a ping was not answered")
+                raise Disconnected("no reply to a ping")
             if _now() >= end:
                 return None
 
     async def _ping_if_silent(self) -> None:
         now = _now()
-        if self._pinged is None and now - self._heard >= PING_EVERY:
-            self._pinged = now
+        if self._pinged_at is None and now - self._received_at >= PING_EVERY:
+            self._pinged_at = now
             await self._pubsub.ping()
 
 

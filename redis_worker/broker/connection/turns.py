@@ -1,4 +1,4 @@
-"""Turns: so many calls at once, first come, first served; and all who wait can be told to give up."""
+"""Turns: a limit on concurrent calls, in order of arrival; all waiters can be failed at once."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 
 class Turns:
-    """A semaphore that costs a call that need not wait next to nothing, and whose waiters can be made to fail."""
+    """A semaphore that is almost free for a call that need not wait, and that can fail all waiters."""
 
     def __init__(self, at_once: int) -> None:
         self.free = at_once
-        """Take one of these, if there is one, without a call: there is nobody waiting then. Else `wait`."""
+        """Free turns. If positive, decrement it and skip `wait`: no call is waiting then."""
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def wait(self) -> None:
-        """Return with a turn, which is to be given back. Raises what `fail` makes."""
+        """Wait for a turn, which the caller must give back. Raises the exception that `fail` creates."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -27,7 +27,7 @@ class Turns:
             raise
 
     def give_back(self) -> None:
-        """End a turn: it goes to who has waited longest."""
+        """End a turn, and give it to the longest waiter."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -36,7 +36,7 @@ class Turns:
         self.free += 1
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Have all fail that wait, each with an exception of its own."""
+        """Fail all waiters, each with a new exception."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

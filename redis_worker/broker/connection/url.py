@@ -1,4 +1,4 @@
-"""The parts and options of a Redis URL; what is said of a wrong one quotes no password."""
+"""Parts and options of a Redis URL; its errors never quote a password."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from redis.asyncio.connection import parse_url
 _ENCODE = "characters such as / ? # [ @ : in a user name or password must be percent-encoded (/ is %2F)"
 
 
-def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
-    """The parts of `url`, and its options (`?…`) as redis-py reads them. Raises ValueError.
+def parse(url: str) -> tuple[SplitResult, dict[str, Any]]:
+    """Return the parts of `url`, and its options (`?…`) as redis-py reads them. Raises ValueError.
 
-    Those for the sentinels (`?sentinel_…`) are a set of their own, the option "sentinels".
+    Options for the Sentinels (`?sentinel_…`) are grouped in the option "sentinels".
     """
     try:
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise ValueError(_ENCODE) from None  # what urllib says quotes the URL
+        raise ValueError(_ENCODE) from None  # urllib's message quotes the URL
     if parts.fragment or "@" in parts.query:
         raise ValueError(_ENCODE)
     sentinels = {key: value for key, value in pairs if key.startswith("sentinel_")}
@@ -30,23 +30,23 @@ def parsed(url: str) -> tuple[SplitResult, dict[str, Any]]:
     return parts, options
 
 
-def unquoted_of(url: str, text: str) -> str:
-    """Return `text`, the reason why `url` is wrong, or another one where redis-py quotes an option's value in it."""
+def without_values(url: str, text: str) -> str:
+    """Return `text`, the reason why `url` is wrong, or a substitute if it quotes the value of an option."""
     query = url.partition("?")[2]
     found = {part for pair in query.split("&") for part in pair.partition("=")[2:]}
     found |= {value for _, value in parse_qsl(query)}
-    return "an option has a value that cannot be used" if any(len(v) > 2 and v in text for v in found) else text
+    return "an option has an invalid value" if any(len(v) > 2 and v in text for v in found) else text
 
 
 def nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
-    """The hosts of `user:password@host1:port1,host2:port2`. Raises ValueError."""
+    """Return the hosts and ports of `user:password@host1:port1,host2:port2`. Raises ValueError."""
     found = []
     for item in parts.netloc.rpartition("@")[2].split(","):
         try:
             node = urlsplit(f"//{item}")
             port = node.port
         except ValueError:
-            raise ValueError(f"a host or port cannot be read; {_ENCODE}") from None
+            raise ValueError(f"a host or port is not valid; {_ENCODE}") from None
         if not node.hostname:
             raise ValueError(f"a host is missing; {_ENCODE}")
         found.append((node.hostname, default_port if port is None else port))
@@ -54,7 +54,7 @@ def nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
 
 
 def database(text: str) -> int:
-    """The number of a database. Raises ValueError."""
+    """Return the number of a database. Raises ValueError."""
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"the database must be a number, as in …/0; {_ENCODE}")
     return int(text)

@@ -1,4 +1,4 @@
-"""The queue with at-least-once delivery: claims move tasks to the worker's own in-flight list."""
+"""The queue with at-least-once delivery: claims move tasks to the worker's in-flight list."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.queue.lease import Lease, LeaseKeeper, renewed, worker_name
+from redis_worker.broker.queue.lease import Lease, LeaseKeeper, renew_lease, worker_name
 from redis_worker.broker.queue.pause import Pause
-from redis_worker.broker.queue.refused_content import insisting
+from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import COUNTS_MS, Limits, Settlement, settlements
 from redis_worker.broker.scripts import script
@@ -21,18 +21,18 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptabl
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# How long one blocking pop waits on the server, in seconds: a stop waits for it, for it is never
-# cancelled. And how long after that its connection is taken for dead.
+# Seconds that one blocking pop waits on the server; a stop waits for it, since it is never
+# cancelled. Its connection counts as dead after the longer time.
 BLOCK = 1.0
 _BLOCK_PATIENCE = BLOCK + 5.0
-# How long giving up a lease may take, in seconds: a stop waits for it, and the server may hang.
-_LAST_WORDS = 2.0
-# How long a retired worker's in-flight list is looked at: a late BLMOVE may sit in a socket until
-# TCP gives up, which takes some 15 minutes.
+# Longest time for giving up a lease, in seconds: a stop waits for it, and the server may hang.
+_CLOSE_PATIENCE = 2.0
+# Time for which a retired worker's in-flight list is checked: a late BLMOVE may sit in a socket until
+# TCP gives up, after some 15 minutes.
 RETIRED_MS = 3_600_000
-# A pause where claiming again at once would only spin, in seconds; and one where a key must be mended before.
-_PAUSE = 0.02
-_MENDING_PAUSE = 1.0
+# Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
+_RETRY_PAUSE = 0.02
+_REPAIR_PAUSE = 1.0
 
 _new = tuple.__new__
 
@@ -41,7 +41,7 @@ _LEASE_LOST, _ALONE, _PAUSED = 1, 2, 3
 
 
 class AtLeastOnceQueue:
-    """The port `Queue` over Redis: nothing that was claimed is lost with its worker."""
+    """The port `Queue` over Redis: no claimed task is lost when its worker dies."""
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class AtLeastOnceQueue:
         self._pause = Pause(observer)
         self._opened = False
         self._drained = False
-        """The last claim took all there was: the next one may wait at once."""
+        """True if the last claim emptied the queue: the next one may wait at once."""
 
     @property
     def worker(self) -> str:
-        """The name this worker is known by."""
+        """The current name of this worker."""
         return self._lease.name
 
     async def open(self) -> None:
@@ -81,44 +81,44 @@ class AtLeastOnceQueue:
         self._opened = True
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port. Where a key that claiming needs is damaged, nothing is claimed, unless nobody would `wait`."""
+        """See the port. If a key needed for claiming is damaged, return nothing; without `wait`, raise DamagedKey."""
         try:
             if self._lease.lost:
-                await self._start_anew()
+                await self._register_anew()
             deliveries = await self._claim_under(self._lease, limit, wait)
         except DamagedKey as error:
             if not wait:
                 raise
-            await self._sit_out(error)
+            await self._wait_for_repair(error)
             return []
         if self._pause.on and wait:
-            await self._pause.sit_out()
+            await self._pause.wait()
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         command = self._claim_command(limit)
         if self._pause.on or not (wait and self._drained):
-            deliveries = await self._claimed(await self._blocking.run(*command))
+            deliveries = await self._deliveries_of(await self._blocking.run(*command))
             self._drained = len(deliveries) < limit
             if deliveries or not wait or self._lease.lost or self._pause.on:
                 return deliveries
-        asked = self._now()
+        started = self._now()
         arrived = self._keys.arrived(self._lease.name)
         pop = ("BLMOVE", self._keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
         name, keys, arguments = command
-        # Sent together, so that what has arrived is claimed without another round trip, and even when
+        # Sent together, so that the popped task is claimed without another round trip, and even if
         # this worker dies in between.
         claim = ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
         popped, reply = await self._blocking.together(pop, claim, patience=_BLOCK_PATIENCE)
         if isinstance(popped, Exception):
             raise popped
         if isinstance(reply, UnknownScript):
-            return await self._claimed(await self._blocking.run(*command))
+            return await self._deliveries_of(await self._blocking.run(*command))
         if isinstance(reply, Exception):
             raise reply
-        if popped is None and self._now() - asked < BLOCK / 2:  # a server that does not block, as in fakeredis
-            await asyncio.sleep(_PAUSE)
-        deliveries = await self._claimed(reply)
+        if popped is None and self._now() - started < BLOCK / 2:  # the server does not block, like fakeredis
+            await asyncio.sleep(_RETRY_PAUSE)
+        deliveries = await self._deliveries_of(reply)
         self._drained = len(deliveries) < limit
         return deliveries
 
@@ -132,14 +132,14 @@ class AtLeastOnceQueue:
         lease.unanswered -= 1
         return deliveries
 
-    async def _sit_out(self, error: DamagedKey) -> None:
-        """Wait before the damaged key is met again."""
+    async def _wait_for_repair(self, error: DamagedKey) -> None:
+        """Report a damaged key, and pause before the next use of it."""
         self.damaged(error)
         self._drained = False  # or the next blocking pop would take a task that cannot be claimed
-        await asyncio.sleep(_MENDING_PAUSE)
+        await asyncio.sleep(_REPAIR_PAUSE)
 
     def damaged(self, error: DamagedKey) -> None:
-        """Tell of a damaged key."""
+        """Report a damaged key to the observer."""
         self._observer.damaged(error)
 
     def _claim_command(self, limit: int) -> tuple[str, list[str], list[Any]]:
@@ -150,17 +150,19 @@ class AtLeastOnceQueue:
             [name, limit, self._max_deliveries],
         )
 
-    async def _claimed(self, reply: list[Any]) -> list[Delivery]:
+    async def _deliveries_of(self, reply: list[Any]) -> list[Delivery]:
         lease = self._lease
         state, tasks, counts, *found = reply
-        if state == _LEASE_LOST and not await renewed(self._ordinary, self._registries, lease, self._keeper.seconds):
+        if state == _LEASE_LOST and not await renew_lease(
+            self._ordinary, self._registries, lease, self._keeper.seconds
+        ):
             self._lose(lease)
         elif state or self._pause.on:
-            self._pause.note(state == _PAUSED)
+            self._pause.update(state == _PAUSED)
         if found:
             self.damaged(DamagedKey(self._keys.attempts, found[0].decode(), "hash"))
         if state == _ALONE:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RETRY_PAUSE)
         if counts:
             return [
                 Delivery(raw, lease, deaths, retries)
@@ -172,7 +174,7 @@ class AtLeastOnceQueue:
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
         lease = self._lease
-        # Counted before the list is read: what is settled meanwhile may still be in it.
+        # Counted before the list is read, which may still contain tasks settled meanwhile.
         known = Counter(delivery.raw for delivery in held if delivery.receipt is lease)
         keys = [self._keys.inflight(lease.name), self._keys.attempts]
         listed, counts = await self._blocking.run("missing", keys, [])
@@ -183,31 +185,31 @@ class AtLeastOnceQueue:
         return [Delivery(raw, lease, *counts_of[raw]) for raw in missing]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """See the port. Fenced: of a task that is not in flight here any more nothing is written."""
-        # One worker has one lease at a time: what was claimed under an earlier one is lost.
+        """See the port. Fenced: nothing is written for a task that is no longer in flight here."""
+        # A worker has one lease at a time: tasks claimed under an earlier one are lost.
         lost = [outcome for outcome in outcomes if outcome[0][1].lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
         worker = self._lease.name
-        left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
+        unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
         for settlement in settlements(outcomes, worker, self._keys, self._limits):
             try:
                 reply = await self._write(settlement, worker)
             except Unacceptable as error:
-                left.append((error, settlement.outcomes))
+                unwritten.append((error, settlement.outcomes))
                 continue
             if reply:
                 verdict = settlement.verdict(reply)
                 lost += verdict.lost
-                left += verdict.left
+                unwritten += verdict.left
                 for damage in verdict.damages:
                     self.damaged(damage)
-        if left:
-            raise Unwritten(left, lost)
+        if unwritten:
+            raise Unwritten(unwritten, lost)
         return lost
 
     async def _write(self, settlement: Settlement, worker: str) -> list[Any]:
-        """The reply of settle.lua. Raises Disconnected or Refused, Unacceptable where it is for what is settled."""
+        """Return the reply of settle.lua. Raises Disconnected, Refused, or Unacceptable if the content is refused."""
         connection, keys, count = self._ordinary, self._settled_keys(worker), len(settlement.outcomes)
 
         async def write() -> list[Any]:
@@ -217,11 +219,11 @@ class AtLeastOnceQueue:
             return reply
 
         try:
-            return await insisting(connection, write, settlement.size, count)
+            return await retry_hangups(connection, write, settlement.size, count)
         except Unacceptable:
             if not settlement.cut_letter(worker):
                 raise
-            return await insisting(connection, write, settlement.size, count)
+            return await retry_hangups(connection, write, settlement.size, count)
 
     def _settled_keys(self, worker: str) -> list[str]:
         keys = self._keys
@@ -230,29 +232,29 @@ class AtLeastOnceQueue:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
-        kept = [delivery.raw for delivery in deliveries if not delivery.receipt.lost]
-        if not kept:
+        held = [delivery.raw for delivery in deliveries if not delivery.receipt.lost]
+        if not held:
             return
         lease = self._lease
         try:
-            await self._ordinary.run("release", [self._keys.inflight(lease.name), self._keys.waiting], kept)
+            await self._ordinary.run("release", [self._keys.inflight(lease.name), self._keys.waiting], held)
         except DamagedKey as error:
             self.damaged(error)
         except Unacceptable:
-            pass  # they stay in flight, and are found missing
+            pass  # they stay in flight, and `missing` finds them
 
     async def close(self) -> None:
-        """Hand back whatever is still in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
+        """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
         if not self._opened:
             return
         try:
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(_CLOSE_PATIENCE):
                 await self._retire(self._lease)
         except TimeoutError:
-            raise Disconnected("the server does not answer") from None  # it may still do it when it goes on
+            raise Disconnected("the server does not answer") from None  # it may still execute the script later
 
-    async def _start_anew(self) -> None:
-        """Go on under a new name: what was claimed under the old one belongs to others now."""
+    async def _register_anew(self) -> None:
+        """Continue under a new name: tasks claimed under the old one belong to other workers."""
         await self._retire(self._lease)
         self._lease = Lease(worker_name())
         await self._register()
@@ -261,10 +263,10 @@ class AtLeastOnceQueue:
         lease, milliseconds = self._lease, int(self._keeper.seconds * 1000)
         await self._ordinary.run("register", [self._keys.workers, self._keys.claimants], [lease.name, milliseconds])
         loop = asyncio.get_running_loop()
-        self._keeper.keep(self._registries, lease, lambda: _tell(loop, self._observer, lease.name))
+        self._keeper.keep(self._registries, lease, lambda: _notify_lease_lost(loop, self._observer, lease.name))
 
     async def _retire(self, lease: Lease) -> None:
-        """Return what is in flight, and have the others look for what comes late, if anything can."""
+        """Return the tasks in flight; if a late reply may move more, have other workers watch for it."""
         self._keeper.drop(lease)
         await reclaim(
             self._ordinary, self._keys, lease.name, force=True, retired_ms=RETIRED_MS if lease.unanswered else 0
@@ -287,7 +289,7 @@ class AtLeastOnceQueue:
 async def reclaim(
     connection: Connection, keys: Keys, worker: str, force: bool = False, retired_ms: int = RETIRED_MS
 ) -> int:
-    """Return the tasks of `worker` to the queue; how many, or -1 when it has a lease and no `force` is used."""
+    """Return the tasks of `worker` to the queue. Returns their number, or -1 if it has a lease and `force` is off."""
     count: int = await connection.run(
         "reclaim",
         [
@@ -299,9 +301,9 @@ async def reclaim(
     return count
 
 
-def _tell(loop: asyncio.AbstractEventLoop, observer: Observer, worker: str) -> None:
-    """Pass the keeper's news on to the observer, from its thread to the event loop."""
+def _notify_lease_lost(loop: asyncio.AbstractEventLoop, observer: Observer, worker: str) -> None:
+    """Forward the loss of a lease from the keeper's thread to the observer, on the event loop."""
     try:
         loop.call_soon_threadsafe(observer.lease_lost, worker)
     except RuntimeError:
-        pass  # the loop is closed: nobody is left to be told
+        pass  # the loop is closed

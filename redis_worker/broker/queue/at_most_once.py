@@ -1,4 +1,4 @@
-"""The queue with at-most-once delivery: the plain BLPOP loop, for those who prefer loss to repetition."""
+"""The queue with at-most-once delivery: a plain BLPOP loop, if loss is preferable to repetition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis_worker.broker.queue.at_least_once import BLOCK
 from redis_worker.broker.queue.dead_letter import dead_letter
 from redis_worker.broker.queue.lease import worker_name
 from redis_worker.broker.queue.pause import Pause
-from redis_worker.broker.queue.refused_content import insisting
+from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, pieces
 from redis_worker.ports import Observer, Unwritten
@@ -20,13 +20,13 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 
 
 class _Receipt:
-    """There is nothing to own: what was taken is nowhere else."""
+    """A receipt without ownership: a taken task exists nowhere else."""
 
     lost = False
 
 
 class AtMostOnceQueue:
-    """The port `Queue` over Redis without claims: what a worker that dies has taken is gone."""
+    """The port `Queue` over Redis without claims: tasks taken by a worker that dies are lost."""
 
     def __init__(
         self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
@@ -41,46 +41,48 @@ class AtMostOnceQueue:
         self.worker = worker_name()
 
     async def open(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port. What comes within a second after a pause may still be taken: BLPOP asks for none."""
+        """See the port. A task pushed within a second after a pause may still be taken: BLPOP does not check it."""
         keys = [self._keys.waiting, self._keys.paused]
         paused, tasks = await self._blocking.run("take", keys, [limit])
-        self._pause.note(paused == 1)
+        self._pause.update(paused == 1)
         if self._pause.on:
             if wait:
-                await self._pause.sit_out()
+                await self._pause.wait()
         elif not tasks and wait:
-            asked = asyncio.get_running_loop().time()
+            started = asyncio.get_running_loop().time()
             popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
-            if popped is None and asyncio.get_running_loop().time() - asked < BLOCK / 2:
+            if popped is None and asyncio.get_running_loop().time() - started < BLOCK / 2:
                 await asyncio.sleep(0.02)
             tasks = popped[1:] if popped else []
         return [Delivery(raw, self._receipt) for raw in tasks or []]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
-        """See the port: what was lost with a reply is gone."""
+        """Return nothing: a task is lost with its reply."""
         return []
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """See the port. Results and dead letters are two calls: there is no claim to tie them to."""
-        left: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
+        """See the port. Results and dead letters are written by two calls, since no claim ties them together."""
+        unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
         for piece, size in pieces(outcomes):
             try:
                 await self._write(piece, size)
             except Unacceptable as error:
-                left.append((error, piece))
-            except DamagedKey as damage:  # of the dead letters: the results are written
+                unwritten.append((error, piece))
+            except DamagedKey as damage:  # for the dead letters; the results are written
                 self._observer.damaged(damage)
-                left.append((damage, [outcome for outcome in piece if outcome.dead]))
-        if left:
-            raise Unwritten(left, [])
+                unwritten.append((damage, [outcome for outcome in piece if outcome.dead]))
+        if unwritten:
+            raise Unwritten(unwritten, [])
         return []
 
     async def _write(self, outcomes: Sequence[Outcome], size: int) -> None:
         connection, keys, limits, count = self._ordinary, self._keys, self._limits, len(outcomes)
-        await insisting(connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count)
+        await retry_hangups(
+            connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count
+        )
         dead = [outcome for outcome in outcomes if outcome.dead]
         if not dead:
             return
@@ -95,7 +97,7 @@ class AtMostOnceQueue:
         connection, keys = self._ordinary, [self._keys.dead, self._keys.dropped]
         arguments = [self._limits.dead, *letters]
         size = sum(map(len, letters))
-        await insisting(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
+        await retry_hangups(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
@@ -103,4 +105,4 @@ class AtMostOnceQueue:
             await self._ordinary.call("LPUSH", self._keys.waiting, *(d.raw for d in reversed(deliveries)))
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be done, with the reason, as JSON."""
+"""Dead letters: JSON objects with a failed task and the reason."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import orjson
 
 from redis_worker.vocabulary.task import Outcome
 
-# So much is kept of a task, of its id and of the reason in a letter that is cut: every server takes 1 MiB.
+# Parts kept in a cut letter, of the task, and of its id and the reason: every server accepts 1 MiB.
 _START = 64 * 1024
 _TEXT = 10_000
-# No server takes more, unless somebody has raised its limit (proto-max-bulk-len), and sending it takes its time.
+# No server accepts more unless its limit was raised (proto-max-bulk-len), and sending it takes time.
 _LARGEST = 512 * 1024 * 1024
 
 
 def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
-    """Return the dead letter of `outcome`: the task byte for byte, why, after how many attempts, when and by whom.
+    """Return the dead letter of `outcome`: the task byte for byte, reason, attempts, time and worker.
 
-    The task stands in `raw`, or, where its bytes are no UTF-8, in `raw_base64`. In a letter that is `cut`, for a server
-    that does not take the whole one, its beginning stands in `raw_start`, with its size and digest beside it.
+    The task is in `raw`, or in `raw_base64` if it is not UTF-8. A letter that is `cut`, for a server that refuses the
+    whole one, has only its beginning in `raw_start`, with its size and digest.
     """
     raw, id, reason = outcome.delivery.raw, outcome.id, (outcome.error or "").encode(errors="backslashreplace").decode()
     letter: dict[str, Any] = {}

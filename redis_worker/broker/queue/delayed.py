@@ -1,4 +1,4 @@
-"""Tasks put off: they wait in a sorted set of their own, and the server's clock says when they are due."""
+"""Delayed tasks: they wait in a sorted set until due by the server's clock."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
-# So many tasks are promoted in one step: it holds up everybody else on the server.
+# Most tasks promoted in one step, which blocks all other clients of the server.
 _BATCH = 1000
-# How long one wait for a message takes, in seconds.
-_LISTEN = 60.0
-# How long the promoter sleeps when nothing is known to be due: its subscription wakes it earlier.
-_LONGEST = 1.0
-# Workers look a little after the time, each at another moment: most then find that somebody else has been there.
+# Seconds of one wait for a message.
+_LISTEN_TIMEOUT = 60.0
+# Longest sleep of the promoter, in seconds; its subscription wakes it earlier.
+_MAX_SLEEP = 1.0
+# Workers check at random moments after the due time, so that most find the task already moved.
 _SPREAD = 0.02
 
 
-# Milliseconds up to here are exact in Lua and in a sorted set, in seconds.
+# Largest time, in seconds, whose milliseconds are exact in Lua and in a sorted set.
 _END_OF_TIME = 2**52 / 1000
 
 
@@ -50,16 +50,16 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def new_token() -> str:
-    """Tells two tasks of the same bytes apart while they are put off, and keeps those due at once in order."""
+    """Return a unique token: it keeps identical delayed tasks apart, and tasks due at the same time in order."""
     return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_process}"
 
 
-async def put_off(
+async def delay_tasks(
     connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: Duration | None, at: datetime | None
 ) -> None:
-    """Have tasks become due after `delay` or `at` a time, by the server's clock.
+    """Delay tasks by `delay` or until the time `at`, by the server's clock.
 
-    Raises ValueError where the two do not make a time, and ConfigurationError where the delay is none.
+    Raises ValueError if both are given or the time is not valid, ConfigurationError if `delay` is not a duration.
     """
     if delay is not None and at is not None:
         raise ValueError("give a delay or a time, not both")
@@ -70,45 +70,45 @@ async def put_off(
     else:
         when, how = 0.0 if delay is None else check_seconds("delay", delay), "in"
     if not 0 <= when < _END_OF_TIME:
-        raise ValueError(f"the delay must not be negative or beyond all time, got {when:g} s")
+        raise ValueError(f"the delay must be between 0 and {_END_OF_TIME:.0f} s, got {when:g} s")
     items = chain.from_iterable((new_token(), raw) for raw in raws)
     await connection.run("schedule", [keys.delayed], [keys.wake, math.ceil(when * 1000), how, *items])
 
 
 class Promoter:
-    """Appends tasks that are due to the queue. Every worker does it; one script decides who."""
+    """The role that appends due tasks to the queue. Every worker runs one; an atomic script avoids duplicates."""
 
     def __init__(
         self, connection: Connection, keys: Keys, wait: Callable[[float], Awaitable[None]], observer: Observer
     ) -> None:
-        """`wait` returns after so many seconds, or earlier when something has been put off."""
+        """`wait` returns after the given seconds, or earlier when a task is delayed."""
         self._connection = connection
         self._keys = keys
         self._wait = wait
         self._observer = observer
 
     async def run(self) -> None:
-        """Promote, until cancelled."""
+        """Promote tasks until cancelled."""
         while True:
             await self._wait(await self._promote())
 
     async def _promote(self) -> float:
-        """Promote what is due; in how many seconds to look again."""
+        """Promote due tasks. Returns the seconds until the next check."""
         try:
             keys = [self._keys.delayed, self._keys.waiting]
             promoted, next_due = await self._connection.run("promote", keys, [_BATCH])
         except DamagedKey as error:
             self._observer.damaged(error)
-            return _LONGEST
+            return _MAX_SLEEP
         except (Disconnected, Refused):
-            return _LONGEST  # the pool meets the same, and says so
+            return _MAX_SLEEP  # the pool gets the same error and reports it
         if promoted == _BATCH:
             return 0.0
-        return _LONGEST if next_due < 0 else min(_LONGEST, next_due / 1000 + random.uniform(0.001, _SPREAD))
+        return _MAX_SLEEP if next_due < 0 else min(_MAX_SLEEP, next_due / 1000 + random.uniform(0.001, _SPREAD))
 
 
 class WakeChannel:
-    """Hears when something is put off. Who may not subscribe hears nothing, and looks every second."""
+    """A listener for newly delayed tasks. Without permission to subscribe, it only times out, every second."""
 
     def __init__(self, address: Address, channel: str) -> None:
         self._address = address
@@ -116,23 +116,23 @@ class WakeChannel:
         self._woken = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Return when something has been put off since the last time, or after so many seconds."""
+        """Return when a task was delayed since the last call, or after `seconds`."""
         await happens(self._woken, seconds)
         self._woken.clear()
 
     async def run(self) -> None:
-        """Listen, until cancelled."""
+        """Listen until cancelled."""
         connection = Connection(self._address.open(), owned=True)
         try:
             while True:
                 try:
                     async with Subscription(connection, self._channel) as subscription:
                         while True:
-                            if await subscription.message(_LISTEN) is not None:
+                            if await subscription.message(_LISTEN_TIMEOUT) is not None:
                                 self._woken.set()
                 except Exception as error:
                     if is_defect(error):
                         raise
-                    await asyncio.sleep(_LONGEST)
+                    await asyncio.sleep(_MAX_SLEEP)
         finally:
             await connection.close()

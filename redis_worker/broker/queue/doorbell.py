@@ -1,8 +1,8 @@
-"""The doorbell: one connection that hears when any of many keys has changed, whoever changed it.
+"""The doorbell: one connection that is notified when any of many keys changes, through any client.
 
-`BLMOVE` waits on one list. The server's own bookkeeping for client-side caches (CLIENT TRACKING, Redis 6) waits
-on as many as one likes, takes nothing from them and needs no setting: what a connection has read is
-remembered, and it is told once when that changes.
+`BLMOVE` waits on one list. The server's support for client-side caches (CLIENT TRACKING, Redis 6) waits on any
+number of keys, takes nothing from them and needs no setting: the server remembers each key that a connection
+reads, and notifies it once on a change.
 """
 
 from __future__ import annotations
@@ -19,64 +19,64 @@ from redis.exceptions import RedisError
 from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.error_translation import is_defect
 from redis_worker.broker.connection.packing import is_plain
-from redis_worker.broker.connection.subscription import ONE_MORE_LOOK, PING_EVERY, PING_PATIENCE
+from redis_worker.broker.connection.subscription import LAST_WAIT, PING_EVERY, PING_PATIENCE
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger()
 
-# How often to look where the server does not tell, in seconds: in a cluster, before Redis 6, and in fakeredis.
+# Interval of polling, in seconds, where the server does not notify: in a cluster, before Redis 6, and in fakeredis.
 _POLL = 0.1
-# How long to wait before the next try to connect, in seconds; and how long one may take.
+# Pause before the next connection attempt, and its longest time, in seconds.
 _PAUSE, _OPEN_PATIENCE = 1.0, 5.0
 
 
 class Doorbell:
-    """Rings when a key changes, or may have changed."""
+    """A notifier that rings when a key changes, or may have changed."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._changed: dict[str, asyncio.Event] = {}
-        self._armed: set[str] = set()
-        """What the server will tell of."""
-        self._to_arm: set[str] = set()
-        self._arming: deque[tuple[float, list[str]]] = deque()
-        """What it has been asked to tell of, as long as it has not replied, and when; no keys stand for a ping."""
-        self._wanted = asyncio.Event()
+        self._tracked: set[str] = set()
+        """Keys that the server tracks."""
+        self._to_track: set[str] = set()
+        self._unanswered: deque[tuple[float, list[str]]] = deque()
+        """Requests without a reply yet: time and keys; no keys stand for a ping."""
+        self._requested = asyncio.Event()
         self._connected = False
 
     async def wait(self, key: str, seconds: float) -> None:
-        """Return when `key` has changed since the last time, or might have; at the latest after so many seconds."""
+        """Return when `key` has changed, or may have, since the last call; at the latest after `seconds`."""
         changed = self._changed.setdefault(key, asyncio.Event())
         if not self._connected:
             seconds = min(seconds, _POLL)
-        elif key not in self._armed:
-            self._to_arm.add(key)
-            self._wanted.set()
+        elif key not in self._tracked:
+            self._to_track.add(key)
+            self._requested.set()
         await happens(changed, seconds)
         changed.clear()
 
     def ring(self) -> None:
-        """Have everybody who waits look."""
+        """Wake all waiters."""
         for changed in self._changed.values():
             changed.set()
 
     async def run(self) -> None:
-        """Listen, until cancelled."""
+        """Listen until cancelled."""
         while True:
             client = self._address.open()
             try:
                 if is_plain(client):
                     await self._listen(client)
-                else:  # a node of a cluster tells of its own keys only, and fakeredis of none: look instead
+                else:  # a cluster node notifies of its own keys only, fakeredis of none: poll instead
                     await asyncio.Event().wait()
             except Exception as error:
                 if is_defect(error):
                     raise
-                # Whoever waits polls meanwhile.
+                # Waiters poll meanwhile.
             finally:
                 self._connected = False
-                self._armed.clear()
+                self._tracked.clear()
                 self.ring()
                 with contextlib.suppress(RedisError, OSError):
                     await client.aclose()
@@ -84,58 +84,58 @@ class Doorbell:
 
     async def _listen(self, client: Any) -> None:
         pool = client.connection_pool
-        pool.connection_kwargs["protocol"] = 3  # which has messages that are no replies
+        pool.connection_kwargs["protocol"] = 3  # RESP3 has push messages
         async with asyncio.timeout(_OPEN_PATIENCE):
             connection = await pool.get_connection()
             await connection.send_command("CLIENT", "TRACKING", "ON")
             await connection.read_response()
         connection._parser.set_invalidation_push_handler(self._invalidate)
-        self._arming.clear()
+        self._unanswered.clear()
         self._connected = True
         self.ring()
-        arming = asyncio.create_task(self._arm(connection), name="redis-worker doorbell")
+        tracking = asyncio.create_task(self._track(connection), name="redis-worker doorbell")
         try:
             while True:
                 reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
-                if reply is not None:  # and not what the handler above has returned
-                    self._have_armed(self._arming.popleft()[1])
+                if reply is not None:  # not the return value of the handler above
+                    self._on_tracked(self._unanswered.popleft()[1])
         finally:
-            arming.cancel()
-            await asyncio.wait({arming})
+            tracking.cancel()
+            await asyncio.wait({tracking})
             await connection.disconnect(nowait=True)
 
-    async def _arm(self, connection: Any) -> None:
-        """Read the keys that are waited for, so that the server remembers them; ping where there are none."""
+    async def _track(self, connection: Any) -> None:
+        """Read the keys with waiters, so that the server tracks them; ping if there are none."""
         while True:
-            await happens(self._wanted, PING_EVERY)
-            self._wanted.clear()
+            await happens(self._requested, PING_EVERY)
+            self._requested.clear()
             if self._is_overdue():
-                await asyncio.sleep(ONE_MORE_LOOK)  # the reply may be there, and this event loop have stood still
+                await asyncio.sleep(LAST_WAIT)  # if this event loop stood still, the reply may have arrived unread
             if self._is_overdue():
-                logger.warning("the connection that waits for topics does not answer: it is replaced")
+                logger.warning("the connection that watches topics does not answer: replacing it")
                 connection._writer.transport.abort()
                 return
-            keys, self._to_arm = list(self._to_arm), set()
-            self._arming.append((time.monotonic(), keys))
+            keys, self._to_track = list(self._to_track), set()
+            self._unanswered.append((time.monotonic(), keys))
             await connection.send_command(*(("EXISTS", *keys) if keys else ("PING",)))
 
     def _is_overdue(self) -> bool:
-        return bool(self._arming) and time.monotonic() - self._arming[0][0] > PING_PATIENCE
+        return bool(self._unanswered) and time.monotonic() - self._unanswered[0][0] > PING_PATIENCE
 
-    def _have_armed(self, keys: list[str]) -> None:
-        """The server tells of `keys` from now on. Those who wait look once more: they may have changed before."""
-        self._armed.update(keys)
+    def _on_tracked(self, keys: list[str]) -> None:
+        """Mark `keys` as tracked, and wake their waiters: a key may have changed before."""
+        self._tracked.update(keys)
         for key in keys:
             self._changed[key].set()
 
     async def _invalidate(self, message: list[Any]) -> None:
-        """Keys have changed; all of them, with None, when the server has been emptied."""
+        """Handle a notification of changed keys; None instead of a list means all, after a flush."""
         keys: list[bytes] | None = message[1]
         if keys is None:
-            self._armed.clear()
+            self._tracked.clear()
             self.ring()
             return
         for key in (raw.decode(errors="surrogateescape") for raw in keys):
-            self._armed.discard(key)
+            self._tracked.discard(key)
             if changed := self._changed.get(key):
                 changed.set()

@@ -1,7 +1,7 @@
-"""The lease: what a worker is known by, and the native thread that keeps it alive.
+"""The lease: a worker's identity in Redis, and the native thread that renews it.
 
-The thread has an event loop and a connection of its own, so that neither a busy event loop nor a
-busy connection pool can cost the worker its lease.
+The thread has a separate event loop and connection, so that neither a busy event loop nor a busy connection
+pool can cost the worker its lease.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from redis_worker.vocabulary.errors import Disconnected, Refused
 
 
 class Lease:
-    """One life of a worker in the eyes of the others; the receipt of all that it claims."""
+    """One registration of a worker in Redis; the receipt of all tasks claimed under it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lost = False
-        """True once Redis has said that the worker was presumed dead: its tasks went to others."""
+        """True once Redis has replied that the worker was presumed dead: other workers have its tasks."""
         self.unanswered = 0
-        """Claims whose reply has not come, or never came: they may still move a task."""
+        """Claims without a reply so far, or ever: they may still move a task."""
 
 
 def worker_name() -> str:
-    """A name no other worker has, and that an operator can read: host, process, and a random part."""
+    """Return a unique name that an operator can read: host, process, and a random part."""
     host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class _Kept(NamedTuple):
+class _Entry(NamedTuple):
     keys: Sequence[str]
     on_lost: Callable[[], None]
 
 
 class LeaseKeeper:
-    """Renews leases every third of their length, in a thread: all leases of one pool, or of many topics."""
+    """A thread that renews leases every third of their length: all leases of one pool, or of many topics."""
 
     def __init__(self, address: Address, seconds: float) -> None:
         self._address = address
         self._seconds = seconds
-        self._kept: dict[Lease, _Kept] = {}
+        self._kept: dict[Lease, _Entry] = {}
         self._ended = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -57,24 +57,24 @@ class LeaseKeeper:
 
     @property
     def seconds(self) -> float:
-        """How long a lease lasts that is not renewed."""
+        """Length of a lease, in seconds."""
         return self._seconds
 
     def keep(self, keys: Sequence[str], lease: Lease, on_lost: Callable[[], None]) -> None:
-        """Keep `lease` alive, which stands in the first of `keys` (see renew.lua).
+        """Renew `lease`, a member of the first of `keys` (see renew.lua).
 
-        `on_lost` is called, in the thread, when it has been taken away.
+        `on_lost` is called, in the thread, if it is taken away.
         """
-        self._kept = {**self._kept, lease: _Kept(keys, on_lost)}  # a new one: the thread may be walking the old one
+        self._kept = {**self._kept, lease: _Entry(keys, on_lost)}  # a new dict: the thread may be iterating the old one
         if self._thread.ident is None:
             self._thread.start()
 
     def drop(self, lease: Lease) -> None:
-        """Renew `lease` no more."""
-        self._kept = {kept: how for kept, how in self._kept.items() if kept is not lease}
+        """Stop renewing `lease`."""
+        self._kept = {kept: entry for kept, entry in self._kept.items() if kept is not lease}
 
     async def close(self) -> None:
-        """Renew no more, and wait a moment for the thread to end."""
+        """Stop renewing, and wait up to a second for the thread to end."""
         self._ended.set()
         if self._loop is not None:
             try:
@@ -94,7 +94,7 @@ class LeaseKeeper:
 
     async def _run(self) -> None:
         self._keeping = asyncio.current_task()
-        # In this order: who stops after this line interrupts us, who stopped before it is seen below.
+        # In this order: a `close` after this line interrupts us, an earlier one is noticed below.
         self._loop = asyncio.get_running_loop()
         connection = Connection(self._address.open(), owned=True)
         try:
@@ -107,7 +107,7 @@ class LeaseKeeper:
                     delay = min(1.0, self._seconds / 10)
                 await asyncio.sleep(delay)
         finally:
-            self._keeping = None  # closing is not to be interrupted
+            self._keeping = None  # closing must not be interrupted
             await connection.close()
 
     async def _renew(self, connection: Connection, lease: Lease) -> None:
@@ -115,16 +115,16 @@ class LeaseKeeper:
         if kept is None or lease.lost or self._ended.is_set():
             return
         try:
-            stands = await renewed(connection, kept.keys, lease, self._seconds)
+            renewed = await renew_lease(connection, kept.keys, lease, self._seconds)
         except Refused:
-            return  # the pool meets the same refusal, and says so
-        # When the pool has given the lease up meanwhile, nothing was taken away.
-        if not stands and lease in self._kept and not self._ended.is_set():
+            return  # the pool gets the same refusal and reports it
+        # If the pool has given up the lease meanwhile, nothing was taken away.
+        if not renewed and lease in self._kept and not self._ended.is_set():
             lease.lost = True
             kept.on_lost()
 
 
-async def renewed(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
-    """Renew `lease`; False when it has been taken away. One whose entry has vanished is entered again."""
+async def renew_lease(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
+    """Renew `lease`. Returns False if it was taken away; a vanished entry is restored."""
     arguments = [lease.name, int(seconds * 1000)]
     return bool(await connection.run("renew", keys, arguments, patience=max(1.0, seconds / 3)))

@@ -1,4 +1,4 @@
-"""What a queue does about being paused: it claims nothing, asks again after a while, and says so."""
+"""The worker's side of a pause: it claims nothing, checks again periodically, and reports changes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 
 from redis_worker.ports import Observer
 
-# How long to wait before a paused queue is asked again, in seconds: a resumed one is worked on within that.
-_ASK_AGAIN = 0.5
+# Seconds between checks of a paused queue: after `resume`, work continues within that time.
+_CHECK_INTERVAL = 0.5
 
 
 class Pause:
-    """Whether the queue was paused when it was last asked. Who pauses it is told of in control.py."""
+    """Pause state of a queue as of the last check. Pausing itself is in control.py."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self.on = False
 
-    def note(self, on: bool) -> None:
-        """Take down what the queue has answered, and tell the observer of a change."""
+    def update(self, on: bool) -> None:
+        """Store the result of a check, and notify the observer of a change."""
         if on == self.on:
             return
         self.on = on
@@ -27,6 +27,6 @@ class Pause:
         else:
             self._observer.resumed()
 
-    async def sit_out(self) -> None:
-        """Wait a little, before the paused queue is asked again."""
-        await asyncio.sleep(_ASK_AGAIN)
+    async def wait(self) -> None:
+        """Wait before the next check of a paused queue."""
+        await asyncio.sleep(_CHECK_INTERVAL)

@@ -18,10 +18,10 @@ logger = library_logger()
 
 
 class Recoverer:
-    """Looks for workers whose lease has ended, and for what came late to those that are retired.
+    """The role that finds workers with an expired lease, and late tasks of retired ones.
 
-    There is no lock: one script decides and moves, so that two workers who see the same dead one
-    return its tasks once.
+    It needs no lock: one script checks and moves, so that two workers that see the same dead one return its
+    tasks once.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class Recoverer:
         self._complaints = Complaints(keys.waiting)
 
     async def run(self) -> None:
-        """Sweep now and then, until cancelled."""
-        await asyncio.sleep(self._lease * random.uniform(0.0, 0.05))  # many topics that start at once spread out
+        """Sweep periodically until cancelled."""
+        await asyncio.sleep(self._lease * random.uniform(0.0, 0.05))  # so that topics started together spread out
         while True:
             try:
                 await self.sweep()
-                # Spread, so that a fleet does not sweep in step.
+                # Random, so that a fleet does not sweep in step.
                 await asyncio.sleep(self._lease * random.uniform(0.15, 0.3))
             except Disconnected:
-                # After an outage the others need a moment too: do not bury the living.
+                # After an outage the other workers need a moment too: do not declare live ones dead.
                 await asyncio.sleep(self._lease)
             except DamagedKey as error:
                 self._observer.damaged(error)
@@ -53,26 +53,26 @@ class Recoverer:
                 await asyncio.sleep(self._lease)
 
     async def sweep(self) -> None:
-        """Return what dead workers held, as far as no key is damaged. Raises Disconnected or Refused."""
+        """Return the tasks of dead workers, as far as no key is damaged. Raises Disconnected or Refused."""
         loop = asyncio.get_running_loop()
         keys = self._keys
-        asked = loop.time()
-        # All derived keys: some of them nobody uses before a task fails, or asks.
+        started = loop.time()
+        # All derived keys: some are not used until a task fails or an operator reads them.
         types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
         arguments = [int(self._lease * 1000), keys.inflight(""), ARRIVED]
         dead, retired, expired, entered, found = await self._connection.run("overdue", types, arguments)
         if entered:
             logger.warning(
-                "%d workers were missing in the key %r: they are entered again, and what they held is returned "
+                "%d workers were missing from the key %r: they are registered again, and their tasks are returned "
                 "if they are dead",
                 *(len(entered), keys.workers),
                 extra={"queue": keys.waiting},
             )
-        if loop.time() - asked > self._lease / 3:
-            return  # while the server, or this process, stood still, the living could not renew: look again
-        dead, strange = readable(dead)
-        retired, others = readable(retired)
-        problems: list[object] = [*strangers(keys.workers, strange), *strangers(keys.retired, others)]
+        if loop.time() - started > self._lease / 3:
+            return  # the server or this process stood still, so that live workers could not renew: check again
+        dead, strange_workers = readable(dead)
+        retired, strange_retired = readable(retired)
+        problems: list[object] = [*strangers(keys.workers, strange_workers), *strangers(keys.retired, strange_retired)]
         refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
         refused |= await self._reclaim(retired, buries=False)
         self._complaints.tell([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])
@@ -88,7 +88,7 @@ class Recoverer:
                 await self._connection.call("ZREM", key, *done)
 
     async def _reclaim(self, workers: Iterable[str], *, buries: bool) -> dict[str, Refused]:
-        """Return what `workers` held. Returns the refusals: they keep no other worker's tasks from being returned."""
+        """Return the tasks of `workers`. Returns the refusals: one does not stop the recovery of the other workers."""
         refused: dict[str, Refused] = {}
         for worker in workers:
             try:

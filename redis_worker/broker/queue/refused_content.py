@@ -1,4 +1,4 @@
-"""Telling a server that hangs up on what it is sent from one that is away."""
+"""Distinguishes a server that closes connections because of their content from one that is away."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from redis_worker.vocabulary.errors import Disconnected, Unacceptable
 
 T = TypeVar("T")
 
-# Every server takes so many bytes: it is the least that proto-max-bulk-len and client-query-buffer-limit can be set to.
+# Bytes that every server accepts: the lowest setting of proto-max-bulk-len and client-query-buffer-limit.
 _ALWAYS_TAKEN = 1024 * 1024
-# A call that is cut off so often, by a server that answers in between, is refused for its content. What is one task is
-# given up then, so it gets more tries; several are only sent in smaller pieces.
+# Attempts after which a call cut off by a server that answers in between counts as refused for its content. A single
+# task is given up then, so it gets more attempts; several tasks are only sent in smaller pieces.
 _TRIES, _TRIES_OF_ONE = 2, 4
-# The pauses between them, in seconds: the network may have its own reasons.
+# Pause between attempts, in seconds: the network may be the cause.
 _PAUSE = 0.5
-# How long to wait for the answer to a PING, in seconds.
+# Longest wait for the reply to a PING, in seconds.
 _PATIENCE = 5.0
 
 
-async def insisting(connection: Connection, call: Callable[[], Awaitable[T]], size: int, count: int) -> T:
+async def retry_hangups(connection: Connection, call: Callable[[], Awaitable[T]], size: int, count: int) -> T:
     """Return the reply to `call`, which sends `size` bytes for `count` tasks and may be repeated.
 
-    A server that is sent too much answers and closes the connection, and the answer may be lost with it; a proxy may
-    say nothing at all. Raises Unacceptable in that case, Disconnected where the server is away, and Refused.
+    A server that receives too much answers and closes the connection, and the answer may be lost with it; a proxy may
+    close it without an answer. Raises Unacceptable in that case, Disconnected if the server is away, and Refused.
     """
     tries = _TRIES if count > 1 else _TRIES_OF_ONE
     while True:
         try:
             return await call()
         except Unacceptable:
-            # The server closes a connection on which it was sent too much: the next call must not find that one.
+            # The server is about to close this connection: the next call must not use it.
             with contextlib.suppress(Disconnected):
                 await connection.ping(_PATIENCE)
             raise
         except Disconnected as error:
             if size <= _ALWAYS_TAKEN:
                 raise
-            await connection.ping(_PATIENCE)  # raises Disconnected where the server is away
+            await connection.ping(_PATIENCE)  # raises Disconnected if the server is away
             tries -= 1
             if tries == 0:
-                raise Unacceptable(f"the server hangs up when it is sent {size} bytes: {error}") from error
+                raise Unacceptable(f"the server closes the connection on receiving {size} bytes: {error}") from error
         await asyncio.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""The registry of known queues: those that a pool has ever worked on, so that they can be found without a search."""
+"""The registry of known queues: every queue that a pool has worked on, so that no search is needed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from redis_worker.broker.connection.damaged_keys import Complaints, call_on
 from redis_worker.broker.keys import QUEUES, Keys
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
-# How often a queue is made known again, in seconds: the server may have lost its data.
+# Interval of registration, in seconds: the server may have lost its data.
 _AGAIN = 60.0
-# When to try again if the server cannot be reached, in seconds.
+# Pause after a failed connection, in seconds.
 _PAUSE = 1.0
 
 
 class Registrar:
-    """Makes a queue known, and keeps it so. Nothing that fails here is of any concern to the work."""
+    """The role that keeps a queue in the registry. Its failures do not affect the work."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
@@ -24,7 +24,7 @@ class Registrar:
         self._complaints = Complaints(keys.waiting)
 
     async def run(self) -> None:
-        """Make the queue known now and then, until cancelled."""
+        """Register the queue periodically until cancelled."""
         while True:
             pause = _AGAIN
             try:
@@ -35,5 +35,5 @@ class Registrar:
             except DamagedKey as damaged:
                 self._complaints.tell([damaged])
             except Refused:
-                pass  # a user may lack a right to this key, which no work needs
+                pass  # the user may lack permission for this key, which no work needs
             await asyncio.sleep(pause)

@@ -1,4 +1,4 @@
-"""Results written with no claim to acknowledge: at most once, and in Redis Cluster where they lie in another slot."""
+"""Results written without acknowledging a claim: at most once, and for an output in another slot of Redis Cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis_worker.vocabulary.task import Outcome
 
 
 async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome], ttl: int) -> None:
-    """Write the results of `outcomes` and announce them, acknowledging nothing."""
+    """Write and announce the results of `outcomes`, without acknowledging tasks."""
     arguments: list[Any] = [keys.channel, ttl]
     for outcome in outcomes:
         if outcome.id is not None and outcome.result is not None:

@@ -1,4 +1,4 @@
-"""Outcomes as the arguments of settle.lua."""
+"""Outcomes as arguments of settle.lua."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from redis_worker.broker.queue.delayed import new_token
 from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.task import Outcome
 
-# One settlement takes so many bytes at the most, or one task: a server cuts off a client that sends a gigabyte at once.
+# Most bytes of one settlement, unless it is one task: a server cuts off a client that sends a gigabyte at once.
 _MOST_BYTES = 16 * 1024 * 1024
-# How long it is remembered how often a task was tried, in ms: a week.
+# Time for which attempts of a task are remembered, in ms: a week.
 COUNTS_MS = 7 * 86_400_000
 
 _ANSWERED, _AGAIN, _DEAD = 0, 1, 2
@@ -23,44 +23,44 @@ _ANSWERED, _AGAIN, _DEAD = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is kept of what is done."""
+    """Limits on stored results, dead letters and ids."""
 
     dead: int = 10_000
-    """The most dead letters; the oldest are dropped, and counted."""
+    """The most dead letters; older ones are dropped and counted."""
     result_ttl: int = 0
-    """After so many seconds a result expires; 0 keeps it."""
+    """Seconds until a result expires; 0 keeps it."""
     remember: int = 0
-    """For so many milliseconds it is remembered that a message was completed; 0 where it may be completed twice."""
+    """Milliseconds for which a completed message is remembered; 0 if it may run twice."""
 
 
 class Verdict(NamedTuple):
-    """What settle.lua says of a settlement."""
+    """Reply of settle.lua to a settlement."""
 
     lost: list[Outcome]
-    """Their tasks have gone to other workers."""
+    """Outcomes whose tasks other workers have now."""
     left: list[tuple[DamagedKey, list[Outcome]]]
-    """They need a damaged key, and are not written."""
+    """Unwritten outcomes, by the damaged key they need."""
     damages: list[DamagedKey]
-    """The damaged keys that were met."""
+    """The damaged keys found."""
 
 
 class Settlement:
-    """One call of settle.lua: what is only answered, what is put off, what is dead, in this order."""
+    """One call of settle.lua: answered, delayed and dead tasks, in this order."""
 
     __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "size")
 
     def __init__(self, header: list[Any]) -> None:
         self._header = header
         self.outcomes: Sequence[Outcome] = ()
-        """What is settled."""
+        """The outcomes settled."""
         self.size = 0
-        """How many bytes it sends, or little more."""
+        """Bytes of tasks, results and letters."""
         self._answered: list[Any] = []
         self._again: list[Any] = []
         self._dead: list[Any] = []
 
     def take(self, outcomes: Sequence[Outcome], worker: str) -> int:
-        """Take `outcomes` from the first on, as far as the size allows. Returns how many; the hot path."""
+        """Take leading `outcomes` up to the size limit. Returns their number; on the hot path."""
         answered = self._answered
         size = taken = 0
         for outcome in outcomes:
@@ -79,7 +79,7 @@ class Settlement:
         return taken
 
     def _take_failed(self, outcome: Outcome, worker: str) -> int:
-        """Take an outcome that is no success. Returns the size of what is sent beside task and result."""
+        """Take an outcome that is not a success. Returns the bytes added to task and result."""
         raw = outcome.delivery.raw
         if outcome.again is not None:
             self._again += (raw, new_token(), math.ceil(outcome.again * 1000))
@@ -93,7 +93,7 @@ class Settlement:
         return 0
 
     def cut_letter(self, worker: str) -> bool:
-        """Cut the letter of a settlement that is one dead task. Returns False where that is not so, or no help."""
+        """Cut the letter of a settlement of one dead task. Returns False for any other, or if nothing is saved."""
         if len(self.outcomes) != 1 or not self._dead:
             return False
         letter = dead_letter(self.outcomes[0], worker, cut=True)
@@ -105,12 +105,12 @@ class Settlement:
         return True
 
     def arguments(self) -> list[Any]:
-        """The arguments of the script."""
+        """Return the arguments of the script."""
         counts = (len(self._answered) // 3, len(self._again) // 3)
         return [*self._header, *counts, *self._answered, *self._again, *self._dead]
 
     def verdict(self, reply: list[Any]) -> Verdict:
-        """Return what the reply of the script says."""
+        """Return the parsed reply of the script."""
         positions, damages = reply, []
         left: dict[int, DamagedKey] = {}
         if reply and isinstance(reply[0], list):
@@ -120,7 +120,10 @@ class Settlement:
                 left[section] = damages[-1]
         ordered = sorted(self.outcomes, key=_section)
         lost = [ordered[position] for position in positions]
-        waiting = [(damage, [it for it in ordered if _section(it) == section]) for section, damage in left.items()]
+        waiting = [
+            (damage, [outcome for outcome in ordered if _section(outcome) == section])
+            for section, damage in left.items()
+        ]
         return Verdict(lost, [(damage, outcomes) for damage, outcomes in waiting if outcomes], damages)
 
 
@@ -131,7 +134,7 @@ def _section(outcome: Outcome) -> int:
 
 
 def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
-    """`outcomes` in as few settlements as their size allows."""
+    """Yield `outcomes` in as few settlements as their size allows."""
     header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
     while outcomes:
         settlement = Settlement(header)
@@ -141,7 +144,7 @@ def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Li
 
 
 def pieces(outcomes: Sequence[Outcome]) -> Iterator[tuple[Sequence[Outcome], int]]:
-    """`outcomes` in as few pieces as the size of results and dead tasks allows, and these sizes in bytes."""
+    """Yield `outcomes` in as few pieces as the size of results and dead tasks allows, with these sizes in bytes."""
     first = size = 0
     for index, outcome in enumerate(outcomes):
         bytes = len(outcome.result or b"") + (len(outcome.delivery.raw) if outcome.dead else 0)

@@ -17,47 +17,47 @@ from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# How long to wait at the doorbell, in seconds: longer than a blocking call may, for a stop rings it.
+# Seconds of one wait at the doorbell: longer than a blocking call may take, since a stop rings it.
 _WAIT = 5.0
-# A message whose id another one is handled under just now is looked at again after so long, in ms.
+# Delay, in ms, of a message while another one with its id is running.
 _POSTPONE_MS = 500
-# How often the topics that are consumed are made known again, in seconds: somebody may have deleted the registry.
+# Interval of registering the consumed topics, in seconds: the registry may have been deleted.
 _KNOWN_FOR = 60.0
 
 _HANDLE, _DONE, _POSTPONED = 0, 1, 2
 
 
 class TopicQueue(AtLeastOnceQueue):
-    """The port `Queue` over the list of a topic: it has no blocking call of its own, and no results."""
+    """The port `Queue` over the list of a topic: without a blocking call, and without results."""
 
     def __init__(self, ordinary: Connection, doorbell: Doorbell, *args: Any, **options: Any) -> None:
         super().__init__(ordinary, ordinary, *args, **options)
         self._doorbell = doorbell
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        deliveries = await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+        deliveries = await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
         if deliveries or not wait or self._lease.lost or self._pause.on:
             return deliveries
         await self._doorbell.wait(self._keys.waiting, _WAIT)
-        return await self._claimed(await self._ordinary.run(*self._claim_command(limit)))
+        return await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
 
 
 class IdempotentQueue(TopicQueue):
-    """Of messages with the same id one is handled at a time, and after one is completed, none for a while."""
+    """A topic queue that runs one message per id at a time, and after a success skips duplicates for `remember` ms."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._handled: dict[str, Delivery] = {}
-        """What this worker handles, by id."""
+        """Messages this worker is running, by id."""
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
-        """See the port. Messages that may not be handled now are put off."""
+        """See the port. Messages that may not run yet are delayed."""
         try:
             return await self._begin(await super().claim(limit, wait))
         except DamagedKey as error:
             if not wait:
                 raise
-            await self._sit_out(error)
+            await self._wait_for_repair(error)
             return []
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
@@ -89,33 +89,33 @@ class IdempotentQueue(TopicQueue):
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
         arguments: list[Any] = [self._lease.name, self._keys.inflight(""), _POSTPONE_MS]
-        asked: list[tuple[Delivery, str]] = []
+        candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:
             try:
                 id, _ = read_object(delivery.raw)
             except Unreadable:
-                begun.append(delivery)  # for the handler to say so
+                begun.append(delivery)  # the handler reports it
                 continue
             busy = self._is_handled(id)
             if not busy:
                 self._handled[id] = delivery
-            asked.append((delivery, id))
+            candidates.append((delivery, id))
             arguments += (delivery.raw, id, new_token(), "1" if busy else "0")
-        if not asked:
+        if not candidates:
             return begun
         keys = self._keys
         names = [keys.inflight(self._lease.name), keys.done, keys.begun, keys.workers, keys.delayed]
         try:
             verdicts = await self._ordinary.run("begin", names, arguments)
         except DamagedKey:
-            self._not_begun(asked)
-            await super().release(deliveries)  # nothing can be begun before that key is mended: they wait in the queue
+            self._not_begun(candidates)
+            await super().release(deliveries)  # nothing can run before that key is repaired: they wait in the queue
             raise
         except BaseException:
-            self._not_begun(asked)  # they are in flight, and will be found missing
+            self._not_begun(candidates)  # they are in flight, and `missing` finds them
             raise
-        for (delivery, id), verdict in zip(asked, verdicts, strict=True):
+        for (delivery, id), verdict in zip(candidates, verdicts, strict=True):
             if verdict == _HANDLE:
                 begun.append(delivery)
             else:
@@ -143,7 +143,7 @@ class IdempotentQueue(TopicQueue):
 
 
 class Topics:
-    """The registry of known topics: those that have been published to, or that a worker consumes."""
+    """The registry of known topics: those published to, or consumed by a worker."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -151,28 +151,28 @@ class Topics:
         self._make_known_at = float("-inf")
 
     async def add(self, topics: Iterable[str]) -> None:
-        """Make `topics` known. Raises Disconnected, or Refused (DamagedKey where the registry holds another type)."""
+        """Register `topics`. Raises Disconnected, or Refused (DamagedKey if the registry holds another type)."""
         if names := list(topics):
             await call_on(self.connection, TOPICS, "set", "SADD", *names)
 
     async def known(self) -> tuple[set[str], list[bytes]]:
-        """All known topics, and what else is among them: names that are not UTF-8. Raises Disconnected or Refused."""
-        names, strange = readable(await call_on(self.connection, TOPICS, "set", "SMEMBERS"))
-        return set(names), strange
+        """Return all known topics, and the names that are not UTF-8. Raises Disconnected or Refused."""
+        names, undecodable = readable(await call_on(self.connection, TOPICS, "set", "SMEMBERS"))
+        return set(names), undecodable
 
     async def look_up(self, consumed: Iterable[str], *, all_others: bool) -> set[str]:
-        """For a worker: make what is `consumed` known now and then, and return the known topics if `all_others` matter.
+        """For a worker: register the `consumed` topics periodically; return the known topics if `all_others`.
 
-        A damaged registry, or a name in it, is left alone, with a warning. Raises Disconnected or Refused.
+        A damaged registry, or a damaged name in it, causes a warning only. Raises Disconnected or Refused.
         """
         now = asyncio.get_running_loop().time()
         try:
             if now >= self._make_known_at:
                 await self.add(consumed)
                 self._make_known_at = now + _KNOWN_FOR
-            known, strange = await self.known() if all_others else (set[str](), [])
+            known, undecodable = await self.known() if all_others else (set[str](), [])
         except DamagedKey as damaged:
             self._complaints.tell([damaged])
             return set()
-        self._complaints.tell(strangers(TOPICS, strange))
+        self._complaints.tell(strangers(TOPICS, undecodable))
         return known

@@ -1,9 +1,9 @@
--- Keep what a supervisor says of itself, with the time; now and then, forget those that have said nothing for long.
+-- Store the description of a supervisor, with the time; periodically delete those silent for long.
 -- KEYS 1 supervisors
--- ARGV 1 id, 2 a JSON object, not empty, to which `published_at` is added, in s of the server's clock;
---      3 after how many s of silence others are forgotten, 0: nobody is looked at;
---      4 the same for those that ARGV 5 and 6 are of: the predecessors of this one
---      5 and 6 name and host of this one
+-- ARGV 1 id, 2 description, a JSON object, not empty; `published_at`, in s of the server's clock, is added to it;
+--      3 seconds of silence after which others are deleted, 0: skip this check;
+--      4 the same for predecessors, which have the name and host in ARGV 5 and 6
+--      5 and 6 name and host of this supervisor
 -- Returns 1.
 local wrong = damage(KEYS[1], 'hash')
 if wrong then return wrong end

@@ -1,16 +1,16 @@
--- Which of the messages just claimed may be handled: not those completed before under the same id, and not
--- those whose id another one is handled under just now. The latter are put off, uncharged.
+-- Decide which of the messages just claimed may run: not those completed before under the same id, and not
+-- those with an id that another message is running under. The latter are delayed, uncharged.
 -- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed
--- ARGV 1 worker, 2 stem of the in-flight lists, 3 how long to put off in ms; then raw, id, token,
---      busy ('1' when this worker itself handles the id) for each
--- Returns for each 0 (handle it), 1 (completed before) or 2 (put off)
+-- ARGV 1 worker, 2 stem of the in-flight lists, 3 delay in ms; then raw, id, token,
+--      busy ('1' if this worker is running the id) for each
+-- Returns for each 0 (run it), 1 (completed before) or 2 (delayed)
 local wrong = damage(KEYS[1], 'list', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset')
 if wrong then return wrong end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- A message that was begun is handled only as long as its worker has a lease and has it in flight: there is
--- no lock that could be left behind.
+-- A begun message counts as running only while its worker has a lease and has it in flight: no lock can be
+-- left behind.
 local function is_handled_elsewhere(id)
   local holder = redis.call('HGET', KEYS[3], id)
   if not holder then return false end

@@ -1,7 +1,7 @@
--- Keep dead letters, with no claim to acknowledge.
+-- Store dead letters without a claim.
 -- KEYS 1 dead, 2 dropped
 -- ARGV 1 most dead letters, 2 … letters
--- Returns how many there are.
+-- Returns the length of the list.
 local wrong = damage(KEYS[1], 'list')
 if wrong then return wrong end
 for first = 2, #ARGV, 4000 do

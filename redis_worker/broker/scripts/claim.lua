@@ -1,12 +1,12 @@
--- Move tasks to the worker's in-flight list: what BLMOVE has brought, then from the head of the queue.
+-- Move tasks to the worker's in-flight list: first those BLMOVE has brought, then from the head of the queue.
 -- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused
 -- ARGV 1 worker, 2 limit, 3 max deliveries
--- Returns {state, tasks, counts}: counts are, for each task, how many workers died holding it and how often
--- it was tried again; empty means 0 for all. Where `attempts` holds another type, what was counted is gone: tasks
+-- Returns {state, tasks, counts}: counts are, for each task, the workers that died holding it and its
+-- retries; empty means 0 for all. If `attempts` holds another type, the counts are lost: tasks
 -- are claimed without counts, and the type is the fourth element. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
--- PAUSED: nothing may be claimed, and what has arrived is back at the head of the queue, uncharged.
+-- PAUSED: nothing may be claimed, and arrived tasks are back at the head of the queue, uncharged.
 
 local lease = redis.pcall('ZSCORE', KEYS[4], ARGV[1])
 if not lease then
@@ -15,7 +15,7 @@ elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
 end
 
--- In good times there is neither, and one command says so.
+-- Usually neither exists, and one command shows it.
 local tried, found = false, nil
 local unusual = redis.call('EXISTS', KEYS[5], KEYS[6])
 if unusual > 0 then
@@ -33,7 +33,7 @@ local arrived = {}
 if tried then
   arrived = redis.call('LRANGE', KEYS[3], 0, -1)
 else
-  -- The way of a task that comes alone: each command counts.
+  -- The path of a lone task: each command counts.
   local raw = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
   while raw do
     arrived[#arrived + 1] = raw
@@ -42,7 +42,7 @@ else
 end
 
 local function take(from, tasks)
-  -- In flight first, then off the list: an error between the two repeats tasks, it loses none.
+  -- First in flight, then off the list: an error in between repeats tasks and loses none.
   for first = 1, #tasks, 4000 do
     redis.call('RPUSH', KEYS[2], unpack(tasks, first, math.min(first + 3999, #tasks)))
   end
@@ -52,7 +52,7 @@ end
 local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
 local head = redis.call('LINDEX', KEYS[1], 0)
 if head and #head * limit > 16777216 then
-  -- Large tasks are taken few at a time: some 16 MiB.
+  -- Large tasks are taken in small numbers: some 16 MiB.
   limit = math.min(limit, math.max(1, math.floor(16777216 / #head)))
 end
 local candidates = {}
@@ -68,8 +68,8 @@ if not tried then
   return {OK, arrived, {}, found}
 end
 
--- Some tasks were tried before. Every task a worker holds is charged when it dies, for nobody knows
--- which one killed it; so the last chance is taken alone, and whoever dies then is guilty.
+-- Some tasks were tried before. All tasks a worker holds are charged when it dies, since any of them may have
+-- killed it; so a task with one chance left is claimed alone, and is guilty if the worker dies then.
 local last_chance = tonumber(ARGV[3]) - 1
 local function is_last(deaths)
   return last_chance > 0 and deaths == last_chance
@@ -80,7 +80,7 @@ local alone = held > 0 and is_last((counts_of(KEYS[5], redis.call('LINDEX', KEYS
 local tasks, counts = {}, {}
 
 local function choose(list)
-  -- The tasks of `list` that may be taken now, from its head.
+  -- Take the tasks of `list` that are allowed now, from its head.
   local chosen = {}
   for _, raw in ipairs(list) do
     local deaths, retries = counts_of(KEYS[5], raw)

@@ -1,11 +1,11 @@
--- Fire an instant, unless somebody has, or the rule of overlap is against it.
--- KEYS 1 fired, 2 running, 3 runs, 4 queued, 5 record, 6 ended; of a job that pushes: 7 its list
--- ARGV 1 which: 'due' the instant 2, 'queued' the first that is queued, 'hand' now; 3 a name for the run,
---      4 its lease in ms, 5 overlap, 6 worker, 7 how many may be queued, 8 how many instants are kept,
---      9 the next instant for the record, or ''; of a job that pushes: 10 the task
--- Returns {now in ms, verdict, in how many ms it is due if it is early or the instant if it is fired, lost runs …}
---   0 early, 1 fired, 2 somebody has fired it, 3 skipped, 4 queued, 5 skipped as too many are queued,
---   6 there is nothing queued, 7 what is queued has to wait
+-- Fire an instant, unless it was fired before, or the overlap rule forbids it.
+-- KEYS 1 fired, 2 running, 3 runs, 4 queued, 5 record, 6 ended; for a job that pushes: 7 its list
+-- ARGV 1 kind: 'due' the instant 2, 'queued' the first queued one, 'hand' now; 3 name of the run,
+--      4 its lease in ms, 5 overlap, 6 worker, 7 most queued instants, 8 number of instants kept,
+--      9 the next instant for the record, or ''; for a job that pushes: 10 the task
+-- Returns {now in ms, verdict, ms until it is due if early or the instant if fired, lost runs …}
+--   0 early, 1 fired, 2 fired before, 3 skipped, 4 queued, 5 skipped because too many are queued,
+--   6 nothing is queued, 7 queued instants must wait
 local wrong = damage(KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'hash', KEYS[6], 'list')
   or (KEYS[7] and mistyped('input', KEYS[7], 'list'))
 if wrong then return wrong end
@@ -17,7 +17,7 @@ local pushes = KEYS[7] ~= nil
 
 local function text(number) return string.format('%.0f', number) end
 local function count(outcome) add_to(KEYS[5], 'count:' .. outcome, 1) end
--- All up to there counts as fired.
+-- All instants up to it count as fired.
 local function floor() return tonumber(redis.call('HGET', KEYS[5], 'floor') or 0) or 0 end
 local function remember()
   redis.call('ZADD', KEYS[1], instant, text(instant))
@@ -29,14 +29,14 @@ local function remember()
   end
 end
 
--- A call that is repeated, because its reply was lost.
+-- A repeated call: its reply was lost.
 local said = redis.call('ZSCORE', KEYS[2], run) and redis.call('HGET', KEYS[3], run)
 if said then
   redis.call('ZADD', KEYS[2], now + ARGV[4], run)
   return {now, 1, tonumber(string.match(said, '^%S+ (%d+)')) or instant}
 end
 
--- Runs whose process is gone. Of one whose outcome is recorded (it went on past its time limit) nothing is to be said.
+-- Runs of dead processes. A run with a recorded outcome (it went on past its time limit) is not reported.
 local lost = {}
 local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)
 local ended = {}
@@ -64,8 +64,8 @@ if ARGV[9] ~= '' and not (which == 'due' and instant > now) then redis.call('HSE
 if which == 'due' then
   if instant > now then return {now, 0, instant - now, unpack(lost)} end
   if instant <= floor() or redis.call('ZSCORE', KEYS[1], text(instant)) then
-    -- By this very call, perhaps, whose reply was lost, and which comes again when the run, that has not begun, has
-    -- been taken for lost: it is fired now.
+    -- Perhaps fired by this very call: its reply was lost, and the run, which has not begun, has been
+    -- presumed lost before the repeated call: fire it now.
     if redis.call('LREM', KEYS[6], 0, 'lost ' .. run) == 0 then return {now, 2, 0, unpack(lost)} end
     add_to(KEYS[5], 'count:lost', -1)
     overlap = 'allow'
@@ -88,7 +88,7 @@ if which == 'due' then
 elseif which == 'queued' then
   local first = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
   if not first then return {now, 6, 0, unpack(lost)} end
-  -- Where runs may overlap, what is queued (it was missed) is still made up for one after the other.
+  -- Even if runs may overlap, queued (missed) instants run one after the other.
   local before = alive
   if overlap == 'allow' then
     before = 0

@@ -1,8 +1,8 @@
--- Record what became of a run, once, however often it is said.
+-- Record the outcome of a run, once, even if called repeatedly.
 -- KEYS 1 running, 2 runs, 3 record, 4 ended
--- ARGV 1 run, 2 outcome, 3 what is said after it ('' or ' by hand'), 4 error, 5 duration in ms, 6 instant, 7 start,
---      8 worker, 9 '1' where it goes on all the same, and stays among the running
--- Returns 1, 2 where it had been presumed lost, or 0 where it was recorded before.
+-- ARGV 1 run, 2 outcome, 3 its suffix ('' or ' by hand'), 4 error, 5 duration in ms, 6 instant, 7 start,
+--      8 worker, 9 '1' if it continues nevertheless, and stays in `running`
+-- Returns 1, 2 if it had been presumed lost, or 0 if it was recorded before.
 local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash', KEYS[3], 'hash', KEYS[4], 'list')
 if wrong then return wrong end
 local time = redis.call('TIME')

@@ -1,7 +1,7 @@
--- Give up instants that were missed: all up to one of them count as dealt with.
+-- Give up missed instants: all up to one of them count as dealt with.
 -- KEYS 1 fired, 2 record
--- ARGV 1 what the caller took for the latest instant dealt with, 2 up to which it gives up, 3 how many these are
--- Returns 1, or 0 where somebody has dealt with some of them meanwhile: nothing was done.
+-- ARGV 1 the latest instant dealt with, as the caller knows it, 2 the last one to give up, 3 their number
+-- Returns 1, or 0 if another process has dealt with some of them meanwhile: nothing was done.
 local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash')
 if wrong then return wrong end
 local last = tonumber(redis.call('ZRANGE', KEYS[1], -1, -1)[1] or 0) or 0

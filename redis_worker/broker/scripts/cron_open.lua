@@ -1,9 +1,9 @@
--- Make a job known to its keys. One that is new, or has another schedule than before, has missed nothing.
+-- Register a job in its keys. A new job, or one with a changed schedule, has missed nothing.
 -- KEYS 1 fired, 2 record, 3 queued, 4 ended
--- ARGV 1 application, 2 name, 3 schedule, 4 time zone, 5 'first', 'again' where this process has done so before,
---      or 'hand' where it will run the job once and not see to its instants; 6 for how many seconds the job is
+-- ARGV 1 application, 2 name, 3 schedule, 4 time zone, 5 'first', 'again' if this process has done so before,
+--      or 'hand' if it will run the job once without taking over its schedule; 6 seconds for which the job is
 --      remembered after that
--- Returns {now in ms, the latest instant that is dealt with: nothing up to there is to be fired any more}
+-- Returns {now in ms, the latest instant dealt with: no instant up to it may fire any more}
 local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash')
 if wrong then return wrong end
 local time = redis.call('TIME')

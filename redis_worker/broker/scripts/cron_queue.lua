@@ -1,7 +1,7 @@
--- Queue instants that were missed and are to be made up for.
+-- Queue missed instants that are to be caught up.
 -- KEYS 1 fired, 2 queued, 3 record
--- ARGV 1 how many instants are kept, 2 … instants in ms, in order
--- Returns how many were not dealt with before.
+-- ARGV 1 number of instants kept, 2 … instants in ms, in order
+-- Returns the number not dealt with before.
 local wrong = damage(KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash')
 if wrong then return wrong end
 local floor = tonumber(redis.call('HGET', KEYS[3], 'floor') or 0) or 0

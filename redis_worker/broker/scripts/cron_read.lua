@@ -1,7 +1,7 @@
--- How a cron job stands.
+-- Read the state of a cron job.
 -- KEYS 1 running, 2 runs, 3 queued, 4 record
--- Returns {now in ms, how many runs have a lease, when the first of them started in ms or -1, how many instants are
---      queued, then field, value for each field of the record}
+-- Returns {now in ms, runs with a lease, start of the first of them in ms or -1, queued instants,
+--      then field, value for each field of the record}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local alive = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')

@@ -1,9 +1,9 @@
--- What an operator is told of a queue, at one moment, as far as its keys hold what they should. Changes nothing.
+-- Read the state of a queue for an operator, at one moment, skipping keys of a wrong type. Changes nothing.
 -- KEYS 1 waiting, 2 workers, 3 retired, 4 delayed, 5 dead, 6 dropped, 7 claimants
--- ARGV 1 how long a lease may have ended, in ms, 2 how long a delayed task may be overdue, in ms, 3 the most workers
---      named, 4 how many waiting tasks are looked at, 5 the most bytes of one that is
--- Returns {now in ms, how many wait, live workers, {workers whose lease ended before that, or vanished}, {retired
---      workers}, dead letters, dropped ones, delayed tasks, overdue ones, when the first delayed one is due in ms or
+-- ARGV 1 tolerated age of an expired lease, in ms, 2 tolerated delay of an overdue task, in ms, 3 most workers
+--      named, 4 number of waiting tasks to read, 5 most bytes of one of them
+-- Returns {now in ms, waiting tasks, live workers, {workers with a lease expired before that, or vanished}, {retired
+--      workers}, dead letters, dropped ones, delayed tasks, overdue ones, due time of the first delayed one in ms or
 --      -1, {waiting tasks from head to tail, evenly spread}, {workers}}
 local FAR = 2 ^ 53
 local time = redis.call('TIME')
@@ -17,7 +17,7 @@ for i = 0, count - 1 do
   if #raw <= tonumber(ARGV[5]) then looked_at[#looked_at + 1] = raw end
 end
 
--- The reply, if it is of the type `kind`; `other` where the key holds something else.
+-- Return the reply if it has the type `kind`, or `other` if the key holds another type.
 local function try(kind, other, ...)
   local reply = redis.pcall(...)
   return type(reply) == kind and not (kind == 'table' and reply.err) and reply or other

@@ -1,14 +1,14 @@
--- How a queue stands, and its workers, at one moment, as far as derived keys hold what they should. Writes nothing.
+-- Read the state of a queue and its workers, at one moment, skipping derived keys of a wrong type. Writes nothing.
 -- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence
--- ARGV 1 stem of the in-flight lists, 2 what the name of a list of arrived tasks ends with
--- Returns {now in ms, waiting, delayed, dead, dropped, {the type of each key}, then for each worker its name, when its
---          lease ends in ms, how many tasks it has in flight, what it says of itself or ''}
+-- ARGV 1 stem of the in-flight lists, 2 suffix of a list of arrived tasks
+-- Returns {now in ms, waiting, delayed, dead, dropped, {the type of each key}, then for each worker its name, end of
+--          its lease in ms, number of tasks in flight, its description or ''}
 local FAR = 2 ^ 53
 local time = redis.call('TIME')
 local types = {}
 for i, key in ipairs(KEYS) do types[i] = redis.call('TYPE', key).ok end
 
--- The reply, if it is of the type `kind`; `other` where the key holds something else.
+-- Return the reply if it has the type `kind`, or `other` if the key holds another type.
 local function try(kind, other, ...)
   local reply = redis.pcall(...)
   return type(reply) == kind and not (kind == 'table' and reply.err) and reply or other

@@ -1,4 +1,4 @@
--- What a worker has in flight, for it to compare with what it holds.
+-- List a worker's in-flight tasks, to compare with those it holds.
 -- KEYS 1 inflight, 2 attempts
 -- Returns {tasks, counts}, as claim.lua does.
 local tasks, counts = redis.call('LRANGE', KEYS[1], 0, -1), {}

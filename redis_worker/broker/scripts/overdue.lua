@@ -1,9 +1,9 @@
--- Which workers let their lease end, which retired ones are still looked at, and which are so for the last time.
--- A worker that is only among the claimants has lost its entry: it gets one more lease, which it renews if it lives.
+-- List workers with an expired lease, and retired ones still checked, including those checked for the last time.
+-- A worker that is only in `claimants` has lost its entry: it gets one more lease, which it renews if alive.
 -- KEYS 1 workers, 2 retired, 3 claimants, then the other derived keys
--- ARGV 1 the lease of a worker that was not entered among the claimants, in ms, 2 stem of the in-flight lists,
---      3 what the name of a list of arrived tasks ends with
--- Returns {dead workers, retired workers, those of them that may be forgotten when they hold nothing,
+-- ARGV 1 lease of a worker missing from `claimants`, in ms, 2 stem of the in-flight lists,
+--      3 suffix of a list of arrived tasks
+-- Returns {dead workers, retired workers, those of them to be removed if they hold nothing,
 --          {workers that had lost their entry}, {the type of each key}}
 local LONGEST = 86400000
 local time = redis.call('TIME')
@@ -15,8 +15,8 @@ for i, key in ipairs(KEYS) do
   usable[i] = types[i] == 'zset' or types[i] == 'none'
 end
 
--- Names that may not be text are entered nowhere unless they hold something, nor is anybody where it is not known
--- who is retired.
+-- Names that may not be text are entered only if they hold tasks; so are all names while `retired`
+-- cannot be read.
 local function may_be_entered(worker)
   if usable[2] and not string.find(worker, '[\128-\255]') then return true end
   local inflight = ARGV[2] .. worker

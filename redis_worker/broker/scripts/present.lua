@@ -1,7 +1,7 @@
--- Keep what a worker says of itself, with the time, as long as it has a lease: nobody would take it away later.
+-- Store a worker's description, with the time, if it has a lease: nothing would delete it otherwise.
 -- KEYS 1 workers, 2 presence
--- ARGV 1 worker, 2 a JSON object, not empty, to which `published_at` is added, in s of the server's clock
--- Returns 1, or 0 when the worker has no lease: nothing is kept.
+-- ARGV 1 worker, 2 description, a JSON object, not empty; `published_at`, in s of the server's clock, is added to it
+-- Returns 1, or 0 if the worker has no lease: nothing is stored.
 local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash')
 if wrong then return wrong end
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then

@@ -1,8 +1,8 @@
--- Append what is due to the queue, in the order of its time.
+-- Append due tasks to the queue, in the order of their due time.
 -- KEYS 1 delayed, 2 waiting
 -- ARGV 1 limit
--- A member that has no token is taken for a task as it is.
--- Returns {how many were moved, in how many ms the next one is due, or -1 when there is none}
+-- A member without a token is taken for a raw task.
+-- Returns {number of tasks moved, ms until the next one is due, or -1 if there is none}
 local wrong = damage(KEYS[1], 'zset') or mistyped('input', KEYS[2], 'list')
 if wrong then return wrong end
 local time = redis.call('TIME')

@@ -1,6 +1,6 @@
--- Delete what waits. LLEN comes first: it refuses a key that holds something else than a list.
+-- Delete all waiting tasks. LLEN comes first: it fails if the key does not hold a list.
 -- KEYS 1 waiting
--- Returns how many tasks there were.
+-- Returns the number of tasks deleted.
 local count = redis.call('LLEN', KEYS[1])
 redis.call('UNLINK', KEYS[1])
 return count

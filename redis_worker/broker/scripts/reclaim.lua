@@ -1,11 +1,11 @@
 -- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
 --      7 presence, 8 claimants
--- ARGV 1 worker, 2 how long it stays retired in ms (0: not at all, nothing can come late), 3 how long counts are kept in ms,
---      4 force: 1 when the worker itself gives up, 0 when it must have let its lease end
--- Returns how many tasks were returned, or -1 when the worker has renewed its lease meanwhile, or there was nothing to do.
--- Tasks are charged for their worker's death, or stay where they are until they can be. A worker that cannot be retired
--- stays among the workers, and is found there again.
+-- ARGV 1 worker, 2 ms for which it stays retired (0: not at all, nothing can arrive late), 3 ms for which counts
+--      are kept, 4 force: 1 if the worker itself gives up, 0 if its lease must have expired
+-- Returns the number of tasks returned, or -1 if the worker has renewed its lease meanwhile, or nothing was to do.
+-- Tasks are charged for their worker's death, or stay in flight until they can be. A worker that cannot be retired
+-- stays in `workers`, and the next sweep finds it again.
 local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'list', KEYS[6], 'list')
 if wrong then return wrong end
 local force = ARGV[4] == '1'
@@ -24,7 +24,7 @@ end
 
 if redis.call('TYPE', KEYS[7]).ok == 'hash' then redis.call('HDEL', KEYS[7], ARGV[1]) end
 local count = 0
--- What has arrived and not been claimed was not run: it is not charged.
+-- Arrived tasks were not claimed and did not run: they are not charged.
 while redis.call('LMOVE', KEYS[6], KEYS[4], 'RIGHT', 'LEFT') do
   count = count + 1
 end

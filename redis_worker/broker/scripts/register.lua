@@ -1,4 +1,4 @@
--- Give a worker its lease, and enter its name a second time, so that its tasks are found when the lease vanishes.
+-- Give a worker its lease, and enter its name a second time, so that its tasks are found if the lease vanishes.
 -- KEYS 1 workers, 2 claimants
 -- ARGV 1 worker, 2 lease in ms
 local wrong = damage(KEYS[1], 'zset')

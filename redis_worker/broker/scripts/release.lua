@@ -1,7 +1,7 @@
--- Hand tasks back to the head of the queue, in order, as far as the worker still holds them.
+-- Return tasks to the head of the queue, in order, if the worker still holds them.
 -- KEYS 1 inflight, 2 waiting
 -- ARGV the raw tasks, in the order they were claimed
--- Returns how many were handed back.
+-- Returns the number of tasks returned.
 local wrong = damage(KEYS[1], 'list') or mistyped('input', KEYS[2], 'list')
 if wrong then return wrong end
 local count = 0

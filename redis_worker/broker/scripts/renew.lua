@@ -1,9 +1,9 @@
--- Prolong a worker's lease, unless it has been taken away.
--- KEYS 1 workers; where names are entered a second time: 2 retired, 3 claimants
+-- Renew a worker's lease, unless it has been taken away.
+-- KEYS 1 workers; if names are entered a second time: 2 retired, 3 claimants
 -- ARGV 1 worker, 2 lease in ms
--- Returns 1, or 0 when the worker was presumed dead and its tasks have gone to others.
--- A worker that was presumed dead is among the retired, and later in no registry. One that is only among the
--- claimants still owns what it holds: somebody has deleted its entry, or all of them.
+-- Returns 1, or 0 if the worker was presumed dead and other workers have its tasks.
+-- A worker presumed dead is in `retired`, and later in no registry. One that is only in `claimants` still owns
+-- its tasks: its entry, or the whole key, was deleted.
 local wrong = damage(KEYS[1], 'zset')
 if wrong then return wrong end
 local function has_vanished()

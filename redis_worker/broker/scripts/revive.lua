@@ -1,10 +1,10 @@
--- Take dead letters off their list and, if wanted, put their tasks back on the queue, uncharged.
+-- Remove dead letters from their list; with 'requeue', put their tasks back on the queue, uncharged.
 -- KEYS 1 dead, 2 waiting, 3 attempts
 -- ARGV 1 'requeue' or 'purge', then letter, raw task for each
--- Returns how many there were.
+-- Returns their number.
 local wrong = damage(KEYS[1], 'list') or mistyped('input', KEYS[2], 'list')
 if wrong then return wrong end
--- Where it holds another type, there are no counts to forget.
+-- With another type, there are no counts to delete.
 local counted = redis.call('TYPE', KEYS[3]).ok == 'hash'
 local count = 0
 for i = 2, #ARGV, 2 do

@@ -1,6 +1,6 @@
--- Put tasks off until they are due.
+-- Delay tasks until they are due.
 -- KEYS 1 delayed
--- ARGV 1 channel of what is put off, 2 when they are due: in ms, of the server's clock if 3 is 'at', from
+-- ARGV 1 channel of delayed tasks, 2 due time in ms: of the server's clock if 3 is 'at', from
 --      now on if it is 'in'; then token, raw for each
 local wrong = damage(KEYS[1], 'zset')
 if wrong then return wrong end

@@ -1,17 +1,17 @@
--- Write what has become of tasks, and acknowledge them, in one step, as far as the worker still holds them.
--- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 output (absent where there are no
---      results, or where it lies in another slot: there they have been written before, by write.lua); of an
+-- Write the outcomes of tasks and acknowledge them, in one step, if the worker still holds them.
+-- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 output (absent if there are no
+--      results, or if it lies in another slot: write.lua has written them before); for an
 --      idempotent topic, which has no output, 7 done, 8 begun
--- ARGV 1 worker, 2 channel of results, 3 channel of what is put off, 4 most dead letters, 5 time to live of
---      results in s (0: for ever), 6 how long counts are kept in ms, 7 how long it is remembered in ms what was
---      completed (0: not idempotent), 8 how many are only answered: N, 9 how many are put off: M; then
+-- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
+--      results in s (0: for ever), 6 ms for which counts are kept, 7 ms for which completed messages are
+--      remembered (0: not idempotent), 8 number of answered tasks N, 9 number of delayed tasks M; then
 --      N times raw, field, result; M times raw, token, delay in ms; for each dead one raw, letter,
 --      has result ('1' or ''), field, result
--- Returns the positions, from 0, of the tasks that have gone to other workers: nothing is written for
--- them. A task that is not held while the worker has its lease was settled before, and the reply lost.
--- Where a key that is needed holds another type, what needs it is left as it is, still in flight, and all else is
--- written. Returns then {positions, section, key, found, expected, …}, section being 0 for what is only answered, 1 for
--- what is put off, 2 for what is dead, and 3 where nothing is left.
+-- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
+-- them. A task that is not held while the worker has its lease was settled before, and the reply was lost.
+-- If a needed key holds another type, the tasks that need it stay unchanged and in flight, and all others are
+-- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
+-- delayed ones, 2 for dead ones, and 3 if none is left in flight.
 local remember = tonumber(ARGV[7])
 local output = remember == 0 and KEYS[7]
 if output then
@@ -20,7 +20,7 @@ if output then
 end
 
 local attempts = redis.call('TYPE', KEYS[2]).ok
--- Where it holds another type, there are no counts to forget.
+-- With another type, there are no counts to delete.
 local tried = attempts == 'hash'
 local fields, ids, refused = {}, {}, {}
 
@@ -65,7 +65,7 @@ if again > 0 then
 end
 if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
 
--- Tasks that are settled in the order of their claim are acknowledged all at once: a command for each
+-- Tasks settled in the order of their claim are acknowledged all at once: one command each
 -- would cost more than the rest of the script.
 local in_order = 0
 if answered > 1 and not is_left[0] and redis.call('LINDEX', KEYS[1], 0) == ARGV[10] then
@@ -119,7 +119,7 @@ if first_dead <= #ARGV and not is_left[2] then
 end
 
 if remember > 0 and completed > 0 then
-  -- In this step, so that a crash between the work and the mark repeats the work, and does not skip it.
+  -- In this step, so that a crash between work and mark repeats the work instead of skipping it.
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local begun = redis.call('TYPE', KEYS[8]).ok == 'hash'
@@ -140,7 +140,7 @@ if output and #fields > 0 then
       redis.call('HEXPIRE', output, ARGV[5], 'FIELDS', last - first + 1, unpack(ids, first, last))
     end
   end
-  -- pcall: a user without a right to the channel still gets results; clients then poll.
+  -- pcall: a user without permission for the channel still gets results; clients then poll.
   redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
 end
 if #refused > 0 and type(redis.pcall('ZSCORE', KEYS[4], ARGV[1])) == 'string' then

@@ -1,7 +1,7 @@
--- Take tasks off the head of the queue for good, unless it is paused.
+-- Remove tasks from the head of the queue, unless it is paused.
 -- KEYS 1 waiting, 2 paused
 -- ARGV 1 limit
--- Returns {paused, tasks}, paused being 1 or 0.
+-- Returns {paused, tasks}, with paused 1 or 0.
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return {1, {}}
 end

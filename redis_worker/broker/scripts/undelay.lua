@@ -1,11 +1,11 @@
--- End the delay of tasks: cancel them, with the counts of their tries, or append them to the queue.
+-- End the delay of tasks: cancel them, with their retry counts, or append them to the queue.
 -- KEYS 1 delayed, 2 waiting, 3 attempts
 -- ARGV 1 'cancel' or 'run', then the members of the sorted set
--- A member that has no token is taken for a task as it is.
--- Returns how many were still put off.
+-- A member without a token is taken for a raw task.
+-- Returns the number of tasks still delayed.
 local wrong = damage(KEYS[1], 'zset') or mistyped('input', KEYS[2], 'list')
 if wrong then return wrong end
--- Where it holds another type, there are no counts to forget.
+-- With another type, there are no counts to delete.
 local counted = redis.call('TYPE', KEYS[3]).ok == 'hash'
 local count = 0
 for i = 2, #ARGV do
@@ -13,7 +13,7 @@ for i = 2, #ARGV do
   if redis.call('ZSCORE', KEYS[1], member) then
     local raw = string.sub(member, (string.find(member, ':', 1, true) or 0) + 1)
     if ARGV[1] == 'run' then
-      redis.call('RPUSH', KEYS[2], raw)  -- first: were it refused, the task would be lost
+      redis.call('RPUSH', KEYS[2], raw)  -- first: if it fails, no task is lost
     elseif counted then
       local name = digest(raw)
       redis.call('HDEL', KEYS[3], 'd' .. name, 'r' .. name)

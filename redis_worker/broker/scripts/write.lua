@@ -1,4 +1,4 @@
--- Write results and announce them, with no claim to acknowledge.
+-- Write and announce results, without acknowledging a claim.
 -- KEYS 1 output
 -- ARGV 1 channel, 2 time to live in s (0: for ever), then field, result for each
 local wrong = mistyped('output', KEYS[1], 'hash')
