@@ -1,4 +1,4 @@
-"""Whether what a plan names is there and fits: processors, handlers, jobs, schedules, extras."""
+"""The check of the processors, handlers, jobs, schedules and extras that a plan names."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
 
 _Problem = tuple[Path, str]
-"""What is to be blamed, and for what."""
+"""The path at fault, and the message."""
 
 
 def resolve(plan: Plan) -> None:
-    """Find and try out all that the plan names; nothing is started, and nothing connected to. Raises FileMistakes.
+    """Import and check every function that the plan names; start and connect nothing. Raises FileMistakes.
 
-    The modules that it names are imported, as they are when it runs.
+    The modules are imported exactly as when the plan runs.
     """
     problems = [problem for part in plan.parts for problem in _problems(part)]
     if plan.http is not None:
@@ -40,7 +40,7 @@ def resolve(plan: Plan) -> None:
 
 
 def resolved(read: Callable[[], Plan]) -> Plan:
-    """What `read` reads, with all that it names found. Raises FileMistakes, with those of both kinds."""
+    """Return the plan of `read`, resolved. Raises FileMistakes with the mistakes of both steps."""
     try:
         plan = read()
     except FileMistakes as error:
@@ -71,7 +71,7 @@ def _mistake(plan: Plan, path: Path, text: str) -> Mistake:
     if path[-1] == "timezone" and dotted(path) not in plan.lines and "cron.timezone" in plan.lines:
         path = ("cron", "timezone")
     where = path
-    # What is not said is missed where its table stands.
+    # The mistake of a missing key has the line of its table.
     while where and dotted(where) not in plan.lines:
         where = where[:-1]
     return Mistake(plan.lines.get(dotted(where), NO_LINE), f"{dotted(path)}: {unquoted(text, path, plan.variables)}")
@@ -113,9 +113,9 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
         return
 
     def build(options: Mapping[str, Any]) -> None:
-        said = dict(options)
-        batch = said.pop("batch", False)
-        Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, said)))
+        handler_options = dict(options)
+        batch = handler_options.pop("batch", False)
+        Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, handler_options)))
 
     options = topic.options | ({"batch": True} if topic.batch else {})
     yield from _tried(blamed, options, build)
@@ -133,7 +133,7 @@ def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
 
 
 def _check_job(part: JobPart) -> Iterator[_Problem]:
-    """What is wrong with the schedule of a job, and with its function."""
+    """Yield the problems of a job's schedule and function."""
     table, settings = ("cron", part.name), part.settings
     yield from _schedule_problems(table, settings.schedule, settings.timezone)
     if settings.job is None:
@@ -148,8 +148,8 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
         tried: dict[str, Any] = {**dict.fromkeys(OF_A_TRY), **options}
         declared_by(replace(settings, **tried), function)
 
-    said = {key: value for key in OF_A_TRY if (value := getattr(settings, key)) is not None}
-    yield from _tried((*table, "job"), said, build)
+    options = {key: value for key in OF_A_TRY if (value := getattr(settings, key)) is not None}
+    yield from _tried((*table, "job"), options, build)
     try:
         Function(settings.job, settings.arguments, settings.timeout, Report(settings.name, None))
     except ConfigurationError as error:
@@ -157,29 +157,29 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
 
 
 def _schedule_problems(table: Path, expression: str, timezone: str) -> Iterator[_Problem]:
-    said = set()
+    reported = set()
     for key, fields, zone in (("schedule", expression, "UTC"), ("timezone", "* * * * *", timezone)):
         try:
             Schedule(fields, zone)
         except ConfigurationError as error:
-            # A missing extra is no fault of both.
-            if str(error) not in said:
+            # A missing extra is reported once.
+            if str(error) not in reported:
                 yield (*table, key), str(error)
-            said.add(str(error))
+            reported.add(str(error))
 
 
 def _http_problems() -> Iterator[_Problem]:
     try:
         import redis_worker.http.server  # noqa: F401 - it needs the extra
     except ImportError as error:
-        what = f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
-        yield ("http",), what
+        message = f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
+        yield ("http",), message
 
 
 def _tried(
     blamed: Path, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
 ) -> Iterator[_Problem]:
-    """What `build` raises; the option is blamed without which it would not, or `blamed`, if there is none."""
+    """Yield the error of `build` at the option without which it succeeds, or else at `blamed`."""
     try:
         build(options)
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""The keys of each table of a file, and what their values may be."""
+"""The keys of each table of a file, and the kinds of their values."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Execution
 
 KINDS: Final = ("pools", "topics", "daemons", "cron")
-"""The tables whose tables are what runs."""
+"""The tables that contain entries."""
 
 TABLES: Final = ("worker", "redis", "http", *KINDS)
 
-_FOR_SERVE = "this is an option of `redis-worker serve`, for all parts together"
+_FOR_SERVE = "not a key of the file: an option of `redis-worker serve`, for all parts"
 _ELSEWHERE = {
-    "http": "HTTP is answered for all parts together, see the table [http]",
+    "http": "one HTTP server answers for all parts, see the table [http]",
     "input_key": "unknown key, did you mean input?",
     "output_key": "unknown key, did you mean output?",
     **dict.fromkeys(("log_level", "log_format", "verbose", "watch", "embedded"), _FOR_SERVE),
@@ -44,7 +44,7 @@ _ELSEWHERE = {
 
 
 def _pool_kinds() -> dict[str, Kind]:
-    """The fields of PoolOptions, which checks their ranges itself."""
+    """Return the kinds of the fields of PoolOptions, which checks the ranges itself."""
     hints = get_type_hints(PoolOptions)
     kinds = {field.name: _checked(field.name, _kind_of(hints[field.name])) for field in fields(PoolOptions)}
     kinds["result_ttl"] = _checked("result_ttl", whole_seconds)
@@ -63,7 +63,7 @@ def _kind_of(hint: Any) -> Kind:
 
 
 def _checked(key: str, kind: Kind) -> Kind:
-    """`kind`, with PoolOptions asked whether it likes the value."""
+    """Return `kind` followed by the check of PoolOptions."""
 
     def read(value: Any) -> Any:
         found = kind(value)
@@ -90,7 +90,7 @@ RESTARTING: Final[dict[str, Kind]] = {
     "restart_backoff_max": seconds(above=0),
     "hang_timeout": seconds(above=0),
 }
-"""What a part may say, and [worker] for all of them."""
+"""Keys of a part, and of [worker] as defaults for all parts."""
 
 SUPERVISION: Final[dict[str, Kind]] = {
     **RESTARTING,
@@ -116,10 +116,10 @@ WORKER: Final = Keys(
 REDIS: Final = Keys({"url": url})
 HTTP: Final = Keys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
 ENABLE: Final = Keys({"enable": flag})
-"""Of [pools] itself."""
+"""The keys of [pools] itself."""
 
 DAEMONS: Final = Keys({"enable": flag, "jobs": names})
-"""Of [daemons] itself."""
+"""The keys of [daemons] itself."""
 
 POOL: Final = Keys(
     {

@@ -294,7 +294,7 @@ def test_names_that_there_are_not(check: Check) -> None:
     assert ended.code == 2
     assert (
         ended.err.splitlines()[1]
-        == "workers.toml: --only: there is nothing named 'smus' in the file, did you mean sums?"
+        == "workers.toml: --only: the file has nothing named 'smus', did you mean sums?"
     )
     assert check(FILE, "--only", "a,,b").err.endswith("'--only': it must not be empty.\n")
 
