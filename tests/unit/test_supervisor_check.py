@@ -292,10 +292,7 @@ def test_the_file_can_be_said_in_the_environment(check: Check, tmp_path: Path) -
 def test_names_that_there_are_not(check: Check) -> None:
     ended = check(FILE, "--only", "smus", "--except", "x")
     assert ended.code == 2
-    assert (
-        ended.err.splitlines()[1]
-        == "workers.toml: --only: the file has nothing named 'smus', did you mean sums?"
-    )
+    assert ended.err.splitlines()[1] == "workers.toml: --only: the file has nothing named 'smus', did you mean sums?"
     assert check(FILE, "--only", "a,,b").err.endswith("'--only': it must not be empty.\n")
 
 

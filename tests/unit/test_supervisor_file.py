@@ -325,7 +325,10 @@ def test_parts_have_the_order_of_the_file() -> None:
             '[daemons.topics]\nrun = "m:f"',
             "1: daemons.topics: a part cannot be named topics: the name selects all of",
         ),
-        ('[daemons." a"]\nrun = "m:f"', '1: daemons." a": its name must be printable, without leading or trailing blanks'),
+        (
+            '[daemons." a"]\nrun = "m:f"',
+            '1: daemons." a": its name must be printable, without leading or trailing blanks',
+        ),
         ('[daemons.""]\nrun = "m:f"', '1: daemons."": its name must not be empty'),
         ("[pools.a]\ninput = 'x'; output = 'y'", "2: Expected newline or end of document after a statement, at column"),
         ("a = 1\n\na = 2", "3: Cannot overwrite a value"),
