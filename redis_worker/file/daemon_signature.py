@@ -10,7 +10,7 @@ from redis_worker.vocabulary.calls import accepts, parameters_of
 from redis_worker.vocabulary.processor import said_by
 
 
-def no_daemon(part: DaemonPart, function: Callable[..., Any]) -> str | None:
+def daemon_problem(part: DaemonPart, function: Callable[..., Any]) -> str | None:
     """Return why `function` cannot be the daemon `part`, or None if it can."""
     if declared := said_by(function).keys() - {"name"}:
         return (

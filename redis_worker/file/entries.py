@@ -19,7 +19,7 @@ _OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": DAEMONS, "cron": CRON}
 _INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
 _RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
 # Options for running code; a pushed task has none.
-_OF_A_CALL = ("arguments", "timeout", "retries", *_RETRY)
+_CALL_OPTIONS = ("arguments", "timeout", "retries", *_RETRY)
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ def _check_job(table: Table) -> None:
     elif "job" not in table and "push" not in table:
         table.document.blame(table.path, "one of the keys job and push is required")
     if "push" in table:
-        for key in _OF_A_CALL:
+        for key in _CALL_OPTIONS:
             if key in table:
                 table.blame(key, "is for job only: with push, set it on the pool that runs the task")
 

@@ -9,8 +9,8 @@ from typing import Any
 from redis_worker.cron.function import Function
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
-from redis_worker.cron.settings import OF_A_TRY, declared_by
-from redis_worker.file.daemon_signature import no_daemon
+from redis_worker.cron.settings import ATTEMPT_OPTIONS, declared_by
+from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.document import dotted
 from redis_worker.file.lines import Path
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
@@ -95,13 +95,13 @@ def _pool_problems(part: PoolPart) -> Iterator[_Problem]:
         keys = part.input_key, part.output_key
         WorkerPool(part.url, *keys, found["parser"], found["processor"], part.concurrency, **options)
 
-    yield from _tried((*table, "processor"), part.options, build)
+    yield from _build_problems((*table, "processor"), part.options, build)
 
 
 def _topics_problems(part: TopicsPart) -> Iterator[_Problem]:
     for topic in part.topics:
         yield from _topic_problems(topic)
-    yield from _tried(("topics",), part.options, lambda options: TopicWorker(part.url, **options))
+    yield from _build_problems(("topics",), part.options, lambda options: TopicWorker(part.url, **options))
 
 
 def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
@@ -118,7 +118,7 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
         Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, handler_options)))
 
     options = topic.options | ({"batch": True} if topic.batch else {})
-    yield from _tried(blamed, options, build)
+    yield from _build_problems(blamed, options, build)
 
 
 def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
@@ -128,7 +128,7 @@ def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
     except ConfigurationError as error:
         yield (*table, "run"), str(error)
         return
-    if problem := no_daemon(part, function):
+    if problem := daemon_problem(part, function):
         yield (*table, "arguments" if part.arguments else "run"), problem
 
 
@@ -145,11 +145,11 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
         return
 
     def build(options: Mapping[str, Any]) -> None:
-        tried: dict[str, Any] = {**dict.fromkeys(OF_A_TRY), **options}
-        declared_by(replace(settings, **tried), function)
+        settable: dict[str, Any] = {**dict.fromkeys(ATTEMPT_OPTIONS), **options}
+        declared_by(replace(settings, **settable), function)
 
-    options = {key: value for key in OF_A_TRY if (value := getattr(settings, key)) is not None}
-    yield from _tried((*table, "job"), options, build)
+    options = {key: value for key in ATTEMPT_OPTIONS if (value := getattr(settings, key)) is not None}
+    yield from _build_problems((*table, "job"), options, build)
     try:
         Function(settings.job, settings.arguments, settings.timeout, Report(settings.name, None))
     except ConfigurationError as error:
@@ -176,7 +176,7 @@ def _http_problems() -> Iterator[_Problem]:
         yield ("http",), message
 
 
-def _tried(
+def _build_problems(
     blamed: Path, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
 ) -> Iterator[_Problem]:
     """Yield the error of `build` at the option without which it succeeds, or else at `blamed`."""

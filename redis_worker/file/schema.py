@@ -48,7 +48,7 @@ def _pool_kinds() -> dict[str, Kind]:
     hints = get_type_hints(PoolOptions)
     kinds = {field.name: _checked(field.name, _kind_of(hints[field.name])) for field in fields(PoolOptions)}
     kinds["result_ttl"] = _checked("result_ttl", whole_seconds)
-    return kinds | _TRYING
+    return kinds | _RETRYING
 
 
 def _kind_of(hint: Any) -> Kind:
@@ -76,7 +76,7 @@ def _checked(key: str, kind: Kind) -> Kind:
     return read
 
 
-_TRYING: dict[str, Kind] = {
+_RETRYING: dict[str, Kind] = {
     "timeout": seconds(above=0),
     "retries": whole(0),
     "retry_backoff": seconds(above=0),
@@ -147,7 +147,7 @@ TOPIC: Final = Keys(
         "handler": text,
         "concurrency": whole(1),
         "execution": choice(*get_args(Execution)),
-        **_TRYING,
+        **_RETRYING,
         "idempotent": flag,
         "remember": seconds(above=0),
         "batch": table,
@@ -171,7 +171,7 @@ JOB: Final = Keys(
         "overlap": choice(*get_args(Overlap)),
         "catchup": choice(*get_args(Catchup)),
         "catchup_window": seconds(least=0),
-        **_TRYING,
+        **_RETRYING,
     },
     ("schedule",),
 )

@@ -13,7 +13,7 @@ from redis_worker.engine.awaitables import resolved, unawaited
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.threads import in_own_thread
-from redis_worker.file.daemon_signature import no_daemon
+from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.plan import DaemonPart
 from redis_worker.registry import find_function
 from redis_worker.vocabulary.error_text import is_a
@@ -28,7 +28,7 @@ logger = library_logger("redis_worker.supervisor")
 def daemon_of(part: DaemonPart) -> Daemon:
     """Return one run of `part`. Raises ConfigurationError if the function is missing or takes no stop event."""
     function = find_function("daemon", part.run)
-    if problem := no_daemon(part, function):
+    if problem := daemon_problem(part, function):
         raise ConfigurationError(problem)
     return Daemon(part.name, partial(function, **part.arguments) if part.arguments else function)
 

@@ -10,7 +10,7 @@ from redis_worker.vocabulary.errors import RedisWorkerError
 _PACKAGE = str(Path(__file__).parent.parent)
 
 
-def without_ours(error: BaseException) -> BaseException:
+def without_own_frames(error: BaseException) -> BaseException:
     """Return `error` without the library's own frames at the start of its traceback."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):

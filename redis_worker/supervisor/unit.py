@@ -14,7 +14,7 @@ from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
 from redis_worker.file.plan import Supervision
 from redis_worker.reporting import report_running
-from redis_worker.supervisor.failure import one_line, without_ours
+from redis_worker.supervisor.failure import one_line, without_own_frames
 from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.error_text import is_a
@@ -195,5 +195,5 @@ class Unit:
 
     def _log_failure(self, level: int, failure: BaseException, decision: str) -> None:
         # The library's errors explain themselves; any other error needs its traceback.
-        trace = None if is_a(failure, RedisWorkerError) else without_ours(failure)
+        trace = None if is_a(failure, RedisWorkerError) else without_own_frames(failure)
         logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), decision, exc_info=trace)

@@ -128,8 +128,8 @@ def test_what_is_there_and_fits(mistakes_of: Resolve, text: str) -> None:
         (job("t_parts:job", "retry_backoff = 61"), "4: cron.j.retry_backoff: the cron job 'j': the retry backoff must"),
         (job("t_parts:job", "", "* * *"), "2: cron.j.schedule: the schedule '* * *'"),
         (job("t_parts:job", "", "61 * * * *"), "2: cron.j.schedule: the schedule '61 * * * *'"),
-        (job("t_parts:job", 'timezone = "Asia/Shangai"'), "4: cron.j.timezone: there is no time zone 'Asia/Shangai'"),
-        ('[cron]\ntimezone = "X"\n' + job("t_parts:job"), "2: cron.timezone: there is no time zone 'X'"),
+        (job("t_parts:job", 'timezone = "Asia/Shangai"'), "4: cron.j.timezone: unknown time zone 'Asia/Shangai'"),
+        ('[cron]\ntimezone = "X"\n' + job("t_parts:job"), "2: cron.timezone: unknown time zone 'X'"),
     ],
 )
 def test_what_is_not_there_or_does_not_fit(mistakes_of: Resolve, text: str, expected: str) -> None:

@@ -14,7 +14,7 @@ from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
 from redis_worker.reporting import report_running
-from redis_worker.supervisor.failure import one_line, without_ours
+from redis_worker.supervisor.failure import one_line, without_own_frames
 from redis_worker.supervisor.process.channel import CHANNEL_FD, FORMER_PYTHONPATH, PYTHONPATH, Channel
 from redis_worker.supervisor.process.log_forwarding import forward_logs
 from redis_worker.supervisor.process.transfer import unpacked
@@ -64,7 +64,7 @@ class Child:
         except BaseException as error:
             failure = {"kind": type(error).__name__, "text": one_line(error)}
             if not is_a(error, RedisWorkerError):
-                logger.error("%s", one_line(error), exc_info=without_ours(error))
+                logger.error("%s", one_line(error), exc_info=without_own_frames(error))
         finally:
             for task in beside:
                 task.cancel()
