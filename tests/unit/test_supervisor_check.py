@@ -123,7 +123,7 @@ def test_what_is_there_and_fits(mistakes_of: Resolve, text: str) -> None:
         (job("t_parts:job", "arguments = { x = 1 }"), "4: cron.j.arguments: the job 't_parts:job' has no argument 'x'"),
         (
             job("t_parts:table_daemon"),
-            "3: cron.j.job: the job 't_parts:table_daemon' needs the argument 'table', which",
+            "3: cron.j.job: the job 't_parts:table_daemon' needs the argument 'table': set it",
         ),
         (job("t_parts:job", "retry_backoff = 61"), "4: cron.j.retry_backoff: the cron job 'j': the retry backoff must"),
         (job("t_parts:job", "", "* * *"), "2: cron.j.schedule: the schedule '* * *'"),
