@@ -26,7 +26,7 @@ from redis_worker.vocabulary.service import Condition, Consuming
 
 # The interval, in seconds, of the checks for queued and lost runs and the server's clock; and the number of checks
 # between two registrations of the job: the server may have lost its data.
-_TEND, _TENDS_PER_OPENING = 5.0, 12
+_TEND_EVERY, _TENDS_PER_OPENING = 5.0, 12
 # Processes claim a random time after the instant, so that most find it already claimed.
 _SPREAD = 0.01
 # The time limit of a Redis call in progress at a stop, in seconds.
@@ -192,7 +192,7 @@ class CronJob:
         spread = random.uniform(0.0, _SPREAD)
         while (ahead := (instant - self._store.clock.now()) / 1000) > 0:
             # In small steps: `_tend` may correct the server's time meanwhile.
-            if await happens(self._stopping, min(ahead + spread, _TEND)):
+            if await happens(self._stopping, min(ahead + spread, _TEND_EVERY)):
                 return False
         return not self._stopping.is_set()
 
@@ -233,7 +233,7 @@ class CronJob:
     async def _tend(self) -> None:
         """Periodically claim queued instants, and detect lost runs."""
         rounds = 0
-        while not await happens(self._stopping, _TEND * random.uniform(0.8, 1.0)):
+        while not await happens(self._stopping, _TEND_EVERY * random.uniform(0.8, 1.0)):
             if not self._opened:
                 continue
             rounds += 1

@@ -7,10 +7,10 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
-from redis_worker.file.lines import Path, lines_of
+from redis_worker.file.lines import KeyPath, lines_of
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake, near
 from redis_worker.file.substitution import UNSET, substitute, unquoted, variables_of
 from redis_worker.file.values import Kind, shown
@@ -21,7 +21,7 @@ _AT_LINE = re.compile(
 )
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """Return `path` as TOML writes it: `pools."a b".input`, `worker.only[0]`."""
     text = ""
     for part in path:
@@ -35,7 +35,7 @@ def dotted(path: Path) -> str:
 def read_text(path: str) -> str:
     """Return the text of a file. Raises FileMistakes."""
     try:
-        return File(path).read_bytes().decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise FileMistakes(path, [Mistake(line, "this is not UTF-8, as TOML must be")]) from None
@@ -45,7 +45,7 @@ def read_text(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class TableKeys:
     """The keys of a kind of table, with the kinds of their values."""
 
     kinds: Mapping[str, Kind]
@@ -65,20 +65,20 @@ class Document:
         self._data, self._unset = substitute(parsed, environment)
         self.variables = variables_of(self._data)
         self.mistakes: list[Mistake] = []
-        self._blamed: set[Path] = set()
+        self._blamed: set[KeyPath] = set()
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """Return the line of `path`, or of the innermost table around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, NO_LINE)
 
-    def blame(self, path: Path, text: str) -> None:
+    def blame(self, path: KeyPath, text: str) -> None:
         """Record a mistake at `path`."""
         self.mistakes.append(Mistake(self.line(path), f"{dotted(path)}: {unquoted(text, path, self.variables)}"))
         self._blamed.add(path)
 
-    def value(self, path: Path) -> Any:
+    def value(self, path: KeyPath) -> Any:
         """Return the value at `path`, or None."""
         value: Any = self._data
         for key in path:
@@ -88,7 +88,7 @@ class Document:
                 return None
         return value
 
-    def is_right(self, path: Path) -> bool:
+    def is_right(self, path: KeyPath) -> bool:
         """Return True if the table at `path` has no mistake so far."""
         return not any(blamed[: len(path)] == path for blamed in self._blamed)
 
@@ -96,7 +96,7 @@ class Document:
         """Record a mistake that belongs to no line of the file."""
         self.mistakes.append(Mistake(NO_LINE, text))
 
-    def blame_unset(self, idle: Iterable[Path]) -> None:
+    def blame_unset(self, idle: Iterable[KeyPath]) -> None:
         """Record a mistake for each unset variable, except in the unused tables at `idle`."""
         unneeded = tuple(idle)
         for path, text in self._unset.items():
@@ -119,7 +119,7 @@ class Document:
 class Table:
     """One table of a file."""
 
-    def __init__(self, document: Document, path: Path, values: dict[str, Any]) -> None:
+    def __init__(self, document: Document, path: KeyPath, values: dict[str, Any]) -> None:
         self.document = document
         self.path = path
         self.values = values
@@ -136,7 +136,7 @@ class Table:
             value = {}
         return Table(self.document, (*self.path, key), value)
 
-    def parted(self) -> tuple[Table, list[Table]]:
+    def split(self) -> tuple[Table, list[Table]]:
         """Return the table without its subtables, and the subtables."""
         settings = {key: value for key, value in self.values.items() if not isinstance(value, dict)}
         inner = [self.table(key) for key, value in self.values.items() if isinstance(value, dict)]
@@ -154,14 +154,14 @@ class Table:
         else:
             self.document.blame(self.path, f"{key} {text}")
 
-    def read(self, keys: Keys) -> dict[str, Any]:
+    def read(self, keys: TableKeys) -> dict[str, Any]:
         """Return the valid values by key; record a mistake for each invalid or missing one."""
         for key in keys.required:
             if key not in self.values:
                 self.document.blame(self.path, f"the key {key} is missing")
         return dict(self._read(keys))
 
-    def _read(self, keys: Keys) -> Iterator[tuple[str, Any]]:
+    def _read(self, keys: TableKeys) -> Iterator[tuple[str, Any]]:
         for key, value in self.values.items():
             if key not in keys.kinds:
                 message = keys.elsewhere.get(key) or f"unknown key, {near(key, tuple(keys.kinds))}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from redis_worker.file.document import Document, Keys, Table
+from redis_worker.file.document import Document, Table, TableKeys
 from redis_worker.file.plan import Supervision
 from redis_worker.file.schema import BATCH, CRON, DAEMON, DAEMONS, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
 from redis_worker.file.substitution import Substituted
@@ -61,10 +61,10 @@ def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> 
     """
     groups, entries = {}, []
     for kind in KINDS:
-        table, inner = root.table(kind).parted()
+        table, inner_tables = root.table(kind).split()
         groups[kind] = Group(table, table.read(_OWN[kind]))
-        for each in inner:
-            entry = Entry(kind, each.name, each, _read(each, kind, groups[kind]))
+        for inner_table in inner_tables:
+            entry = Entry(kind, inner_table.name, inner_table, _read(inner_table, kind, groups[kind]))
             entries.append(entry)
             _check_name(entry)
             _check_backoffs(entry, worker)
@@ -95,17 +95,17 @@ def _read(table: Table, kind: str, group: Group) -> dict[str, Any]:
     return settings
 
 
-def _with_hints(keys: Keys, table: Table) -> Keys:
+def _with_hints(keys: TableKeys, table: Table) -> TableKeys:
     """Return `keys` with a message for each subtable that looks like a part with a dot in its name."""
     inner = {
         key: f'write a name with a dot in quotes: [{table.path[0]}."{table.name}.{key}"]'
         for key, value in table.values.items()
         if isinstance(value, dict) and key not in keys.kinds and _is_deep(value, keys)
     }
-    return Keys(keys.kinds, () if inner else keys.required, {**keys.elsewhere, **inner})
+    return TableKeys(keys.kinds, () if inner else keys.required, {**keys.elsewhere, **inner})
 
 
-def _is_deep(value: dict[str, Any], keys: Keys) -> bool:
+def _is_deep(value: dict[str, Any], keys: TableKeys) -> bool:
     return any(key in value or any(isinstance(item, dict) for item in value.values()) for key in keys.required)
 
 

@@ -10,7 +10,7 @@ import tomllib
 from bisect import bisect_right
 from typing import Any, TypeAlias
 
-Path: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 """The keys that lead to a value; an item of an array has its index."""
 
 _SIMPLE = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
@@ -26,7 +26,7 @@ _STRING = re.compile(
 _BARE = re.compile(r"[^,\]}#\r\n]+")
 
 
-def lines_of(text: str) -> dict[Path, int]:
+def lines_of(text: str) -> dict[KeyPath, int]:
     """Return the line of each key of `text`, which is valid TOML, by path; the first line is 1.
 
     A table has the line of its header, or of the first key that creates it; an item of an array has its own line.
@@ -39,12 +39,12 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._breaks = [found.start() for found in re.finditer("\n", text)]
-        self._lines: dict[Path, int] = {}
-        self._counts: dict[Path, int] = {}
+        self._lines: dict[KeyPath, int] = {}
+        self._counts: dict[KeyPath, int] = {}
         """The number of tables so far in each array of tables."""
 
-    def scan(self) -> dict[Path, int]:
-        table: Path = ()
+    def scan(self) -> dict[KeyPath, int]:
+        table: KeyPath = ()
         while self._skip(_BLANK) and self._at < len(self._text):
             if self._text.startswith("[", self._at):
                 table = self._header()
@@ -61,7 +61,7 @@ class _Scanner:
     def _line(self) -> int:
         return bisect_right(self._breaks, self._at - 1) + 1
 
-    def _header(self) -> Path:
+    def _header(self) -> KeyPath:
         """Read `[a.b]` or `[[a.b]]`; return the path of the table."""
         line = self._line
         brackets = 2 if self._text.startswith("[[", self._at) else 1
@@ -70,7 +70,7 @@ class _Scanner:
         *outer, last = self._key()
         self._skip(_GAP)
         self._at += brackets
-        table: Path = ()
+        table: KeyPath = ()
         for key in outer:
             table = self._in_array((*table, key))
             self._lines.setdefault(table, line)
@@ -83,7 +83,7 @@ class _Scanner:
         self._lines[table] = line
         return table
 
-    def _in_array(self, path: Path) -> Path:
+    def _in_array(self, path: KeyPath) -> KeyPath:
         """Return `path`, or the path of its last table if it is an array of tables."""
         return (*path, self._counts[path] - 1) if path in self._counts else path
 
@@ -99,7 +99,7 @@ class _Scanner:
             parts.append(part)
         return parts
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: KeyPath) -> None:
         line = self._line
         path = table
         for part in self._key():
@@ -110,7 +110,7 @@ class _Scanner:
         self._skip(_GAP)
         self._value(path)
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         match self._text[self._at]:
             case "[":
                 self._array(path)
@@ -121,7 +121,7 @@ class _Scanner:
             case _:
                 self._skip(_BARE)
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: KeyPath) -> None:
         self._at += 1
         index = 0
         while not self._ends("]"):
@@ -129,7 +129,7 @@ class _Scanner:
             self._value((*path, index))
             index += 1
 
-    def _inline_table(self, path: Path) -> None:
+    def _inline_table(self, path: KeyPath) -> None:
         self._at += 1
         while not self._ends("}"):
             self._pair(path)

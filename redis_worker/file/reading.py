@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path as File
+from pathlib import Path
 
 from redis_worker.broker.connection.address import address_of
 from redis_worker.environment import environment_and_file, url_of
 from redis_worker.file.document import Document, dotted, read_text
 from redis_worker.file.entries import Entry, Group, check_worker, read_entries
-from redis_worker.file.lines import Path
+from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.parts import Common, parts_of
 from redis_worker.file.plan import HttpSettings, Plan
@@ -104,7 +104,7 @@ class _Reader:
     def _plan(self, running: list[Entry], url: str | None) -> Plan:
         """Return a plan of `running`, all valid."""
         document, settings, http = self._document, self._worker.settings, self._http.settings
-        app = settings.get("name") or File(document.name).stem
+        app = settings.get("name") or Path(document.name).stem
         common = Common(app, settings, url, self._groups["topics"], self._groups["cron"])
         times = {key: settings[key] for key in ("connect_timeout", "shutdown_timeout") if key in settings}
         http_settings = HttpSettings(**{key: value for key, value in http.items() if key != "enable"})
@@ -150,7 +150,7 @@ class _Reader:
             for entry in running
         )
 
-    def _idle(self, running: list[Entry]) -> Iterator[Path]:
+    def _idle(self, running: list[Entry]) -> Iterator[KeyPath]:
         """Yield the unused tables; their variables need not be set."""
         for entry in self._entries:
             if entry.reason is not None:

@@ -12,7 +12,7 @@ from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import ATTEMPT_OPTIONS, declared_by
 from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.document import dotted
-from redis_worker.file.lines import Path
+from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
 from redis_worker.file.substitution import unquoted
@@ -23,7 +23,7 @@ from redis_worker.service.pool import WorkerPool
 from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
 
-_Problem = tuple[Path, str]
+_Problem = tuple[KeyPath, str]
 """The path at fault, and the message."""
 
 
@@ -67,7 +67,7 @@ def _problems(part: Part) -> Iterator[_Problem]:
             yield from _check_job(part)
 
 
-def _mistake(plan: Plan, path: Path, text: str) -> Mistake:
+def _mistake(plan: Plan, path: KeyPath, text: str) -> Mistake:
     if path[-1] == "timezone" and dotted(path) not in plan.lines and "cron.timezone" in plan.lines:
         path = ("cron", "timezone")
     where = path
@@ -156,7 +156,7 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
         yield (*table, "arguments" if settings.arguments else "job"), str(error)
 
 
-def _schedule_problems(table: Path, expression: str, timezone: str) -> Iterator[_Problem]:
+def _schedule_problems(table: KeyPath, expression: str, timezone: str) -> Iterator[_Problem]:
     reported = set()
     for key, fields, zone in (("schedule", expression, "UTC"), ("timezone", "* * * * *", timezone)):
         try:
@@ -177,7 +177,7 @@ def _http_problems() -> Iterator[_Problem]:
 
 
 def _build_problems(
-    blamed: Path, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
+    blamed: KeyPath, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
 ) -> Iterator[_Problem]:
     """Yield the error of `build` at the option without which it succeeds, or else at `blamed`."""
     try:

@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from redis_worker.cron.settings import Catchup, Overlap
-from redis_worker.file.document import Keys
+from redis_worker.file.document import TableKeys
 from redis_worker.file.plan import Mode, Restart
 from redis_worker.file.values import (
     Kind,
@@ -90,7 +90,7 @@ RESTARTING: Final[dict[str, Kind]] = {
     "restart_backoff_max": seconds(above=0),
     "hang_timeout": seconds(above=0),
 }
-"""Keys of a part, and of [worker] as defaults for all parts."""
+"""TableKeys of a part, and of [worker] as defaults for all parts."""
 
 SUPERVISION: Final[dict[str, Kind]] = {
     **RESTARTING,
@@ -102,7 +102,7 @@ SUPERVISION: Final[dict[str, Kind]] = {
 
 POOL_OPTIONS: Final = _pool_kinds()
 
-WORKER: Final = Keys(
+WORKER: Final = TableKeys(
     {
         "enable": flag,
         "mode": choice(*get_args(Mode)),
@@ -113,15 +113,15 @@ WORKER: Final = Keys(
         **RESTARTING,
     }
 )
-REDIS: Final = Keys({"url": url})
-HTTP: Final = Keys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
-ENABLE: Final = Keys({"enable": flag})
+REDIS: Final = TableKeys({"url": url})
+HTTP: Final = TableKeys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
+ENABLE: Final = TableKeys({"enable": flag})
 """The keys of [pools] itself."""
 
-DAEMONS: Final = Keys({"enable": flag, "jobs": names})
+DAEMONS: Final = TableKeys({"enable": flag, "jobs": names})
 """The keys of [daemons] itself."""
 
-POOL: Final = Keys(
+POOL: Final = TableKeys(
     {
         "enable": flag,
         "input": text,
@@ -136,12 +136,12 @@ POOL: Final = Keys(
     _ELSEWHERE,
 )
 TOPIC_WORKER_OPTIONS: Final = ("concurrency", "max_deliveries", "lease", "dead_limit", "connect_timeout")
-TOPICS: Final = Keys(
+TOPICS: Final = TableKeys(
     {"enable": flag, "url": url, **{key: POOL_OPTIONS[key] for key in TOPIC_WORKER_OPTIONS}, **SUPERVISION},
     (),
     _ELSEWHERE,
 )
-TOPIC: Final = Keys(
+TOPIC: Final = TableKeys(
     {
         "enable": flag,
         "handler": text,
@@ -154,12 +154,12 @@ TOPIC: Final = Keys(
     },
     ("handler",),
 )
-BATCH: Final = Keys({"size": whole(1), "within": seconds(least=0)})
-DAEMON: Final = Keys({"enable": flag, "run": text, "arguments": table, **SUPERVISION}, ("run",))
-CRON: Final = Keys(
+BATCH: Final = TableKeys({"size": whole(1), "within": seconds(least=0)})
+DAEMON: Final = TableKeys({"enable": flag, "run": text, "arguments": table, **SUPERVISION}, ("run",))
+CRON: Final = TableKeys(
     {"enable": flag, "timezone": text, "jobs": names, "url": url, "shutdown_timeout": SUPERVISION["shutdown_timeout"]}
 )
-JOB: Final = Keys(
+JOB: Final = TableKeys(
     {
         "enable": flag,
         "schedule": text,
@@ -175,4 +175,4 @@ JOB: Final = Keys(
     },
     ("schedule",),
 )
-PUSH: Final = Keys({"input": text, "task": json_value}, ("input", "task"))
+PUSH: Final = TableKeys({"input": text, "task": json_value}, ("input", "task"))

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from redis_worker.file.lines import Path
+from redis_worker.file.lines import KeyPath
 
 _PLACE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 
 
-Variables: TypeAlias = Mapping[Path, Mapping[str, str]]
+Variables: TypeAlias = Mapping[KeyPath, Mapping[str, str]]
 """The set variables in each string, with their values, by the path of the string."""
 
 # A shorter part of a value is replaced in messages only within quotes.
@@ -46,14 +46,14 @@ class Unset:
 UNSET: Final = Unset()
 
 
-def substitute(value: Any, environment: Mapping[str, str], path: Path = ()) -> tuple[Any, dict[Path, str]]:
+def substitute(value: Any, environment: Mapping[str, str], path: KeyPath = ()) -> tuple[Any, dict[KeyPath, str]]:
     """Return `value` with the variables in its strings substituted, and the mistakes by path.
 
     `${VAR}` is a variable, `${VAR:-default}` one that may be unset or empty, and `$${` a plain `${`.
     """
-    mistakes: dict[Path, str] = {}
+    mistakes: dict[KeyPath, str] = {}
 
-    def walk(value: Any, path: Path) -> Any:
+    def walk(value: Any, path: KeyPath) -> Any:
         if isinstance(value, dict):
             return {key: walk(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
@@ -70,7 +70,7 @@ def substitute(value: Any, environment: Mapping[str, str], path: Path = ()) -> t
     return walk(value, path), mistakes
 
 
-def variables_of(value: Any, path: Path = ()) -> Variables:
+def variables_of(value: Any, path: KeyPath = ()) -> Variables:
     """Return the variables in all strings of `value`, by path."""
     if isinstance(value, Substituted):
         return {path: value.variables}
@@ -78,7 +78,7 @@ def variables_of(value: Any, path: Path = ()) -> Variables:
     return {where: found for key, item in items for where, found in variables_of(item, (*path, key)).items()}
 
 
-def unquoted(text: str, path: Path, variables: Variables) -> str:
+def unquoted(text: str, path: KeyPath, variables: Variables) -> str:
     """Return `text`, a message about `path`, with `${NAME}` in place of the variables' values."""
     for where, contents in variables.items():
         if where[: len(path)] == path:

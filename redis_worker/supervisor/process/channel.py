@@ -52,11 +52,11 @@ class Channel:
         return message
 
     def abort(self) -> None:
-        """Close at once, without sending what is buffered."""
+        """Close at once, and drop the buffered messages."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what is buffered, and close."""
+        """Send the buffered messages, and close."""
         self._writer.close()
         try:
             await self._writer.wait_closed()

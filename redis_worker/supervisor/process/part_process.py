@@ -80,7 +80,7 @@ class PartProcess:
         return []
 
     def show(self) -> None:
-        """Have the process log its running tasks."""
+        """Request that the process log its running tasks."""
         if self._channel is not None:
             self._channel.send(do="show")
 
