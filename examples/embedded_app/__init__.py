@@ -1,4 +1,4 @@
-"""A shop: a web application that runs its own workers, described in one file, in its own event loop.
+"""A shop: a web application that runs its workers, described in one file, in its event loop.
 
     uvicorn examples.embedded_app.fastapi_app:app                    FastAPI
     python -m examples.embedded_app.aiohttp_app                      aiohttp
