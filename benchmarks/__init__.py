@@ -1,1 +1,1 @@
-"""How fast a worker is and how much memory it takes, beside a bare loop on the same machine (docs/benchmarks.md)."""
+"""Speed and memory of a worker, compared with a bare loop on the same machine (docs/benchmarks.md)."""

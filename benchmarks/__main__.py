@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, and print the figures side by side."""
+"""The command `python -m benchmarks`: measures, and prints the figures side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = ("drain", "pickup", "delays", "memory")
 
 
 def main() -> int:
-    """Measure what is asked for; 1 when a target is missed and `--check` was given."""
+    """Run the chosen benchmarks. Return 1 with `--check` if a target is missed, else 0."""
     options = _options()
     with EmbeddedServer() as server:
         bench = Bench(server.url)
@@ -32,28 +32,28 @@ def main() -> int:
         finally:
             bench.close()
     print(f"\n{table(rows)}")
-    print(f"\nLoad of the machine before: {busy:.1f}. Other programs cost the worker more than the bare loop.")
+    print(f"\nLoad of the machine before: {busy:.1f}. Other programs slow the worker more than the bare loop.")
     if options.quick:
-        print("\nA quick run shows that the benchmark works; its figures mean nothing.")
+        print("\nA quick run only tests the benchmark; ignore its figures.")
     return int(options.check and any(row.met is False for row in rows))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure the worker beside a bare loop (docs/benchmarks.md)."
+        prog="python -m benchmarks", description="Measure the worker and a bare loop (docs/benchmarks.md)."
     )
-    parser.add_argument("part", nargs="*", help=f"what to measure: {', '.join(PARTS)}; all by default")
+    parser.add_argument("part", nargs="*", help=f"a benchmark: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--tasks", type=int, default=200_000, help="tasks of a drain (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of drains (default: %(default)s)")
     parser.add_argument("--pushes", type=int, default=500, help="single pushes of pick-up (default: %(default)s)")
     parser.add_argument(
         "--memory-tasks", type=int, default=4_000_000, help="tasks of the memory test (default: %(default)s)"
     )
-    parser.add_argument("--check", action="store_true", help="end with 1 when a target is missed")
-    parser.add_argument("--quick", action="store_true", help="tiny numbers, to see that it works")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--quick", action="store_true", help="use tiny numbers, to test the benchmark itself")
     options = parser.parse_args()
     if unknown := set(options.part) - set(PARTS):
-        parser.error(f"there is no part {unknown.pop()!r}, but {', '.join(PARTS)}")
+        parser.error(f"unknown benchmark {unknown.pop()!r}, use one of {', '.join(PARTS)}")
     if options.quick:
         options.tasks, options.rounds, options.pushes, options.memory_tasks = 2_000, 1, 20, 8_000
     return options
@@ -62,13 +62,13 @@ def _options() -> argparse.Namespace:
 def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     parts = options.part or PARTS
     if "drain" in parts:
-        yield from drain(bench, options.tasks, options.rounds, _say)
+        yield from drain(bench, options.tasks, options.rounds, _print_progress)
     if "pickup" in parts:
-        yield from pickup(bench, options.pushes, _say)
+        yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:
-        yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _say)
+        yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _print_progress)
     if "memory" in parts:
-        yield from memory(bench, options.memory_tasks // ROUNDS, _say)
+        yield from memory(bench, options.memory_tasks // ROUNDS, _print_progress)
 
 
 def _machine(bench: Bench, server: EmbeddedServer) -> str:
@@ -88,8 +88,8 @@ def _installed(package: str) -> str:
         return f"no {package}"
 
 
-def _say(text: str) -> None:
-    """Progress, apart from the table."""
+def _print_progress(text: str) -> None:
+    """Print progress to stderr, apart from the table."""
     print(text, file=sys.stderr, flush=True)
 
 

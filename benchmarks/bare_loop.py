@@ -1,8 +1,8 @@
-"""The bare loop, what a worker is measured against: take many, add up, write once; no safety at all.
+"""The bare loop, the reference of the benchmarks: pop a batch, add, write once, with no safety.
 
     python -m benchmarks.bare_loop URL INPUT OUTPUT BATCH
 
-A task that was taken is lost when the program dies, and any bad task ends it.
+If the program dies, its popped tasks are lost; any invalid task ends it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 
 async def work(url: str, waiting: str, output: str, batch: int) -> None:
-    """Take and answer tasks until the process is killed."""
-    # No socket timeout: redis-py's default of 5 s has no business in a blocking pop.
+    """Pop and answer tasks until the process is killed."""
+    # No socket timeout: redis-py's default of 5 s would interrupt a blocking pop.
     redis: Any = Redis.from_url(url, socket_timeout=None)
     while True:
         tasks = await redis.lpop(waiting, batch)
@@ -34,7 +34,7 @@ async def work(url: str, waiting: str, output: str, batch: int) -> None:
 
 
 def main() -> None:
-    """Run, with uvloop where it is installed, as the worker does."""
+    """Run the loop, with uvloop if installed, as the worker does."""
     url, waiting, output, batch = sys.argv[1:]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(work(url, waiting, output, int(batch)))

@@ -1,4 +1,4 @@
-"""The measuring side: fills the queue, waits for contenders and checks what they have written."""
+"""The measuring side: fills the queue, waits for contenders and verifies their results."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from redis import Redis
 
 from benchmarks.contenders import INPUT, OUTPUT, Contender, Running, running
 
-# Tasks are made ready under this key, and become the queue by being renamed.
+# Tasks are prepared under this key, which is then renamed to the queue.
 _FILLED = "bench:filled"
 _PUSH = 1000
 _WARM_UP = 500
 _SAMPLE = 1000
 _TIMEOUT = 120.0
-# The measuring process shares two cores with the contender and the server: it looks rarely enough to
-# take about one hundredth of one, and what that costs in exactness is as little.
+# The measuring process shares two cores with the contender and the server: at this interval it takes about one
+# hundredth of a core, and the error of the measurement is as small.
 _LOOK_EVERY = 0.005
 
 
 class WrongResult(Exception):
-    """A contender has written something else than the right result."""
+    """Raised when a contender wrote a wrong result."""
 
 
 class Bench:
-    """The queue on one server, and what can be done to it from outside."""
+    """The queue on one server, with the operations of the measuring process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.redis: Any = Redis.from_url(url)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the client."""
         self.redis.close()
 
-    def line(self) -> Any:
-        """A connection with nothing around it, to be disconnected by the caller."""
-        line: Any = Redis.from_url(self.url, protocol=2).connection_pool.make_connection()
-        line.connect()
-        return line
+    def connection(self) -> Any:
+        """Return a bare connection; the caller disconnects it."""
+        connection: Any = Redis.from_url(self.url, protocol=2).connection_pool.make_connection()
+        connection.connect()
+        return connection
 
     @contextmanager
     def warmed_up(self, contender: Contender) -> Iterator[Running]:
-        """Start the contender on an empty server, let it work a little, and wait until it idles."""
+        """Start the contender on an empty server, warm it up, and wait until it idles."""
         self.redis.flushall()
         with running(contender, self.url) as process:
             self.fill(_WARM_UP)
@@ -55,23 +55,23 @@ class Bench:
             yield process
 
     def fill(self, count: int, padding: int = 0) -> None:
-        """Make `count` tasks of three integers ready, each with so many bytes that no processor looks at."""
+        """Prepare `count` tasks of three integers, each with `padding` bytes that processors ignore."""
         self.redis.delete(_FILLED)
         for first in range(0, count, _PUSH):
             numbers = range(first, min(first + _PUSH, count))
             self.redis.rpush(_FILLED, *(task(number, padding) for number in numbers))
 
     def drain(self, process: Running, count: int) -> float:
-        """The seconds from when the `count` ready tasks become the queue until all their results are written."""
+        """Enqueue the `count` prepared tasks at once; return the seconds until all results are written."""
         begun = time.perf_counter()
-        # One step, so that neither the filling nor the start of an interpreter is measured: the
-        # contender waits in its blocking pop, and finds the whole queue.
+        # One step, so that neither the filling nor the start of an interpreter is measured: the contender waits in its
+        # blocking pop, and finds the whole queue.
         self.redis.rename(_FILLED, INPUT)
         self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count)
         return time.perf_counter() - begun
 
     def verify(self, contender: Contender, count: int) -> None:
-        """Raises WrongResult where there are not exactly `count` results or one of a sample is wrong."""
+        """Verify the number of results and a sample of them. Raises WrongResult."""
         found = self.redis.hlen(OUTPUT)
         if found != count or self.redis.exists(INPUT):
             raise WrongResult(f"{contender.name}: {found} results of {count} tasks")
@@ -81,7 +81,7 @@ class Bench:
                 raise WrongResult(f"{contender.name}: the result of task {number} is {result!r}")
 
     def wait(self, process: Running, condition: Callable[[], bool]) -> None:
-        """Wait for `condition`. Raises ContenderDied, and TimeoutError after two minutes."""
+        """Wait for `condition`. Raises ContenderDied, or TimeoutError after two minutes."""
         end = time.monotonic() + _TIMEOUT
         while not condition():
             process.check()
@@ -90,11 +90,11 @@ class Bench:
             time.sleep(_LOOK_EVERY)
 
     def idles(self) -> bool:
-        """Whether the contender waits in a blocking pop: there is nobody else who would."""
+        """Return True if the contender, the only client that blocks, waits in a blocking pop."""
         return bool(self.redis.info("clients")["blocked_clients"])
 
 
 def task(number: int, padding: int = 0) -> bytes:
-    """Task `number`, whose sum is five more."""
+    """Return task `number`; its result is `number` plus five."""
     rest = b',"padding":"%b"' % (b"x" * padding) if padding else b""
     return b'{"id":"t%d","task":[%d,2,3],"emit_ts":%.3f%b}' % (number, number, time.time(), rest)

@@ -1,4 +1,4 @@
-"""What is measured: programs that take tasks from the list and write results to the hash, each in a process."""
+"""Contenders: the measured programs, each a process that pops tasks from the list and writes results."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ OUTPUT = "bench:output"
 
 
 class ContenderDied(Exception):
-    """A contender has ended before it was told to; the text is what it said last."""
+    """Raised when a contender ended early; the text has the end of its log."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A program, and whether its results are sums (or null)."""
+    """A measured program; its results are sums, or null."""
 
     name: str
     command: tuple[str, ...]
-    """What follows `python -m`, with URL in place of the server's address."""
+    """The arguments of `python -m`, with URL in place of the server's address."""
     sums: bool = True
 
     def result(self, number: int) -> bytes:
-        """The right result of task `number`."""
+        """Return the correct result of task `number`."""
         return b'{"status":"success","result":%b}' % (b"%d" % (number + 5) if self.sums else b"null")
 
 
 def bare_loop(batch: int = 200) -> Contender:
-    """The bare loop, which takes `batch` tasks at a time."""
+    """Return the bare loop, which pops `batch` tasks at a time."""
     return Contender(f"bare loop, {batch} at a time", ("benchmarks.bare_loop", "URL", INPUT, OUTPUT, str(batch)))
 
 
 def worker(name: str, processor: str, *options: str) -> Contender:
-    """`redis-worker run` with `processor`, which is `sum` or does nothing."""
+    """Return `redis-worker run` with `processor`, which is `sum` or a no-op."""
     keys = ("--url", "URL", "--input", INPUT, "--output", OUTPUT)
     run = ("redis_worker", "run", *keys, "--processor", processor, "--log-level", "warning")
     return Contender(name, (*run, *options), sums=processor == "sum")
 
 
 def supervised() -> Contender:
-    """`redis-worker serve` with a pool of `sum`, which is observed for the metrics as well."""
+    """Return `redis-worker serve` with a pool of `sum`, which records metrics as well."""
     file = str(Path(__file__).parent / "workers.toml")
     return Contender("sum, in a supervisor", ("redis_worker", "serve", file, "--log-level", "warning"))
 
 
 class Running:
-    """A contender's process."""
+    """The process of a contender."""
 
     def __init__(self, contender: Contender, process: subprocess.Popen[bytes], log: Path) -> None:
         self.contender = contender
@@ -62,7 +62,7 @@ class Running:
         self._log = log
 
     def check(self) -> None:
-        """Raises ContenderDied."""
+        """Raise ContenderDied if the process has ended."""
         if self._process.poll() is not None:
             raise ContenderDied(
                 f"{self.contender.name} ended with status {self._process.returncode}:\n{self._log.read_text()[-2000:]}"
@@ -73,7 +73,7 @@ class Running:
 def running(contender: Contender, url: str) -> Iterator[Running]:
     """Start the contender's process, and kill it at the end of the `with` block."""
     command = [sys.executable, "-m", *(url if word == "URL" else word for word in contender.command)]
-    # What somebody has set for workers of his own must not decide what is measured here.
+    # Settings of the user's own workers must not affect the measurement.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_")}
     environment["BENCH_URL"] = url  # for workers.toml
     with tempfile.TemporaryDirectory(prefix="redis-worker-bench-") as folder:
@@ -83,6 +83,6 @@ def running(contender: Contender, url: str) -> Iterator[Running]:
         try:
             yield Running(contender, process, log)
         finally:
-            # A graceful stop waits for the blocking pop, up to a second; there is nothing to be lost here.
+            # A graceful stop would wait for the blocking pop, up to a second; no task can be lost here.
             process.kill()
             process.wait()

@@ -1,4 +1,4 @@
-"""Delays: how late tasks and messages that were put off are begun, by any of four workers."""
+"""Delays: the lateness of delayed tasks and messages, run by four workers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class _Kind:
     keys: Keys
 
 
-def delays(bench: Bench, count: int, longest: float, say: Callable[[str], None]) -> Iterator[Row]:
-    """Put `count` off for a random time of up to `longest` seconds each, and see when each is begun."""
+def delays(bench: Bench, count: int, longest: float, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Delay `count` tasks and messages by up to `longest` seconds each, and measure when each starts."""
     topic = ("benchmarks.topic_worker", "URL", _TOPIC, OUTPUT)
     for kind in (
         _Kind("tasks", worker("clock", "benchmarks.processors:clock", "--concurrency", "20"), Keys(INPUT, OUTPUT)),
@@ -40,35 +40,35 @@ def delays(bench: Bench, count: int, longest: float, say: Callable[[str], None])
         late = sorted(_lateness(bench, kind, count, longest))
         p99 = quantiles(late, n=100, method="inclusive")[98]
         early = sum(seconds < 0 for seconds in late)
-        say(f"{kind.name}: p99 {p99 * 1000:.1f} ms, {early} early")
+        progress(f"{kind.name}: p99 {p99 * 1000:.1f} ms, {early} early")
         spread = f"median {median(late) * 1000:.1f} ms, {early} early"
         name = f"delayed {kind.name}, lateness at p99"
         yield Row(name, f"{p99 * 1000:.1f} ms", spread, None, f"below {LATE * 1000:g} ms", p99 < LATE and not early)
 
 
 def _lateness(bench: Bench, kind: _Kind, count: int, longest: float) -> list[float]:
-    """By how many seconds each was begun after it was due. Raises AssertionError where one is missing."""
+    """Return the seconds from the due time to the start of each. Raises AssertionError if one is missing."""
     redis = bench.redis
     redis.flushall()
     with ExitStack() as stack:
         processes = [stack.enter_context(running(kind.contender, bench.url)) for _ in range(_WORKERS)]
         bench.wait(processes[0], lambda: redis.zcard(kind.keys.workers) == _WORKERS)
-        due = asyncio.run(_put_off(bench, kind, count, longest))
+        due = asyncio.run(_push_delayed(bench, kind, count, longest))
         bench.wait(processes[0], lambda: redis.hlen(OUTPUT) == count)
         begun = {id.decode(): _time(raw) for id, raw in redis.hgetall(OUTPUT).items()}
     assert begun.keys() == due.keys()
-    # The server runs on this machine, so that both read the same clock; what is due is rounded up to the millisecond.
+    # The server runs on this machine and reads the same clock; due times are rounded up to the millisecond.
     return [begun[id] - due[id] for id in due]
 
 
-async def _put_off(bench: Bench, kind: _Kind, count: int, longest: float) -> dict[str, float]:
-    """Put all off. Returns when each is due, at the earliest."""
+async def _push_delayed(bench: Bench, kind: _Kind, count: int, longest: float) -> dict[str, float]:
+    """Push all with a delay. Return the earliest due time of each."""
     due = {}
     async with TaskClient(bench.url, kind.keys.waiting, OUTPUT) as client:
         for number in range(count):
             id, delay = f"t{number}", random.uniform(0.0, longest)
             due[id] = time.time() + delay
-            raw = b'{"id":"%b","task":[],"data":null}' % id.encode()  # a task as well as a message
+            raw = b'{"id":"%b","task":[],"data":null}' % id.encode()  # valid as a task and as a message
             await client.push_raw([raw], delay=delay)
     return due
 

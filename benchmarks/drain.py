@@ -1,4 +1,4 @@
-"""Draining: how many tasks a second, from a full queue to the last result."""
+"""Drain: tasks per second, from a full queue to the last result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ASYNC = 0.4
 
 @dataclass
 class Entry:
-    """A contender, what it is given and what it has reached, in tasks a second."""
+    """A contender with its load, its target and its rates, in tasks per second."""
 
     contender: Contender
     share: float = 1.0
-    """Of the number of tasks: the slow ones get fewer."""
+    """The share of the number of tasks: slow contenders get fewer."""
     padding: int = 0
     target: float | None = None
     rates: list[float] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Entry:
 
 
 def heats() -> tuple[tuple[Entry, ...], ...]:
-    """Entries that are compared with each other: the first of each heat is its bare loop."""
+    """Return the groups of entries to compare; the first of each is its bare loop."""
     threads = ("--concurrency", "4", "--execution", "thread")
     processes = ("--concurrency", "2", "--execution", "process")
     small = (
@@ -55,13 +55,13 @@ def heats() -> tuple[tuple[Entry, ...], ...]:
     return small, *large
 
 
-def drain(bench: Bench, count: int, rounds: int, say: Callable[[str], None]) -> Iterator[Row]:
-    """Run each heat so many times, its entries in turn, so that a slow moment of the machine meets all."""
+def drain(bench: Bench, count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Run each heat `rounds` times, its entries in turn, so that a slow phase of the machine affects all."""
     for entries in heats():
         for number in range(rounds):
             for entry in entries:
                 entry.rates.append(_rate(bench, entry, max(1, int(count * entry.share))))
-                say(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
+                progress(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield _row(entry, entries[0])
 

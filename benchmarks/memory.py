@@ -1,4 +1,4 @@
-"""Memory: what an idle worker takes, and whether it grows with the tasks it has done."""
+"""Memory: the size of an idle worker, and its growth with the number of tasks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from benchmarks.report import Row
 
 IDLE = 60.0
 ROUNDS = 10
-# The least that is resident after a round of each half is compared: what it is above that, after one round or another,
-# is what the allocator has not given back yet, and swings by several MB either way.
+# The smallest sizes after the rounds of each half are compared: the rest, which the allocator has not returned yet,
+# varies by several MB.
 FLAT = 2.0
 
 _SETTLE = 1.0
 
-# Until so many tasks a worker still grows into its work: fewer say nothing of a leak.
+# A worker still warms up until so many tasks: fewer cannot show a leak.
 _WARM = 400_000
 
 
-def memory(bench: Bench, count: int, say: Callable[[str], None]) -> Iterator[Row]:
-    """The resident memory of a worker that idles, and after each `count` tasks."""
+def memory(bench: Bench, count: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Measure the resident memory of an idle worker, and after each `count` tasks."""
     contender = worker("sum", "sum")
     bench.redis.flushall()
     with running(contender, bench.url) as process:
@@ -40,7 +40,7 @@ def memory(bench: Bench, count: int, say: Callable[[str], None]) -> Iterator[Row
             bench.redis.delete(OUTPUT)
             time.sleep(_SETTLE)
             sizes.append(resident(process.pid))
-            say(f"after {number * count:,} tasks: {sizes[-1]:.1f} MB")
+            progress(f"after {number * count:,} tasks: {sizes[-1]:.1f} MB")
         yield from _rows(ROUNDS * count, sizes)
 
 
@@ -61,7 +61,7 @@ def _rows(done: int, sizes: list[float]) -> Iterator[Row]:
 
 
 def resident(pid: int) -> float:
-    """The resident memory of a process, in megabytes (10**6 bytes)."""
+    """Return the resident memory of a process, in megabytes (10**6 bytes)."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS:"))

@@ -1,4 +1,4 @@
-"""Pick-up: how long a task takes through a worker that idles, from its push until its result is in the hash."""
+"""Pick-up: the time of a task through an idle worker, from its push until its result is in the hash."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _PAUSE = (0.005, 0.020)
 _TIMEOUT = 10.0
 
 
-def pickup(bench: Bench, pushes: int, say: Callable[[str], None]) -> Iterator[Row]:
-    """Push tasks one by one, with pauses, and see what of the time is the machine's own."""
-    line = bench.line()
-    pings = [_timed_ping(line) for _ in range(pushes)]
-    line.disconnect()
+def pickup(bench: Bench, pushes: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Push tasks one by one, with pauses; measure PING as well, for the machine's share of the time."""
+    connection = bench.connection()
+    pings = [_timed_ping(connection) for _ in range(pushes)]
+    connection.disconnect()
     yield _row("PING alone, the floor", pings)
     bare = None
     for contender in (bare_loop(), worker("sum", "sum", "--concurrency", "4")):
         with bench.warmed_up(contender) as process, closing(_Watch(bench)) as watch:
             times = [watch.timed_task(process, number) for number in range(pushes)]
             bench.verify(contender, pushes)
-        say(f"{contender.name}: {median(times):.3f} ms")
+        progress(f"{contender.name}: {median(times):.3f} ms")
         yield _row(contender.name, times, bare)
         bare = bare or median(times)
 
@@ -48,30 +48,29 @@ def _row(name: str, times: list[float], bare: float | None = None) -> Row:
     )
 
 
-def _timed_ping(line: Any) -> float:
-    """The milliseconds of one round trip to an idle server: a virtual machine's core is slow to wake."""
+def _timed_ping(connection: Any) -> float:
+    """Return the milliseconds of a round trip to an idle server: a virtual machine's core is slow to wake."""
     _pause()
     begun = time.perf_counter()
-    line.send_command("PING")
-    line.read_response()
+    connection.send_command("PING")
+    connection.read_response()
     return (time.perf_counter() - begun) * 1000
 
 
 class _Watch:
-    """Pushes tasks, and is told by the server when the output hash has changed.
+    """A client that pushes tasks, and is notified by the server when the output hash changes.
 
-    It sleeps until then. Looking again and again would keep the server and one of two cores busy with
-    questions while the worker needs them.
+    It sleeps until then: polling would keep the server and one of two cores busy while the worker needs them.
     """
 
     def __init__(self, bench: Bench) -> None:
-        self._pusher, self._listener = bench.line(), bench.line()
+        self._pusher, self._listener = bench.connection(), bench.connection()
         bench.redis.config_set("notify-keyspace-events", "Kh")
         self._listener.send_command("SUBSCRIBE", f"__keyspace@0__:{OUTPUT}")
         self._listener.read_response()
 
     def timed_task(self, process: Running, number: int) -> float:
-        """The milliseconds from just before the push until the news of the result."""
+        """Return the milliseconds from just before the push until the notification of the result."""
         _pause()
         packed = self._pusher.pack_command("RPUSH", INPUT, task(number))
         begun = time.perf_counter()
@@ -92,5 +91,5 @@ class _Watch:
 
 
 def _pause() -> None:
-    """A pause that differs, so that the pushes do not fall in step with anything."""
+    """Sleep for a random time, so that the pushes do not synchronise with anything."""
     time.sleep(random.uniform(*_PAUSE))

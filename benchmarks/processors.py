@@ -1,4 +1,4 @@
-"""Processors that do nothing: what remains is the worker's own share."""
+"""Processors that do nothing, so that only the worker's share is measured."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def noop(arguments: list[Any]) -> None:
 
 
 async def clock(_: list[Any]) -> float:
-    """Tell when the task was begun, in seconds since the epoch."""
+    """Return the start time of the task, in seconds since the epoch."""
     return time.time()

@@ -1,4 +1,4 @@
-"""Rows of figures, and the table they make."""
+"""Rows of figures, and their table."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _HEAD = ("", "figure", "spread", "of the bare loop", "target", "")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure and what is asked of it."""
+    """One figure with its target."""
 
     name: str
     figure: str
     spread: str = ""
     ratio: float | None = None
-    """To the bare loop's figure."""
+    """The ratio to the bare loop's figure."""
     target: str = ""
     met: bool | None = None
-    """None where nothing is asked."""
+    """None without a target."""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -29,10 +29,10 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table that can also be read as it is."""
+    """Return the rows as an aligned Markdown table."""
     lines = [_HEAD, *(row.cells for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-    # Names to the left, figures to the right.
+    # Names align left, figures right.
     rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
     head, *body = (_line(cells, widths) for cells in lines)
     return "\n".join([head, f"|{rule}|", *body])

@@ -1,4 +1,4 @@
-"""A worker of one topic, whose handler notes when it was called: python -m benchmarks.topic_worker URL TOPIC OUTPUT."""
+"""A worker of one topic that records when its handler runs: python -m benchmarks.topic_worker URL TOPIC OUTPUT."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Programs that show one way each of using redis_worker: `python -m examples.<name>`."""
+"""Example programs, each for one use of redis_worker: `python -m examples.<name>`."""

@@ -1,4 +1,4 @@
-"""What `workers.toml` beside it names: a daemon, a handler and a job, to be copied and changed."""
+"""The functions that `workers.toml` names, to copy and change: a daemon, handlers and a job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("examples.workers")
 
 
 async def count(stop: asyncio.Event, *, every: float = 1.0) -> None:
-    """A daemon: counts until it is stopped."""
+    """Count until stopped: a daemon."""
     number = 0
     while not stop.is_set():
         number += 1
@@ -21,19 +21,19 @@ async def count(stop: asyncio.Event, *, every: float = 1.0) -> None:
             async with asyncio.timeout(every):
                 await stop.wait()
         except TimeoutError:
-            pass  # nobody has asked to stop
+            pass  # not stopped yet
 
 
 async def remind(message: Message) -> None:
-    """A handler: called with each message of a topic."""
+    """Log a reminder: a handler, called with each message of a topic."""
     logger.info("a reminder of %s", message.data)
 
 
 def send(messages: list[Message]) -> None:
-    """A batch handler: called with many messages at once."""
+    """Log a batch of mails: a batch handler, called with many messages at once."""
     logger.info("%d mails", len(messages))
 
 
 async def sync_user(instant: datetime, *, source: str = "everywhere") -> None:
-    """A job: called with the instant that it is run for."""
+    """Log a synchronisation: a job, called with the instant of the run."""
     logger.info("users are synchronised from %s, as of %s", source, instant)

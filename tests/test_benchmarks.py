@@ -75,7 +75,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    assert "there is no part 'speed', but drain, pickup, delays, memory" in ended.stderr
+    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory" in ended.stderr
 
 
 def test_the_table_says_what_is_met_and_what_is_missed() -> None:

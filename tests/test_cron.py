@@ -492,7 +492,7 @@ async def test_what_was_missed_is_dropped(redis: Redis, jobs: Jobs, caplog: pyte
     assert status.counts["success"] == len(cron_jobs.calls) <= 2
     [line] = [record.getMessage() for record in caplog.records if "missed" in record.getMessage()]
     assert f"missed {status.counts['missed']} instants from " in line
-    assert "they are dropped" in line
+    assert "dropped" in line
 
 
 async def test_the_last_of_what_was_missed_is_made_up_for(redis: Redis, jobs: Jobs) -> None:
@@ -642,7 +642,7 @@ async def test_a_stop_does_not_wait_for_another_try(jobs: Jobs) -> None:
 
 
 async def test_the_time_limit_of_a_coroutine(jobs: Jobs) -> None:
-    assert await once(jobs, "for_ever", timeout=0.1) == ("timeout", "it took longer than its time limit")
+    assert await once(jobs, "for_ever", timeout=0.1) == ("timeout", "it exceeded its time limit")
     assert cron_jobs.calls == ["cancelled"]
     cron_jobs.calls.clear()
     await once(jobs, "for_ever", timeout=0.1, retries=2, retry_backoff=0.01)
@@ -663,7 +663,7 @@ async def test_a_thread_past_its_time_limit_counts_as_running_until_it_ends(redi
 
     await wait_until(long_after, "its lease to be renewed")
     assert (await jobs.status()).running == job.running == 1
-    assert await once(jobs, "remember") == ("skipped", "another run goes on")
+    assert await once(jobs, "remember") == ("skipped", "another run is in progress")
     cron_jobs.gate.set()
     assert (await running).outcome == "timeout"
     status = await jobs.status()
@@ -696,7 +696,7 @@ async def test_a_thread_cannot_be_cancelled_and_is_not_waited_for(redis: Redis, 
     job.cancel()
     await jobs.ended()
     status = await jobs.status()
-    assert (status.outcome, status.error) == ("cancelled", "it was cancelled; its thread goes on")
+    assert (status.outcome, status.error) == ("cancelled", "it was cancelled; its thread continues")
     await jobs.until(lambda status: status.running == 0, "its lease to end")
     cron_jobs.gate.set()
     # Who notices that its lease has ended does not call it lost: its outcome is known.
@@ -732,7 +732,7 @@ async def test_by_hand(redis: Redis, jobs: Jobs) -> None:
 async def test_by_hand_beside_a_run(jobs: Jobs) -> None:
     first = asyncio.create_task(jobs.make(jobs.settings("slow", NEVER_YET)).run_once())
     await jobs.until(lambda status: status.running == 1, "the first run")
-    assert await once(jobs, "remember") == ("skipped", "another run goes on")
+    assert await once(jobs, "remember") == ("skipped", "another run is in progress")
     assert await once(jobs, "remember", overlap="allow") == ("success", None)
     waiting = asyncio.create_task(once(jobs, "remember", overlap="queue"))
     await asyncio.sleep(0.1)

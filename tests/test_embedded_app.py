@@ -184,7 +184,7 @@ async def test_all_else_goes_on_while_a_part_crashes(server: EmbeddedServer, sho
     assert seen[-1] == 5
     assert (await app.parts())["prices"]["error"] == "ConnectionError: the supplier does not answer"
     assert await app.ask("/ready") == (503, {"ready": False})
-    assert "it is given up" in app.log
+    assert "giving up" in app.log
     before = len(await shop.archived())
 
     async def fired() -> bool:
@@ -272,7 +272,7 @@ async def test_the_same_file_as_a_service_beside_the_application(
     server: EmbeddedServer, shop: Shop, start: Start
 ) -> None:
     app = await start(FASTAPI, server.url, WORKERS_MODE="standalone").at_work()
-    assert 'worker.mode is "standalone": nothing is run here; run redis-worker serve' in app.log
+    assert 'worker.mode is "standalone": nothing runs here; run redis-worker serve' in app.log
     assert await app.parts() == {}
     asked = asyncio.create_task(app.ask("/orders", LAMPS))
 
@@ -291,7 +291,7 @@ async def test_serve_leaves_an_embedded_file_to_its_application(
 ) -> None:
     serve = start(("redis_worker", "serve", str(FILE)), server.url)
     assert await serve.ended() == 2
-    assert 'worker.mode is "embedded": nothing is run here, but in the application that embeds it' in serve.log
+    assert 'worker.mode is "embedded": nothing runs here, only in the application that embeds it' in serve.log
     assert await shop.redis.dbsize() == 0
 
 

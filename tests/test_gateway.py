@@ -166,7 +166,7 @@ async def test_all_that_is_sent_comes_to_its_end(server: EmbeddedServer, topics:
     assert json.loads(letter["raw"])["data"] == {"left": 0}
     assert letter["reason"].endswith("an alert without a sku")
     [letter] = await topics.dead("audit.login")
-    assert letter["reason"].endswith("nobody handles audit.login")
+    assert letter["reason"].endswith("no handler for audit.login")
     assert f"message of audit.login {letter['id']} dead letter" in worker.log
 
     worker.signal(signal.SIGTERM)

@@ -70,7 +70,7 @@ async def test_a_list_that_becomes_a_string_at_run_time(
                 await wait_until(lambda: handled.begun == 7, "messages in flight")
                 async with redis.pipeline(transaction=True) as damage:
                     kept, _ = await damage.lrange(key, 0, -1).set(key, "no list").execute()
-                said = f"the topic {topic.name} is not consumed, and tried again now and then"
+                said = f"the topic {topic.name} is not consumed, retrying periodically"
                 await wait_until(lambda: said in caplog.text, "the warning")
                 handled.gate.set()
                 await others_are_handled(server, handled, other, "other2")

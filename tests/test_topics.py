@@ -592,7 +592,7 @@ async def test_a_list_that_is_none(
     worker, seen = new(), Seen()
     worker.handler("bad.*")(seen)
     async with worker:  # found by a pattern: one topic does not end the others
-        await wait_until(lambda: "the topic bad.x is not consumed, and tried again now and then" in caplog.text)
+        await wait_until(lambda: "the topic bad.x is not consumed, retrying periodically" in caplog.text)
         await publisher.publish("bad.y", 1)
         await seen.until(1)
 
@@ -604,7 +604,7 @@ def test_what_does_not_fit_is_said_at_once(new: New) -> None:
     def plain(message: Message) -> None: ...
 
     for pattern, options, complaint in (
-        ("a", {}, "there are two handlers for 'a'"),
+        ("a", {}, "two handlers for 'a'"),
         ("a b", {}, "'a b' is not a valid topic"),
         ("b", {"concurrency": 0}, "handler plain: concurrency must be at least 1, got 0"),
         ("b", {"retries": -1}, "handler plain: retries must not be negative, got -1"),

@@ -1,4 +1,4 @@
-"""A shop: a web application that runs its own workers, described in one file, in its own event loop.
+"""A shop: a web application that runs its workers, described in one file, in its event loop.
 
     uvicorn examples.embedded_app.fastapi_app:app                    FastAPI
     python -m examples.embedded_app.aiohttp_app                      aiohttp
@@ -9,24 +9,24 @@ REDIS_URL, or at localhost; the application starts without it as well, and its w
 
     curl localhost:8000/orders -d '{"items": {"lamp": 2}}' -H 'content-type: application/json'
     curl localhost:8000/parts
-    curl -X POST localhost:8000/supplier/down      the daemon fails, again and again, until it is given up
+    curl -X POST localhost:8000/supplier/down      the daemon fails repeatedly, until it is given up
     curl -X POST localhost:8000/supplier/up
-    curl -X POST localhost:8000/reload             it begins anew
+    curl -X POST localhost:8000/reload             it starts again
 
-(The last three are those of FastAPI alone.)
+(Only the FastAPI application has the last three.)
 
 | file           |                                                                                            |
 |----------------|--------------------------------------------------------------------------------------------|
-| workers.toml   | what runs: a daemon that follows prices, a pool that prices orders, a cron job             |
-| jobs.py        | the functions that it names                                                                |
-| fastapi_app.py | a lifespan, and endpoints that use the pool, show how the parts stand, and break the daemon |
+| workers.toml   | the parts: a daemon that follows prices, a pool that prices orders, a cron job             |
+| jobs.py        | the functions that workers.toml names                                                      |
+| fastapi_app.py | a lifespan, and endpoints that use the pool, show the parts' status, and break the daemon  |
 | aiohttp_app.py | the same in a cleanup context                                                              |
-| django_app.py  | the same with asgi_lifespan.py, for Django itself knows nothing of a lifespan              |
+| django_app.py  | the same with asgi_lifespan.py, as Django does not support lifespans                       |
 
-The same file serves as a service of its own, beside an application that then only pushes and waits:
+The same file can run as a separate service; the application then only pushes and waits:
 
     WORKERS_MODE=standalone uvicorn examples.embedded_app.fastapi_app:app
     WORKERS_MODE=standalone redis-worker serve examples/embedded_app/workers.toml
 
-What embedding means in detail: docs/embedding.md.
+Details of embedding: docs/embedding.md.
 """

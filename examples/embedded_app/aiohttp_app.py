@@ -15,7 +15,7 @@ CLIENT = web.AppKey("client", TaskClient)
 
 
 async def workers(app: web.Application) -> AsyncIterator[None]:
-    """Run the workers for as long as the application."""
+    """Run the workers as long as the application."""
     app[SUPERVISOR] = supervisor = Supervisor.from_file(FILE)
     app[CLIENT] = new_client(supervisor)
     async with app[CLIENT], supervisor:
@@ -23,18 +23,18 @@ async def workers(app: web.Application) -> AsyncIterator[None]:
 
 
 async def order(request: web.Request) -> web.Response:
-    """Have the pool price an order."""
+    """Price an order in the pool."""
     items = (await request.json())["items"]
     return web.json_response({"cents": await request.app[CLIENT].run([items, 0], timeout=30)})
 
 
 async def parts(request: web.Request) -> web.Response:
-    """How each part of the file stands."""
+    """Return the status of each part of the file."""
     return web.json_response([part._asdict() for part in request.app[SUPERVISOR].parts()])
 
 
 def new_app() -> web.Application:
-    """The application, to be run."""
+    """Return the application."""
     app = web.Application()
     app.cleanup_ctx.append(workers)
     app.add_routes([web.post("/orders", order), web.get("/parts", parts)])

@@ -1,4 +1,4 @@
-"""A lifespan for ASGI applications that know nothing of it, as Django; there to be copied."""
+"""A lifespan for ASGI applications without support for it, such as Django; copy it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[dict[str, Any]]]
 
 
 def with_lifespan(application: Application, lifespan: Lifespan) -> Application:
-    """`application`, with `lifespan` entered before its first request and left after its last one.
+    """Return `application` with `lifespan` entered before its first request and left after its last one.
 
-    What `lifespan` yields is in `scope["state"]` of each request.
+    `scope["state"]` of each request holds the items that `lifespan` yields.
     """
 
     async def wrapped(scope: Message, receive: Receive, send: Send) -> None:
@@ -38,7 +38,7 @@ async def _live(lifespan: Lifespan, scope: Message, receive: Receive, send: Send
             await receive()  # lifespan.shutdown
             phase = "shutdown"
     except Exception as error:
-        # Raised instead, it would be taken to say that there is no lifespan, and the server would go on without.
+        # If it were raised, the server would assume that lifespans are not supported, and continue without one.
         await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
     else:
         await send({"type": "lifespan.shutdown.complete"})

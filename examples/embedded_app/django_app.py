@@ -19,20 +19,20 @@ from redis_worker import Supervisor
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[dict[str, Any]]:
-    """Run the workers for as long as the application."""
+    """Run the workers as long as the application."""
     supervisor = Supervisor.from_file(FILE)
     async with new_client(supervisor) as client, supervisor:
         yield {"supervisor": supervisor, "client": client}
 
 
 async def order(request: HttpRequest) -> JsonResponse:
-    """Have the pool price an order."""
+    """Price an order in the pool."""
     items = json.loads(request.body)["items"]
     return JsonResponse({"cents": await request.scope["state"]["client"].run([items, 0], timeout=30)})
 
 
 async def parts(request: HttpRequest) -> JsonResponse:
-    """How each part of the file stands."""
+    """Return the status of each part of the file."""
     return JsonResponse([part._asdict() for part in request.scope["state"]["supervisor"].parts()], safe=False)
 
 

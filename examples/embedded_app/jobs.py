@@ -1,4 +1,4 @@
-"""The work of the shop: the functions that `workers.toml` names, and what they share."""
+"""The functions of the shop that `workers.toml` names, and their shared state."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ HISTORY = "shop:price_history"
 
 
 class Supplier:
-    """Stands for a service somewhere else, which may be down."""
+    """A stand-in for a remote service, which may be down."""
 
     def __init__(self) -> None:
         self.down = False
 
     async def prices(self) -> dict[str, int]:
-        """What things cost, in cents."""
+        """Return the prices, in cents."""
         if self.down:
             raise ConnectionError("the supplier does not answer")
         return {"lamp": 1999, "chair": 8950, "table": 24900}
 
 
-# The parts run in the application's process, so they share with it, and with each other, what modules share. Parts
-# with `processes = N` would not: what they share lies in Redis.
+# The parts run in the application's process, so they share its module state. Parts with `processes = N` would
+# have to share it in Redis.
 supplier = Supplier()
 prices: dict[str, int] = {}
 
 
 async def follow_prices(stop: asyncio.Event, *, every: float) -> None:
-    """The daemon: keep `prices` up to date. When the supplier is down, so is this; the last prices hold."""
+    """Keep `prices` up to date: the daemon. It fails while the supplier is down; the last prices stay valid."""
     while not stop.is_set():
         prices.update(await supplier.prices())
         try:
             async with asyncio.timeout(every):
                 await stop.wait()
         except TimeoutError:
-            pass  # nobody has asked to stop
+            pass  # not stopped yet
 
 
 async def bill(arguments: list[Any]) -> int:
-    """The processor: what an order costs, in cents. `wrapping` is how many seconds it takes to wrap it."""
+    """Return the price of an order, in cents: the processor. `wrapping` is the time to wrap it, in seconds."""
     items, wrapping = arguments
     if not prices:
-        raise Retry("no prices yet", delay=0.2)  # the daemon has just begun
+        raise Retry("no prices yet", delay=0.2)  # the daemon has just started
     if unknown := items.keys() - prices.keys():
         raise ValueError(f"not for sale: {', '.join(sorted(unknown))}")
     await asyncio.sleep(wrapping)
@@ -58,7 +58,7 @@ async def bill(arguments: list[Any]) -> int:
 
 
 async def archive_prices(instant: datetime, *, url: str) -> None:
-    """The cron job: write down what things cost at `instant`, for the accountant."""
+    """Archive the prices at `instant`: the cron job."""
     line = json.dumps({"at": instant.timestamp(), "prices": prices, "by": os.getpid()})
     async with redis.asyncio.Redis.from_url(url) as client:
         await client.rpush(HISTORY, line)

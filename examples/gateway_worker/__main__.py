@@ -1,4 +1,4 @@
-"""The command: worker and sender together, or one of them."""
+"""The command: runs the worker, the sender, or both."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main(part: str, url: str | None) -> None:
 
 
 async def work(url: str, *, sending: bool) -> None:
-    """Work until stopped or, when `sending`, until as many messages are done with as were sent; then sum up."""
+    """Work until stopped or, if `sending`, until all sent messages are processed; then print a summary."""
     stopped = asyncio.Event()
     async with Ledger(url) as ledger:
         worker = new_worker(url, ledger)
@@ -49,27 +49,27 @@ async def work(url: str, *, sending: bool) -> None:
         def stop() -> None:
             stopped.set()
             if not worker.started:
-                worker.stop()  # it still waits for a server
+                worker.stop()  # it is still waiting for a server
 
         with stop_signals(stop, worker.cancel):
             async with worker:
                 if not stopped.is_set():
                     logger.info("at work on %s", worker.address)
                     await (send_and_wait(url, worker, stopped) if sending else stopped.wait())
-                # Only what is consumed just now has a status; its counters go on counting until the worker has ended.
+                # Only consumed topics have a status; its counters still count until the worker has stopped.
                 topics = worker.status()
     print(table(topics))
 
 
 async def send_and_wait(url: str, worker: TopicWorker, stopped: asyncio.Event) -> None:
-    """Send, and wait until the worker is done with as much, whatever has become of it."""
+    """Send messages, and wait until the worker has processed as many, with any outcome."""
     sent = await send(url)
-    while worker.counters.processed < sent and not stopped.is_set():  # noqa: ASYNC110 - counters wake nobody
+    while worker.counters.processed < sent and not stopped.is_set():  # noqa: ASYNC110 - counters raise no event
         await asyncio.sleep(0.05)
 
 
 def table(topics: Iterable[ConsumerStatus]) -> str:
-    """What has become of the messages of each topic."""
+    """Return a table of the outcomes of each topic's messages."""
     lines = [f"{'topic':<20}{'handled':>9}{'retried':>9}{'dead':>9}{'skipped':>9}"]
     for topic, *_, counters in topics:
         numbers = (counters.succeeded, counters.retried, counters.dead, counters.skipped)

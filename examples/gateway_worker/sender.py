@@ -1,4 +1,4 @@
-"""What the services behind the gateway would publish."""
+"""The messages that the services behind the gateway would publish."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from redis_worker import Publisher
 
 logger = logging.getLogger("gateway")
 
-# What is to be processed has to lie where the worker finds it: here both are in the same place.
+# The worker must be able to read the file: here both run on one machine.
 THIS_FILE = str(Path(__file__).resolve())
 
 
 async def send(url: str) -> int:
-    """Publish to all topics, now and for later. How many messages that are, duplicates included."""
+    """Publish to all topics, at once and delayed. Return the number of messages, duplicates included."""
     async with Publisher(url) as publisher:
         sent = [
             await publisher.publish("order.reminder", {"order": 1001, "user": "ada"}),
@@ -39,7 +39,7 @@ async def send(url: str) -> int:
 
 
 async def _send_mails(publisher: Publisher, people: tuple[str, ...]) -> list[str]:
-    """Publish each mail twice, as one does who has not heard whether it arrived: its id says that it is the same."""
+    """Publish each mail twice under one id, as a publisher does that got no reply."""
     campaign = secrets.token_hex(4)
     sent = []
     for user in people * 2:

@@ -1,4 +1,4 @@
-"""The handlers, and the worker they make."""
+"""The handlers of the gateway, and its worker."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from redis_worker import Message, Reject, Retry, TopicWorker
 
 logger = logging.getLogger("gateway")
 
-# Hash: a topic, a space and an id -> how often that message was handled.
+# Hash: a topic, a space and an id -> the number of times that the message was handled.
 HANDLED = "gateway:handled"
 
 
 class Ledger:
-    """What was handled: here it stands for the mails, payments and stock that a service really deals with."""
+    """The record of handled messages, in place of the mails, payments and stock of a real service."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.asyncio.Redis.from_url(url)
         self._blocking = redis.Redis.from_url(url)
 
-    async def note(self, message: Message, what: str) -> None:
-        """Note that `message` was handled, and what was done."""
-        logger.info("%s %s: %s", message.topic, message.id, what)
+    async def note(self, message: Message, action: str) -> None:
+        """Record that `message` was handled, with the action."""
+        logger.info("%s %s: %s", message.topic, message.id, action)
         await self._redis.hincrby(HANDLED, f"{message.topic} {message.id}", 1)
 
-    def note_in_thread(self, message: Message, what: str) -> None:
-        """The same, for plain functions."""
-        logger.info("%s %s: %s", message.topic, message.id, what)
+    def note_in_thread(self, message: Message, action: str) -> None:
+        """Record that `message` was handled, from a plain function."""
+        logger.info("%s %s: %s", message.topic, message.id, action)
         self._blocking.hincrby(HANDLED, f"{message.topic} {message.id}", 1)
 
     async def __aenter__(self) -> Self:
@@ -45,7 +45,7 @@ class Ledger:
 
 
 def new_worker(url: str, ledger: Ledger) -> TopicWorker:
-    """A worker with all the handlers, which has yet to be run."""
+    """Return a worker with all the handlers, not started."""
     worker = TopicWorker(url, concurrency=50)
     add_predefined(worker, ledger)
     add_custom(worker, ledger)
@@ -53,7 +53,7 @@ def new_worker(url: str, ledger: Ledger) -> TopicWorker:
 
 
 def add_predefined(worker: TopicWorker, ledger: Ledger) -> None:
-    """Orders, users, payments, stock, and the house itself."""
+    """Add the handlers of orders, users, payments, stock and the system."""
 
     @worker.handler("order.reminder")
     async def remind(message: Message) -> None:
@@ -61,16 +61,16 @@ def add_predefined(worker: TopicWorker, ledger: Ledger) -> None:
 
     @worker.handler("user.notification", concurrency=8)
     async def notify(message: Message) -> None:
-        await ledger.note(message, f"told {message.data['user']}: {message.data['text']}")
+        await ledger.note(message, f"notified {message.data['user']}: {message.data['text']}")
 
-    # Two clean-ups at once would only be in each other's way.
+    # Two clean-ups at once would interfere with each other.
     @worker.handler("system.cleanup", concurrency=1)
     async def clean_up(message: Message) -> None:
-        await ledger.note(message, f"removed what is older than {message.data['days']} days")
+        await ledger.note(message, f"removed files older than {message.data['days']} days")
 
     @worker.handler("payment.retry", retries=5)
     async def pay(message: Message) -> None:
-        # The bank says when to come again, which is better than any backoff of ours.
+        # The bank returns the delay, which is better than any backoff.
         if message.attempt <= message.data["declined"]:
             raise Retry("the bank is busy", delay=0.5)
         await ledger.note(message, f"paid {message.data['amount']} at attempt {message.attempt}")
@@ -79,21 +79,21 @@ def add_predefined(worker: TopicWorker, ledger: Ledger) -> None:
     async def alert(message: Message) -> None:
         sku = message.data.get("sku")
         if not sku:
-            raise Reject("an alert without a sku")  # it will not have one the next time either
+            raise Reject("an alert without a sku")  # a retry would not add one
         await ledger.note(message, f"{message.data['left']} left of {sku}: ordered more")
 
 
 def add_custom(worker: TopicWorker, ledger: Ledger) -> None:
-    """Mails and the like, files and data, and what nobody has thought of."""
+    """Add the handlers of mails, files and data, and the default handler."""
 
-    # Nobody wants the same mail twice: a publisher that is not sure whether it has published may do it again.
+    # Send each mail once: a publisher that got no reply may publish it again.
     @worker.handler("email.send", idempotent=True, remember=86_400)
     async def send_mail(message: Message) -> None:
         await ledger.note(message, f"mailed {message.data['to']}")
 
     @worker.handler("sms.send", timeout=5, retries=2, retry_backoff=0.5)
     async def send_sms(message: Message) -> None:
-        await asyncio.sleep(0.05)  # the operator's gateway, which does not always answer
+        await asyncio.sleep(0.05)  # the operator's gateway, which sometimes fails to answer
         await ledger.note(message, f"texted {message.data['to']}")
 
     @worker.handler("push.notification", concurrency=20)
@@ -114,7 +114,7 @@ def add_custom(worker: TopicWorker, ledger: Ledger) -> None:
                 await ledger.note(message, f"row {message.data['row']}, in a batch of {len(messages)}")
         return dict.fromkeys(locked, "the row is locked")  # only these are tried again
 
-    # As a dead letter it can be put back when there is a handler: redis-worker dead requeue --input mq:<topic>
+    # Once a handler exists, requeue the dead letters: redis-worker dead requeue --input mq:<topic>
     @worker.default_handler
     async def refuse(message: Message) -> None:
-        raise Reject(f"nobody handles {message.topic}")
+        raise Reject(f"no handler for {message.topic}")

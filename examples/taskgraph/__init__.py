@@ -1,1 +1,1 @@
-"""A TaskGraph whose tasks a redis-worker does: `python -m examples.taskgraph`."""
+"""A TaskGraph with its tasks run by redis-worker: `python -m examples.taskgraph`."""

@@ -1,15 +1,15 @@
-"""A celestialflow TaskGraph whose tasks are done by `redis-worker run`, in another process.
+"""A celestialflow TaskGraph with its tasks run by `redis-worker run`, in another process.
 
     pip install 'redis-worker[embedded]' celestialflow==3.2.2
     python -m examples.taskgraph
 
-    source --> transport ----> ack --> collect      the graph: what goes from transport to ack are ids
+    source --> transport ----> ack --> collect      the graph: transport sends ids to ack
                    |            ^
               Redis list    Redis hash
                    v            |
-                  redis-worker run                  as many of them, on as many machines, as you like
+                  redis-worker run                  any number of workers, on any number of machines
 
-It uses the server at REDIS_URL, or starts one of its own where that is not set.
+It uses the server at REDIS_URL, or starts one if that is not set.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from redis_worker.embedded import EmbeddedServer
 
 TASKS: list[Any] = [*range(1, 26), 300, -1, "x"]
 
-# Every run of a graph numbers its tasks from 0. Runs may use the same keys one after the other, but not
-# at the same time, nor after one that was cut short: its results would be taken for those of the next.
+# Every run of a graph numbers its tasks from 0. Runs may share keys one after the other, but not at the same
+# time, nor after an interrupted run: the next run would take its results for its own.
 RUN = secrets.token_hex(4)
 INPUT, OUTPUT = f"taskgraph:{RUN}:input", f"taskgraph:{RUN}:output"
 
 
 def compute(url: str) -> tuple[list[Any], dict[Any, str]]:
-    """Send TASKS through a graph; the results in the order of their tasks, and the errors by task."""
+    """Send TASKS through a graph. Return the results in the order of the tasks, and the errors by task."""
     server = server_options(url)
     results: list[Any] = []
 
     source = TaskStage("source", func=lambda task: task)
     transport = TaskRedisTransport("transport", key=INPUT, **server)
-    # One at a time, so that the id of a task is its place in TASKS; four threads push otherwise.
+    # Serial, so that the id of a task is its index in TASKS; the default is four threads.
     transport.set_execution_mode("serial")
-    # When a worker is killed, another takes its tasks over, up to 15 s later; ack's default is to give a
-    # result up after 10 s. 0 is to wait for ever.
+    # Another worker recovers the tasks of a killed one up to 15 s later; ack's default timeout is 10 s, and 0
+    # waits for ever.
     ack = TaskRedisAck("ack", key=OUTPUT, timeout=30, **server)
     # Without the check: F(1) and F(2) are both 1, and the second would be dropped as a duplicate.
     collect = TaskStage("collect", func=results.append, enable_duplicate_check=False)
@@ -64,7 +64,7 @@ def compute(url: str) -> tuple[list[Any], dict[Any, str]]:
 
 
 def server_options(url: str) -> dict[str, Any]:
-    """What celestialflow's stages are told of the server."""
+    """Return the server options of celestialflow's stages."""
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.username:
         raise SystemExit("celestialflow's stages need a REDIS_URL like redis://[:password@]host[:port][/db]")
@@ -78,22 +78,22 @@ def server_options(url: str) -> dict[str, Any]:
 
 @contextmanager
 def worker(url: str) -> Iterator[None]:
-    """Run a worker meanwhile."""
+    """Run a worker during the block."""
     command = [sys.executable, "-m", "redis_worker", "run", "--input", INPUT, "--output", OUTPUT]
     command += ["--processor", "fibonacci", "--log-level", "error"]
-    # Everybody on the machine can read a command line, and the URL may hold a password.
+    # Every user of the machine can read a command line, and the URL may contain a password.
     with subprocess.Popen(command, env=os.environ | {"REDIS_WORKER_URL": url}) as process:
         try:
             yield
         finally:
-            process.terminate()  # it stops gracefully, and the block waits for it
+            process.terminate()  # a graceful stop, for which the block waits
 
 
 def main() -> None:
     with ExitStack() as stack:
         url = os.environ.get("REDIS_URL") or stack.enter_context(EmbeddedServer()).url
         stack.enter_context(worker(url))
-        # A graph writes its log and its failures to ./logs and ./fallback, and cannot be told not to.
+        # A graph always writes its log and its failures to ./logs and ./fallback.
         stack.enter_context(chdir(stack.enter_context(tempfile.TemporaryDirectory())))
         results, errors = compute(url)
 

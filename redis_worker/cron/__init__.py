@@ -1,1 +1,1 @@
-"""Cron jobs: when they are due, and who of a fleet runs them."""
+"""Cron jobs: each instant runs once in a fleet of processes."""

@@ -1,4 +1,4 @@
-"""The function of a cron job: found by name, checked, and called: on the event loop or in a thread."""
+"""The function of a cron job: found by name, checked, and called on the event loop or in a thread."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Function:
-    """A function of the user's, with the arguments it is called with."""
+    """The user's function with its arguments."""
 
     def __init__(self, place: str, arguments: dict[str, Any], timeout: float | None, report: Report) -> None:
-        """`place` is `module:function`. Raises ConfigurationError where it is not there, or takes other arguments."""
+        """`place` is `module:function`. Raises ConfigurationError if it is missing, or takes other arguments."""
         self._function = find_function("job", place)
         self._arguments = arguments
         self._timeout = timeout
@@ -36,10 +36,10 @@ class Function:
         self.is_async = is_coroutine_function(self._function)
         self._name = place
         self.cancelled = False
-        """True once runs are cancelled from outside: a cancellation is no longer the function's own doing."""
+        """True once runs are cancelled from outside: a cancellation then does not come from the function."""
 
     async def call(self, instant: datetime) -> Answer:
-        """What became of one call, for `instant`; its value is of no concern. Raises TimedOut, and if cancelled."""
+        """Call the function for `instant`; return the outcome without the value. Raises TimedOut and CancelledError."""
         call = partial(self._function, *([instant] if self._takes_instant else ()), **self._arguments)
         if self.is_async:
             return await self._on_loop(call, self._timeout)
@@ -57,7 +57,7 @@ class Function:
         return Answer(b"")
 
     async def _in_thread(self, call: Callable[[], Any]) -> Answer:
-        """Call it in a thread of its own, which does not keep the process from ending; await what it returns here."""
+        """Call it in a daemon thread, which does not keep the process from ending; await an awaitable result here."""
 
         def work() -> Answer | Awaitable[Any]:
             try:
@@ -86,11 +86,11 @@ class Function:
 
 
 def _takes_instant(function: Callable[..., Any], place: str, arguments: dict[str, Any]) -> bool:
-    """Whether it has a parameter for the instant. Raises ConfigurationError where it cannot be called so."""
+    """Return True if the function has a parameter for the instant. Raises ConfigurationError if the call would fail."""
     try:
         parameters = inspect.signature(function).parameters
     except (ValueError, TypeError):
-        return False  # one written in C may not tell
+        return False  # a function written in C may have no signature
     named = [name for name, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in arguments:
@@ -107,8 +107,8 @@ def _takes_instant(function: Callable[..., Any], place: str, arguments: dict[str
     ]
     for parameter in needed[1:] or [one for one in needed if one.kind not in _POSITIONAL]:
         raise ConfigurationError(
-            f"the job {place!r} needs the argument {parameter.name!r}, which is given to it by name; "
-            "the only one it may have beside those is the instant it is run for"
+            f"the job {place!r} needs the argument {parameter.name!r}: set it in `arguments`; "
+            "the only parameter without a value there may be the instant of the run"
         )
     if needed and any(name in arguments for name in [*parameters][: [*parameters].index(needed[0].name)]):
         raise ConfigurationError(f"the job {place!r} must take the instant, {needed[0].name!r}, as its first argument")

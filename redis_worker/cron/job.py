@@ -1,4 +1,4 @@
-"""A cron job: waits for its instants, claims them, and runs what is to be run, until it is stopped."""
+"""A cron job: waits for its instants, claims them, and runs or pushes, until stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar, get_args
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
 from redis_worker.cron.function import Function
 from redis_worker.cron.missed import LATE, Missed
-from redis_worker.cron.redis_retry import GivenUp, Reach
+from redis_worker.cron.redis_retry import GivenUp, RedisRetry
 from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
@@ -24,40 +24,40 @@ from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.payload import dumps
 from redis_worker.vocabulary.service import Condition, Consuming
 
-# How often it is looked what is queued, lost, and what time it is on the server, in seconds; and every how many
-# of these times the job is made known again: the server may have lost its data.
-_TEND, _TENDS_PER_OPENING = 5.0, 12
-# Processes claim a little after the time, each at another moment: most then find that somebody has been there.
+# The interval, in seconds, of the checks for queued and lost runs and the server's clock; and the number of checks
+# between two registrations of the job: the server may have lost its data.
+_TEND_EVERY, _TENDS_PER_OPENING = 5.0, 12
+# Processes claim a random time after the instant, so that most find it already claimed.
 _SPREAD = 0.01
-# How long a call that is under way at a stop may still take, in seconds.
-_LAST_CALLS = 3.0
-# How often somebody who runs a job by hand asks whether the run before has ended, in seconds.
-_ASK_AGAIN = 0.5
+# The time limit of a Redis call in progress at a stop, in seconds.
+_CALL_TIMEOUT = 3.0
+# The interval at which a run by hand checks that the run before has ended, in seconds.
+_CHECK_EVERY = 0.5
 
 T = TypeVar("T")
 
-_WHY = {
-    Verdict.SKIPPED: "another run goes on",
+_REASONS = {
+    Verdict.SKIPPED: "another run is in progress",
     Verdict.FULL: f"{MOST_QUEUED} instants are queued already",
 }
 
 
 class CronJob:
-    """One cron job in this process. The same job may be in many: each instant is fired by one of them.
+    """A cron job in this process. Many processes may have the same job: one of them fires each instant.
 
-    Works in the caller's event loop; installs no signal handler, configures no logging.
+    Runs in the caller's event loop; installs no signal handler, configures no logging.
     """
 
     def __init__(self, settings: JobSettings, store: CronStore, on_outcome: OnOutcome | None = None) -> None:
-        """`on_outcome` is called, in the event loop, with the outcome of each run here and its seconds.
+        """`on_outcome` is called in the event loop with the outcome of each local run, and its duration in seconds.
 
-        Raises ConfigurationError where the schedule, the zone, the function or its arguments are not right.
+        Raises ConfigurationError if the schedule, the zone, the function or its arguments are invalid.
         """
         _check(settings)
         self.settings = settings
         self.schedule = Schedule(settings.schedule, settings.timezone)
         self._report = Report(settings.name, on_outcome)
-        self._reach = Reach(self._report)
+        self._redis = RedisRetry(self._report)
         self._store = store
         push = settings.push
         self._state = JobState(
@@ -70,59 +70,58 @@ class CronJob:
         if settings.job is not None:
             function = Function(settings.job, settings.arguments, declared.timeout, self._report)
             policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max)
-            self._runs = Runs(function, self.schedule, self._state, policy, self._reach, self._report)
+            self._runs = Runs(function, self.schedule, self._state, policy, self._redis, self._report)
         self._stopping = asyncio.Event()
         self._missed = Missed(
-            settings, self.schedule, self._state, self._reach, self._report, self._stopping, self._fire_missed
+            settings, self.schedule, self._state, self._redis, self._report, self._stopping, self._fire_missed
         )
         self._opened = self._ran = False
         self._next = 0
 
     @property
     def condition(self) -> Condition:
-        """How it stands."""
+        """The state of the job."""
         if self._stopping.is_set():
             return "stopping"
         if not self._opened:
             return "waiting for Redis"
-        return "Redis is away" if self._reach.away else "running"
+        return "Redis is away" if self._redis.away else "running"
 
     @property
     def running(self) -> int:
-        """How many runs go on in this process."""
+        """The number of runs in this process."""
         return 0 if self._runs is None else len(self._runs)
 
     def consuming(self) -> list[Consuming]:
-        """Nothing: it takes from no queue."""
+        """Return no queue: a cron job consumes none."""
         return []
 
     def running_tasks(self) -> list[RunningTask]:
-        """The runs that go on in this process, each under the job's name."""
+        """Return the runs in this process, oldest first."""
         return [] if self._runs is None else self._runs.running_tasks()
 
     def stop(self) -> None:
-        """Fire nothing any more; what runs may finish, and is not tried again if it fails.
+        """Fire nothing more; running functions may finish, and are not retried if they fail.
 
-        While Redis is away an outcome waits to be recorded, until it is back or there is a `cancel`.
+        While Redis is away, an outcome waits to be recorded until Redis is back or `cancel` is called.
         """
         self._stopping.set()
         if self._runs is not None:
             self._runs.stop()
 
     def cancel(self) -> None:
-        """Stop at once: coroutines are cancelled; a thread goes on, and nobody waits for it."""
+        """Stop at once: cancel coroutines, and abandon threads, which continue."""
         self.stop()
         if self._runs is not None:
             self._runs.cancel()
 
     async def run(self) -> None:
-        """Fire what is due until stopped, and wait for what runs. Cancelling it is as `cancel`.
+        """Fire due instants until stopped, then wait for the runs. Cancelling it has the effect of `cancel`.
 
-        Waits for Redis as long as it takes. Raises Refused for what trying again cannot mend; nothing that
-        the job does.
+        Waits for Redis without limit. Raises Refused if Redis refuses a call, never an error of the job.
         """
         if self._ran:
-            raise ConfigurationError("a cron job runs once; make another one")
+            raise ConfigurationError("a CronJob runs once: create another one")
         self._ran = True
         work = asyncio.create_task(self._work())
         try:
@@ -135,20 +134,20 @@ class CronJob:
             raise
 
     async def run_once(self) -> Ended:
-        """Run the job now, by hand, whatever its schedule says, and record what becomes of it.
+        """Run the job now, by hand, regardless of its schedule, and record the outcome.
 
-        The rule of overlap holds: where a run goes on, "skip" gives the outcome "skipped" and "queue" waits.
+        `overlap` applies: while another run is in progress, "skip" returns the outcome "skipped" and "queue" waits.
         Raises Disconnected or Refused.
         """
         await self._state.open(by_hand=True)
         while True:
             lease = self._store.new_run()
             claim = await self._state.begin(lease, self._payload())
-            self._heard(claim)
+            self._report_lost(claim)
             if claim.verdict is Verdict.FIRED:
                 break
-            if self.settings.overlap == "skip" or await happens(self._stopping, _ASK_AGAIN):
-                return Ended("skipped", _WHY[Verdict.SKIPPED])
+            if self.settings.overlap == "skip" or await happens(self._stopping, _CHECK_EVERY):
+                return Ended("skipped", _REASONS[Verdict.SKIPPED])
         self._opened = True
         if self._runs is None:
             return Ended("success")
@@ -163,9 +162,9 @@ class CronJob:
     async def _work(self) -> None:
         roles = {asyncio.create_task(self._fire()), asyncio.create_task(self._tend())}
         await asyncio.wait(roles, return_when=asyncio.FIRST_COMPLETED)
-        self.stop()  # one of them has failed, or there was a stop anyway
-        # A call under way is waited for: nobody would know what it has claimed. But not for a server that hangs.
-        _, hanging = await asyncio.wait(roles, timeout=_LAST_CALLS)
+        self.stop()  # one role has failed, or the job was stopped
+        # Wait for a call in progress, as its claim would be lost, but not for a server that hangs.
+        _, hanging = await asyncio.wait(roles, timeout=_CALL_TIMEOUT)
         for role in hanging:
             role.cancel()
         await asyncio.wait(roles)
@@ -189,11 +188,11 @@ class CronJob:
                 cursor = self._next
 
     async def _due(self, instant: int) -> bool:
-        """Wait for `instant`, by the server's clock. False where there is a stop before."""
+        """Wait for `instant` by the server's clock. Return False if stopped before."""
         spread = random.uniform(0.0, _SPREAD)
         while (ahead := (instant - self._store.clock.now()) / 1000) > 0:
-            # In small steps: the tending may hear meanwhile that it is another time on the server.
-            if await happens(self._stopping, min(ahead + spread, _TEND)):
+            # In small steps: `_tend` may correct the server's time meanwhile.
+            if await happens(self._stopping, min(ahead + spread, _TEND_EVERY)):
                 return False
         return not self._stopping.is_set()
 
@@ -201,7 +200,7 @@ class CronJob:
         return self._store.clock.now() - instant > LATE
 
     async def _claim(self, instant: int, even_missed: bool = False) -> Claim | None:
-        """Fire `instant`, unless somebody has. None where it is early, or was missed while Redis was away."""
+        """Fire `instant` unless another process has. Return None if it is early, or was missed while Redis was away."""
         lease = self._store.new_run()
         after = _ms_of(self.schedule, instant)
 
@@ -209,20 +208,20 @@ class CronJob:
             if self._is_missed(instant) and not even_missed:
                 return None
             if self._runs is not None and self.settings.overlap != "allow":
-                await self._runs.recorded(self._stopping)  # or a run that is over would be in its own way
+                await self._runs.recorded(self._stopping)  # a finished run would block the claim until recorded
             return await self._state.claim(instant, lease, after, self._payload())
 
         claimed = await self._until_stopped(claim)
         if claimed is None:
             return None
-        self._heard(claimed)
+        self._report_lost(claimed)
         if claimed.verdict is Verdict.EARLY:
             await happens(self._stopping, max(1, claimed.value) / 1000)
             return None
         if claimed.verdict is Verdict.FIRED:
             self._begin(Run(lease, claimed.value, self._store.clock.now()))
-        elif claimed.verdict in _WHY:
-            self._report.skipped(self.schedule.local(instant), _WHY[claimed.verdict])
+        elif claimed.verdict in _REASONS:
+            self._report.skipped(self.schedule.local(instant), _REASONS[claimed.verdict])
         elif claimed.verdict is Verdict.QUEUED:
             await self._take()
         return claimed
@@ -232,9 +231,9 @@ class CronJob:
         return claimed is not None and claimed.verdict in (Verdict.FIRED, Verdict.QUEUED)
 
     async def _tend(self) -> None:
-        """Now and then: take what is queued, and notice what is lost."""
+        """Periodically claim queued instants, and detect lost runs."""
         rounds = 0
-        while not await happens(self._stopping, _TEND * random.uniform(0.8, 1.0)):
+        while not await happens(self._stopping, _TEND_EVERY * random.uniform(0.8, 1.0)):
             if not self._opened:
                 continue
             rounds += 1
@@ -243,10 +242,10 @@ class CronJob:
             await self._take()
 
     async def _take(self) -> None:
-        """Fire what is queued, if nothing runs any more."""
+        """Fire the next queued instant, if no run is in progress."""
         lease = self._store.new_run()
         claimed = await self._until_stopped(lambda: self._state.take(lease, self._next))
-        self._heard(claimed)
+        self._report_lost(claimed)
         if claimed.verdict is Verdict.FIRED:
             self._begin(Run(lease, claimed.value, self._store.clock.now()))
 
@@ -254,7 +253,7 @@ class CronJob:
         try:
             await self._take()
         except (GivenUp, Refused):
-            pass  # the others meet the same, and say so
+            pass  # the roles meet the same error, and raise it
 
     def _begin(self, run: Run) -> None:
         if self._runs is None:
@@ -262,19 +261,19 @@ class CronJob:
         else:
             self._runs.start(run, self._take_after_run)
 
-    def _heard(self, claim: Claim) -> None:
+    def _report_lost(self, claim: Claim) -> None:
         for worker in claim.lost:
             self._report.lost(worker)
 
     def _payload(self) -> bytes:
-        """The task of a job that pushes, as `redis-worker push` would make it."""
+        """Return the task of a job that pushes, as `redis-worker push` makes it."""
         push = self.settings.push
         if push is None:
             return b""
         return dumps({"id": new_id(), "task": push.task, "emit_ts": self._store.clock.now() / 1000})
 
     async def _until_stopped(self, operation: Callable[[], Awaitable[T]]) -> T:
-        return await self._reach.call(operation, self._stopping)
+        return await self._redis.call(operation, self._stopping)
 
 
 def _ms_of(schedule: Schedule, after: int) -> int:
@@ -282,15 +281,15 @@ def _ms_of(schedule: Schedule, after: int) -> int:
 
 
 def _check(settings: JobSettings) -> None:
-    """Raises ConfigurationError where the settings do not make a job."""
+    """Check the settings. Raises ConfigurationError."""
     name = f"the cron job {settings.name!r}"
     if (settings.job is None) == (settings.push is None):
-        raise ConfigurationError(f"{name} needs a function to run or a task to push, one of the two")
-    for what, value, known in (
+        raise ConfigurationError(f"{name} needs either a function to run or a task to push")
+    for option, value, known in (
         ("overlap", settings.overlap, get_args(Overlap)),
         ("catchup", settings.catchup, get_args(Catchup)),
     ):
         if value not in known:
-            raise ConfigurationError(f"{name}: unknown {what} {value!r}, use one of {', '.join(known)}")
+            raise ConfigurationError(f"{name}: unknown {option} {value!r}, use one of {', '.join(known)}")
     if settings.catchup_window < 0:
         raise ConfigurationError(f"{name}: the catch-up window must not be negative")

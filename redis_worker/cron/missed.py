@@ -1,4 +1,4 @@
-"""What becomes of instants that passed while nobody was there to fire them."""
+"""Missed instants: those that passed while no process could fire them."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from datetime import datetime
 from itertools import islice
 
 from redis_worker.broker.cron import JobState
-from redis_worker.cron.redis_retry import Reach
+from redis_worker.cron.redis_retry import RedisRetry
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import JobSettings
 
 LATE = 60_000
-"""An instant that cannot be claimed within so many ms is missed; until then it is fired late."""
+"""An instant is missed if it is not claimed within so many ms; until then it is fired late."""
 
-# Instants are counted up to here, and queued in steps of so many: the event loop has other things to do.
+# Instants are counted up to this number, and queued in steps of this size, so as not to block the event loop.
 _COUNTED, _BATCH = 100_000, 500
 
 
 class Missed:
-    """Drops what was missed, or makes up for it, as the settings say."""
+    """The catch-up of missed instants: drops or fires them, as the settings say."""
 
     def __init__(
         self,
         settings: JobSettings,
         schedule: Schedule,
         state: JobState,
-        reach: Reach,
+        redis: RedisRetry,
         report: Report,
         stopping: asyncio.Event,
         fire: Callable[[int], Awaitable[bool]],
     ) -> None:
-        """`fire` claims an instant, and tells whether it has; it is missed all the same."""
+        """`fire` claims a missed instant, and returns True if it did."""
         self._catchup = settings.catchup
         self._window = int(settings.catchup_window * 1000)
         self._pushes = settings.push is not None
         self._schedule = schedule
         self._state = state
-        self._reach = reach
+        self._redis = redis
         self._report = report
         self._stopping = stopping
         self._fire = fire
 
     async def make_up(self, cursor: int, now: int) -> int:
-        """Deal with all that was missed after `cursor`, if nobody has. Returns up to where all is dealt with, in ms."""
+        """Drop or fire all instants missed after `cursor`, unless another process did. Return the new cursor, in ms."""
         while True:
-            last = await self._reach.call(self._state.open, self._stopping)
+            last = await self._redis.call(self._state.open, self._stopping)
             start, end = max(cursor, last), now - LATE
             if start >= end:
                 return start
@@ -63,29 +63,29 @@ class Missed:
         return end
 
     async def _drop(self, last: int, start: int, until: int) -> bool:
-        """Give up what was missed up to `until`. False where somebody else has dealt with some of it meanwhile."""
+        """Drop the instants missed up to `until`. Return False if another process has handled some of them."""
         number = await self._count(start, until)
         if not number:
             return True
-        if not await self._reach.call(lambda: self._state.give_up(last, until, number), self._stopping):
+        if not await self._redis.call(lambda: self._state.give_up(last, until, number), self._stopping):
             return False
-        what = "they are dropped"
+        result = "dropped"
         if self._catchup == "last" and number:
-            what = "they are dropped for the last one's sake"
+            result = "dropped, only the last one is caught up"
         elif self._catchup == "all":
-            what = "they are older than the catch-up window, and dropped"
+            result = "dropped, they are older than the catch-up window"
         first = self._schedule.next(start)
         counted = str(number) if number < _COUNTED else f"{number} or more"
-        self._report.missed(f"{counted} instants", first, self._last(start, until) or first, what)
+        self._report.missed(f"{counted} instants", first, self._last(start, until) or first, result)
         return True
 
     async def _make_up_for_last(self, start: int, end: int) -> None:
         for instant in self._schedule.between(start, end):
             if await self._fire(_ms(instant)):
-                self._report.missed("1 instant", instant, instant, "it is made up for")
+                self._report.missed("1 instant", instant, instant, "caught up")
 
     async def _make_up_for_all(self, start: int, end: int) -> None:
-        """Oldest first: tasks are pushed at once, functions are queued, to run one after the other."""
+        """Catch up oldest first: push tasks at once, queue functions to run one after the other."""
         made_up = 0
         first = last = None
         instants = self._schedule.between(start, end)
@@ -95,13 +95,13 @@ class Missed:
                 first, last = first or batch[0], batch[-1]
             made_up += number
             if self._stopping.is_set():
-                break  # the rest stays missed, for somebody else or the next start
+                break  # the rest stays missed, for another process or the next start
         if first is not None and last is not None:
-            self._report.missed(f"{made_up} instants", first, last, "they are made up for")
+            self._report.missed(f"{made_up} instants", first, last, "caught up")
 
     async def _make_up_for(self, batch: list[datetime]) -> int:
         if not self._pushes:
-            return await self._reach.call(lambda: self._state.queue([*map(_ms, batch)]), self._stopping)
+            return await self._redis.call(lambda: self._state.queue([*map(_ms, batch)]), self._stopping)
         made_up = 0
         for instant in batch:
             if self._stopping.is_set():
@@ -124,11 +124,11 @@ class Missed:
         return None if found is None else _ms(found)
 
     def _last(self, start: int, end: int) -> datetime | None:
-        """The last instant after `start` and up to `end`: looked for from the end."""
+        """Return the last instant after `start` and up to `end`, searching from the end."""
         span = LATE
         while True:
             last = None
-            for last in self._between(max(start, end - span), end):  # noqa: B007 - the last one is what is wanted
+            for last in self._between(max(start, end - span), end):  # noqa: B007 - only the last one is used
                 pass
             if last is not None or end - span <= start:
                 return last

@@ -1,4 +1,4 @@
-"""Calls to Redis that are repeated while it is away, or a key is damaged."""
+"""Retries of calls to Redis while it is away, or a key is damaged."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from redis_worker.vocabulary.outages import Outages
 
 T = TypeVar("T")
 
-# The first pause and the longest, in seconds: an instant can be fired up to a minute late.
-_FIRST, _LONGEST = 0.5, 10.0
+# The first and the longest pause, in seconds: an instant can be fired up to a minute late.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 
 class GivenUp(Exception):
-    """Redis was away, or a key was damaged, and there was a stop."""
+    """Raised when the job stops while Redis is away, or a key is damaged."""
 
 
-class Reach:
-    """Repeats what is Disconnected, or needs a damaged key, after pauses that double, until it is done or given up."""
+class RedisRetry:
+    """Retries of calls that raise Disconnected or DamagedKey, after doubling pauses, until success or a stop."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -37,23 +37,23 @@ class Reach:
         return self._since is not None
 
     async def call(self, operation: Callable[[], Awaitable[T]], end: asyncio.Event) -> T:
-        """The result of `operation`. Raises GivenUp where it cannot be had and `end` is set, and Refused."""
-        pause = _FIRST
+        """Return the result of `operation`. Raises Refused, and GivenUp if it still fails when `end` is set."""
+        pause = _FIRST_PAUSE
         while True:
             try:
                 result = await operation()
             except (Disconnected, DamagedKey) as error:
-                self._trouble(error)
+                self._report_outage(error)
                 if await happens(end, pause * random.uniform(0.5, 1.0)):
                     raise GivenUp(str(error)) from None
-                pause = min(_LONGEST, pause * 2)
+                pause = min(_LONGEST_PAUSE, pause * 2)
                 continue
             if self._since is not None:
                 self._report.back(time.monotonic() - self._since)
                 self._since = None
             return result
 
-    def _trouble(self, error: Disconnected | DamagedKey) -> None:
+    def _report_outage(self, error: Disconnected | DamagedKey) -> None:
         if isinstance(error, DamagedKey):
             if self._damaged.begins(error.key):
                 self._report.damaged(error)

@@ -1,4 +1,4 @@
-"""The runs of a job in this process: from the claim until what became of them is recorded."""
+"""The runs of a job in this process, from the claim to the recorded outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis_worker.broker.cron import JobState, Run
 from redis_worker.cron.function import Function
-from redis_worker.cron.redis_retry import GivenUp, Reach
+from redis_worker.cron.redis_retry import GivenUp, RedisRetry
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.engine.contexts import Contexts
@@ -19,21 +19,21 @@ from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.errors import RedisWorkerError
 
-# How long the end of a cancelled run may take to be recorded, in seconds; after that it will be taken for lost.
-_LAST_WORD = 3.0
+# The time limit for recording a cancelled run, in seconds; after that it is presumed lost.
+_RECORD_TIMEOUT = 3.0
 
 
 class Ended(NamedTuple):
-    """What became of a run."""
+    """The outcome of a run."""
 
     outcome: str
-    """"success", "error", "timeout", "cancelled"; by hand also "skipped": another run goes on."""
+    """"success", "error", "timeout", "cancelled"; by hand also "skipped": another run is in progress."""
     error: str | None = None
     seconds: float = 0.0
 
 
 class Runs:
-    """What runs just now. Coroutines run in the event loop, plain functions in a thread each."""
+    """The running functions: coroutines in the event loop, plain functions in a thread each."""
 
     def __init__(
         self,
@@ -41,33 +41,33 @@ class Runs:
         schedule: Schedule,
         state: JobState,
         policy: RetryPolicy,
-        reach: Reach,
+        redis: RedisRetry,
         report: Report,
     ) -> None:
         self._function = function
         self._schedule = schedule
         self._state = state
         self._policy = policy
-        self._reach = reach
+        self._redis = redis
         self._report = report
         self._contexts = Contexts()
         self._stopping = asyncio.Event()
         self._cancelled = asyncio.Event()
         self._running: dict[asyncio.Task[Ended], tuple[Run, float]] = {}
-        """And when it began."""
+        """The run of each task, and its start time."""
         self._unrecorded = 0
-        """How many have ended, and wait for that to be written."""
+        """The number of finished runs that are not recorded yet."""
         self._recorded = asyncio.Event()
         self._presumed_lost: set[Run] = set()
-        """Those of which it is known, and was said."""
+        """Runs already reported as presumed lost."""
         self._calls: dict[Run, asyncio.Task[Answer]] = {}
-        """The call of the function that each of them has come to."""
+        """The current call of the function in each run."""
 
     def __len__(self) -> int:
         return len(self._running)
 
     def start(self, run: Run, then: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[Ended]:
-        """Have a claimed run go on in a task of its own, and `then` what is to follow its end."""
+        """Start a claimed run in a new task; call `then` after its end."""
         self._state.keep(run, lambda: self._presume_lost(run))
         task = asyncio.create_task(self._run(run, then))
         self._running[task] = run, time.monotonic()
@@ -75,7 +75,7 @@ class Runs:
         return task
 
     def running_tasks(self) -> list[RunningTask]:
-        """What runs, by the instant it is for, oldest first; of a thread nothing is seen but that it runs."""
+        """Return the runs by their instants, oldest first; a run in a thread has no stack."""
         return [self._seen(run, time.monotonic() - began) for run, began in self._running.values()]
 
     def _seen(self, run: Run, seconds: float) -> RunningTask:
@@ -84,11 +84,11 @@ class Runs:
         return RunningTask(instant, seconds, "" if call is None else stack_of(call.get_coro()))
 
     def stop(self) -> None:
-        """Try nothing again."""
+        """Retry nothing more."""
         self._stopping.set()
 
     def cancel(self) -> None:
-        """Cancel coroutines, wait for threads no more."""
+        """Cancel coroutines, and stop waiting for threads."""
         self.stop()
         self._cancelled.set()
 
@@ -98,7 +98,7 @@ class Runs:
             self._report.presumed_lost()
 
     async def ended(self) -> None:
-        """Return when nothing runs any more. Raises nothing."""
+        """Wait until nothing runs. Raises nothing."""
         while self._running:
             await asyncio.wait(self._running)
 
@@ -111,12 +111,12 @@ class Runs:
                 self._calls.pop(run, None)
             self._report.ended(self._schedule.local(run.instant), *ended)
             if leftover is not None:
-                # Its thread goes on past the time limit: others shall know that it does.
+                # The thread continues past the time limit: record that, so that `overlap` still applies.
                 await self._record(run, ended, goes_on=True)
                 await self._until_cancelled(leftover)
-            self._state.let_go(run)  # before its end is written: then nothing was taken from it
+            self._state.let_go(run)  # before the end is recorded: then the claim was not lost
             if leftover is None or leftover.done():
-                # What cannot be ended here goes on without us, until its process ends and its lease with it.
+                # A call that cannot be cancelled keeps its lease until its process ends.
                 await self._record(run, ended)
         finally:
             self._state.let_go(run)
@@ -126,7 +126,7 @@ class Runs:
         return ended
 
     async def _tries(self, run: Run, began: float) -> tuple[Ended, asyncio.Future[Answer] | None]:
-        """How it ended, and what of it goes on all the same."""
+        """Call the function, with retries. Return the outcome, and the call that continues, if any."""
         instant = self._schedule.local(run.instant)
         retries = 0
         while True:
@@ -146,7 +146,7 @@ class Runs:
                 answer, left = Answer(b"", "CancelledError: the function cancelled itself"), None
             except TimedOut as error:
                 outcome, left = "timeout", error.leftover
-                answer = Answer(b"", "it took longer than its time limit")
+                answer = Answer(b"", "it exceeded its time limit")
             seconds = time.monotonic() - began
             if answer.error is None:
                 return Ended("success", None, seconds), None
@@ -161,8 +161,8 @@ class Runs:
     def _cut_short(self, seconds: float) -> tuple[Ended, asyncio.Future[Answer] | None]:
         if self._function.is_async:
             return Ended("cancelled", "it was cancelled", seconds), None
-        # Nobody hears of the thread's end any more: it counts as running until its lease ends.
-        return Ended("cancelled", "it was cancelled; its thread goes on", seconds), asyncio.Future()
+        # The end of an abandoned thread is not observed: it counts as running until its lease ends.
+        return Ended("cancelled", "it was cancelled; its thread continues", seconds), asyncio.Future()
 
     async def _until_cancelled(self, future: asyncio.Future[Any]) -> None:
         cancelled = asyncio.create_task(self._cancelled.wait())
@@ -172,7 +172,7 @@ class Runs:
             cancelled.cancel()
 
     async def recorded(self, end: asyncio.Event) -> None:
-        """Wait until the end of all that has ended is written, or `end` is set: for others it goes on until then."""
+        """Wait until all finished runs are recorded, or `end` is set: until then other processes see them running."""
         stopped = asyncio.create_task(end.wait())
         try:
             while self._unrecorded and not end.is_set():
@@ -192,12 +192,12 @@ class Runs:
             self._recorded.set()
 
     async def _write(self, run: Run, ended: Ended, goes_on: bool) -> None:
-        """Write it down, as often as it takes; after `cancel` for a moment only."""
+        """Record the outcome, retrying until it succeeds; after `cancel` only for a short time."""
         write = asyncio.create_task(
-            self._reach.call(lambda: self._state.finish(run, *ended, goes_on=goes_on), self._cancelled)
+            self._redis.call(lambda: self._state.finish(run, *ended, goes_on=goes_on), self._cancelled)
         )
         await self._until_cancelled(write)
-        await asyncio.wait({write}, timeout=_LAST_WORD)
+        await asyncio.wait({write}, timeout=_RECORD_TIMEOUT)
         if not write.done():
             write.cancel()
             return

@@ -1,4 +1,4 @@
-"""What is said of a cron job."""
+"""The settings of a cron job."""
 
 from __future__ import annotations
 
@@ -10,66 +10,66 @@ from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Declaration, declaration_of
 
 Overlap = Literal["skip", "queue", "allow"]
-"""What becomes of an instant while the run of an earlier one goes on, on whatever machine of the fleet."""
+"""The handling of an instant while an earlier run is in progress, in any process of the fleet."""
 
-OF_A_TRY = ("timeout", "retries", "retry_backoff", "retry_backoff_max")
-"""What the function of a job may declare, and its settings say in its place."""
+ATTEMPT_OPTIONS = ("timeout", "retries", "retry_backoff", "retry_backoff_max")
+"""Options that the function of a job may declare, and its settings override."""
 
 Catchup = Literal["skip", "last", "all"]
-"""Which of the instants that passed while nobody was there are made up for."""
+"""The instants to catch up after no process could fire them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A task to be pushed, in place of code to be run."""
+    """A task to push, instead of a function to run."""
 
     input: str
-    """The list."""
+    """The input list."""
     task: Any
     """Any JSON value."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """A cron job. All times are in seconds. It has either `job` or `push`."""
+    """The settings of a cron job, with either `job` or `push`. All times are in seconds."""
 
     name: str
     app: str
-    """What it belongs to: the supervisor's name. Jobs of one name in two applications are two jobs."""
+    """The supervisor's name. Jobs of one name in two applications are two jobs."""
     schedule: str
-    """Five fields, or six, of which the first is the second."""
+    """A cron expression of five fields, or six with seconds first."""
     timezone: str = "UTC"
-    """By its IANA name."""
+    """An IANA name."""
     job: str | None = None
-    """`module:function`. A function that takes an argument is given the instant it is run for."""
+    """`module:function`. A function with a positional parameter receives the instant of the run."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Passed on to it by name."""
+    """Keyword arguments of the call."""
     push: Push | None = None
     timeout: float | None = None
-    """The time limit of one try; None leaves it, as the three below, to the function's own declaration."""
+    """The time limit of one attempt. None, here and in the three retry options, uses the function's declaration."""
     overlap: Overlap = "skip"
     catchup: Catchup = "skip"
     catchup_window: float = 86_400.0
-    """What was missed longer ago is not made up for."""
+    """Instants missed longer ago are not caught up."""
     retries: int | None = None
     retry_backoff: float | None = None
     retry_backoff_max: float | None = None
 
 
 def declared_by(settings: JobSettings, function: Callable[..., Any] | None) -> Declaration:
-    """Return what `function` declares of itself, with what the settings say in its place.
+    """Return the declaration of `function`, overridden by the settings.
 
-    Raises ConfigurationError where the two do not fit together.
+    Raises ConfigurationError if the two contradict each other.
     """
-    own = {key: getattr(settings, key) for key in OF_A_TRY}
+    own = {key: getattr(settings, key) for key in ATTEMPT_OPTIONS}
     declared = declaration_of(function or _push, "the cron job", name=repr(settings.name), **own)
     if declared.execution == "process":
         raise ConfigurationError(
-            f"the cron job {settings.name!r}: its function is declared to run in a process, and a cron job runs on the "
+            f"the cron job {settings.name!r}: its function is declared to run in a process, but a cron job runs on the "
             "event loop or in a thread; push a task to a pool with this processor instead"
         )
     return declared
 
 
 def _push() -> None:
-    """A task is pushed."""
+    """Stand in for the function of a job that pushes."""

@@ -1,4 +1,4 @@
-"""Whether functions can be called as they are to be."""
+"""The check of a daemon's function."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from redis_worker.vocabulary.calls import accepts, parameters_of
 from redis_worker.vocabulary.processor import said_by
 
 
-def no_daemon(part: DaemonPart, function: Callable[..., Any]) -> str | None:
-    """Return why `function` cannot be the daemon `part`; None where it can."""
+def daemon_problem(part: DaemonPart, function: Callable[..., Any]) -> str | None:
+    """Return why `function` cannot be the daemon `part`, or None if it can."""
     if declared := said_by(function).keys() - {"name"}:
         return (
-            f"the daemon {part.run!r} is declared with {', '.join(sorted(declared))}, which are for processors: "
-            "a daemon runs until it is stopped; leave the decorator out"
+            f"the daemon {part.run!r} is declared with {', '.join(sorted(declared))}, options of a processor: "
+            "a daemon runs until it is stopped; remove the decorator"
         )
     if accepts(function, ("the stop event",), part.arguments):
         return None

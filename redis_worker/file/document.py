@@ -1,4 +1,4 @@
-"""A file that has been read as TOML: its tables, and the mistakes found in it so far."""
+"""A parsed TOML file: its tables, and the mistakes found so far."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
-from redis_worker.file.lines import Path, lines_of
+from redis_worker.file.lines import KeyPath, lines_of
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake, near
 from redis_worker.file.substitution import UNSET, substitute, unquoted, variables_of
 from redis_worker.file.values import Kind, shown
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _AT_LINE = re.compile(
-    r"^(?P<what>.*?) ?\((?:at line (?P<line>\d+), column (?P<column>\d+)|at end of document)\)$", re.DOTALL
+    r"^(?P<message>.*?) ?\((?:at line (?P<line>\d+), column (?P<column>\d+)|at end of document)\)$", re.DOTALL
 )
 
 
-def dotted(path: Path) -> str:
-    """`path` as TOML writes it: `pools."a b".input`, `worker.only[0]`."""
-    said = ""
+def dotted(path: KeyPath) -> str:
+    """Return `path` as TOML writes it: `pools."a b".input`, `worker.only[0]`."""
+    text = ""
     for part in path:
         if isinstance(part, int):
-            said += f"[{part}]"
+            text += f"[{part}]"
         else:
-            said += "." * bool(said) + (part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False))
-    return said
+            text += "." * bool(text) + (part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False))
+    return text
 
 
 def read_text(path: str) -> str:
-    """The text of a file. Raises FileMistakes."""
+    """Return the text of a file. Raises FileMistakes."""
     try:
-        return File(path).read_bytes().decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise FileMistakes(path, [Mistake(line, "this is not UTF-8, as TOML must be")]) from None
@@ -45,41 +45,41 @@ def read_text(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys a table may have."""
+class TableKeys:
+    """The keys of a kind of table, with the kinds of their values."""
 
     kinds: Mapping[str, Kind]
     required: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Keys that are well known, and belong elsewhere: what to say of them."""
+    """Messages for known keys that belong elsewhere."""
 
 
 class Document:
-    """A file, its tables, and the mistakes found in it so far."""
+    """A file, its tables, and the mistakes found so far."""
 
     def __init__(self, name: str, text: str, environment: Mapping[str, str]) -> None:
-        """Raises FileMistakes where it is no TOML."""
+        """Parse `text` and substitute variables. Raises FileMistakes if it is not TOML."""
         self.name = name
         parsed = _parsed(name, text)
         self.lines = lines_of(text.replace("\r\n", "\n"))
         self._data, self._unset = substitute(parsed, environment)
         self.variables = variables_of(self._data)
         self.mistakes: list[Mistake] = []
-        self._blamed: set[Path] = set()
+        self._blamed: set[KeyPath] = set()
 
-    def line(self, path: Path) -> int:
-        """The line of `path`, or of what it lies in."""
+    def line(self, path: KeyPath) -> int:
+        """Return the line of `path`, or of the innermost table around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, NO_LINE)
 
-    def blame(self, path: Path, text: str) -> None:
-        """Note that something is wrong at `path`."""
+    def blame(self, path: KeyPath, text: str) -> None:
+        """Record a mistake at `path`."""
         self.mistakes.append(Mistake(self.line(path), f"{dotted(path)}: {unquoted(text, path, self.variables)}"))
         self._blamed.add(path)
 
-    def value(self, path: Path) -> Any:
-        """Return what stands at `path`; None where there is nothing."""
+    def value(self, path: KeyPath) -> Any:
+        """Return the value at `path`, or None."""
         value: Any = self._data
         for key in path:
             try:
@@ -88,38 +88,38 @@ class Document:
                 return None
         return value
 
-    def is_right(self, path: Path) -> bool:
-        """Whether nothing wrong has been found in the table at `path`."""
+    def is_right(self, path: KeyPath) -> bool:
+        """Return True if the table at `path` has no mistake so far."""
         return not any(blamed[: len(path)] == path for blamed in self._blamed)
 
-    def blame_nobody(self, text: str) -> None:
-        """Note that something is wrong with no line of the file."""
+    def blame_file(self, text: str) -> None:
+        """Record a mistake that belongs to no line of the file."""
         self.mistakes.append(Mistake(NO_LINE, text))
 
-    def blame_unset(self, idle: Iterable[Path]) -> None:
-        """Note variables that are not set, but for those in tables at `idle`, which nobody needs."""
+    def blame_unset(self, idle: Iterable[KeyPath]) -> None:
+        """Record a mistake for each unset variable, except in the unused tables at `idle`."""
         unneeded = tuple(idle)
         for path, text in self._unset.items():
-            # Whether something runs must be known; deeper down it is a key of somebody else's.
+            # `enable` decides if a part runs, so it is always needed; deeper down it is a key of the user's.
             decides = path[-1] == "enable" and len(path) <= 3
             if decides or not any(path[: len(part)] == part for part in unneeded):
                 self.blame(path, text)
 
     def root(self, known: Iterable[str]) -> Table:
-        """The whole of it, in which only the tables `known` may be."""
+        """Return the root table; record a mistake for each key that is not in `known`."""
         root = Table(self, (), self._data)
         tables = tuple(known)
         for key, value in self._data.items():
             if key not in tables:
-                what = "table" if isinstance(value, (dict, list)) else "key outside of all tables"
-                self.blame((key,), f"unknown {what}, {near(key, tables)}")
+                kind = "table" if isinstance(value, (dict, list)) else "key outside of all tables"
+                self.blame((key,), f"unknown {kind}, {near(key, tables)}")
         return root
 
 
 class Table:
-    """A table of a file."""
+    """One table of a file."""
 
-    def __init__(self, document: Document, path: Path, values: dict[str, Any]) -> None:
+    def __init__(self, document: Document, path: KeyPath, values: dict[str, Any]) -> None:
         self.document = document
         self.path = path
         self.values = values
@@ -128,7 +128,7 @@ class Table:
         return key in self.values
 
     def table(self, key: str) -> Table:
-        """The table `key`; an empty one, if there is none."""
+        """Return the table `key`, or an empty one."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             if value is not UNSET:
@@ -136,36 +136,36 @@ class Table:
             value = {}
         return Table(self.document, (*self.path, key), value)
 
-    def parted(self) -> tuple[Table, list[Table]]:
-        """The table without the tables in it, and these."""
+    def split(self) -> tuple[Table, list[Table]]:
+        """Return the table without its subtables, and the subtables."""
         settings = {key: value for key, value in self.values.items() if not isinstance(value, dict)}
         inner = [self.table(key) for key, value in self.values.items() if isinstance(value, dict)]
         return Table(self.document, self.path, settings), inner
 
     @property
     def name(self) -> str:
-        """Its last key."""
+        """The last key of its path."""
         return str(self.path[-1])
 
     def blame(self, key: str, text: str) -> None:
-        """Note that something is wrong with a key; with the table, if it has no such key."""
+        """Record a mistake at a key, or at the table if it has no such key."""
         if key in self.values:
             self.document.blame((*self.path, key), text)
         else:
             self.document.blame(self.path, f"{key} {text}")
 
-    def read(self, keys: Keys) -> dict[str, Any]:
-        """What it says, by key, as far as it is right; what is wrong is noted."""
+    def read(self, keys: TableKeys) -> dict[str, Any]:
+        """Return the valid values by key; record a mistake for each invalid or missing one."""
         for key in keys.required:
             if key not in self.values:
                 self.document.blame(self.path, f"the key {key} is missing")
         return dict(self._read(keys))
 
-    def _read(self, keys: Keys) -> Iterator[tuple[str, Any]]:
+    def _read(self, keys: TableKeys) -> Iterator[tuple[str, Any]]:
         for key, value in self.values.items():
             if key not in keys.kinds:
-                said = keys.elsewhere.get(key) or f"unknown key, {near(key, tuple(keys.kinds))}"
-                self.blame(key, said)
+                message = keys.elsewhere.get(key) or f"unknown key, {near(key, tuple(keys.kinds))}"
+                self.blame(key, message)
             elif value is not UNSET:
                 try:
                     yield key, keys.kinds[key](value)
@@ -174,17 +174,17 @@ class Table:
 
 
 def _parsed(name: str, text: str) -> dict[str, Any]:
-    """Raises FileMistakes."""
+    """Parse TOML. Raises FileMistakes."""
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise FileMistakes(name, [Mistake(NO_LINE, "the tables and lists in it lie too deep in each other")]) from None
+        raise FileMistakes(name, [Mistake(NO_LINE, "tables and lists are nested too deeply")]) from None
     except ValueError as error:
         found = _AT_LINE.match(str(error))
         if found is None:
             raise FileMistakes(name, [Mistake(NO_LINE, f"is not TOML: {error}")]) from None
         if found["line"] is None:
             last = text.rstrip("\n").count("\n") + 1
-            raise FileMistakes(name, [Mistake(last, f"{found['what']} at the end of the file")]) from None
-        said = f"{found['what']}, at column {found['column']}"
-        raise FileMistakes(name, [Mistake(int(found["line"]), said)]) from None
+            raise FileMistakes(name, [Mistake(last, f"{found['message']} at the end of the file")]) from None
+        message = f"{found['message']}, at column {found['column']}"
+        raise FileMistakes(name, [Mistake(int(found["line"]), message)]) from None

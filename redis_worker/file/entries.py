@@ -1,4 +1,4 @@
-"""What the tables of a file say may run, each on its own, and whether its keys fit together."""
+"""The entries of a file (pools, topics, daemons, cron jobs), read and checked one by one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from redis_worker.file.document import Document, Keys, Table
+from redis_worker.file.document import Document, Table, TableKeys
 from redis_worker.file.plan import Supervision
 from redis_worker.file.schema import BATCH, CRON, DAEMON, DAEMONS, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
 from redis_worker.file.substitution import Substituted
@@ -18,57 +18,57 @@ from redis_worker.vocabulary.message import check_prefix, check_topic
 _OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": DAEMONS, "cron": CRON}
 _INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
 _RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
-# They say how code is run.
-_OF_A_CALL = ("arguments", "timeout", "retries", *_RETRY)
+# Options for running code; a pushed task has none.
+_CALL_OPTIONS = ("arguments", "timeout", "retries", *_RETRY)
 
 
 @dataclass(slots=True)
 class Entry:
-    """A pool, a topic, a daemon or a job, as a file has it."""
+    """A pool, a topic, a daemon or a job, as written in a file."""
 
     kind: str
-    """The table that it is in."""
+    """The table that contains it."""
     name: str
     table: Table
-    said: dict[str, Any]
-    """What it says, by key, as far as it is right."""
+    settings: dict[str, Any]
+    """Its valid values, by key."""
     reason: str | None = None
-    """Why it does not run; None where it does."""
+    """Why it does not run; None if it runs."""
 
     @property
     def qualified(self) -> str:
-        """Its name, together with that of the table it is in."""
+        """Its name with its kind, as in `pools.fibonacci`."""
         return f"{self.kind}.{self.name}"
 
     @property
     def own_url(self) -> bool:
-        """Whether it says itself where Redis is, rightly or wrongly."""
+        """True if it has a Redis URL of its own, valid or not."""
         return "url" in self.table
 
 
 @dataclass(slots=True)
 class Group:
-    """One of the tables of tables, without these."""
+    """The settings of [pools], [topics], [daemons] or [cron] itself, without the entries."""
 
     table: Table
-    said: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> tuple[dict[str, Group], list[Entry]]:
-    """What the file has, in its order, and the settings beside it; mistakes are noted.
+    """Return the settings of each group, and the entries in the order of the file; record mistakes.
 
-    `worker` is what [worker] says of the supervision of all parts.
+    `worker` holds the valid values of [worker], the defaults of every part's supervision.
     """
     groups, entries = {}, []
     for kind in KINDS:
-        table, inner = root.table(kind).parted()
+        table, inner_tables = root.table(kind).split()
         groups[kind] = Group(table, table.read(_OWN[kind]))
-        for each in inner:
-            entry = Entry(kind, each.name, each, _read(each, kind, groups[kind]))
+        for inner_table in inner_tables:
+            entry = Entry(kind, inner_table.name, inner_table, _read(inner_table, kind, groups[kind]))
             entries.append(entry)
             _check_name(entry)
             _check_backoffs(entry, worker)
-    _check_backoff(groups["topics"].table, groups["topics"].said, _RESTART, _supervision(worker))
+    _check_backoff(groups["topics"].table, groups["topics"].settings, _RESTART, _supervision(worker))
     entries.sort(key=lambda entry: document.line(entry.table.path))
     _check_unique(document, entries)
     for entry in entries:
@@ -76,57 +76,57 @@ def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> 
     return groups, entries
 
 
-def check_worker(table: Table, said: dict[str, Any]) -> None:
-    """Note where what [worker] says of restarts does not fit together."""
-    _check_backoff(table, said, _RESTART, _supervision({}))
+def check_worker(table: Table, settings: dict[str, Any]) -> None:
+    """Record a mistake if the restart backoffs of [worker] contradict each other."""
+    _check_backoff(table, settings, _RESTART, _supervision({}))
 
 
 def _read(table: Table, kind: str, group: Group) -> dict[str, Any]:
-    said = table.read(_with_hints(_INNER[kind], table))
-    if kind == "topics" and "batch" in said:
-        said["batch"] = table.table("batch").read(BATCH)
-    if kind == "daemons" and "processes" in said:
-        _check_arguments(table, said.get("arguments", {}))
+    settings = table.read(_with_hints(_INNER[kind], table))
+    if kind == "topics" and "batch" in settings:
+        settings["batch"] = table.table("batch").read(BATCH)
+    if kind == "daemons" and "processes" in settings:
+        _check_arguments(table, settings.get("arguments", {}))
     if kind == "cron":
         _check_job(table)
-        if "push" in said:
-            said["push"] = table.table("push").read(PUSH)
-        said.setdefault("timezone", group.said.get("timezone", "UTC"))
-    return said
+        if "push" in settings:
+            settings["push"] = table.table("push").read(PUSH)
+        settings.setdefault("timezone", group.settings.get("timezone", "UTC"))
+    return settings
 
 
-def _with_hints(keys: Keys, table: Table) -> Keys:
-    """`keys`, and what to say of tables in `table` that are meant to be parts with a dot in their name."""
+def _with_hints(keys: TableKeys, table: Table) -> TableKeys:
+    """Return `keys` with a message for each subtable that looks like a part with a dot in its name."""
     inner = {
-        key: f'a name with a dot in it is written in quotes: [{table.path[0]}."{table.name}.{key}"]'
+        key: f'write a name with a dot in quotes: [{table.path[0]}."{table.name}.{key}"]'
         for key, value in table.values.items()
         if isinstance(value, dict) and key not in keys.kinds and _is_deep(value, keys)
     }
-    return Keys(keys.kinds, () if inner else keys.required, {**keys.elsewhere, **inner})
+    return TableKeys(keys.kinds, () if inner else keys.required, {**keys.elsewhere, **inner})
 
 
-def _is_deep(value: dict[str, Any], keys: Keys) -> bool:
+def _is_deep(value: dict[str, Any], keys: TableKeys) -> bool:
     return any(key in value or any(isinstance(item, dict) for item in value.values()) for key in keys.required)
 
 
 def _check_arguments(table: Table, arguments: Mapping[str, Any]) -> None:
-    """Note what a process of its own cannot be told."""
+    """Record a mistake for each argument that cannot be passed to another process."""
     for key, value in arguments.items():
         try:
             json_value(value)
         except ValueError as error:
-            table.table("arguments").blame(key, f"{error}: with `processes`, arguments are passed on as JSON")
+            table.table("arguments").blame(key, f"{error}: with `processes`, arguments are passed as JSON")
 
 
 def _check_job(table: Table) -> None:
     if "job" in table and "push" in table:
-        table.blame("push", "goes not together with job: a job runs code, or pushes a task")
+        table.blame("push", "excludes job: a cron job runs code or pushes a task")
     elif "job" not in table and "push" not in table:
-        table.document.blame(table.path, "it needs one of the keys job and push")
+        table.document.blame(table.path, "one of the keys job and push is required")
     if "push" in table:
-        for key in _OF_A_CALL:
+        for key in _CALL_OPTIONS:
             if key in table:
-                table.blame(key, "is for job, which runs code: a task is only pushed, and its pool does the rest")
+                table.blame(key, "is for job only: with push, set it on the pool that runs the task")
 
 
 def _check_name(entry: Entry) -> None:
@@ -137,12 +137,12 @@ def _check_name(entry: Entry) -> None:
             if not any(character in entry.name for character in "*?["):
                 check_topic(entry.name)
         elif entry.name in KINDS:
-            raise ValueError(f"no part may be named {entry.name}: this name stands for all of [{entry.name}]")
+            raise ValueError(f"a part cannot be named {entry.name}: the name selects all of [{entry.name}]")
     except ConfigurationError as error:
         entry.table.document.blame(entry.table.path, str(error))
     except ValueError as error:
-        said = str(error)
-        entry.table.document.blame(entry.table.path, f"its name {said}" if said.startswith("must") else said)
+        message = str(error)
+        entry.table.document.blame(entry.table.path, f"its name {message}" if message.startswith("must") else message)
 
 
 def _check_unique(document: Document, entries: list[Entry]) -> None:
@@ -157,20 +157,22 @@ def _check_unique(document: Document, entries: list[Entry]) -> None:
 
 
 def _check_backoffs(entry: Entry, worker: Mapping[str, Any]) -> None:
-    # Where only one of them is said, the function may declare the other one.
-    _check_backoff(entry.table, entry.said, _RETRY, {})
+    # No defaults: if the file sets only one, the function may declare the other.
+    _check_backoff(entry.table, entry.settings, _RETRY, {})
     if entry.kind != "cron":
-        _check_backoff(entry.table, entry.said, _RESTART, _supervision(worker))
+        _check_backoff(entry.table, entry.settings, _RESTART, _supervision(worker))
 
 
 def _supervision(worker: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: worker.get(field.name, field.default) for field in fields(Supervision)}
 
 
-def _check_backoff(table: Table, said: Mapping[str, Any], keys: tuple[str, str], defaults: Mapping[str, Any]) -> None:
-    """Note where the first delay is above the longest one."""
-    given = [key for key in keys if key in said]
-    first, most = (said.get(key, defaults.get(key)) for key in keys)
+def _check_backoff(
+    table: Table, settings: Mapping[str, Any], keys: tuple[str, str], defaults: Mapping[str, Any]
+) -> None:
+    """Record a mistake if the first delay is longer than the longest one."""
+    given = [key for key in keys if key in settings]
+    first, most = (settings.get(key, defaults.get(key)) for key in keys)
     if not given or first is None or most is None or first <= most:
         return
     if given[0] == keys[0]:
@@ -182,19 +184,19 @@ def _check_backoff(table: Table, said: Mapping[str, Any], keys: tuple[str, str],
 
 
 def _given(table: Table, key: str, number: float) -> str:
-    """Return the number that `key` has in the table, or else in [worker], or the variable that stands for it."""
+    """Return the number of `key` in the table, or else in [worker]; a variable is shown by its name."""
     raw = table.values.get(key, table.document.value(("worker", key)))
     return shown(raw) if isinstance(raw, Substituted) else f"{number:g}"
 
 
 def _disabled(entry: Entry, group: Group) -> str | None:
-    if entry.said.get("enable") is False:
+    if entry.settings.get("enable") is False:
         return "enable = false"
-    return f"{entry.kind}.enable = false" if group.said.get("enable") is False else None
+    return f"{entry.kind}.enable = false" if group.settings.get("enable") is False else None
 
 
 def names_of(entries: list[Entry]) -> Iterator[str]:
-    """All that an entry of `only` may be."""
+    """Yield every name that `only` accepts."""
     for entry in entries:
         yield entry.name
         yield entry.qualified

@@ -1,6 +1,6 @@
-"""Where the keys of a TOML text stand, which tomllib does not tell.
+"""Line numbers of the keys of a TOML text, which tomllib does not report.
 
-The text has been read by tomllib before, so nothing is checked here: this only walks along.
+tomllib has parsed the text before, so the scanner checks nothing.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import tomllib
 from bisect import bisect_right
 from typing import Any, TypeAlias
 
-Path: TypeAlias = tuple[str | int, ...]
-"""The keys that lead to a value, and numbers in arrays."""
+KeyPath: TypeAlias = tuple[str | int, ...]
+"""The keys that lead to a value; an item of an array has its index."""
 
 _SIMPLE = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _KEY = re.compile(rf"{_SIMPLE}(?:[ \t]*\.[ \t]*{_SIMPLE})*")
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _GAP = re.compile(r"[ \t]*")
-# A text of several lines ends with three quotes, before which two more may belong to it.
+# A multi-line string ends with three quotes; up to two more quotes before them belong to the string.
 _STRING = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'",
     re.DOTALL,
 )
-# A number, a boolean or a time, which may have a space in it; what follows ends it.
+# A number, a boolean or a time, which may contain a space.
 _BARE = re.compile(r"[^,\]}#\r\n]+")
 
 
-def lines_of(text: str) -> dict[Path, int]:
-    """The line of each key of `text`, which is valid TOML, by the path to it; the first line is 1.
+def lines_of(text: str) -> dict[KeyPath, int]:
+    """Return the line of each key of `text`, which is valid TOML, by path; the first line is 1.
 
-    A table has the line of its header, or of the first key that makes it; an item of an array, its own.
+    A table has the line of its header, or of the first key that creates it; an item of an array has its own line.
     """
     return _Scanner(text).scan()
 
@@ -39,12 +39,12 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._breaks = [found.start() for found in re.finditer("\n", text)]
-        self._lines: dict[Path, int] = {}
-        self._counts: dict[Path, int] = {}
-        """How many tables the arrays of tables have so far."""
+        self._lines: dict[KeyPath, int] = {}
+        self._counts: dict[KeyPath, int] = {}
+        """The number of tables so far in each array of tables."""
 
-    def scan(self) -> dict[Path, int]:
-        table: Path = ()
+    def scan(self) -> dict[KeyPath, int]:
+        table: KeyPath = ()
         while self._skip(_BLANK) and self._at < len(self._text):
             if self._text.startswith("[", self._at):
                 table = self._header()
@@ -52,8 +52,8 @@ class _Scanner:
                 self._pair(table)
         return self._lines
 
-    def _skip(self, what: re.Pattern[str]) -> bool:
-        if found := what.match(self._text, self._at):
+    def _skip(self, pattern: re.Pattern[str]) -> bool:
+        if found := pattern.match(self._text, self._at):
             self._at = found.end()
         return True
 
@@ -61,8 +61,8 @@ class _Scanner:
     def _line(self) -> int:
         return bisect_right(self._breaks, self._at - 1) + 1
 
-    def _header(self) -> Path:
-        """`[a.b]` or `[[a.b]]`. Returns the path of the table."""
+    def _header(self) -> KeyPath:
+        """Read `[a.b]` or `[[a.b]]`; return the path of the table."""
         line = self._line
         brackets = 2 if self._text.startswith("[[", self._at) else 1
         self._at += brackets
@@ -70,7 +70,7 @@ class _Scanner:
         *outer, last = self._key()
         self._skip(_GAP)
         self._at += brackets
-        table: Path = ()
+        table: KeyPath = ()
         for key in outer:
             table = self._in_array((*table, key))
             self._lines.setdefault(table, line)
@@ -79,16 +79,16 @@ class _Scanner:
             self._lines.setdefault(table, line)
             self._counts[table] = self._counts.get(table, 0) + 1
             table = self._in_array(table)
-        # A header of its own says more than one of a table within, which may stand before it.
+        # The table's own header replaces the line of an inner table's header, which may precede it.
         self._lines[table] = line
         return table
 
-    def _in_array(self, path: Path) -> Path:
-        """`path`, or the last table of it, if it is an array of tables."""
+    def _in_array(self, path: KeyPath) -> KeyPath:
+        """Return `path`, or the path of its last table if it is an array of tables."""
         return (*path, self._counts[path] - 1) if path in self._counts else path
 
     def _key(self) -> list[str]:
-        """A key, and what it is made of where it has dots; tomllib reads it, quotes, escapes and all."""
+        """Read a key; return its parts, split at dots. tomllib decodes quotes and escapes."""
         found = _KEY.match(self._text, self._at)
         assert found is not None, self._text[self._at : self._at + 20]
         self._at = found.end()
@@ -99,7 +99,7 @@ class _Scanner:
             parts.append(part)
         return parts
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: KeyPath) -> None:
         line = self._line
         path = table
         for part in self._key():
@@ -110,7 +110,7 @@ class _Scanner:
         self._skip(_GAP)
         self._value(path)
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         match self._text[self._at]:
             case "[":
                 self._array(path)
@@ -121,7 +121,7 @@ class _Scanner:
             case _:
                 self._skip(_BARE)
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: KeyPath) -> None:
         self._at += 1
         index = 0
         while not self._ends("]"):
@@ -129,13 +129,13 @@ class _Scanner:
             self._value((*path, index))
             index += 1
 
-    def _inline_table(self, path: Path) -> None:
+    def _inline_table(self, path: KeyPath) -> None:
         self._at += 1
         while not self._ends("}"):
             self._pair(path)
 
     def _ends(self, bracket: str) -> bool:
-        """Go on to the next item, or beyond the bracket."""
+        """Skip to the next item, or past the closing bracket; return True after the bracket."""
         self._skip(_BLANK)
         if self._text.startswith(",", self._at):
             self._at += 1

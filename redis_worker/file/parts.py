@@ -1,4 +1,4 @@
-"""Parts of a plan, of what a file says."""
+"""Entries of a file made into the parts of a plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from redis_worker.file.schema import POOL_OPTIONS, RESTARTING, TOPIC_WORKER_OPTI
 
 _SUPERVISION = tuple(field.name for field in fields(Supervision))
 _JOB = tuple(field.name for field in fields(JobSettings) if field.name not in ("name", "app", "push"))
-# They have fields of their own in PoolPart, or in Supervision.
+# The other options are fields of PoolPart or Supervision.
 _POOL_OPTIONS = tuple(key for key in POOL_OPTIONS if key not in ("concurrency", "shutdown_timeout"))
 _TOPIC_OPTIONS = (
     *("concurrency", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max"),
@@ -32,28 +32,28 @@ _TOPIC_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What the parts of a file have in common."""
+    """The settings that the parts of a file share."""
 
     app: str
     worker: Mapping[str, Any]
-    """What [worker] says."""
+    """The valid values of [worker]."""
     url: str | None
-    """Where Redis is for those that do not say; not None if there is such a one."""
+    """The Redis URL for parts without their own; None only if every part has one or needs none."""
     topics: Group
     cron: Group
 
 
 def parts_of(entries: list[Entry], common: Common) -> tuple[Part, ...]:
-    """The parts that run, in the order of the file; all that the entries say must be right."""
+    """Return the parts that run, in the order of the file; the entries must be valid."""
     topics = [entry for entry in entries if entry.kind == "topics"]
     parts: list[Part] = []
     for entry in entries:
         if entry.kind == "pools":
             parts.append(_pool(entry, common))
         elif entry.kind == "daemons":
-            said = entry.said
-            supervision = _supervision(said, common)
-            parts.append(DaemonPart(entry.name, said["run"], said.get("arguments", {}), supervision))
+            settings = entry.settings
+            supervision = _supervision(settings, common)
+            parts.append(DaemonPart(entry.name, settings["run"], settings.get("arguments", {}), supervision))
         elif entry.kind == "cron":
             parts.append(_job(entry, common))
         elif entry is topics[0]:
@@ -62,65 +62,65 @@ def parts_of(entries: list[Entry], common: Common) -> tuple[Part, ...]:
 
 
 def _pool(entry: Entry, common: Common) -> PoolPart:
-    said = entry.said
+    settings = entry.settings
     return PoolPart(
         entry.name,
-        _url(said, common),
-        said["input"],
-        said["output"],
-        said["processor"],
-        options=_options(said, _POOL_OPTIONS, common),
-        supervision=_supervision(said, common, _restart_of_pool(said, common)),
-        **_picked(said, ("parser", "concurrency")),
+        _url(settings, common),
+        settings["input"],
+        settings["output"],
+        settings["processor"],
+        options=_options(settings, _POOL_OPTIONS, common),
+        supervision=_supervision(settings, common, _restart_of_pool(settings, common)),
+        **_pick(settings, ("parser", "concurrency")),
     )
 
 
-def _restart_of_pool(said: Mapping[str, Any], common: Common) -> Restart:
-    """A pool that ends when its queue is empty is not to begin at once again, unless it says so itself."""
+def _restart_of_pool(settings: Mapping[str, Any], common: Common) -> Restart:
+    """Return the default restart policy: a burst pool must not restart when its queue is empty."""
     usual: Restart = common.worker.get("restart", "always")
-    if said.get("burst") and usual == "always":
+    if settings.get("burst") and usual == "always":
         return "on-failure"
     return usual
 
 
 def _topics(entries: list[Entry], common: Common) -> TopicsPart:
-    said = common.topics.said
+    settings = common.topics.settings
     topics = tuple(_topic(entry) for entry in entries)
-    options = _options(said, TOPIC_WORKER_OPTIONS, common)
-    return TopicsPart("topics", _url(said, common), topics, options, _supervision(said, common))
+    options = _options(settings, TOPIC_WORKER_OPTIONS, common)
+    return TopicsPart("topics", _url(settings, common), topics, options, _supervision(settings, common))
 
 
 def _topic(entry: Entry) -> TopicSettings:
-    said = entry.said
-    options = _picked(said, _TOPIC_OPTIONS) | said.get("batch", {})
-    return TopicSettings(entry.name, said["handler"], options, "batch" in said)
+    settings = entry.settings
+    options = _pick(settings, _TOPIC_OPTIONS) | settings.get("batch", {})
+    return TopicSettings(entry.name, settings["handler"], options, "batch" in settings)
 
 
 def _job(entry: Entry, common: Common) -> JobPart:
-    said, of_cron = entry.said, common.cron.said
-    push = Push(**said["push"]) if "push" in said else None
-    settings = JobSettings(name=entry.name, app=common.app, push=push, **_picked(said, _JOB))
-    supervision = _supervision(_picked(of_cron, ("shutdown_timeout",)), common)
-    return JobPart(entry.name, _url(_picked(of_cron, ("url",)) | said, common), settings, supervision)
+    settings, cron = entry.settings, common.cron.settings
+    push = Push(**settings["push"]) if "push" in settings else None
+    job_settings = JobSettings(name=entry.name, app=common.app, push=push, **_pick(settings, _JOB))
+    supervision = _supervision(_pick(cron, ("shutdown_timeout",)), common)
+    return JobPart(entry.name, _url(_pick(cron, ("url",)) | settings, common), job_settings, supervision)
 
 
-def _url(said: Mapping[str, Any], common: Common) -> str:
-    url = said.get("url", common.url)
-    assert url is not None, "a URL is looked for as soon as one part needs it"
+def _url(settings: Mapping[str, Any], common: Common) -> str:
+    url = settings.get("url", common.url)
+    assert url is not None, "the reader finds a URL if any part needs it"
     return str(url)
 
 
-def _options(said: Mapping[str, Any], keys: tuple[str, ...], common: Common) -> dict[str, Any]:
-    """Those that are said; the time to wait for Redis may be said for all."""
-    return _picked(common.worker, ("connect_timeout",)) | _picked(said, keys)
+def _options(settings: Mapping[str, Any], keys: tuple[str, ...], common: Common) -> dict[str, Any]:
+    """Return the options that are set; [worker] may set `connect_timeout` for all parts."""
+    return _pick(common.worker, ("connect_timeout",)) | _pick(settings, keys)
 
 
-def _supervision(said: Mapping[str, Any], common: Common, restart: Restart | None = None) -> Supervision:
-    usual = _picked(common.worker, tuple(RESTARTING))
+def _supervision(settings: Mapping[str, Any], common: Common, restart: Restart | None = None) -> Supervision:
+    usual = _pick(common.worker, tuple(RESTARTING))
     if restart is not None:
         usual["restart"] = restart
-    return Supervision(**usual | _picked(said, _SUPERVISION))
+    return Supervision(**usual | _pick(settings, _SUPERVISION))
 
 
-def _picked(said: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: said[key] for key in keys if key in said}
+def _pick(settings: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: settings[key] for key in keys if key in settings}

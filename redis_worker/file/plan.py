@@ -1,4 +1,4 @@
-"""What is to run: the settings of a file, read and found right."""
+"""The plan: the valid settings of a file."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from redis_worker.file.substitution import Variables
 
 Mode = Literal["standalone", "embedded"]
 Restart = Literal["always", "on-failure", "never"]
-# So many of the parts that do not run are named where none runs.
+# The number of left-out parts that a message names.
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How a part is looked after. All times are in seconds."""
+    """The supervision settings of a part. All times are in seconds."""
 
     restart: Restart = "always"
     critical: bool = False
-    """When it is given up, the process ends, instead of going on with the rest."""
+    """If the part is given up, end the process instead of continuing with the other parts."""
     max_restarts: int = 10
-    """So many failures within `restart_window`, and the next one is its last: it is given up as failed."""
+    """Failures allowed within `restart_window`; after one more the part is given up as failed."""
     restart_window: float = 600.0
     restart_backoff: float = 1.0
-    """The first pause before it is started again; it doubles with each failure, and begins anew after a long life."""
+    """The first pause before a restart; it doubles with each failure, and is reset after a long run."""
     restart_backoff_max: float = 60.0
     shutdown_timeout: float = 30.0
-    """How long it may take to stop."""
+    """The time limit for stopping."""
     processes: int | None = None
-    """In so many processes of its own; None: in the event loop of the supervisor."""
+    """The number of processes of its own; None runs it in the supervisor's event loop."""
     hang_timeout: float = 30.0
-    """A process whose event loop has not answered for so long is replaced."""
+    """Replace a process whose event loop has not answered for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class PoolPart:
     parser: str = "list"
     concurrency: int = 4
     options: dict[str, Any] = field(default_factory=dict)
-    """Fields of PoolOptions; its `shutdown_timeout` is that of the supervision."""
+    """Fields of PoolOptions; `shutdown_timeout` is taken from the supervision."""
     supervision: Supervision = Supervision()
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """A handler, and the topic or pattern it is for."""
+    """A handler with its topic or pattern."""
 
     pattern: str
     handler: str
@@ -66,25 +66,25 @@ class TopicSettings:
 
 @dataclass(frozen=True, slots=True)
 class TopicsPart:
-    """All topics of the file: one topic worker."""
+    """All topics of the file, run by one topic worker."""
 
     name: str
     url: str = field(repr=False)
     topics: tuple[TopicSettings, ...]
     options: dict[str, Any] = field(default_factory=dict)
-    """Of TopicWorker; its `shutdown_timeout` is that of the supervision."""
+    """Options of TopicWorker; `shutdown_timeout` is taken from the supervision."""
     supervision: Supervision = Supervision()
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonPart:
-    """A coroutine function, or a plain one, that takes a stop event and runs until it is set."""
+    """A coroutine function or plain function that takes a stop event and runs until it is set."""
 
     name: str
     run: str
     """`module:function`."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Passed on to it by name."""
+    """Keyword arguments of the call."""
     supervision: Supervision = Supervision()
 
 
@@ -103,52 +103,51 @@ Part: TypeAlias = PoolPart | TopicsPart | DaemonPart | JobPart
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where to answer HTTP."""
+    """The address and token of the HTTP server."""
 
     host: str = "127.0.0.1"
     port: int = 8084
     token: str | None = field(default=None, repr=False)
-    """Who asks for more than the state of health must show it; None: nobody need."""
+    """Required for every request beyond the health checks; None requires no token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a file says, but for what is disabled in it."""
+    """The settings of a file, without its disabled parts."""
 
     path: str
     name: str
     url: str | None = field(repr=False)
-    """Where Redis is; None where the file does not say and no part needs it."""
+    """The Redis URL; None if the file has none and no part needs it."""
     parts: tuple[Part, ...]
     """In the order of the file."""
     http: HttpSettings | None = None
     enable: bool = True
     mode: Mode | None = None
-    """Where it is to run; None: wherever it is asked to."""
+    """Where the plan may run; None allows both."""
     connect_timeout: float = 10.0
-    """How long to wait for Redis at start; 0 is for ever."""
+    """How long to wait for Redis at start; 0 waits for ever."""
     shutdown_timeout: float = 30.0
-    """How long all parts together may take to stop."""
+    """The time limit for stopping all parts."""
     left_out: tuple[tuple[str, str], ...] = ()
-    """The parts that do not run, by their names in the file, and why not."""
+    """The parts that do not run: their names in the file, and the reasons."""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-    """Where everything stands in the file, by its path as TOML writes it: `pools.fibonacci.input`."""
-
+    """The line of each key, by its path as TOML writes it: `pools.fibonacci.input`."""
     variables: Variables = field(default_factory=dict, compare=False, repr=False)
-    """The variables in the file, whose values no message quotes."""
+    """The variables in the file; messages never quote their values."""
 
     def why_not_here(self, *, standalone: bool) -> str | None:
-        """Why nothing of it runs in this process, which is `standalone` or a host application; None where it does."""
+        """Return why the plan does not run in this process, `standalone` or a host application; None if it runs."""
         if not self.enable:
-            return f"{self.path}: worker.enable is false: nothing is run"
+            return f"{self.path}: worker.enable is false: nothing runs"
         if self.mode == "standalone" and not standalone:
-            return f'{self.path}: worker.mode is "standalone": nothing is run here; run redis-worker serve {self.path}'
+            return f'{self.path}: worker.mode is "standalone": nothing runs here; run redis-worker serve {self.path}'
         if self.mode == "embedded" and standalone:
-            return f'{self.path}: worker.mode is "embedded": nothing is run here, but in the application that embeds it'
+            return f'{self.path}: worker.mode is "embedded": nothing runs here, only in the application that embeds it'
         return None
 
     def why_nothing(self, *, standalone: bool) -> str | None:
-        """Return why this process would run no part at all; None where it runs one."""
+        """Return why this process would run no part; None if it runs one."""
         if (why := self.why_not_here(standalone=standalone)) is not None:
             return why
         if self.parts:

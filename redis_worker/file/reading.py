@@ -1,16 +1,16 @@
-"""From a file to a plan."""
+"""The reader of a file: TOML in, plan out."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path as File
+from pathlib import Path
 
 from redis_worker.broker.connection.address import address_of
 from redis_worker.environment import environment_and_file, url_of
 from redis_worker.file.document import Document, dotted, read_text
 from redis_worker.file.entries import Entry, Group, check_worker, read_entries
-from redis_worker.file.lines import Path
+from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.parts import Common, parts_of
 from redis_worker.file.plan import HttpSettings, Plan
@@ -30,13 +30,13 @@ def read_plan(
     default_url: Callable[[], str] | None = None,
     url: str | None = None,
 ) -> Plan:
-    """The plan in a file. No code of the user's is imported, and nothing is connected to; `resolve` sees to these.
+    """Return the plan in a file. Imports no user code and opens no connection; `resolve` imports.
 
-    `environment` is where variables are taken from: by default that of the process and, after it, `.env` in
-    the working directory. `only` and `without` name what runs, and what does not: parts ("fibonacci" or
-    "pools.fibonacci"), topics, or kinds ("cron"); `only` replaces what the file itself says. `default_url`
-    tells where Redis is if the file does not, and is asked only if a part needs it; by default the
-    environment tells. `url` goes before what [redis] says. Raises FileMistakes.
+    `environment` supplies variables: by default the process's environment, then `.env` in the working
+    directory. `only` and `without` select and exclude parts ("fibonacci" or "pools.fibonacci"), topics, or
+    kinds ("cron"); `only` replaces the file's own. `default_url` returns the Redis URL if the file has none,
+    and is called only if a part needs it; by default the URL comes from the environment. `url` overrides
+    [redis]. Raises FileMistakes.
     """
     name = os.fspath(path)
     text = read_text(name)
@@ -55,7 +55,7 @@ def read_plan_text(
     default_url: Callable[[], str] | None = None,
     url: str | None = None,
 ) -> Plan:
-    """The same of the text of a file; `name` is what mistakes call it."""
+    """Return the plan in `text`, as `read_plan`; mistakes call the file `name`."""
     if environment is None:
         try:
             environment = environment_and_file(os.environ)
@@ -66,7 +66,7 @@ def read_plan_text(
     return _Reader(document, default_url or (lambda: url_of(variables)), url).plan(only, without)
 
 
-# Where Redis is taken to be where the file is wrong about it; nobody connects to it.
+# The URL used to check the valid parts if the file's URL is invalid; nothing connects to it.
 _SOMEWHERE = "redis://localhost"
 
 
@@ -84,13 +84,13 @@ class _Reader:
                 (root.table("http"), HTTP),
             )
         )
-        check_worker(self._worker.table, self._worker.said)
+        check_worker(self._worker.table, self._worker.settings)
         self._wants_http = "http" in root and _enabled(self._http) and _enabled(self._worker)
-        self._groups, self._entries = read_entries(document, root, self._worker.said)
+        self._groups, self._entries = read_entries(document, root, self._worker.settings)
         self._check_host()
 
     def plan(self, only: Sequence[str], without: Sequence[str]) -> Plan:
-        """Raises FileMistakes."""
+        """Return the plan. Raises FileMistakes."""
         document = self._document
         select(self._worker, self._groups, self._entries, only, without)
         running = [entry for entry in self._entries if entry.reason is None]
@@ -102,11 +102,11 @@ class _Reader:
         return self._plan(running, url)
 
     def _plan(self, running: list[Entry], url: str | None) -> Plan:
-        """Of entries all of which are right."""
-        document, said, http = self._document, self._worker.said, self._http.said
-        app = said.get("name") or File(document.name).stem
-        common = Common(app, said, url, self._groups["topics"], self._groups["cron"])
-        times = {key: said[key] for key in ("connect_timeout", "shutdown_timeout") if key in said}
+        """Return a plan of `running`, all valid."""
+        document, settings, http = self._document, self._worker.settings, self._http.settings
+        app = settings.get("name") or Path(document.name).stem
+        common = Common(app, settings, url, self._groups["topics"], self._groups["cron"])
+        times = {key: settings[key] for key in ("connect_timeout", "shutdown_timeout") if key in settings}
         http_settings = HttpSettings(**{key: value for key, value in http.items() if key != "enable"})
         return Plan(
             document.name,
@@ -114,8 +114,8 @@ class _Reader:
             url,
             parts_of(running, common),
             http_settings if self._wants_http else None,
-            enable=said.get("enable", True),
-            mode=said.get("mode"),
+            enable=settings.get("enable", True),
+            mode=settings.get("mode"),
             left_out=tuple((entry.qualified, entry.reason) for entry in self._entries if entry.reason is not None),
             lines={dotted(path): line for path, line in document.lines.items()},
             variables=document.variables,
@@ -123,24 +123,24 @@ class _Reader:
         )
 
     def _check_host(self) -> None:
-        said = self._http.said
+        settings = self._http.settings
         try:
-            if "host" in said:
-                http_address(str(HttpAddress(said["host"], 0)))
+            if "host" in settings:
+                http_address(str(HttpAddress(settings["host"], 0)))
         except ConfigurationError:
             self._http.table.blame(
                 "host", f"must be a host or an IP address, got {shown(self._http.table.values['host'])}"
             )
 
     def _url(self, running: list[Entry]) -> str | None:
-        """Where Redis is for those that do not say; looked for outside of the file only if there are any."""
+        """Return the URL for parts without their own; look outside the file only if there are any."""
         if self._given_url is None and ("url" in self._redis.table or not self._needs_url(running)):
-            return self._redis.said.get("url")
+            return self._redis.settings.get("url")
         try:
             url = self._given_url or self._default_url()
             address_of(url)
         except ConfigurationError as error:
-            self._document.blame_nobody(str(error))
+            self._document.blame_file(str(error))
             return None
         return url
 
@@ -150,8 +150,8 @@ class _Reader:
             for entry in running
         )
 
-    def _idle(self, running: list[Entry]) -> Iterator[Path]:
-        """The tables that nobody needs, and whose variables therefore need not be set."""
+    def _idle(self, running: list[Entry]) -> Iterator[KeyPath]:
+        """Yield the unused tables; their variables need not be set."""
         for entry in self._entries:
             if entry.reason is not None:
                 yield entry.table.path
@@ -165,4 +165,4 @@ class _Reader:
 
 
 def _enabled(group: Group) -> bool:
-    return group.said.get("enable") is not False
+    return group.settings.get("enable") is not False

@@ -1,4 +1,4 @@
-"""Whether what a plan names is there and fits: processors, handlers, jobs, schedules, extras."""
+"""The check of the processors, handlers, jobs, schedules and extras that a plan names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from redis_worker.cron.function import Function
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
-from redis_worker.cron.settings import OF_A_TRY, declared_by
-from redis_worker.file.daemon_signature import no_daemon
+from redis_worker.cron.settings import ATTEMPT_OPTIONS, declared_by
+from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.document import dotted
-from redis_worker.file.lines import Path
+from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
 from redis_worker.file.substitution import unquoted
@@ -23,14 +23,14 @@ from redis_worker.service.pool import WorkerPool
 from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
 
-_Problem = tuple[Path, str]
-"""What is to be blamed, and for what."""
+_Problem = tuple[KeyPath, str]
+"""The path at fault, and the message."""
 
 
 def resolve(plan: Plan) -> None:
-    """Find and try out all that the plan names; nothing is started, and nothing connected to. Raises FileMistakes.
+    """Import and check every function that the plan names; start and connect nothing. Raises FileMistakes.
 
-    The modules that it names are imported, as they are when it runs.
+    The modules are imported exactly as when the plan runs.
     """
     problems = [problem for part in plan.parts for problem in _problems(part)]
     if plan.http is not None:
@@ -40,7 +40,7 @@ def resolve(plan: Plan) -> None:
 
 
 def resolved(read: Callable[[], Plan]) -> Plan:
-    """What `read` reads, with all that it names found. Raises FileMistakes, with those of both kinds."""
+    """Return the plan of `read`, resolved. Raises FileMistakes with the mistakes of both steps."""
     try:
         plan = read()
     except FileMistakes as error:
@@ -67,11 +67,11 @@ def _problems(part: Part) -> Iterator[_Problem]:
             yield from _check_job(part)
 
 
-def _mistake(plan: Plan, path: Path, text: str) -> Mistake:
+def _mistake(plan: Plan, path: KeyPath, text: str) -> Mistake:
     if path[-1] == "timezone" and dotted(path) not in plan.lines and "cron.timezone" in plan.lines:
         path = ("cron", "timezone")
     where = path
-    # What is not said is missed where its table stands.
+    # The mistake of a missing key has the line of its table.
     while where and dotted(where) not in plan.lines:
         where = where[:-1]
     return Mistake(plan.lines.get(dotted(where), NO_LINE), f"{dotted(path)}: {unquoted(text, path, plan.variables)}")
@@ -95,13 +95,13 @@ def _pool_problems(part: PoolPart) -> Iterator[_Problem]:
         keys = part.input_key, part.output_key
         WorkerPool(part.url, *keys, found["parser"], found["processor"], part.concurrency, **options)
 
-    yield from _tried((*table, "processor"), part.options, build)
+    yield from _build_problems((*table, "processor"), part.options, build)
 
 
 def _topics_problems(part: TopicsPart) -> Iterator[_Problem]:
     for topic in part.topics:
         yield from _topic_problems(topic)
-    yield from _tried(("topics",), part.options, lambda options: TopicWorker(part.url, **options))
+    yield from _build_problems(("topics",), part.options, lambda options: TopicWorker(part.url, **options))
 
 
 def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
@@ -113,12 +113,12 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
         return
 
     def build(options: Mapping[str, Any]) -> None:
-        said = dict(options)
-        batch = said.pop("batch", False)
-        Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, said)))
+        handler_options = dict(options)
+        batch = handler_options.pop("batch", False)
+        Handlers().add(topic.pattern, function, inheriting(function, topic.pattern, Declared(batch, handler_options)))
 
     options = topic.options | ({"batch": True} if topic.batch else {})
-    yield from _tried(blamed, options, build)
+    yield from _build_problems(blamed, options, build)
 
 
 def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
@@ -128,12 +128,12 @@ def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
     except ConfigurationError as error:
         yield (*table, "run"), str(error)
         return
-    if problem := no_daemon(part, function):
+    if problem := daemon_problem(part, function):
         yield (*table, "arguments" if part.arguments else "run"), problem
 
 
 def _check_job(part: JobPart) -> Iterator[_Problem]:
-    """What is wrong with the schedule of a job, and with its function."""
+    """Yield the problems of a job's schedule and function."""
     table, settings = ("cron", part.name), part.settings
     yield from _schedule_problems(table, settings.schedule, settings.timezone)
     if settings.job is None:
@@ -145,41 +145,41 @@ def _check_job(part: JobPart) -> Iterator[_Problem]:
         return
 
     def build(options: Mapping[str, Any]) -> None:
-        tried: dict[str, Any] = {**dict.fromkeys(OF_A_TRY), **options}
-        declared_by(replace(settings, **tried), function)
+        settable: dict[str, Any] = {**dict.fromkeys(ATTEMPT_OPTIONS), **options}
+        declared_by(replace(settings, **settable), function)
 
-    said = {key: value for key in OF_A_TRY if (value := getattr(settings, key)) is not None}
-    yield from _tried((*table, "job"), said, build)
+    options = {key: value for key in ATTEMPT_OPTIONS if (value := getattr(settings, key)) is not None}
+    yield from _build_problems((*table, "job"), options, build)
     try:
         Function(settings.job, settings.arguments, settings.timeout, Report(settings.name, None))
     except ConfigurationError as error:
         yield (*table, "arguments" if settings.arguments else "job"), str(error)
 
 
-def _schedule_problems(table: Path, expression: str, timezone: str) -> Iterator[_Problem]:
-    said = set()
+def _schedule_problems(table: KeyPath, expression: str, timezone: str) -> Iterator[_Problem]:
+    reported = set()
     for key, fields, zone in (("schedule", expression, "UTC"), ("timezone", "* * * * *", timezone)):
         try:
             Schedule(fields, zone)
         except ConfigurationError as error:
-            # A missing extra is no fault of both.
-            if str(error) not in said:
+            # A missing extra is reported once.
+            if str(error) not in reported:
                 yield (*table, key), str(error)
-            said.add(str(error))
+            reported.add(str(error))
 
 
 def _http_problems() -> Iterator[_Problem]:
     try:
         import redis_worker.http.server  # noqa: F401 - it needs the extra
     except ImportError as error:
-        what = f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
-        yield ("http",), what
+        message = f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
+        yield ("http",), message
 
 
-def _tried(
-    blamed: Path, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
+def _build_problems(
+    blamed: KeyPath, options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], object]
 ) -> Iterator[_Problem]:
-    """What `build` raises; the option is blamed without which it would not, or `blamed`, if there is none."""
+    """Yield the error of `build` at the option without which it succeeds, or else at `blamed`."""
     try:
         build(options)
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""The keys of each table of a file, and what their values may be."""
+"""The keys of each table of a file, and the kinds of their values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from redis_worker.cron.settings import Catchup, Overlap
-from redis_worker.file.document import Keys
+from redis_worker.file.document import TableKeys
 from redis_worker.file.plan import Mode, Restart
 from redis_worker.file.values import (
     Kind,
@@ -30,13 +30,13 @@ from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Execution
 
 KINDS: Final = ("pools", "topics", "daemons", "cron")
-"""The tables whose tables are what runs."""
+"""The tables that contain entries."""
 
 TABLES: Final = ("worker", "redis", "http", *KINDS)
 
-_FOR_SERVE = "this is an option of `redis-worker serve`, for all parts together"
+_FOR_SERVE = "not a key of the file: an option of `redis-worker serve`, for all parts"
 _ELSEWHERE = {
-    "http": "HTTP is answered for all parts together, see the table [http]",
+    "http": "one HTTP server answers for all parts, see the table [http]",
     "input_key": "unknown key, did you mean input?",
     "output_key": "unknown key, did you mean output?",
     **dict.fromkeys(("log_level", "log_format", "verbose", "watch", "embedded"), _FOR_SERVE),
@@ -44,11 +44,11 @@ _ELSEWHERE = {
 
 
 def _pool_kinds() -> dict[str, Kind]:
-    """The fields of PoolOptions, which checks their ranges itself."""
+    """Return the kinds of the fields of PoolOptions, which checks the ranges itself."""
     hints = get_type_hints(PoolOptions)
     kinds = {field.name: _checked(field.name, _kind_of(hints[field.name])) for field in fields(PoolOptions)}
     kinds["result_ttl"] = _checked("result_ttl", whole_seconds)
-    return kinds | _TRYING
+    return kinds | _RETRYING
 
 
 def _kind_of(hint: Any) -> Kind:
@@ -63,7 +63,7 @@ def _kind_of(hint: Any) -> Kind:
 
 
 def _checked(key: str, kind: Kind) -> Kind:
-    """`kind`, with PoolOptions asked whether it likes the value."""
+    """Return `kind` followed by the check of PoolOptions."""
 
     def read(value: Any) -> Any:
         found = kind(value)
@@ -76,7 +76,7 @@ def _checked(key: str, kind: Kind) -> Kind:
     return read
 
 
-_TRYING: dict[str, Kind] = {
+_RETRYING: dict[str, Kind] = {
     "timeout": seconds(above=0),
     "retries": whole(0),
     "retry_backoff": seconds(above=0),
@@ -90,7 +90,7 @@ RESTARTING: Final[dict[str, Kind]] = {
     "restart_backoff_max": seconds(above=0),
     "hang_timeout": seconds(above=0),
 }
-"""What a part may say, and [worker] for all of them."""
+"""TableKeys of a part, and of [worker] as defaults for all parts."""
 
 SUPERVISION: Final[dict[str, Kind]] = {
     **RESTARTING,
@@ -102,7 +102,7 @@ SUPERVISION: Final[dict[str, Kind]] = {
 
 POOL_OPTIONS: Final = _pool_kinds()
 
-WORKER: Final = Keys(
+WORKER: Final = TableKeys(
     {
         "enable": flag,
         "mode": choice(*get_args(Mode)),
@@ -113,15 +113,15 @@ WORKER: Final = Keys(
         **RESTARTING,
     }
 )
-REDIS: Final = Keys({"url": url})
-HTTP: Final = Keys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
-ENABLE: Final = Keys({"enable": flag})
-"""Of [pools] itself."""
+REDIS: Final = TableKeys({"url": url})
+HTTP: Final = TableKeys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
+ENABLE: Final = TableKeys({"enable": flag})
+"""The keys of [pools] itself."""
 
-DAEMONS: Final = Keys({"enable": flag, "jobs": names})
-"""Of [daemons] itself."""
+DAEMONS: Final = TableKeys({"enable": flag, "jobs": names})
+"""The keys of [daemons] itself."""
 
-POOL: Final = Keys(
+POOL: Final = TableKeys(
     {
         "enable": flag,
         "input": text,
@@ -136,30 +136,30 @@ POOL: Final = Keys(
     _ELSEWHERE,
 )
 TOPIC_WORKER_OPTIONS: Final = ("concurrency", "max_deliveries", "lease", "dead_limit", "connect_timeout")
-TOPICS: Final = Keys(
+TOPICS: Final = TableKeys(
     {"enable": flag, "url": url, **{key: POOL_OPTIONS[key] for key in TOPIC_WORKER_OPTIONS}, **SUPERVISION},
     (),
     _ELSEWHERE,
 )
-TOPIC: Final = Keys(
+TOPIC: Final = TableKeys(
     {
         "enable": flag,
         "handler": text,
         "concurrency": whole(1),
         "execution": choice(*get_args(Execution)),
-        **_TRYING,
+        **_RETRYING,
         "idempotent": flag,
         "remember": seconds(above=0),
         "batch": table,
     },
     ("handler",),
 )
-BATCH: Final = Keys({"size": whole(1), "within": seconds(least=0)})
-DAEMON: Final = Keys({"enable": flag, "run": text, "arguments": table, **SUPERVISION}, ("run",))
-CRON: Final = Keys(
+BATCH: Final = TableKeys({"size": whole(1), "within": seconds(least=0)})
+DAEMON: Final = TableKeys({"enable": flag, "run": text, "arguments": table, **SUPERVISION}, ("run",))
+CRON: Final = TableKeys(
     {"enable": flag, "timezone": text, "jobs": names, "url": url, "shutdown_timeout": SUPERVISION["shutdown_timeout"]}
 )
-JOB: Final = Keys(
+JOB: Final = TableKeys(
     {
         "enable": flag,
         "schedule": text,
@@ -171,8 +171,8 @@ JOB: Final = Keys(
         "overlap": choice(*get_args(Overlap)),
         "catchup": choice(*get_args(Catchup)),
         "catchup_window": seconds(least=0),
-        **_TRYING,
+        **_RETRYING,
     },
     ("schedule",),
 )
-PUSH: Final = Keys({"input": text, "task": json_value}, ("input", "task"))
+PUSH: Final = TableKeys({"input": text, "task": json_value}, ("input", "task"))

@@ -1,4 +1,4 @@
-"""`${VAR}` in the texts of a file; values of variables may be secrets, and no message quotes them."""
+"""Substitution of `${VAR}` in the strings of a file; values may be secrets, so messages never quote them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from redis_worker.file.lines import Path
+from redis_worker.file.lines import KeyPath
 
 _PLACE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 
 
-Variables: TypeAlias = Mapping[Path, Mapping[str, str]]
-"""The variables that are set and that texts have in them, with their values, by the paths of the texts."""
+Variables: TypeAlias = Mapping[KeyPath, Mapping[str, str]]
+"""The set variables in each string, with their values, by the path of the string."""
 
-# A part of a value that is shorter is replaced in messages only where it stands in quotes.
+# A shorter part of a value is replaced in messages only within quotes.
 _SHORTEST = 4
 
 
 class Substituted(str):
-    """A text that came out of the environment: it may stand for a number or a boolean."""
+    """A string from the environment, which may represent a number or a boolean."""
 
     __slots__ = ("source", "variables")
 
     source: str
-    """The text as it stands in the file: messages show that."""
+    """The string as written in the file, for messages."""
     variables: Mapping[str, str]
-    """The variables in it that are set, and their values."""
+    """Its set variables, and their values."""
 
     def __new__(cls, text: str, source: str, variables: Mapping[str, str]) -> Substituted:
         new = super().__new__(cls, text)
@@ -40,20 +40,20 @@ class Substituted(str):
 
 
 class Unset:
-    """In place of a text whose variable is not set."""
+    """The placeholder for a string with an unset variable."""
 
 
 UNSET: Final = Unset()
 
 
-def substitute(value: Any, environment: Mapping[str, str], path: Path = ()) -> tuple[Any, dict[Path, str]]:
-    """`value` with variables in place in all texts of it, and what is wrong with them, by their paths.
+def substitute(value: Any, environment: Mapping[str, str], path: KeyPath = ()) -> tuple[Any, dict[KeyPath, str]]:
+    """Return `value` with the variables in its strings substituted, and the mistakes by path.
 
-    `${VAR}` is a variable, `${VAR:-default}` one that may be unset or empty, and `$${` is a plain `${`.
+    `${VAR}` is a variable, `${VAR:-default}` one that may be unset or empty, and `$${` a plain `${`.
     """
-    mistakes: dict[Path, str] = {}
+    mistakes: dict[KeyPath, str] = {}
 
-    def walk(value: Any, path: Path) -> Any:
+    def walk(value: Any, path: KeyPath) -> Any:
         if isinstance(value, dict):
             return {key: walk(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
@@ -70,16 +70,16 @@ def substitute(value: Any, environment: Mapping[str, str], path: Path = ()) -> t
     return walk(value, path), mistakes
 
 
-def variables_of(value: Any, path: Path = ()) -> Variables:
-    """Return the variables in all texts of `value`, by their paths."""
+def variables_of(value: Any, path: KeyPath = ()) -> Variables:
+    """Return the variables in all strings of `value`, by path."""
     if isinstance(value, Substituted):
         return {path: value.variables}
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return {where: found for key, item in items for where, found in variables_of(item, (*path, key)).items()}
 
 
-def unquoted(text: str, path: Path, variables: Variables) -> str:
-    """Return `text`, a message about what stands at `path`, with `${NAME}` in place of the variables' values."""
+def unquoted(text: str, path: KeyPath, variables: Variables) -> str:
+    """Return `text`, a message about `path`, with `${NAME}` in place of the variables' values."""
     for where, contents in variables.items():
         if where[: len(path)] == path:
             for name, content in contents.items():
@@ -98,7 +98,7 @@ def _without(text: str, name: str, content: str) -> str:
 
 
 def _filled(text: str, environment: Mapping[str, str]) -> tuple[str, dict[str, str] | None]:
-    """Return `text` with variables in place, and those that are set; None where there are none in it.
+    """Return `text` with variables substituted, and the set variables; None if `text` has none.
 
     Raises ValueError.
     """
@@ -116,10 +116,10 @@ def _filled(text: str, environment: Mapping[str, str]) -> tuple[str, dict[str, s
 
 def _variable(found: re.Match[str], environment: Mapping[str, str], variables: dict[str, str]) -> str:
     if not found["end"]:
-        raise ValueError("${ is not closed by }; a plain ${ is written $${")
+        raise ValueError("${ has no closing }; write a plain ${ as $${")
     inside = _INSIDE.fullmatch(found["inside"])
     if inside is None or "${" in found["inside"]:
-        raise ValueError(f"{found[0]} is no variable: write ${{NAME}} or ${{NAME:-default}}, and a plain ${{ as $${{")
+        raise ValueError(f"{found[0]} is not a variable: write ${{NAME}} or ${{NAME:-default}}, a plain ${{ as $${{")
     name, default = inside["name"], inside["default"]
     value = environment.get(name)
     if value:
@@ -127,5 +127,5 @@ def _variable(found: re.Match[str], environment: Mapping[str, str], variables: d
     if default is not None:
         return value or default
     if value is None:
-        raise ValueError(f"the variable {name} is not set, and there is no default, as in ${{{name}:-…}}")
+        raise ValueError(f"the variable {name} is not set and has no default: write ${{{name}:-default}}")
     return value

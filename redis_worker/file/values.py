@@ -1,4 +1,4 @@
-"""Kinds of values: each takes what TOML says, and returns what is meant or raises ValueError."""
+"""Kinds of values: each converts a TOML value, or raises ValueError."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from redis_worker.vocabulary.errors import ConfigurationError
 Kind: TypeAlias = Callable[[Any], Any]
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-# More than that of a wrong value says nothing more.
+# Messages cut longer values, in characters.
 _WIDEST = 60
 
 
 def text(value: Any) -> str:
-    """A text that says something."""
+    """Return a string that is not blank."""
     if not isinstance(value, str):
         raise ValueError(f"must be a text in quotes, got {shown(value)}")
     if not value.strip():
@@ -31,31 +31,31 @@ def text(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """A name: printable, and without blanks at its ends."""
-    said = text(value)
-    if not said.isprintable() or said != said.strip():
-        raise ValueError(f"must be printable and without blanks at its ends, got {shown(value)}")
-    return said
+    """Return a name: printable, without leading or trailing blanks."""
+    found = text(value)
+    if not found.isprintable() or found != found.strip():
+        raise ValueError(f"must be printable, without leading or trailing blanks, got {shown(value)}")
+    return found
 
 
 def names(value: Any) -> list[str]:
-    """A list of texts."""
+    """Return a list of strings."""
     if not isinstance(value, list) or not all(isinstance(item, str) or item is UNSET for item in value):
         raise ValueError(f'must be a list of names, as ["a", "b"], got {shown(value)}')
     return [str(item) for item in value if item is not UNSET]
 
 
 def secret(value: Any) -> str:
-    """A text that fits into an HTTP header, and is shown to nobody."""
+    """Return a string that fits into an HTTP header; messages never show it."""
     if not isinstance(value, str) or not value:
-        raise ValueError("must be a text in quotes, and not an empty one")
+        raise ValueError("must be a text in quotes, not empty")
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("must be of printable ASCII characters without blanks")
     return str(value)
 
 
 def flag(value: Any) -> bool:
-    """True or false."""
+    """Return true or false."""
     if isinstance(value, bool):
         return value
     if isinstance(value, Substituted) and value.strip().lower() in _TRUE + _FALSE:
@@ -64,7 +64,7 @@ def flag(value: Any) -> bool:
 
 
 def whole(least: int | None = None, most: int | None = None) -> Kind:
-    """A whole number."""
+    """Return the kind of whole numbers from `least` to `most`."""
 
     def read(value: Any) -> int:
         found = value
@@ -72,7 +72,7 @@ def whole(least: int | None = None, most: int | None = None) -> Kind:
             try:
                 found = int(value)
             except ValueError:
-                pass  # it is said below what it is not
+                pass  # reported below
         if not isinstance(found, int) or isinstance(found, bool):
             raise ValueError(f"must be a whole number, got {shown(value)}")
         if least is not None and found < least:
@@ -85,7 +85,7 @@ def whole(least: int | None = None, most: int | None = None) -> Kind:
 
 
 def seconds(least: float | None = None, above: float | None = None) -> Kind:
-    """A time: a number of seconds, or a text with a unit."""
+    """Return the kind of durations: a number of seconds, or a string with a unit."""
 
     def read(value: Any) -> float:
         try:
@@ -104,7 +104,7 @@ def seconds(least: float | None = None, above: float | None = None) -> Kind:
 
 
 def whole_seconds(value: Any) -> int:
-    """A time without a fraction of a second."""
+    """Return a duration in whole seconds."""
     found = seconds()(value)
     if not found.is_integer():
         raise ValueError(f"must be whole seconds, got {shown(value)}")
@@ -112,36 +112,34 @@ def whole_seconds(value: Any) -> int:
 
 
 def choice(*known: str) -> Kind:
-    """One of some words."""
+    """Return the kind of one of the words `known`."""
 
     def read(value: Any) -> str:
         if value in known:
             return str(value)
-        said = near(value, known) if isinstance(value, str) else near("", known)
-        raise ValueError(f"must be one of {', '.join(known)}, got {shown(value)}" + _meant(said))
+        hint = near(value, known) if isinstance(value, str) else near("", known)
+        raise ValueError(f"must be one of {', '.join(known)}, got {shown(value)}" + _suffix(hint))
 
     return read
 
 
-def _meant(said: str) -> str:
-    return f"; {said}" if said.startswith("did") else ""
+def _suffix(hint: str) -> str:
+    return f"; {hint}" if hint.startswith("did") else ""
 
 
 def url(value: Any) -> str:
-    """Where Redis is."""
-    said = text(value)
+    """Return a Redis URL."""
+    found = text(value)
     try:
-        address_of(said)
+        address_of(found)
     except ConfigurationError as error:
-        text_of_it = (
-            str(error).replace(repr(mask(said)), shown(value)) if isinstance(value, Substituted) else str(error)
-        )
-        raise ValueError(text_of_it) from None
-    return said
+        message = str(error).replace(repr(mask(found)), shown(value)) if isinstance(value, Substituted) else str(error)
+        raise ValueError(message) from None
+    return found
 
 
 def table(value: Any) -> dict[str, Any]:
-    """A table of one's own, as `{ a = 1 }`."""
+    """Return a table of free keys, as `{ a = 1 }`."""
     if not isinstance(value, dict):
         raise ValueError(f"must be a table, as {{ a = 1 }}, got {shown(value)}")
     found: dict[str, Any] = plain(value)
@@ -149,7 +147,7 @@ def table(value: Any) -> dict[str, Any]:
 
 
 def json_value(value: Any) -> Any:
-    """Anything that JSON has as well: no dates, no `nan`."""
+    """Return a value that JSON can hold: no dates, no `nan`."""
     if isinstance(value, dict):
         return {key: json_value(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -160,7 +158,7 @@ def json_value(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The same without traces of the environment."""
+    """Return `value` with each Substituted as a plain string."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -169,14 +167,14 @@ def plain(value: Any) -> Any:
 
 
 def got(text: str, value: Any) -> str:
-    """Return `text`, which may end with ", got …", with what the file says of `value` there if it has variables."""
+    """Return `text`, a message that may end with ", got …", showing `value` as in the file if it has variables."""
     if isinstance(value, Substituted) and ", got " in text:
         return f"{text.partition(', got ')[0]}, got {shown(value)}"
     return text
 
 
 def shown(value: Any) -> str:
-    """Return `value` as TOML has it, or what it is; a variable by its name, for its value may be a secret."""
+    """Return `value` as TOML writes it; a variable by its name, as its value may be a secret."""
     if isinstance(value, Substituted):
         value = value.source
     if isinstance(value, dict):
@@ -184,6 +182,6 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     if isinstance(value, str):
-        said = json.dumps(value, ensure_ascii=False)
-        return said if len(said) <= _WIDEST else f'{said[:_WIDEST]}…"'
+        quoted = json.dumps(value, ensure_ascii=False)
+        return quoted if len(quoted) <= _WIDEST else f'{quoted[:_WIDEST]}…"'
     return str(value).lower() if isinstance(value, bool) else str(value)

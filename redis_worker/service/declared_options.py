@@ -1,4 +1,4 @@
-"""Handlers' decorators remembered on their functions, so that a file that names a function inherits them."""
+"""The options of handlers' decorators, stored on the functions, so that a file that names one inherits them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _ATTRIBUTE = "__redis_worker_topics__"
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A decorator's words on one function."""
+    """The options that a decorator declares for a function."""
 
     batch: bool
-    """Whether it is called with many messages at once."""
+    """True if the function receives lists of messages."""
     options: Mapping[str, Any]
-    """The options that were given; defaults are not among them."""
+    """The explicit options, without defaults."""
 
 
 def note(function: Callable[..., Any], pattern: str, declared: Declared) -> None:
-    """Remember what a decorator declares of `function` for `pattern`."""
+    """Store on `function` the options that a decorator declares for `pattern`."""
     try:
         setattr(function, _ATTRIBUTE, {**_noted(function), pattern: declared})
     except (AttributeError, TypeError):
-        pass  # a bound method or a builtin: no file names it by its decorator
+        pass  # a bound method or a builtin: a file cannot name it with its decorator
 
 
-def inheriting(function: Callable[..., Any], pattern: str, said: Declared) -> Declared:
-    """Return what a file says of `function` for `pattern`, with what its decorator declares beneath.
+def inheriting(function: Callable[..., Any], pattern: str, in_file: Declared) -> Declared:
+    """Return the options of a file for `function` and `pattern`, completed by its decorator's.
 
-    A decorator for the same pattern counts first, or else all of them, if they agree. Raises ConfigurationError where
-    they do not, and where the file has a batch handler made of one that takes a single message.
+    The decorator for the same pattern takes precedence; otherwise all decorators must agree. Raises ConfigurationError
+    if they differ, or if the file makes a batch handler of a function that takes a single message.
     """
     noted = _noted(function)
     if not noted:
-        return said
+        return in_file
     found = noted.get(pattern) or _agreed(noted)
-    if said.batch and not found.batch:
-        raise ConfigurationError("the handler is declared to take one message, so that it takes no batch")
-    return Declared(found.batch, {**found.options, **said.options})
+    if in_file.batch and not found.batch:
+        raise ConfigurationError("the handler is declared to take one message, not a batch")
+    return Declared(found.batch, {**found.options, **in_file.options})
 
 
 def _agreed(noted: Mapping[str, Declared]) -> Declared:
-    first, *others = noted.values()
-    if any(other != first for other in others):
+    first, *rest = noted.values()
+    if any(declared != first for declared in rest):
         raise ConfigurationError(
             f"the handler is declared differently for {', '.join(noted)}; declare it for this topic as well"
         )

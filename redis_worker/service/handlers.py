@@ -1,4 +1,4 @@
-"""Handlers: which function is for which topics, said by decorators."""
+"""Handlers: functions registered for topics by decorators."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ B = TypeVar("B", bound=Callable[[list[Message]], Any])
 _OPTIONS = {
     "concurrency", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "idempotent", "remember",
 }  # fmt: skip
-"""Of `handler`."""
+"""The options of `handler`."""
 
 
 class Handlers:
-    """Handlers by topic: a name goes before a pattern, a long pattern before a short one.
+    """Handlers by topic: a name takes precedence over a pattern, a longer pattern over a shorter one.
 
     handlers = Handlers()
 
@@ -53,12 +53,12 @@ class Handlers:
         idempotent: bool | None = None,
         remember: Duration | None = None,
     ) -> Callable[[H], H]:
-        """Have messages of `pattern`, a topic or a pattern such as `order.*`, handled by the decorated function.
+        """Register the decorated function for `pattern`, a topic or a pattern such as `order.*`.
 
-        It is called with a Message, runs as a processor would, and what it returns is ignored; a message for
-        which it raises is tried again `retries` times (3), and is a dead letter then. `concurrency` (4) holds for
-        each topic. With `idempotent`, messages whose id was completed within `remember` (24 h) are skipped. A file
-        that names the function inherits the options that it does not say itself. Raises ConfigurationError.
+        The function receives a Message and runs as a processor does; its return value is ignored. If it raises, the
+        message is retried `retries` times (3), then becomes a dead letter. `concurrency` (4) applies to each topic.
+        `idempotent` skips messages with an id that was completed within `remember` (24 h). A file that names the
+        function inherits the options that it does not set. Raises ConfigurationError.
         """
         options = {
             "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
@@ -82,12 +82,12 @@ class Handlers:
         idempotent: bool | None = None,
         remember: Duration | None = None,
     ) -> Callable[[B], B]:
-        """The same for a function that is called with a list of up to `size` (100) messages.
+        """Register the decorated function, as `handler` does, for lists of up to `size` (100) messages.
 
-        A batch waits `within` (0.5 s) for more after its first message; `concurrency` (1) is how many batches are
-        handled at once. The function returns None, or `{id: reason}` of the messages that failed: only those
-        are tried again. A reason is a text or an exception, Retry and Reject included. When the function
-        raises, all have failed. Raises ConfigurationError.
+        A batch waits `within` (0.5 s) for more after its first message; `concurrency` (1) limits the batches that run
+        at once. The function returns None, or `{id: reason}` of the failed messages: only those are retried. A
+        reason is a text or an exception, Retry and Reject included. If the function raises, all have failed.
+        Raises ConfigurationError.
         """
         options = {
             "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
@@ -102,7 +102,7 @@ class Handlers:
     def default_handler(self, /, **options: Any) -> Callable[[H], H]: ...
 
     def default_handler(self, function: H | None = None, /, **options: Any) -> H | Callable[[H], H]:
-        """Have the messages of all known topics that match nothing else handled by the decorated function.
+        """Register the decorated function for all known topics without another handler.
 
         Takes the options of `handler`, or none. Raises ConfigurationError.
         """
@@ -119,11 +119,11 @@ class Handlers:
         return register if function is None else register(function)
 
     def add(self, pattern: str, function: Callable[..., Any], declared: Declared) -> None:
-        """Have messages of `pattern` handled by `function`, without a decorator. Raises ConfigurationError."""
+        """Register `function` for `pattern` without a decorator. Raises ConfigurationError."""
         self._add(new_route(pattern, function, declared))
 
     def include(self, handlers: Handlers) -> None:
-        """Take over all of `handlers`, the default one included. Raises ConfigurationError for two of one pattern."""
+        """Add all of `handlers`, the default included. Raises ConfigurationError for two of one pattern."""
         for route in handlers._routes.values():
             self._add(route)
         self._default = handlers._default or self._default
@@ -135,18 +135,18 @@ class Handlers:
 
     @property
     def wants_known(self) -> bool:
-        """Whether there may be handlers for topics that none of them names."""
+        """True if a pattern or a default handler may match topics that no handler names."""
         return self._default is not None or any(route.is_pattern for route in self._routes.values())
 
     def find(self, topic: str) -> Route | None:
-        """The handler of `topic`; None where nothing matches and there is no default."""
+        """Return the route of `topic`; None if nothing matches and no default is registered."""
         matching = [route for route in self._routes.values() if route.matches(topic)]
         if not matching:
             return self._default
         return max(matching, key=lambda route: (not route.is_pattern, len(route.pattern)))
 
     def routes(self) -> list[Route]:
-        """The handlers, in the order in which they were declared, the default one last."""
+        """Return the routes in the order of registration, the default last."""
         return [*self._routes.values(), *([self._default] if self._default else [])]
 
     def _declaring(self, pattern: str, batch: bool, options: dict[str, Any]) -> Callable[[F], F]:
@@ -165,7 +165,7 @@ class Handlers:
         else:
             check_topic(route.pattern)
         if route.pattern in self._routes:
-            raise ConfigurationError(f"there are two handlers for {route.pattern!r}")
+            raise ConfigurationError(f"two handlers for {route.pattern!r}")
         self._routes[route.pattern] = route
         self._changed.set()
 

@@ -1,4 +1,4 @@
-"""Which handler a topic's messages go to, and how that handler is to be called."""
+"""Routes: the handler of a topic, and the form of its calls."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from redis_worker.vocabulary.errors import ConfigurationError, Reject
 from redis_worker.vocabulary.message import Message
 from redis_worker.vocabulary.processor import Declaration, declaration_of, said_by
 
-# A message that fails is tried so often again where its handler does not say: nobody waits for its result.
+# The default number of retries of a message, for which no client waits.
 _RETRIES = 3
 _DAY = 86_400.0
-_OF_A_PROCESSOR = ("execution", "timeout", "retries", "retry_backoff", "retry_backoff_max")
+_PROCESSOR_OPTIONS = ("execution", "timeout", "retries", "retry_backoff", "retry_backoff_max")
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How messages are put together."""
+    """The limits of a batch."""
 
     size: int
     """The most messages in a batch."""
     within: float
-    """How long a batch waits for more after its first message, in seconds."""
+    """How long a batch waits after its first message, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A handler, and the topics it is for."""
+    """A handler and its topics."""
 
     pattern: str
-    """The name of a topic, or a pattern in which * stands for anything and ? for one character."""
+    """The name of a topic, or a pattern: * matches anything, ? one character."""
     call: Callable[[Any], Any]
-    """What is called with a message, or with a batch of them."""
+    """Called with a message, or with a batch of messages."""
     declaration: Declaration
     concurrency: int
-    """How many messages (or batches) of one topic are handled at once."""
+    """The number of messages (or batches) of one topic handled at once."""
     remember: float
-    """For so many seconds it is remembered that a message was completed; 0 where it is not idempotent."""
+    """How long to remember completed messages, in seconds; 0 if not idempotent."""
     batching: Batching | None = None
 
     @property
     def is_pattern(self) -> bool:
-        """True when it may match topics that are not known yet."""
+        """True if it may match topics that are not known yet."""
         return any(character in self.pattern for character in "*?[")
 
     def matches(self, topic: str) -> bool:
-        """Whether the messages of `topic` go here."""
+        """Return True if `topic` matches the pattern."""
         return fnmatchcase(topic, self.pattern)
 
 
 def new_route(pattern: str, function: Callable[..., Any], declared: Declared) -> Route:
-    """A route to `function`. Raises ConfigurationError where what is declared does not fit."""
-    own = {key: value for key, value in declared.options.items() if key in _OF_A_PROCESSOR}
-    own.setdefault("retries", said_by(function).get("retries", _RETRIES))
-    declaration = declaration_of(function, "handler", **own)
+    """Return a route to `function`. Raises ConfigurationError if the declared options are invalid."""
+    run_options = {key: value for key, value in declared.options.items() if key in _PROCESSOR_OPTIONS}
+    run_options.setdefault("retries", said_by(function).get("retries", _RETRIES))
+    declaration = declaration_of(function, "handler", **run_options)
     handler = f"handler {declaration.name}"
     options = {
         "concurrency": 1 if declared.batch else 4, "idempotent": False, "remember": _DAY,
@@ -85,11 +85,11 @@ def new_route(pattern: str, function: Callable[..., Any], declared: Declared) ->
 
 
 def no_route(topic: str) -> Route:
-    """Where the messages of `topic` go when there is no handler for it: to the dead letters."""
+    """Return the route of a topic without a handler: its messages become dead letters."""
     return Route(topic, _NoHandler(topic), Declaration("none", "inline"), 1, 0.0)
 
 
-# Objects and not closures: a handler may be sent to a process.
+# Classes, not closures: a handler may be pickled for another process.
 
 
 class _Wrapper:
@@ -98,7 +98,7 @@ class _Wrapper:
 
 
 class _QuietCall(_Wrapper):
-    """A handler's call without its value, which need not be JSON; an awaitable is returned, to be awaited."""
+    """A handler's call that drops the value, which need not be JSON; an awaitable value is deferred."""
 
     def __call__(self, message: Message) -> Any:
         value = self._function(message)
@@ -111,7 +111,7 @@ class _Quiet(_Wrapper):
 
 
 class _BatchCall(_Wrapper):
-    """A batch handler's call, whose value is the failures; an awaitable is returned, to be awaited."""
+    """A batch handler's call that returns the failures; an awaitable value is deferred."""
 
     def __call__(self, messages: Sequence[Message]) -> Any:
         value = self._function(messages)

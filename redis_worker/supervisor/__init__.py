@@ -1,1 +1,1 @@
-"""Many workers and cron jobs from one file: in a process of their own, or inside a host application."""
+"""Many workers and cron jobs from one file, run as a service or inside a host application."""

@@ -1,4 +1,4 @@
-"""What is told of a supervisor: over HTTP, and to Redis, for `redis-worker status`."""
+"""The supervisor's status, published over HTTP, and in Redis for `redis-worker status`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = library_logger("redis_worker.supervisor")
 
 
 class Outside:
-    """Tells of `service` whoever asks, as a plan says."""
+    """The publisher of the status of `service`, as a plan configures it."""
 
     def __init__(self, service: Supervised, metrics: Metrics) -> None:
         self._service = service
@@ -37,15 +37,15 @@ class Outside:
 
     @property
     def http_address(self) -> str | None:
-        """The host and port that HTTP is answered on."""
+        """The host and port that the HTTP server listens on; None without one."""
         return None if self._server is None else self._server.listening
 
     async def open(self, plan: Plan, *, strict: bool = False) -> None:
-        """Tell what `plan` says, in place of what was told before.
+        """Publish as `plan` configures, replacing the settings of the plan before.
 
-        Where HTTP cannot be answered that is said, and the work goes on; if `strict`, ConfigurationError is raised.
+        If the HTTP server cannot start, log an error and continue; if `strict`, raise ConfigurationError.
         """
-        # Those of parts that are about to end are still asked for.
+        # Keep the addresses of parts that are stopping: HTTP still reports their queues.
         self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
         if plan.http != self._http:
             await self._serving.aclose()
@@ -59,7 +59,7 @@ class Outside:
                 await self._announce(plan.url)
 
     async def close(self) -> None:
-        """Tell nothing more."""
+        """Stop publishing."""
         await self._announcing.aclose()
         await self._serving.aclose()
 
@@ -74,7 +74,7 @@ class Outside:
         except ConfigurationError as error:
             if strict:
                 raise
-            logger.error("%s; the work goes on without", error)
+            logger.error("%s; the parts run without HTTP", error)
             return
         self._http = http
         self._server = server

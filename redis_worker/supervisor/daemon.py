@@ -1,4 +1,4 @@
-"""Daemons: functions that run until told to stop, coroutine functions on the event loop, plain ones in a thread."""
+"""Daemons: functions that run until stopped, coroutine functions on the event loop, plain ones in a thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis_worker.engine.awaitables import resolved, unawaited
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.threads import in_own_thread
-from redis_worker.file.daemon_signature import no_daemon
+from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.plan import DaemonPart
 from redis_worker.registry import find_function
 from redis_worker.vocabulary.error_text import is_a
@@ -26,18 +26,18 @@ logger = library_logger("redis_worker.supervisor")
 
 
 def daemon_of(part: DaemonPart) -> Daemon:
-    """One life of `part`. Raises ConfigurationError where there is no such function, or it takes no stop event."""
+    """Return one run of `part`. Raises ConfigurationError if the function is missing or takes no stop event."""
     function = find_function("daemon", part.run)
-    if problem := no_daemon(part, function):
+    if problem := daemon_problem(part, function):
         raise ConfigurationError(problem)
     return Daemon(part.name, partial(function, **part.arguments) if part.arguments else function)
 
 
 class Daemon:
-    """One life of a daemon."""
+    """One run of a daemon."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        """A coroutine function is called with an asyncio.Event, a plain one, in a thread, with a threading.Event."""
+        """`function` receives an asyncio.Event if it is a coroutine function, else a threading.Event, in a thread."""
         self._name = name
         self._function = function
         self._stopping = asyncio.Event()
@@ -49,15 +49,15 @@ class Daemon:
 
     @property
     def condition(self) -> Condition:
-        """A daemon says nothing of itself: it runs, or is to stop."""
+        """ "running", or "stopping" after `stop`: a daemon reports no condition."""
         return "stopping" if self._stopping.is_set() else "running"
 
     def consuming(self) -> list[Consuming]:
-        """Nothing that anybody here knows of."""
+        """Return no queue: a daemon's are unknown."""
         return []
 
     def running_tasks(self) -> list[RunningTask]:
-        """Itself; where it stands is seen of a coroutine only."""
+        """Return the daemon itself, with its stack if it is a coroutine."""
         seconds = time.monotonic() - self._began
         return [RunningTask(self._name, seconds, stack_of(self._coroutine) if self._coroutine is not None else "")]
 
@@ -67,14 +67,14 @@ class Daemon:
         self._stopping_thread.set()
 
     def cancel(self) -> None:
-        """Cancel it, if it is a coroutine. A thread cannot be cancelled: it is left behind."""
+        """Cancel a coroutine. A thread cannot be cancelled: it is abandoned."""
         self.stop()
         self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
     async def run(self) -> None:
-        """Run it to its end. Raises what it raises."""
+        """Run the function to its end. Raises the function's exception."""
         self._task = asyncio.create_task(
             self._call() if is_coroutine_function(self._function) else self._call_in_thread(), name=self._name
         )
@@ -90,7 +90,7 @@ class Daemon:
             raise error
 
     async def _call(self) -> BaseException | None:
-        """Caught here: a SystemExit that leaves a task would end the event loop, and with it the host."""
+        """Return the exception, if any: a SystemExit that leaves a task would end the event loop and the host."""
         try:
             self._coroutine = self._function(self._stopping)
             await resolved(self._coroutine)
@@ -103,7 +103,7 @@ class Daemon:
         return None
 
     async def _call_in_thread(self) -> BaseException | None:
-        """In a thread of its own, which does not keep the program from ending."""
+        """Run the function in a daemon thread, which does not keep the program from ending."""
 
         def call() -> BaseException | None:
             try:
@@ -115,5 +115,5 @@ class Daemon:
         try:
             return await ended
         except asyncio.CancelledError:
-            logger.error("the thread of %s does not end: it is left behind", self._name)
+            logger.error("the thread of %s does not end: abandoning it", self._name)
             raise

@@ -1,4 +1,4 @@
-"""The parts at work: begun one after the other, changed while they run, and ended in reverse."""
+"""The running parts: started in order, changed at run time, and stopped in reverse order."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from redis_worker.supervisor.running import RunningPart
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.service import Consuming, PartState, PartStatus
 
-# What is waited for parts to begin, all together, in seconds: a host that starts must not wait for Redis.
-_BEGIN_PATIENCE = 5.0
+# The time limit for all parts to start, in seconds: a starting host must not wait for Redis.
+_START_TIMEOUT = 5.0
 _TICK = 0.01
-_BEGINNING = ("starting", "waiting for Redis")
+_STARTING = ("starting", "waiting for Redis")
 
 
 class Change(NamedTuple):
-    """What a change of the file comes to: how many parts go on, end and begin."""
+    """The numbers of parts that a change of the file keeps, stops and starts."""
 
     kept: int
     gone: int
@@ -26,12 +26,12 @@ class Change(NamedTuple):
 
 
 class Roster:
-    """The parts that a supervisor looks after, in the order of the file."""
+    """The parts that a supervisor runs, in the order of the file."""
 
     def __init__(self, wiring: Wiring, given_up: Callable[[Part], None]) -> None:
-        """`given_up` is called with a part that has failed for good."""
+        """`given_up` is called with each part that has failed for good."""
         self.over = asyncio.Event()
-        """Set when nothing runs any more, nor is to run again."""
+        """Set when no part runs, nor will run again."""
         self._wiring = wiring
         self._given_up = given_up
         self._parts: list[RunningPart] = []
@@ -39,26 +39,26 @@ class Roster:
         self._closed = False
 
     def status(self) -> list[PartStatus]:
-        """How each part stands."""
+        """Return the status of each part."""
         return [part.status() for part in self._parts]
 
     def states(self) -> set[PartState]:
-        """The states that there are among them."""
+        """Return the set of the parts' states."""
         return {part.state for part in self._parts}
 
     def consuming(self) -> list[Consuming]:
-        """The queues that are claimed from just now."""
+        """Return the queues that the parts claim from."""
         return [queue for part in self._parts for queue in part.consuming()]
 
     def report_running(self) -> None:
-        """Log what the parts run just now, as far as that can be seen; to be called on the event loop."""
+        """Log the running tasks of all parts, as far as they are known; call it on the event loop."""
         for part in self._parts:
             for unit in part.units:
                 unit.report_running()
 
     async def begin(self, parts: Sequence[Part]) -> None:
-        """Begin `parts`, each once the one before it works, as far as that does not take too long."""
-        end = asyncio.get_running_loop().time() + _BEGIN_PATIENCE
+        """Start `parts` in order, each once the one before it runs, or the time limit has passed."""
+        end = asyncio.get_running_loop().time() + _START_TIMEOUT
         self._changing = True
         for part in parts:
             if self._closed:
@@ -66,21 +66,21 @@ class Roster:
             running = RunningPart(part, self._wiring, self._given_up)
             self._parts.append(running)
             running.start(self._look_if_over)
-            await self._begun(running, end)
+            await self._started(running, end)
         self._changing = False
         self._look_if_over()
 
-    async def change(self, parts: Sequence[Part], told: Callable[[Change], None], seconds: float) -> None:
-        """End what is not in `parts` as it was, within so many seconds, and begin what is new, or has failed.
+    async def change(self, parts: Sequence[Part], on_change: Callable[[Change], None], seconds: float) -> None:
+        """Stop parts that `parts` lacks or changes, within `seconds`; start parts that are new or have failed.
 
-        `told` is called with what there is to be done, before it is.
+        `on_change` is called with the change before it is made.
         """
         wanted = {part.name: part for part in parts}
         kept = [part for part in self._parts if wanted.get(part.part.name) == part.part and part.state != "failed"]
         gone = [part for part in self._parts if part not in kept]
         names = {part.part.name for part in kept}
         new = [part for part in parts if part.name not in names]
-        told(Change(len(kept), len(gone), len(new)))
+        on_change(Change(len(kept), len(gone), len(new)))
         self._changing = True
         if not self._closed:
             self.over.clear()
@@ -92,9 +92,9 @@ class Roster:
         self._parts.sort(key=lambda part: order[part.part.name])
 
     async def end(self, seconds: float) -> None:
-        """Begin nothing more, and end all, the last one first, each in its own time.
+        """Start nothing more, and stop all parts, the last one first, each within its own time limit.
 
-        What has not ended after so many seconds is cancelled, all at once.
+        Parts that still run after `seconds` are cancelled together.
         """
         self._closed = True
         clock = asyncio.get_running_loop().time
@@ -105,15 +105,15 @@ class Roster:
         await asyncio.gather(*(part.stop(until) for part in left))
 
     def cancel(self) -> None:
-        """Have all end at once, and begin nothing more."""
+        """Cancel all parts, and start nothing more."""
         self._closed = True
         for part in self._parts:
             part.cancel()
 
-    async def _begun(self, running: RunningPart, end: float) -> None:
-        """Wait until it works, or has failed for the first time; at the latest until the loop's clock shows `end`."""
+    async def _started(self, running: RunningPart, end: float) -> None:
+        """Wait until the part runs or has failed once, at most until `end` by the loop's clock."""
         clock = asyncio.get_running_loop().time
-        while running.state in _BEGINNING and clock() < end and not self._closed:  # noqa: ASYNC110 - nothing tells
+        while running.state in _STARTING and clock() < end and not self._closed:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(_TICK)
 
     def _look_if_over(self) -> None:

@@ -1,4 +1,4 @@
-"""A part at work: its units, in this process or each in one of its own."""
+"""A running part: its units, in this process or in one process each."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from redis_worker.vocabulary.service import Consuming, PartKind, PartState, Part
 
 logger = library_logger("redis_worker.supervisor")
 
-# The state of a part is that of its unit which stands worst.
+# The state of a part is the worst state of its units.
 _WORST_FIRST: tuple[PartState, ...] = (
     *("failed", "restarting", "stopping", "Redis is away", "waiting for Redis", "starting", "running", "ended"),
 )
-# What a part that was told to end at once gets for it, in seconds: a pool hands back what it holds.
-_LAST_WORDS = 6.0
-# When there is no time left, a part that would stop at once is still not cancelled, in seconds.
-_A_MOMENT = 0.2
+# The time limit of a cancelled part, in seconds: a pool hands back its tasks.
+_CANCEL_TIMEOUT = 6.0
+# The least time to stop, in seconds, so that a part that stops at once is not cancelled.
+_LEAST_TIMEOUT = 0.2
 
 
 class RunningPart:
     """The units of one part."""
 
     def __init__(self, part: Part, wiring: Wiring, given_up: Callable[[Part], None]) -> None:
-        """`given_up` is called when it, or one of its processes, has failed for good."""
+        """`given_up` is called when the part, or one of its processes, has failed for good."""
         self.part = part
         self._wiring = wiring
         supervision = part.supervision
@@ -47,55 +47,55 @@ class RunningPart:
 
     @property
     def state(self) -> PartState:
-        """How it stands: as the unit that stands worst."""
+        """The worst state of its units."""
         states = {unit.state for unit in self.units}
         return next(state for state in _WORST_FIRST if state in states)
 
     def status(self) -> PartStatus:
-        """How it stands, in full."""
+        """Return the status: state, restarts, last error and processes."""
         error = next((unit.error for unit in self.units if unit.error), None)
         restarts = sum(unit.restarts for unit in self.units)
         return PartStatus(self.part.name, kind_of(self.part), self.state, restarts, error, self.processes)
 
     def consuming(self) -> list[Consuming]:
-        """The queues it claims from just now."""
+        """Return the queues that the part claims from."""
         return [queue for unit in self.units for queue in unit.consuming()]
 
     @property
     def over(self) -> bool:
-        """True when nothing of it runs, nor is to run again."""
+        """True when no unit runs, nor will run again."""
         return all(unit.task is not None and unit.task.done() for unit in self.units)
 
     def start(self, ended: Callable[[], None]) -> None:
-        """Begin; `ended` is called whenever one of its units has come to its end."""
+        """Start all units; `ended` is called when a unit ends for good."""
         for unit in self.units:
             unit.start().add_done_callback(lambda _: ended())
 
     def cancel(self) -> None:
-        """End at once."""
+        """Cancel all units."""
         for unit in self.units:
             unit.cancel()
 
     async def stop(self, until: float) -> None:
-        """End gracefully, in the time that is its own, and at the latest when the loop's clock shows `until`."""
+        """Stop gracefully within the part's `shutdown_timeout`, at most until `until` by the loop's clock."""
         for unit in self.units:
             unit.stop()
         tasks = [unit.task for unit in self.units if unit.task is not None]
         if not tasks:
             return
         now = asyncio.get_running_loop().time()
-        budget = max(_A_MOMENT, min(self.part.supervision.shutdown_timeout, until - now))
+        budget = max(_LEAST_TIMEOUT, min(self.part.supervision.shutdown_timeout, until - now))
         _, late = await asyncio.wait(tasks, timeout=budget)
         if late:
-            logger.warning("%s has not stopped in %.1f s: it is cancelled", self.part.name, budget)
+            logger.warning("%s has not stopped in %.1f s: cancelling it", self.part.name, budget)
             self.cancel()
-            _, late = await asyncio.wait(late, timeout=_LAST_WORDS)
+            _, late = await asyncio.wait(late, timeout=_CANCEL_TIMEOUT)
         if late:
-            logger.error("%s does not end: it is left behind", self.part.name)
+            logger.error("%s does not end: abandoning it", self.part.name)
 
 
 def kind_of(part: Part) -> PartKind:
-    """What kind of part it is."""
+    """Return the kind of `part`."""
     match part:
         case PoolPart():
             return "pool"

@@ -1,4 +1,4 @@
-"""A unit: one life of a part after another, as its supervision says."""
+"""A unit: runs a part, and restarts it as its supervision says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis_worker.engine.retry import backoff
 from redis_worker.engine.waiting import happens
 from redis_worker.file.plan import Supervision
 from redis_worker.reporting import report_running
-from redis_worker.supervisor.failure import one_line, without_ours
+from redis_worker.supervisor.failure import one_line, without_own_frames
 from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.error_text import is_a
@@ -31,19 +31,19 @@ from redis_worker.vocabulary.service import Consuming, PartState
 
 logger = library_logger("redis_worker.supervisor")
 
-# What another life would meet as well.
+# Errors that a restart would meet again.
 _FINAL = (ConfigurationError, Refused)
-# What is no fault of the part: it is not held against it.
+# Errors that are not the part's fault: they do not count as its failures.
 _ELSEWHERE = (Unreachable, Disconnected)
 
 
 class Unit:
-    """Runs what `make` makes, again and again. Its state is for whoever looks; it raises nothing."""
+    """A supervised run of a part: makes its work with `make`, runs and restarts it; raises nothing."""
 
     def __init__(
         self, part: str, title: str, supervision: Supervision, make: Callable[[], Work], given_up: Callable[[], None]
     ) -> None:
-        """`title` is what it is called in the log; `given_up` is called when it has failed for good."""
+        """`title` is its name in the log; `given_up` is called when it has failed for good."""
         self.supervision = supervision
         self.restarts = 0
         self.error: str | None = None
@@ -57,15 +57,15 @@ class Unit:
         self._stopping = asyncio.Event()
         self._cancelled = False
         self._over: PartState | None = None
-        """How it stands once there is to be no other life."""
+        """The final state, once it will not restart."""
         self._pausing = False
         self._failures: deque[float] = deque()
-        """When it has failed, within the window."""
+        """The times of its failures within the window."""
         self._in_a_row = 0
 
     @property
     def state(self) -> PartState:
-        """How it stands."""
+        """The state of the unit."""
         if self._over is not None:
             return self._over
         if self._stopping.is_set():
@@ -76,35 +76,35 @@ class Unit:
 
     @property
     def work(self) -> Work | None:
-        """What lives just now."""
+        """The work that runs; None between two runs."""
         return self._work
 
     def consuming(self) -> list[Consuming]:
-        """The queues it claims from just now."""
+        """Return the queues that the unit claims from."""
         return [] if self._work is None else [queue._replace(part=self._part) for queue in self._work.consuming()]
 
     def report_running(self) -> None:
-        """Log what it runs just now; a process of its own does so itself."""
+        """Log the running tasks, or have the unit's process log them."""
         if isinstance(self._work, PartProcess):
             self._work.show()
         elif self._work is not None:
             self._context.run(report_running, self._work.running_tasks())
 
     def start(self) -> asyncio.Task[None]:
-        """Begin, in the running loop. Returns what ends when there is to be no other life."""
+        """Start in the running loop. Return a task that ends when the unit will not restart."""
         self._context = contextvars.copy_context()
         self._context.run(PART.set, self._part)
         self.task = asyncio.create_task(self._run(), name=f"redis-worker part {self._title}", context=self._context)
         return self.task
 
     def stop(self) -> None:
-        """Begin no other life, and end this one gracefully."""
+        """Stop the work gracefully, and do not restart it."""
         self._stopping.set()
         if self._work is not None:
             self._work.stop()
 
     def cancel(self) -> None:
-        """End at once."""
+        """Stop at once, and do not restart."""
         self._cancelled = True
         self.stop()
         if self._work is not None:
@@ -114,7 +114,7 @@ class Unit:
         try:
             await self._lives()
         except asyncio.CancelledError:
-            # By whoever cancels all tasks there are: nothing runs any more, and a reload has it begin anew.
+            # The host cancelled every task: the part no longer runs, and a reload starts it again.
             self._over, self.error = "ended" if self._stopping.is_set() else "failed", "it was cancelled from outside"
             raise
 
@@ -124,7 +124,7 @@ class Unit:
             failure = await self._live()
             if self._stopping.is_set():
                 if failure is not None:
-                    self._say_failed(logging.WARNING, failure, "it was to stop anyhow")
+                    self._log_failure(logging.WARNING, failure, "it was stopping")
                 break
             pause = self._pause_after(failure, time.monotonic() - born)
             if pause is None:
@@ -139,7 +139,7 @@ class Unit:
         self._over = "ended"
 
     async def _live(self) -> BaseException | None:
-        """One life. Returns what has ended it, None where it has ended by itself."""
+        """Run the work once. Return the exception that ended it, or None."""
         try:
             self._work = self._make()
             if self._stopping.is_set():
@@ -147,7 +147,7 @@ class Unit:
             if self._cancelled:
                 self._work.cancel()
             await self._work.run()
-        except BaseException as error:  # some libraries have kinds of their own
+        except BaseException as error:  # some libraries derive from it
             if is_interrupt(error):
                 raise
             task = asyncio.current_task()
@@ -159,32 +159,32 @@ class Unit:
         return None
 
     def _pause_after(self, failure: BaseException | None, lived: float) -> float | None:
-        """How long to wait for the next life; None where there is to be none. Says so."""
+        """Return the pause before the restart, in seconds, or None for no restart; log the decision."""
         supervision = self.supervision
         if failure is None:
             if supervision.restart != "always":
                 logger.info("%s has ended", self._title)
                 return None
-            logger.info("%s has ended; it is started again in %.1f s", self._title, supervision.restart_backoff)
+            logger.info("%s has ended; restarting in %.1f s", self._title, supervision.restart_backoff)
             return supervision.restart_backoff
         self.error = one_line(failure)
         if issubclass(type(failure), _FINAL) or supervision.restart == "never":
-            self._say_failed(logging.ERROR, failure, "it is not started again")
+            self._log_failure(logging.ERROR, failure, "not restarting")
             return None
         if lived > supervision.restart_backoff_max:
             self._in_a_row = 0
         count = self._count_failure(failure)
-        held_against = f" (failure {count} within {supervision.restart_window:g} s)" if count else ""
+        counted = f" (failure {count} within {supervision.restart_window:g} s)" if count else ""
         if count > supervision.max_restarts:
-            self._say_failed(logging.ERROR, failure, f"it is given up{held_against}")
+            self._log_failure(logging.ERROR, failure, f"giving up{counted}")
             return None
         pause = backoff(supervision.restart_backoff, supervision.restart_backoff_max, self._in_a_row)
         self._in_a_row += 1
-        self._say_failed(logging.ERROR, failure, f"it is started again in {pause:.1f} s{held_against}")
+        self._log_failure(logging.ERROR, failure, f"restarting in {pause:.1f} s{counted}")
         return pause
 
     def _count_failure(self, failure: BaseException) -> int:
-        """How many there have been within the window, this one included; 0 where it is no fault of the part."""
+        """Return the number of failures within the window, this one included; 0 if it is not the part's fault."""
         if issubclass(type(failure), _ELSEWHERE):
             return 0
         now = time.monotonic()
@@ -193,7 +193,7 @@ class Unit:
             self._failures.popleft()
         return len(self._failures)
 
-    def _say_failed(self, level: int, failure: BaseException, what_now: str) -> None:
-        # What the library raises on purpose says all there is to say; of anything else the place is wanted.
-        trace = None if is_a(failure, RedisWorkerError) else without_ours(failure)
-        logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), what_now, exc_info=trace)
+    def _log_failure(self, level: int, failure: BaseException, decision: str) -> None:
+        # The library's errors explain themselves; any other error needs its traceback.
+        trace = None if is_a(failure, RedisWorkerError) else without_own_frames(failure)
+        logger.log(level, "%s failed: %s; %s", self._title, one_line(failure), decision, exc_info=trace)

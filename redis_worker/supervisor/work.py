@@ -1,4 +1,4 @@
-"""What a supervisor runs: one life of a part, whatever kind of part it is."""
+"""The interface of the work that a supervisor runs for a part of any kind."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from redis_worker.vocabulary.service import Consuming, PartState
 
 
 class Work(Protocol):
-    """Runs once, in the running event loop: a pool, a topic worker, a daemon, a cron job, or a process with one."""
+    """One run of a part in the event loop: a pool, topic worker, daemon, cron job, or a process with one."""
 
     async def run(self) -> None:
-        """Work until stopped, or done. What it raises is a failure of its part."""
+        """Work until stopped or done. An exception is a failure of the part."""
 
     def stop(self) -> None:
-        """Begin nothing more, and end when what has begun is done."""
+        """Start nothing more, and end when the started tasks are done."""
 
     def cancel(self) -> None:
-        """End at once."""
+        """Stop at once."""
 
     @property
     def condition(self) -> PartState:
-        """How it stands."""
+        """The state of the work."""
 
     def consuming(self) -> list[Consuming]:
-        """The queues it claims from just now."""
+        """Return the queues that it claims from."""
 
     def running_tasks(self) -> list[RunningTask]:
-        """What it runs just now, oldest first, as far as that can be seen from here; to be called on the event loop."""
+        """Return the running tasks, oldest first, as far as they are known; call it on the event loop."""

@@ -211,17 +211,17 @@ def test_from_wherever_one_starts_the_instants_are_the_same(
 @pytest.mark.parametrize(
     ("expression", "zone", "message"),
     [
-        ("61 * * * *", "UTC", "the schedule '61 * * * *' is no cron expression: bad minute"),
+        ("61 * * * *", "UTC", "the schedule '61 * * * *' is not a cron expression: bad minute"),
         ("* * *", "UTC", "has 3 fields; it takes five"),
         ("", "UTC", "has 0 fields"),
-        ("1#1/2 * * * *", "UTC", "is no cron expression"),
-        ("0 0 30 2 *", "UTC", "is no cron expression: bad day-of-month"),
-        ("0 0 * 2 SUN#5,MON#6", "UTC", "is no cron expression: bad day-of-week"),
-        ("* * * * *", "Europe/Berln", "there is no time zone 'Europe/Berln'; did you mean Europe/Berlin?"),
+        ("1#1/2 * * * *", "UTC", "is not a cron expression"),
+        ("0 0 30 2 *", "UTC", "is not a cron expression: bad day-of-month"),
+        ("0 0 * 2 SUN#5,MON#6", "UTC", "is not a cron expression: bad day-of-week"),
+        ("* * * * *", "Europe/Berln", "unknown time zone 'Europe/Berln'; did you mean Europe/Berlin?"),
         ("* * * * *", "europe/berlin", "did you mean Europe/Berlin?"),
-        ("* * * * *", "/etc/localtime", "there is no time zone"),
-        ("* * * * *", "Europe", "there is no time zone"),
-        ("* * * * *", "", "there is no time zone"),
+        ("* * * * *", "/etc/localtime", "unknown time zone"),
+        ("* * * * *", "Europe", "unknown time zone"),
+        ("* * * * *", "", "unknown time zone"),
     ],
 )
 def test_what_is_no_schedule(expression: str, zone: str, message: str) -> None:

@@ -52,8 +52,8 @@ def test_a_name_that_is_none_is_a_mistake() -> None:
     with pytest.raises(FileMistakes) as caught:
         plan_of(PARTS % ('jobs = ["tow"]', 'jobs = ["thre"]'))
     assert str(caught.value).splitlines() == [
-        "workers.toml:3: daemons.jobs[0]: there is no daemon 'tow', did you mean two?",
-        "workers.toml:9: cron.jobs[0]: there is no job 'thre', did you mean three?",
+        "workers.toml:3: daemons.jobs[0]: unknown daemon 'tow', did you mean two?",
+        "workers.toml:9: cron.jobs[0]: unknown job 'thre', did you mean three?",
     ]
 
 
@@ -69,8 +69,8 @@ def test_a_name_that_is_none_is_a_mistake() -> None:
             "".join(f'[daemons.d{number}]\nenable = false\nrun = "m:f"\n' for number in range(7)),
             "daemons.d4 (enable = false) and 2 more",
         ),
-        ("[worker]\nenable = false", "worker.enable is false: nothing is run"),
-        ('[worker]\nmode = "embedded"\n[daemons.one]\nrun = "m:f"', 'worker.mode is "embedded": nothing is run here'),
+        ("[worker]\nenable = false", "worker.enable is false: nothing runs"),
+        ('[worker]\nmode = "embedded"\n[daemons.one]\nrun = "m:f"', 'worker.mode is "embedded": nothing runs here'),
     ],
 )
 async def test_a_supervisor_that_serves_nothing_says_why(text: str, reason: str) -> None:

@@ -229,7 +229,7 @@ def test_parts_have_the_order_of_the_file() -> None:
     ("text", "expected"),
     [
         (POOL + "concurency = 8", "5: pools.a.concurency: unknown key, did you mean concurrency?"),
-        (POOL + "xxxxx = 8", "5: pools.a.xxxxx: unknown key, there are enable, input, "),
+        (POOL + "xxxxx = 8", "5: pools.a.xxxxx: unknown key, use one of enable, input, "),
         (POOL + "concurrency = 0", "5: pools.a.concurrency: must be at least 1, got 0"),
         (POOL + 'concurrency = "8"', '5: pools.a.concurrency: must be a whole number, got "8"'),
         (POOL + "concurrency = true", "5: pools.a.concurrency: must be a whole number, got true"),
@@ -257,9 +257,9 @@ def test_parts_have_the_order_of_the_file() -> None:
         ),
         (POOL + 'url = "redis://u:hush@h:x"', "5: pools.a.url: the Redis URL 'redis://u:***@***' is not valid"),
         (POOL + "url = 8", "5: pools.a.url: must be a text in quotes, got 8"),
-        (POOL + 'http = "8084"', "5: pools.a.http: HTTP is answered for all parts together, see the table [http]"),
-        (POOL + 'log_level = "info"', "5: pools.a.log_level: this is an option of `redis-worker serve`"),
-        (POOL + "verbose = true", "5: pools.a.verbose: this is an option of `redis-worker serve`"),
+        (POOL + 'http = "8084"', "5: pools.a.http: one HTTP server answers for all parts, see the table [http]"),
+        (POOL + 'log_level = "info"', "5: pools.a.log_level: not a key of the file: an option of `redis-worker serve`"),
+        (POOL + "verbose = true", "5: pools.a.verbose: not a key of the file: an option of `redis-worker serve`"),
         (POOL + "[pools.a.lease]\nx = 1", "5: pools.a.lease: must be a number of seconds, or a text as"),
         ('[pools.a]\ninput = "in"\nprocessor = "sum"', "1: pools.a: the key output is missing"),
         ('\n[pools."b c"]\ninput = ""\noutput = "o"\nprocessor = "s"', '3: pools."b c".input: must not be empty'),
@@ -268,27 +268,27 @@ def test_parts_have_the_order_of_the_file() -> None:
             "1: pools.a.inptu: unknown key, did you mean input?",
         ),
         ("[[pools]]\nx = 1", "1: pools: must be a table, got a list"),
-        ("[pools]\na = 1", "2: pools.a: unknown key, there is only enable"),
+        ("[pools]\na = 1", "2: pools.a: unknown key, the only one is enable"),
         ("[pool.a]\nx = 1", "1: pool: unknown table, did you mean pools?"),
-        ("\nname = 8", "2: name: unknown key outside of all tables, there are worker, redis, "),
+        ("\nname = 8", "2: name: unknown key outside of all tables, use one of worker, redis, "),
         ("pools = 8", "1: pools: must be a table, got 8"),
         ('[worker]\nmode = "alone"', "2: worker.mode: must be one of standalone, embedded, got"),
-        ('[worker]\nname = " a"', '2: worker.name: must be printable and without blanks at its ends, got " a"'),
+        ('[worker]\nname = " a"', '2: worker.name: must be printable, without leading or trailing blanks, got " a"'),
         ("[worker]\nonly = [1]", "2: worker.only: must be a list of names, as"),
-        ('[worker]\nonly = [\n"a",\n"d"]\n' + POOL, "4: worker.only[1]: there is nothing named 'd' in the file, there"),
+        ('[worker]\nonly = [\n"a",\n"d"]\n' + POOL, "4: worker.only[1]: the file has nothing named 'd', use one of"),
         ("[worker]\nrestart_backoff = 61", "2: worker.restart_backoff: must be at most restart_backoff_max, which is"),
         ("[worker]\nlease = 61", "2: worker.lease: unknown key"),
         ('[redis]\nurl = "localhost"', "2: redis.url: the Redis URL must begin with one of redis://"),
         ('[redis]\nurl = ""', "2: redis.url: must not be empty"),
         ("[http]\nport = 65536", "2: http.port: must be at most 65535, got 65536"),
         ('[http]\nhost = "a b"', '2: http.host: must be a host or an IP address, got "a b"'),
-        ('[http]\ntoken = ""', "2: http.token: must be a text in quotes, and not an empty one"),
+        ('[http]\ntoken = ""', "2: http.token: must be a text in quotes, not empty"),
         ('[http]\ntoken = "hush hush"', "2: http.token: must be of printable ASCII characters without blanks"),
         ("[topics.t]\nretries = 1", "1: topics.t: the key handler is missing"),
         ('[topics."a b"]\nhandler = "m:f"', "1: topics.\"a b\": 'a b' is not a valid topic: a topic has no spaces"),
         (
             '[topics.a.b]\nhandler = "m:f"',
-            '1: topics.a.b: a name with a dot in it is written in quotes: [topics."a.b"]',
+            '1: topics.a.b: write a name with a dot in quotes: [topics."a.b"]',
         ),
         (TOPIC + "concurrency = 0", "3: topics.t.concurrency: must be at least 1, got 0"),
         (TOPIC + 'execution = "auto"', "3: topics.t.execution: must be one of async, inline, thread, process"),
@@ -301,8 +301,8 @@ def test_parts_have_the_order_of_the_file() -> None:
         (DAEMON + "arguments = [1]", "3: daemons.d.arguments: must be a table, as { a = 1 }, got a list"),
         (DAEMON + "timeout = 1", "3: daemons.d.timeout: unknown key"),
         ('[cron.j]\njob = "m:f"', "1: cron.j: the key schedule is missing"),
-        ('[cron.j]\nschedule = "* * * * *"', "1: cron.j: it needs one of the keys job and push"),
-        (JOB + 'push = { input = "a", task = 1 }', "4: cron.j.push: goes not together with job"),
+        ('[cron.j]\nschedule = "* * * * *"', "1: cron.j: one of the keys job and push is required"),
+        (JOB + 'push = { input = "a", task = 1 }', "4: cron.j.push: excludes job"),
         ('[cron.j]\nschedule = "*"\npush = { input = "a" }', "3: cron.j.push: the key task is missing"),
         (
             '[cron.j]\nschedule = "*"\npush = { input = "a", task = [1979-05-27] }',
@@ -318,14 +318,17 @@ def test_parts_have_the_order_of_the_file() -> None:
             "4: cron.j.retry_backoff: must be at most retry_backoff_max, which is 60",
         ),
         (JOB + "critical = true", "4: cron.j.critical: unknown key"),
-        ('[cron]\njobs = ["i"]\n' + JOB, "2: cron.jobs[0]: there is no job 'i', there is only j"),
+        ('[cron]\njobs = ["i"]\n' + JOB, "2: cron.jobs[0]: unknown job 'i', the only one is j"),
         ("[cron]\ntimzone = 8", "2: cron.timzone: unknown key, did you mean timezone?"),
         (POOL + '[daemons.a]\nrun = "m:f"', "5: daemons.a: the name is taken by pools.a in line 1"),
         (
             '[daemons.topics]\nrun = "m:f"',
-            "1: daemons.topics: no part may be named topics: this name stands for all of",
+            "1: daemons.topics: a part cannot be named topics: the name selects all of",
         ),
-        ('[daemons." a"]\nrun = "m:f"', '1: daemons." a": its name must be printable and without blanks at its ends'),
+        (
+            '[daemons." a"]\nrun = "m:f"',
+            '1: daemons." a": its name must be printable, without leading or trailing blanks',
+        ),
         ('[daemons.""]\nrun = "m:f"', '1: daemons."": its name must not be empty'),
         ("[pools.a]\ninput = 'x'; output = 'y'", "2: Expected newline or end of document after a statement, at column"),
         ("a = 1\n\na = 2", "3: Cannot overwrite a value"),
@@ -384,7 +387,7 @@ def test_mistakes_are_told_apart_by_program() -> None:
     [
         (None, ": cannot be read: No such file or directory"),
         (b"a = 1\n\nb = '\xff'", ":3: this is not UTF-8, as TOML must be"),
-        (b"a = " + b"[" * 5000 + b"]" * 5000, ": the tables and lists in it lie too deep in each other"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, ": tables and lists are nested too deeply"),
         (b"a = " + b"9" * 5000, ": is not TOML: Exceeds the limit"),
     ],
 )
@@ -529,11 +532,11 @@ def test_variables() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("${X}", "the variable X is not set, and there is no default, as in ${X:-…}"),
-        ("a ${X", "${ is not closed by }; a plain ${ is written $${"),
-        ("${X Y}", "${X Y} is no variable: write ${NAME} or ${NAME:-default}"),
-        ("${X:-${Y}}", "is no variable"),
-        ("${}", "is no variable"),
+        ("${X}", "the variable X is not set and has no default: write ${X:-default}"),
+        ("a ${X", "${ has no closing }; write a plain ${ as $${"),
+        ("${X Y}", "${X Y} is not a variable: write ${NAME} or ${NAME:-default}"),
+        ("${X:-${Y}}", "is not a variable"),
+        ("${}", "is not a variable"),
         ("${E}", "must not be empty"),
     ],
 )
@@ -546,7 +549,7 @@ def test_a_variable_that_is_none(value: str, expected: str) -> None:
 def test_variables_deep_in_the_file() -> None:
     shown = mistakes_of(DAEMON + 'arguments = { a = [\n1,\n"${X}"] }')
     assert shown == [
-        "workers.toml:5: daemons.d.arguments.a[1]: the variable X is not set, and there is no default, as in ${X:-…}"
+        "workers.toml:5: daemons.d.arguments.a[1]: the variable X is not set and has no default: write ${X:-default}"
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_worker.file.lines import Path, lines_of
+from redis_worker.file.lines import KeyPath, lines_of
 
 BARE = st.text("abcXYZ019_-", min_size=1, max_size=4)
 # What would lead a careless scanner astray.
@@ -21,12 +21,12 @@ class Text:
 
     def __init__(self) -> None:
         self.text = ""
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[KeyPath, int] = {}
 
     def write(self, text: str) -> None:
         self.text += text
 
-    def note(self, path: Path, *, again: bool = False) -> None:
+    def note(self, path: KeyPath, *, again: bool = False) -> None:
         if again or path not in self.lines:
             self.lines[path] = self.text.count("\n") + 1
 
@@ -54,7 +54,7 @@ def blank(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(["", " ", "\n", " # ]} = 'x\n", "\n\n  "]))
 
 
-def write_value(draw: st.DrawFn, out: Text, path: Path, depth: int, inline: bool = False) -> None:
+def write_value(draw: st.DrawFn, out: Text, path: KeyPath, depth: int, inline: bool = False) -> None:
     kinds = ["bare", "basic", "literal", "long", "long literal"] + ["array", "table"] * (depth > 0)
     match draw(st.sampled_from(kinds)):
         case "bare":
@@ -75,7 +75,7 @@ def write_value(draw: st.DrawFn, out: Text, path: Path, depth: int, inline: bool
             write_inline(draw, out, path, depth)
 
 
-def write_array(draw: st.DrawFn, out: Text, path: Path, depth: int) -> None:
+def write_array(draw: st.DrawFn, out: Text, path: KeyPath, depth: int) -> None:
     out.write("[" + blank(draw))
     count = draw(st.integers(0, 3))
     for index in range(count):
@@ -86,7 +86,7 @@ def write_array(draw: st.DrawFn, out: Text, path: Path, depth: int) -> None:
     out.write("]")
 
 
-def write_inline(draw: st.DrawFn, out: Text, path: Path, depth: int) -> None:
+def write_inline(draw: st.DrawFn, out: Text, path: KeyPath, depth: int) -> None:
     out.write("{" + gap(draw))
     for number, name in enumerate(draw(st.lists(BARE | TRICKY, max_size=3, unique=True))):
         out.write("," * (number > 0) + gap(draw))
@@ -95,7 +95,7 @@ def write_inline(draw: st.DrawFn, out: Text, path: Path, depth: int) -> None:
     out.write("}")
 
 
-def write_pair(draw: st.DrawFn, out: Text, path: Path, name: str, depth: int) -> None:
+def write_pair(draw: st.DrawFn, out: Text, path: KeyPath, name: str, depth: int) -> None:
     names = [name, *draw(st.lists(BARE | TRICKY, max_size=2))]
     for number, part in enumerate(names):
         path = (*path, part)
@@ -147,7 +147,7 @@ def write_tables(draw: st.DrawFn, out: Text, top: str) -> None:
             write_body(draw, out, (top, index, "sub"))
 
 
-def write_body(draw: st.DrawFn, out: Text, path: Path, without: set[str] | None = None) -> None:
+def write_body(draw: st.DrawFn, out: Text, path: KeyPath, without: set[str] | None = None) -> None:
     names = draw(st.lists(BARE | TRICKY, max_size=3, unique=True))
     for name in [name for name in names if name not in (without or set())]:
         out.write(gap(draw))
@@ -155,7 +155,7 @@ def write_body(draw: st.DrawFn, out: Text, path: Path, without: set[str] | None 
         out.write(draw(st.sampled_from(["\n", "\n# [z]\n\n", " #\n"])))
 
 
-def paths(value: Any, path: Path = ()) -> set[Path]:
+def paths(value: Any, path: KeyPath = ()) -> set[KeyPath]:
     """The paths of all that tomllib has found."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return {found for name, item in items for found in ({(*path, name)} | paths(item, (*path, name)))}

@@ -1,1 +1,1 @@
-"""Parts in processes of their own."""
+"""Parts that run in separate processes."""

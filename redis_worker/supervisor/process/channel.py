@@ -1,4 +1,4 @@
-"""The line between a supervisor and a process of its own: JSON objects, one a line, over a socket pair."""
+"""The channel between a supervisor and a part's process: JSON objects, one a line, over a socket pair."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from redis_worker.vocabulary.payload import dumps, loads
 
-FILE = "REDIS_WORKER_CHANNEL"
-"""The environment variable that tells the process the number of its end."""
+CHANNEL_FD = "REDIS_WORKER_CHANNEL"
+"""The environment variable with the file descriptor of the process's end."""
 
-PATH = "PYTHONPATH"
-"""Where the process finds modules. What it starts itself, another Python perhaps, is not to look there, so that it
-puts back what `FORMER_PATH` says that was there before."""
-FORMER_PATH = "REDIS_WORKER_FORMER_PYTHONPATH"
+PYTHONPATH = "PYTHONPATH"
+"""The environment variable with the process's module path. The process restores the value of `FORMER_PYTHONPATH`,
+so that programs which it starts, another Python perhaps, do not inherit the path."""
+FORMER_PYTHONPATH = "REDIS_WORKER_FORMER_PYTHONPATH"
 
 # The longest line, in bytes: metrics of very many queues are long.
-_LONGEST = 64 * 1024 * 1024
+_LONGEST_LINE = 64 * 1024 * 1024
 
 
 class Channel:
-    """One end."""
+    """One end of the channel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -29,21 +29,21 @@ class Channel:
 
     @classmethod
     async def over(cls, end: socket.socket) -> Channel:
-        """Over `end`, which is closed with it."""
-        return cls(*await asyncio.open_connection(sock=end, limit=_LONGEST))
+        """Return a channel over `end`; closing the channel closes `end`."""
+        return cls(*await asyncio.open_connection(sock=end, limit=_LONGEST_LINE))
 
     @property
     def waiting(self) -> int:
-        """How many bytes wait for the other end to read."""
+        """The number of bytes that the other end has not read."""
         return int(self._writer.transport.get_write_buffer_size())
 
     def send(self, **message: Any) -> None:
-        """Send `message`, whenever the other end reads; one that is gone hears nothing."""
+        """Send `message` without waiting; drop it if the channel is closing."""
         if not self._writer.is_closing():
             self._writer.write(dumps(message) + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the other end is gone."""
+        """Return the next message; None when the other end is closed."""
         try:
             line = await self._reader.readline()
         except (OSError, ValueError):
@@ -52,11 +52,11 @@ class Channel:
         return message
 
     def abort(self) -> None:
-        """Close at once, as if the other end were gone."""
+        """Close at once, and drop the buffered messages."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what is still to be sent, and close."""
+        """Send the buffered messages, and close."""
         self._writer.close()
         try:
             await self._writer.wait_closed()

@@ -1,4 +1,4 @@
-"""The program of a part in a process of its own: `python -m redis_worker.supervisor.process.child` runs it once."""
+"""The program of a part's process: `python -m redis_worker.supervisor.process.child` runs the part once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
 from redis_worker.reporting import report_running
-from redis_worker.supervisor.failure import one_line, without_ours
-from redis_worker.supervisor.process.channel import FILE, FORMER_PATH, PATH, Channel
+from redis_worker.supervisor.failure import one_line, without_own_frames
+from redis_worker.supervisor.process.channel import CHANNEL_FD, FORMER_PYTHONPATH, PYTHONPATH, Channel
 from redis_worker.supervisor.process.log_forwarding import forward_logs
 from redis_worker.supervisor.process.transfer import unpacked
 from redis_worker.supervisor.wiring import Wiring
@@ -27,31 +27,31 @@ from redis_worker.vocabulary.part import PART
 
 logger = library_logger("redis_worker.supervisor")
 
-# What is cancelled gets so many seconds, when there is no supervisor any more that would end this process.
-_LAST_WORDS = 4.0
-# How often to look whether it is there, in seconds.
+# The time limit of a cancelled part, in seconds, when no supervisor is left to end this process.
+_CANCEL_TIMEOUT = 4.0
+# The interval of the checks that the supervisor is alive, in seconds.
 _LOOK_EVERY = 1.0
 
 
 class Child:
-    """Runs what it is told to, answers when it is pinged, and says in the end what has ended it."""
+    """The part's process: runs the part, answers pings, and reports how the run ended."""
 
-    def __init__(self, channel: Channel, told: dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, start: dict[str, Any]) -> None:
         self._channel = channel
-        self._part = unpacked(told["part"])
-        self._title: str = told["title"]
+        self._part = unpacked(start["part"])
+        self._title: str = start["title"]
         self._wiring = Wiring()
         self._work: Work | None = None
         self._stopping = False
 
     async def run(self) -> None:
-        """Run the part, to its end."""
+        """Run the part to its end."""
         PART.set(self._title)
-        patience = self._part.supervision.shutdown_timeout + _LAST_WORDS
+        patience = self._part.supervision.shutdown_timeout + _CANCEL_TIMEOUT
         supervisor = os.getppid()
         end_with(supervisor, patience=patience)
         beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch(supervisor))]
-        # A service manager tells all processes at once; the supervisor says the same a moment later.
+        # A service manager signals all processes at once; the supervisor's stop message follows a moment later.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
         try:
             self._work = self._wiring.make(self._part)
@@ -64,7 +64,7 @@ class Child:
         except BaseException as error:
             failure = {"kind": type(error).__name__, "text": one_line(error)}
             if not is_a(error, RedisWorkerError):
-                logger.error("%s", one_line(error), exc_info=without_ours(error))
+                logger.error("%s", one_line(error), exc_info=without_own_frames(error))
         finally:
             for task in beside:
                 task.cancel()
@@ -93,8 +93,8 @@ class Child:
             self._work.cancel()
 
     async def _watch(self, supervisor: int) -> None:
-        """Hang up when the supervisor is no more: a process that it has forked may hold the line open."""
-        while os.getppid() == supervisor:  # noqa: ASYNC110 - nothing tells
+        """Close the channel when the supervisor is dead: a process that it forked may hold its end open."""
+        while os.getppid() == supervisor:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(_LOOK_EVERY)
         self._channel.abort()
 
@@ -104,7 +104,7 @@ class Child:
             self._work.stop()
 
     def _report(self) -> None:
-        """Say how it stands."""
+        """Send the condition, queues, counters and metrics."""
         work = self._work
         self._channel.send(
             condition="starting" if work is None else work.condition,
@@ -116,20 +116,20 @@ class Child:
 
 async def _main(end: socket.socket) -> None:
     channel = await Channel.over(end)
-    told = await channel.receive()
-    if told is not None:  # it is gone before it has said anything
-        forward_logs(channel, told["levels"])
-        await Child(channel, told).run()
+    message = await channel.receive()
+    if message is not None:  # None: the supervisor died first
+        forward_logs(channel, message["levels"])
+        await Child(channel, message).run()
 
 
 def main() -> None:
-    """Run what the supervisor at the other end of the inherited socket says."""
-    if FILE not in os.environ:
-        sys.exit("this is run by a supervisor: see redis-worker serve --help")
-    end = socket.socket(fileno=int(os.environ.pop(FILE)))
-    os.environ.pop(PATH, None)
-    if (former := os.environ.pop(FORMER_PATH, None)) is not None:
-        os.environ[PATH] = former
+    """Run the part that the supervisor sends over the inherited socket."""
+    if CHANNEL_FD not in os.environ:
+        sys.exit("only a supervisor starts this program: see redis-worker serve --help")
+    end = socket.socket(fileno=int(os.environ.pop(CHANNEL_FD)))
+    os.environ.pop(PYTHONPATH, None)
+    if (former := os.environ.pop(FORMER_PYTHONPATH, None)) is not None:
+        os.environ[PYTHONPATH] = former
     end.set_inheritable(False)
     open_streams()
     leave_interrupts_to_parent()
@@ -142,6 +142,6 @@ if __name__ == "__main__":
     main()
     sys.stdout.flush()
     if os.getppid() != supervisor:
-        end_own_group()  # nobody else ends what was started here
-    # A thread that does not end cannot be stopped, and what it held has been handed back.
+        end_own_group()  # no supervisor is left to end the processes started here
+    # A thread that does not end cannot be stopped; its tasks have been handed back.
     os._exit(0)

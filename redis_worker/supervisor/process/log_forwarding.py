@@ -1,4 +1,4 @@
-"""Log records of a process of its own, passed on to its supervisor: how they are shown is said in one place only."""
+"""Log records of a part's process, forwarded to the supervisor, which alone formats logs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from redis_worker.supervisor.process.channel import Channel
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.text import SHOWN, message_of
 
-# Beyond so many bytes that the supervisor has not read, records are dropped: a log must not fill the memory.
-_MOST_WAITING = 1024 * 1024
+# Records are dropped while the supervisor has more unread bytes: a log must not fill the memory.
+_MOST_UNREAD = 1024 * 1024
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _KEPT = ("name", "levelno", "levelname", "created", "msecs", "pathname", "lineno", "funcName", "process", "threadName")
 _EXCEPTION = logging.Formatter()
@@ -31,7 +31,7 @@ class _Forwarder(logging.Handler):
         try:
             self._forward(record)
         except Exception:
-            self.handleError(record)  # as every handler does: whoever logs is not to fail by it
+            self.handleError(record)  # as every handler does: logging must not fail its caller
 
     def _forward(self, record: logging.LogRecord) -> None:
         values: dict[str, Any] = {name: getattr(record, name) for name in _KEPT}
@@ -48,15 +48,15 @@ class _Forwarder(logging.Handler):
         try:
             self._loop.call_soon_threadsafe(self._send, values, extra)
         except RuntimeError:
-            pass  # the loop is closed: these are the last words of a thread that nobody waits for
+            pass  # the loop is closed: the record is from an abandoned thread
 
     def _send(self, values: dict[str, Any], extra: dict[str, Any]) -> None:
-        if self._channel.waiting > _MOST_WAITING:
+        if self._channel.waiting > _MOST_UNREAD:
             self._dropped += 1
             return
         if self._dropped:
             for text in values.keys() & {"msg", SHOWN}:
-                values[text] += f" (and {self._dropped} records before it were dropped)"
+                values[text] += f" ({self._dropped} records before it were dropped)"
             self._dropped = 0
         self._channel.send(log={name: _plain(value) for name, value in (extra | values).items()})
 
@@ -68,19 +68,19 @@ def _plain(value: Any) -> Any:
 
 
 def forward_logs(channel: Channel, levels: dict[str, int]) -> None:
-    """Have the log records of this process, from `levels` (by logger) on, go over `channel`."""
+    """Send this process's log records over `channel`, from `levels` (by logger) on."""
     logging.getLogger().handlers[:] = [_Forwarder(channel)]
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
 
 def levels() -> dict[str, int]:
-    """What is heard in this process: the levels that its own processes should keep to."""
+    """Return the log levels of this process, for the processes that it starts."""
     return {name: logging.getLogger(name).getEffectiveLevel() for name in ("", "redis_worker")}
 
 
 def log_forwarded(values: dict[str, Any]) -> None:
-    """Log here what was logged there."""
+    """Log a record received from a part's process."""
     record = logging.makeLogRecord(values)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):

@@ -1,4 +1,4 @@
-"""Parts as JSON, and back: how a supervisor tells a process of its own what to run."""
+"""Parts as JSON, and back: the form in which a supervisor sends a part to its process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _KINDS: dict[str, type[Part]] = {kind.__name__: kind for kind in (PoolPart, Topi
 
 
 def packed(part: Part) -> dict[str, Any]:
-    """`part` in JSON's types."""
+    """Return `part` in JSON types."""
     return {"kind": type(part).__name__, **asdict(part)}
 
 
 def unpacked(values: dict[str, Any]) -> Part:
-    """The part that `packed` made it of."""
+    """Return the part that `packed` converted."""
     values = dict(values)
     kind = _KINDS[values.pop("kind")]
     values["supervision"] = Supervision(**values["supervision"])
