@@ -122,6 +122,7 @@ class Results:
     async def _receive(self) -> None:
         """Fetch announced results, and periodically all awaited ones."""
         connection = self._listener_connection = Connection(self._address.open(), owned=True)
+        is_abandoned = False
         try:
             while True:
                 try:
@@ -132,8 +133,12 @@ class Results:
                             await self._fetch(list(self._waiting) if message is None else _announced(message))
                 except Exception as error:
                     await self._poll_once(error)
+        except GeneratorExit:
+            is_abandoned = True  # the event loop is gone, and nothing can be awaited; see leave()
+            raise
         finally:
-            await connection.close()
+            if not is_abandoned:
+                await connection.close()
 
     async def _poll_once(self, error: Exception) -> None:
         """Fetch without the subscription: perhaps only that has failed. Raises `error` if it is a defect."""
@@ -163,12 +168,20 @@ class Results:
     async def _fetch(self, ids: Iterable[str]) -> None:
         """Deliver those results of `ids` that exist and are awaited."""
         for batch in _batches(id for id in ids if id in self._waiting):
+            # A caller that starts to wait meanwhile waits for another result: this one may be deleted by now.
+            callers = [frozenset(self._waiting[id]) for id in batch]
             found = await self._connection.call("HMGET", self._output, *batch)
-            for id, raw in zip(batch, found, strict=True):
+            for id, raw, asking in zip(batch, found, callers, strict=True):
                 if raw is not None:
-                    result = _read(id, raw)
-                    for arrivals in self._waiting.pop(id, ()):
-                        arrivals.put_nowait(result)
+                    self._deliver(_read(id, raw), asking)
+
+    def _deliver(self, result: Result, callers: frozenset[_Arrivals]) -> None:
+        waiting = self._waiting.get(result.id, set())
+        for arrivals in callers & waiting:
+            arrivals.put_nowait(result)
+        waiting -= callers
+        if not waiting:
+            self._waiting.pop(result.id, None)
 
 
 def _read(id: str, raw: bytes) -> Result:

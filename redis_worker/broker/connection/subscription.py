@@ -44,8 +44,8 @@ class Subscription:
         try:
             async with asyncio.timeout(_OPEN_PATIENCE):
                 await self._pubsub.subscribe(self._channel)
-        except BaseException:
-            await self._pubsub.aclose()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
             raise
         self._received_at = _now()
         return self
@@ -53,7 +53,8 @@ class Subscription:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._pubsub.aclose()
+        if kind is not GeneratorExit:  # the event loop is gone, and nothing can be awaited
+            await self._pubsub.aclose()
 
     async def message(self, seconds: float) -> bytes | None:
         """Return the next message, or None if none arrives within `seconds`."""
