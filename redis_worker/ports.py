@@ -32,7 +32,17 @@ class Unwritten(Exception):
 
 
 class Queue(Protocol):
-    """Where tasks come from and outcomes go. Raises Disconnected or Refused, nothing of its driver's."""
+    """A source of tasks that outcomes are written to. Raises Disconnected or Refused, nothing of its driver's."""
+
+    @property
+    def worker(self) -> str:
+        """The name this worker is known by."""
+
+    async def open(self) -> None:
+        """Prepare for claims, as by taking a lease; may be called again after Disconnected."""
+
+    async def close(self) -> None:
+        """Hand back what is in flight, uncharged, and give up the lease; may be called again where that failed."""
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """Take up to `limit` tasks in order; with `wait`, wait up to some two seconds for the first one.

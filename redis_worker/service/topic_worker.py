@@ -21,11 +21,11 @@ from redis_worker.engine.waiting import happens
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
-from redis_worker.service.consumer import Consumer, ConsumerStatus, Shared
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.refused_topics import Refusals
 from redis_worker.service.routing import no_route
 from redis_worker.service.service import Measuring, Service
+from redis_worker.service.topic_consumer import ConsumerStatus, Shared, TopicConsumer
 from redis_worker.vocabulary.checks import check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, WrongType
@@ -88,7 +88,7 @@ class TopicWorker(Service, Handlers):
         self._left_out: set[str] = set()
         """Topics that `stop_consumer` was called for."""
         self._shared: Shared | None = None
-        self._consumers: dict[str, tuple[Consumer, asyncio.Task[None]]] = {}
+        self._consumers: dict[str, tuple[TopicConsumer, asyncio.Task[None]]] = {}
         self._countings: defaultdict[str, Counting] = defaultdict(Counting)
         self._opening: set[str] = set()
         self._refusals = Refusals()
@@ -170,7 +170,7 @@ class TopicWorker(Service, Handlers):
         if route is None:
             logger.warning("there is no handler for the topic %s: its messages become dead letters", topic)
             route = no_route(topic)
-        consumer = Consumer(topic, route, self._shared, self._countings[topic])
+        consumer = TopicConsumer(topic, route, self._shared, self._countings[topic])
         self._opening.add(topic)
         try:
             await consumer.open()
@@ -183,7 +183,7 @@ class TopicWorker(Service, Handlers):
         self._consumers[topic] = consumer, task
         self._refusals.consumed(topic)
 
-    async def _consume(self, consumer: Consumer) -> None:
+    async def _consume(self, consumer: TopicConsumer) -> None:
         refused = None
         try:
             await consumer.run()
@@ -197,7 +197,7 @@ class TopicWorker(Service, Handlers):
         if refused is not None:
             self._refuse(consumer.topic, refused, consumer)
 
-    def _refuse(self, topic: str, refused: Refused, consumer: Consumer | None = None) -> None:
+    def _refuse(self, topic: str, refused: Refused, consumer: TopicConsumer | None = None) -> None:
         """Leave `topic` out for a while, or end the worker where the refusal is not only this topic's."""
         if self._concerns_all(topic, refused):
             self._error = self._error or refused

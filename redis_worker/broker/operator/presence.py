@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -59,9 +59,8 @@ class Presence:
         queue: AtLeastOnceQueue,
         role: Role,
         counters: Counters,
-        worker: Callable[[], Worker | None],
+        worker: Worker,
     ) -> None:
-        """`worker` is asked for while it works: it is what runs this."""
         self._connection = connection
         self._keys = keys
         self._queue = queue
@@ -97,8 +96,7 @@ class Presence:
         await self._connection.run("present", keys, [self._queue.worker, orjson.dumps(self._description())])
 
     def _description(self) -> dict[str, Any]:
-        counters, worker = self._counters, self._worker()
-        assert worker is not None
+        counters, worker = self._counters, self._worker
         return self._constant | {
             "running": worker.running,
             "tasks": _named(worker.longest(_MOST_TASKS)),
