@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from redis_worker.cron.settings import JobSettings
 from redis_worker.file.substitution import Variables
+from redis_worker.service.options import POOL_DEFAULTS
+from redis_worker.vocabulary.duration import seconds_of
 
 Mode = Literal["standalone", "embedded"]
 Restart = Literal["always", "on-failure", "never"]
@@ -28,7 +30,7 @@ class Supervision:
     restart_backoff: float = 1.0
     """The first pause before it is started again; it doubles with each failure, and begins anew after a long life."""
     restart_backoff_max: float = 60.0
-    shutdown_timeout: float = 30.0
+    shutdown_timeout: float = seconds_of(POOL_DEFAULTS.shutdown_timeout)
     """How long it may take to stop."""
     processes: int | None = None
     """In so many processes of its own; None: in the event loop of the supervisor."""
@@ -46,7 +48,7 @@ class PoolPart:
     output_key: str
     processor: str
     parser: str = "list"
-    concurrency: int = 4
+    concurrency: int = POOL_DEFAULTS.concurrency
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of PoolOptions; its `shutdown_timeout` is that of the supervision."""
     supervision: Supervision = Supervision()
@@ -125,9 +127,9 @@ class Plan:
     enable: bool = True
     mode: Mode | None = None
     """Where it is to run; None: wherever it is asked to."""
-    connect_timeout: float = 10.0
+    connect_timeout: float = seconds_of(POOL_DEFAULTS.connect_timeout)
     """How long to wait for Redis at start; 0 is for ever."""
-    shutdown_timeout: float = 30.0
+    shutdown_timeout: float = seconds_of(POOL_DEFAULTS.shutdown_timeout)
     """How long all parts together may take to stop."""
     left_out: tuple[tuple[str, str], ...] = ()
     """The parts that do not run, by their names in the file, and why not."""

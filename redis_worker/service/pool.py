@@ -25,7 +25,7 @@ from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Work
-from redis_worker.service.options import pool_options
+from redis_worker.service.options import POOL_DEFAULTS, pool_options
 from redis_worker.service.service import Measuring, Service
 from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.calls import check_takes_one
@@ -54,7 +54,7 @@ class WorkerPool(Service):
         output_key: str,
         parser: str | Parser,
         processor: str | Processor,
-        concurrency: int = 4,
+        concurrency: int = POOL_DEFAULTS.concurrency,
         *,
         observers: Iterable[Observer] = (),
         http: str | None = None,
@@ -215,7 +215,7 @@ async def start_worker_pool(
     output_key: str,
     parser: str | Parser,
     processor: str | Processor,
-    concurrency: int = 4,
+    concurrency: int = POOL_DEFAULTS.concurrency,
     *,
     observers: Iterable[Observer] = (),
     **options: Any,
