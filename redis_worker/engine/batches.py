@@ -137,8 +137,11 @@ class BatchRunner(TaskRunner):
             self._arrived.clear()
             await happens(self._arrived, left)
 
-    def _pop_batch(self) -> Sequence[Delivery]:
+    def _pop(self) -> Sequence[Delivery]:
+        self._touched = perf_counter()
         batch: list[Delivery] = []
-        while len(batch) < self._size and (delivery := self._pop()) is not None:
-            batch.append(delivery)
+        while self._pending and len(batch) < self._size:
+            delivery = self._pending.popleft()
+            if not delivery.receipt.lost:
+                batch.append(delivery)
         return batch

@@ -117,15 +117,6 @@ class Runner(ABC):
             self._arrived.clear()
             await self._arrived.wait()
 
-    def _pop(self) -> Delivery | None:
-        """Return the next task to start. Tasks that other workers own by now are dropped."""
-        self._touched = perf_counter()
-        while self._pending:
-            delivery = self._pending.popleft()
-            if not delivery[1].lost:
-                return delivery
-        return None
-
 
 class InlineRunner(Runner):
     """Calls the processor on the event loop, one task after the other."""
@@ -161,7 +152,7 @@ class InlineRunner(Runner):
         now = started = perf_counter()
         while pending and now - started < _STRETCH:
             delivery = pending.popleft()
-            if not delivery[1].lost:  # as in _pop
+            if not delivery.receipt.lost:  # as in _pop
                 try:
                     outcomes.append(fresh().run(handle, delivery))
                 except Exception as error:
@@ -237,14 +228,20 @@ class TaskRunner(Runner):
             await self._some_pending()
             if self._shared is not None:
                 await self._shared.take()  # the tasks may be handed back meanwhile
-            if batch := self._pop_batch():
+            if batch := self._pop():
                 return batch
             if self._shared is not None:
                 self._shared.give_back()
 
-    def _pop_batch(self) -> Sequence[Delivery]:
-        delivery = self._pop()
-        return () if delivery is None else (delivery,)
+    def _pop(self) -> Sequence[Delivery]:
+        """Return the next batch to start. Tasks that other workers own by now are dropped."""
+        self._touched = perf_counter()
+        pending = self._pending
+        while pending:
+            delivery = pending.popleft()
+            if not delivery.receipt.lost:
+                return (delivery,)
+        return ()
 
     async def _work(self, batch: Sequence[Delivery]) -> None:
         try:
@@ -252,7 +249,7 @@ class TaskRunner(Runner):
                 outcomes, leftover = await self._handler.handle(batch)
             except Exception as error:
                 outcomes, leftover = [escaped(delivery, error) for delivery in batch], None
-            self._pace.note(outcomes[0][5])
+            self._pace.note(outcomes[0].seconds)
             self._settler.add(outcomes)
             if leftover is not None:
                 await asyncio.wait({leftover})

@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from redis_worker.ports import Observer
@@ -30,7 +30,7 @@ _SAMPLES = 10
 _LONGEST = 8192
 # So many lives of child processes are known to be over: a last word may be read late.
 _REMEMBERED = 1000
-_DEATHS = itemgetter(Delivery._fields.index("deaths"))
+_DEATHS = attrgetter("deaths")
 
 
 class Histogram:
@@ -86,8 +86,8 @@ class QueueMetrics(Observer):
             self.redeliveries += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        # By position, which takes half the time: 5 is `seconds`.
-        self.processing.add([outcome[5] for outcome in outcomes if outcome[5]])  # what was never run took exactly none
+        # A task that was never run took exactly no time.
+        self.processing.add([outcome.seconds for outcome in outcomes if outcome.seconds])
         others = but_successes(outcomes)
         for outcome in others:
             self.outcomes[_verdict(outcome)] += 1

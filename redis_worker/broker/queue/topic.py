@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
@@ -131,7 +132,7 @@ class IdempotentQueue(TopicQueue):
             else:
                 self._not_begun([(delivery, id)])
             if verdict == _DONE:
-                begun.append(delivery._replace(done=True))
+                begun.append(replace(delivery, done=True))
         return begun
 
     def _not_begun(self, deliveries: Iterable[tuple[Delivery, str]]) -> None:
