@@ -7,6 +7,7 @@ for `fib:input` they begin with `{fib:input}`; where K has a tag of its own, wit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from redis_worker.vocabulary.message import LIST_PREFIX
 
@@ -35,6 +36,7 @@ def topic_of(key: str) -> str | None:
     return key.removeprefix(LIST_PREFIX) if key.startswith(LIST_PREFIX) else None
 
 
+@lru_cache(maxsize=256)
 def tagged(key: str) -> str:
     """`key` as the stem of derived names that hash to its slot.
 
@@ -47,7 +49,7 @@ def tagged(key: str) -> str:
     return key if start >= 0 and end > start + 1 else f"{{{key}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: a name is made once, and kept in the dictionary of the object
 class Keys:
     """The keys of one queue: the input list, the output hash and what is derived from them."""
 
@@ -56,17 +58,17 @@ class Keys:
     output: str = ""
     """The output hash; empty where there are no results, as with topics."""
 
-    @property
+    @cached_property
     def workers(self) -> str:
         """Sorted set: worker -> when its lease ends, in milliseconds of the server's clock."""
         return f"{tagged(self.waiting)}:workers"
 
-    @property
+    @cached_property
     def presence(self) -> str:
         """Hash: worker -> what it says of itself, a JSON object; as long as it is among `workers`."""
         return f"{tagged(self.waiting)}:presence"
 
-    @property
+    @cached_property
     def retired(self) -> str:
         """Sorted set: former worker -> until when its in-flight list is still looked at.
 
@@ -74,7 +76,7 @@ class Keys:
         """
         return f"{tagged(self.waiting)}:retired"
 
-    @property
+    @cached_property
     def claimants(self) -> str:
         """Sorted set: worker -> how long its lease is, in ms; all of `workers` and `retired`, a second time.
 
@@ -82,7 +84,7 @@ class Keys:
         """
         return f"{tagged(self.waiting)}:claimants"
 
-    @property
+    @cached_property
     def attempts(self) -> str:
         """Hash: `d` and the digest of a raw task -> workers that died holding it; `r` … -> its retries.
 
@@ -90,42 +92,42 @@ class Keys:
         """
         return f"{tagged(self.waiting)}:attempts"
 
-    @property
+    @cached_property
     def delayed(self) -> str:
         """Sorted set: a token, a colon and the raw task -> when it is due, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:delayed"
 
-    @property
+    @cached_property
     def done(self) -> str:
         """Sorted set: id of a completed message -> until when that is remembered, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:done"
 
-    @property
+    @cached_property
     def begun(self) -> str:
         """Hash: id of a message that was begun -> its worker, a newline and the message: others with its id wait."""
         return f"{tagged(self.waiting)}:begun"
 
-    @property
+    @cached_property
     def dropped(self) -> str:
         """Counter: dead letters dropped because there were too many."""
         return f"{tagged(self.waiting)}:dropped"
 
-    @property
+    @cached_property
     def wake(self) -> str:
         """Pub/sub channel: something has been put off, so look when it is due."""
         return f"{tagged(self.waiting)}:wake"
 
-    @property
+    @cached_property
     def dead(self) -> str:
         """List: the dead letters."""
         return f"{tagged(self.waiting)}:dead"
 
-    @property
+    @cached_property
     def paused(self) -> str:
         """String: there while the queue is paused, whatever it holds."""
         return f"{tagged(self.waiting)}:paused"
 
-    @property
+    @cached_property
     def types(self) -> dict[str, str]:
         """All derived keys that have a name of their own, and what each of them holds, as the command TYPE names it."""
         sorted_sets = dict.fromkeys((self.workers, self.retired, self.claimants, self.delayed, self.done), "zset")
@@ -140,7 +142,7 @@ class Keys:
         """List: the task that a blocking pop of `worker` has brought and that is not yet claimed."""
         return f"{self.inflight(worker)}{ARRIVED}"
 
-    @property
+    @cached_property
     def channel(self) -> str:
         """Pub/sub channel: a JSON list of the ids whose results have just been written."""
         return results_channel(self.output)
@@ -151,38 +153,38 @@ def cron_stem(app: str, name: str, input: str | None = None) -> str:
     return f"{tagged(input) + ':cron' if input is not None else CRON}:{app}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CronKeys:
     """The keys of one cron job, which lie in one slot. Times in them are ms of the server's clock."""
 
     stem: str
 
-    @property
+    @cached_property
     def fired(self) -> str:
         """Sorted set: instant -> itself; those that have been fired, skipped or queued, the last 1000 of them."""
         return f"{self.stem}:fired"
 
-    @property
+    @cached_property
     def running(self) -> str:
         """Sorted set: run -> when its lease ends."""
         return f"{self.stem}:running"
 
-    @property
+    @cached_property
     def runs(self) -> str:
         """Hash: run -> how it came about, instant, start and worker, with spaces between; of those in `running`."""
         return f"{self.stem}:runs"
 
-    @property
+    @cached_property
     def queued(self) -> str:
         """Sorted set: instant -> itself; those that wait until nothing runs."""
         return f"{self.stem}:queued"
 
-    @property
+    @cached_property
     def ended(self) -> str:
         """List: the last runs that were recorded, and, after `lost `, those that were presumed dead."""
         return f"{self.stem}:ended"
 
-    @property
+    @cached_property
     def record(self) -> str:
         """Hash: the schedule, what became of the last run, counts; `floor`: all up to there counts as fired."""
         return f"{self.stem}:record"
