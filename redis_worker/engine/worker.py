@@ -81,11 +81,6 @@ class Worker:
         """How many tasks are claimed and not settled."""
         return len(self._runner.held()) + self._settler.waiting
 
-    @property
-    def unsettled(self) -> int:
-        """How many finished tasks wait to be written."""
-        return self._settler.waiting
-
     def stop(self) -> None:
         """Stop gracefully: claim no more, hand back what is not started, let the rest finish."""
         self._stopping.set()

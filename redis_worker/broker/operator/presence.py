@@ -15,7 +15,7 @@ import orjson
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
-from redis_worker.engine.counters import Counters
+from redis_worker.engine.counters import COUNTED, Counters
 from redis_worker.engine.runner import Running
 from redis_worker.engine.worker import Worker
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused, Unreadable
@@ -32,10 +32,7 @@ _MOST_BYTES = 64 * 1024
 # Longer ids are cut off: a description is fetched whole by everybody who looks.
 _MOST_CHARACTERS = 200
 
-_COUNTED = (
-    *("claimed", "processed", "succeeded", "failed", "dead", "retried", "redelivered"),
-    *("skipped", "refused", "released", "recovered", "reconnects"),
-)
+_COUNTED = ("processed", *COUNTED)
 
 
 class Role(NamedTuple):
