@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
     from redis_worker.ports import Observer
-    from redis_worker.service.consumer import ConsumerStatus
     from redis_worker.service.handlers import Handlers
     from redis_worker.service.options import PoolOptions
     from redis_worker.service.pool import WorkerPool, start_worker_pool
+    from redis_worker.service.topic_consumer import ConsumerStatus
     from redis_worker.service.topic_worker import TopicWorker
     from redis_worker.supervisor.supervisor import Supervisor
     from redis_worker.vocabulary.duration import Duration
@@ -72,7 +72,7 @@ _MODULES = {
     "Publisher": "broker.client.publisher",
     "TopicWorker": "service.topic_worker",
     "Handlers": "service.handlers",
-    "ConsumerStatus": "service.consumer",
+    "ConsumerStatus": "service.topic_consumer",
     "Message": "vocabulary.message",
     "Supervisor": "supervisor.supervisor",
     "SyncPublisher": "broker.client.sync_client",

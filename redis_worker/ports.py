@@ -34,6 +34,16 @@ class Unwritten(Exception):
 class Queue(Protocol):
     """The source of tasks and the destination of outcomes. Raises Disconnected or Refused, no driver errors."""
 
+    @property
+    def worker(self) -> str:
+        """The name of this worker."""
+
+    async def open(self) -> None:
+        """Prepare for claims, for example take a lease; may be called again after Disconnected."""
+
+    async def close(self) -> None:
+        """Return tasks in flight, uncharged, and give up the lease; may be called again after a failure."""
+
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """Claim up to `limit` tasks in order; with `wait`, wait about two seconds for the first one.
 

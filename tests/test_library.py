@@ -581,7 +581,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ({"execution": "fast"}, "execution must be one of auto, async, inline, thread, process, got 'fast'"),
         ({"timeout": 0}, "the time limit must be above 0 seconds, got 0"),
         ({"execution": "thread"}, "a coroutine function cannot run as thread"),
-        ({"colour": "red", "burst": True}, "unknown option 'colour'; a pool has concurrency, delivery, "),
+        ({"colour": "red", "burst": True}, "unknown option 'colour'; a pool has concurrency, max_deliveries, "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

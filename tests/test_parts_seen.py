@@ -319,7 +319,7 @@ def test_a_snapshot_has_everything() -> None:
     [(measured, numbers)] = parent.total().queues.items()
     assert measured == ("in", "sum", "pool")
     assert numbers.snapshot() == metrics.snapshot()
-    assert (numbers.redeliveries, numbers.recovered_tasks, numbers.outcomes["refused"]) == (1, 3, 1)
+    assert (numbers.counters.redelivered, numbers.counters.recovered, numbers.outcomes["refused"]) == (1, 3, 1)
     assert sum(numbers.latency.counts) == 1
     assert set(numbers.outcomes) == set(OUTCOMES)
     assert parent.total().jobs["job"].succeeded_at == child.jobs["job"].succeeded_at

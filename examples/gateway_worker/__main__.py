@@ -15,7 +15,7 @@ from examples.gateway_worker.worker import Ledger, new_worker
 from redis_worker import RedisWorkerError, TopicWorker
 from redis_worker.cli.options import redis_url, url_option
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.service.consumer import ConsumerStatus
+from redis_worker.service.topic_consumer import ConsumerStatus
 from redis_worker.signals import stop_signals
 
 logger = logging.getLogger("gateway")

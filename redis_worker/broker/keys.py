@@ -7,6 +7,7 @@ for `fib:input` they begin with `{fib:input}`; if K already has a tag, with K it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from redis_worker.vocabulary.message import LIST_PREFIX
 
@@ -35,6 +36,7 @@ def topic_of(key: str) -> str | None:
     return key.removeprefix(LIST_PREFIX) if key.startswith(LIST_PREFIX) else None
 
 
+@lru_cache(maxsize=256)
 def tagged(key: str) -> str:
     """Return `key` as a stem for derived names that hash to its slot.
 
@@ -47,7 +49,7 @@ def tagged(key: str) -> str:
     return key if start >= 0 and end > start + 1 else f"{{{key}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: a name is made once, and kept in the dictionary of the object
 class Keys:
     """Key names of one queue: the input list, the output hash and the keys derived from them."""
 
@@ -56,17 +58,17 @@ class Keys:
     output: str = ""
     """The output hash; empty for topics, which have no results."""
 
-    @property
+    @cached_property
     def workers(self) -> str:
         """Sorted set: worker -> end of its lease, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:workers"
 
-    @property
+    @cached_property
     def presence(self) -> str:
         """Hash: worker -> its description, a JSON object; only for members of `workers`."""
         return f"{tagged(self.waiting)}:presence"
 
-    @property
+    @cached_property
     def retired(self) -> str:
         """Sorted set: former worker -> time until which its in-flight list is checked.
 
@@ -74,7 +76,7 @@ class Keys:
         """
         return f"{tagged(self.waiting)}:retired"
 
-    @property
+    @cached_property
     def claimants(self) -> str:
         """Sorted set: worker -> length of its lease in ms; a second copy of all names in `workers` and `retired`.
 
@@ -82,7 +84,7 @@ class Keys:
         """
         return f"{tagged(self.waiting)}:claimants"
 
-    @property
+    @cached_property
     def attempts(self) -> str:
         """Hash: `d` + digest of a raw task -> workers that died holding it; `r` + digest -> its retries.
 
@@ -90,42 +92,42 @@ class Keys:
         """
         return f"{tagged(self.waiting)}:attempts"
 
-    @property
+    @cached_property
     def delayed(self) -> str:
         """Sorted set: token, colon and raw task -> due time, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:delayed"
 
-    @property
+    @cached_property
     def done(self) -> str:
         """Sorted set: id of a completed message -> time until which it is remembered, in ms of the server's clock."""
         return f"{tagged(self.waiting)}:done"
 
-    @property
+    @cached_property
     def begun(self) -> str:
         """Hash: id of a message being handled -> its worker, a newline and the message; others with that id wait."""
         return f"{tagged(self.waiting)}:begun"
 
-    @property
+    @cached_property
     def dropped(self) -> str:
         """Counter: dead letters dropped because the list was full."""
         return f"{tagged(self.waiting)}:dropped"
 
-    @property
+    @cached_property
     def wake(self) -> str:
         """Pub/sub channel: a task was delayed, so check the next due time."""
         return f"{tagged(self.waiting)}:wake"
 
-    @property
+    @cached_property
     def dead(self) -> str:
         """List: the dead letters."""
         return f"{tagged(self.waiting)}:dead"
 
-    @property
+    @cached_property
     def paused(self) -> str:
         """String: exists while the queue is paused; its value is ignored."""
         return f"{tagged(self.waiting)}:paused"
 
-    @property
+    @cached_property
     def types(self) -> dict[str, str]:
         """All derived keys with a fixed name, and the type of each, as the command TYPE returns it."""
         sorted_sets = dict.fromkeys((self.workers, self.retired, self.claimants, self.delayed, self.done), "zset")
@@ -140,7 +142,7 @@ class Keys:
         """Return the list for the task that a blocking pop of `worker` has brought, until it is claimed."""
         return f"{self.inflight(worker)}{ARRIVED}"
 
-    @property
+    @cached_property
     def channel(self) -> str:
         """Pub/sub channel: JSON lists of ids, published when their results are written."""
         return results_channel(self.output)
@@ -151,38 +153,38 @@ def cron_stem(app: str, name: str, input: str | None = None) -> str:
     return f"{tagged(input) + ':cron' if input is not None else CRON}:{app}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CronKeys:
     """Key names of one cron job, all in one slot. Times in them are ms of the server's clock."""
 
     stem: str
 
-    @property
+    @cached_property
     def fired(self) -> str:
         """Sorted set: instant -> itself; the last 1000 that were fired, skipped or queued."""
         return f"{self.stem}:fired"
 
-    @property
+    @cached_property
     def running(self) -> str:
         """Sorted set: run -> end of its lease."""
         return f"{self.stem}:running"
 
-    @property
+    @cached_property
     def runs(self) -> str:
         """Hash: run in `running` -> its trigger, instant, start and worker, separated by spaces."""
         return f"{self.stem}:runs"
 
-    @property
+    @cached_property
     def queued(self) -> str:
         """Sorted set: instant -> itself; those that wait for the current run to end."""
         return f"{self.stem}:queued"
 
-    @property
+    @cached_property
     def ended(self) -> str:
         """List: the last recorded runs and, after `lost `, those presumed dead."""
         return f"{self.stem}:ended"
 
-    @property
+    @cached_property
     def record(self) -> str:
         """Hash: the schedule, the outcome of the last run, counts; `floor`: instants up to it count as fired."""
         return f"{self.stem}:record"

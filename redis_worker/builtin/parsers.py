@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis_worker.ports import Parser
 from redis_worker.vocabulary.payload import json_type
 
 
@@ -26,6 +25,3 @@ def parse_number(task: Any) -> list[Any]:
 def parse_any(task: Any) -> list[Any]:
     """Return any JSON value as the only argument."""
     return [task]
-
-
-PARSERS: dict[str, Parser] = {"list": parse_list, "number": parse_number, "any": parse_any}

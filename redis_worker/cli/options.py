@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from redis_worker.environment import add_file, spelled_url
+from redis_worker.service.options import PoolOptions
 from redis_worker.vocabulary.duration import END_OF_TIME, duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
@@ -79,6 +81,27 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     if "is_flag" not in settings:
         settings.setdefault("type", text)
     return click.option(*names, **settings)
+
+
+def pool_option(*names: str, known: tuple[str, ...] | None = None) -> Callable[[F], F]:
+    """A click option for a field of PoolOptions, which gives default, range and help; `known` are fewer choices."""
+    [field] = [field for field in fields(PoolOptions) if field.name == names[-1][2:].replace("-", "_")]
+    said: Any = field.metadata
+    default: Any = field.default
+    settings: dict[str, Any] = {"help": said["help"], "metavar": said["metavar"]}
+    if isinstance(default, bool):
+        return option(*names, is_flag=True, **settings)
+    if said["known"]:
+        settings["type"] = click.Choice(known or said["known"])
+    elif said["metavar"] == "S":
+        above, least = said["above"], said["least"]
+        settings["type"] = Seconds(min=least if above is None else above, min_open=above is not None)
+    else:
+        settings["type"] = click.IntRange(said["least"])
+    if default is not None:
+        whole = isinstance(default, float) and default.is_integer()
+        settings |= {"default": int(default) if whole else default, "show_default": True}
+    return option(*names, **settings)
 
 
 def url_option(function: F) -> F:

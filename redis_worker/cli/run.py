@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, Seconds, http, log_options, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_option, redis_url, url_option
 
 if TYPE_CHECKING:
     from redis_worker.cli.fleet_member import Member
@@ -34,79 +34,22 @@ runs: the id, age and stack of each task.
 @option("--output", "output_key", required=True, metavar="KEY", help="The hash that results are written to.")
 @option("--processor", required=True, metavar="NAME", help="What does the work: a name, or module:function.")
 @option("--parser", default="list", show_default=True, metavar="NAME", help="What makes the arguments of a task.")
-@option("-c", "--concurrency", type=click.IntRange(1), default=4, show_default=True, help="Tasks at once.")
+@pool_option("-c", "--concurrency")
 @url_option
-@option(
-    "--delivery",
-    type=click.Choice(["at-least-once", "at-most-once"]),
-    default="at-least-once",
-    show_default=True,
-    help="What to prefer when a worker dies: doing a task again, or losing it.",
-)
-@option(
-    "--execution",
-    type=click.Choice(["auto", "inline", "thread", "process"]),
-    default="auto",
-    show_default=True,
-    help="Where the processor runs; auto is what it declares.",
-)
-@option("--timeout", type=Seconds(min=0, min_open=True), metavar="S", help="Time limit of one task, in seconds.")
-@option(
-    "--max-deliveries",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Give a task up after N workers have died holding it.",
-)
-@option(
-    "--lease",
-    type=Seconds(min=2),
-    default=6,
-    show_default=True,
-    metavar="S",
-    help="A worker not heard of for so long is presumed dead.",
-)
-@option(
-    "--connect-timeout",
-    type=Seconds(min=0),
-    default=10,
-    show_default=True,
-    metavar="S",
-    help="How long to wait for Redis at start; 0: for ever.",
-)
-@option(
-    "--shutdown-timeout",
-    type=Seconds(min=0),
-    default=30,
-    show_default=True,
-    metavar="S",
-    help="How long running tasks may take after a stop.",
-)
-@option("--retries", type=click.IntRange(0), metavar="N", help="Try a task that failed again, N times.")
-@option(
-    "--retry-backoff",
-    type=Seconds(min=0, min_open=True),
-    metavar="S",
-    help="The first delay before that, then it doubles; 1 s, if the processor does not say.",
-)
-@option(
-    "--retry-backoff-max",
-    type=Seconds(min=0, min_open=True),
-    metavar="S",
-    help="The longest delay; 60 s, if the processor does not say.",
-)
-@option(
-    "--dead-limit",
-    type=click.IntRange(1),
-    default=10_000,
-    show_default=True,
-    metavar="N",
-    help="Keep N dead letters; the oldest are dropped, and counted.",
-)
-@option("--result-ttl", type=Seconds(min=1), metavar="S", help="Results expire after S seconds (Redis 7.4, Valkey 9).")
-@option("--burst", is_flag=True, help="End when the queue is empty and nothing is running.")
-@option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks, each worker process.")
+@pool_option("--delivery")
+@pool_option("--execution", known=("auto", "inline", "thread", "process"))
+@pool_option("--timeout")
+@pool_option("--max-deliveries")
+@pool_option("--lease")
+@pool_option("--connect-timeout")
+@pool_option("--shutdown-timeout")
+@pool_option("--retries")
+@pool_option("--retry-backoff")
+@pool_option("--retry-backoff-max")
+@pool_option("--dead-limit")
+@pool_option("--result-ttl")
+@pool_option("--burst")
+@pool_option("--max-tasks")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @option(
     "--http",

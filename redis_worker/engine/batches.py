@@ -1,19 +1,17 @@
-"""Batches: a handler that is called with many messages at once, and says which of them have failed."""
+"""Batches: one call of a handler for many messages, which returns those that failed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from time import perf_counter
 from typing import Any
 
 from redis_worker.engine.execution import Answer, Execution, judged
-from redis_worker.engine.guard import CallGuard, escaped
+from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import Runner, Running
-from redis_worker.engine.running import RunningTask, running_task
+from redis_worker.engine.runner import TaskRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
@@ -24,9 +22,9 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 
 
 def failures(returned: Any, messages: Sequence[Message]) -> dict[str, list[Any]]:
-    """What a batch handler has returned, as id -> [verdict, reason, delay], which JSON can hold.
+    """Return the failures that a batch handler returned, as id -> [verdict, reason, delay], which JSON can hold.
 
-    Raises TypeError or ValueError where it is neither None nor a mapping from ids of `messages` to reasons.
+    Raises TypeError or ValueError where `returned` is neither None nor a mapping from ids of `messages` to reasons.
     """
     if returned is None:
         return {}
@@ -46,7 +44,7 @@ def _failure(reason: Any) -> list[Any]:
 
 
 class BatchHandler(CallGuard):
-    """The way from deliveries to their outcomes by one call of a handler, whose value is its failures."""
+    """Turns a batch of deliveries into outcomes by one call of a handler, which returns the failures."""
 
     def __init__(self, read: Read, execution: Execution, timeout: float | None, policy: RetryPolicy) -> None:
         super().__init__(timeout)
@@ -54,12 +52,12 @@ class BatchHandler(CallGuard):
         self._execution = execution
         self._policy = policy
 
-    async def handle(self, deliveries: Sequence[Delivery]) -> tuple[list[Outcome], asyncio.Future[Any] | None]:
+    async def handle(self, batch: Sequence[Delivery]) -> tuple[list[Outcome], asyncio.Future[Any] | None]:
         """Return the outcomes, each with its share of the time, and the call where it goes on after its time limit."""
         outcomes: list[Outcome] = []
         readable: list[tuple[Delivery, str]] = []
         messages: list[Message] = []
-        for delivery in deliveries:
+        for delivery in batch:
             read = self._read(delivery)
             if isinstance(read, Outcome):
                 outcomes.append(read)
@@ -89,7 +87,7 @@ class BatchHandler(CallGuard):
 
 
 def _answers(answer: Answer) -> Callable[[str], Answer | None]:
-    """The error of each message, by its id; None for one that succeeded."""
+    """Return a function from a message's id to its error, None for one that succeeded."""
     if answer.error is not None:
         return lambda _: answer
     failed = loads(answer.result)["result"]
@@ -104,8 +102,8 @@ def _answers(answer: Answer) -> Callable[[str], Answer | None]:
     return of
 
 
-class BatchRunner(Runner):
-    """Calls the handler with as many messages as have come within a time; each call takes a slot."""
+class BatchRunner(TaskRunner):
+    """Runs batches of the messages that arrive within a time."""
 
     def __init__(
         self,
@@ -117,91 +115,33 @@ class BatchRunner(Runner):
         size: int,
         within: float,
     ) -> None:
-        """A batch has up to `size` messages, and waits `within` seconds for them after its first one."""
-        super().__init__(settler, concurrency)
-        self._handler = handler
-        self._slots = Slots(concurrency)
-        self._shared = shared or Slots(concurrency)
+        """A batch has up to `size` messages, and waits `within` seconds for more after its first one."""
+        self._free = shared or Slots(concurrency)
+        super().__init__(handler, settler, concurrency, self._free)
         self._size = size
         self._within = within
-        self._batches: dict[asyncio.Task[None], tuple[list[Delivery], float]] = {}
-
-    @property
-    def running(self) -> int:
-        return len(self._batches)
 
     def room(self) -> int:
-        free = min(self._concurrency - self.running, max(1, self._shared.free))
+        free = min(self._concurrency - self.running, max(1, self._free.free))
         return max(0, free * self._size - len(self._pending))
 
     def stalled(self, seconds: float) -> bool:
         return super().stalled(self._within + seconds)
 
-    def held(self) -> list[Delivery]:
-        return [*super().held(), *(delivery for batch, _ in self._batches.values() for delivery in batch)]
-
-    def longest(self, limit: int) -> list[Running]:
-        now = perf_counter()
-        running = (Running(delivery, now - since) for batch, since in self._batches.values() for delivery in batch)
-        return list(islice(running, limit))
-
-    def running_tasks(self) -> list[RunningTask]:
-        now = perf_counter()
-        return [
-            running_task(task, delivery.raw, now - since)
-            for task, (batch, since) in self._batches.items()
-            for delivery in batch
-        ]
-
-    def cancel(self) -> None:
-        self._handler.cancelled = True
-        for task in self._batches:
-            task.cancel()
-
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._slots.take()
-            try:
-                batch = await self._next()
-            except asyncio.CancelledError:
-                self._slots.give_back()
-                raise
-            task = loop.create_task(self._work(batch), context=self._contexts.fresh())
-            self._batches[task] = batch, self._touched
-
-    async def _next(self) -> list[Delivery]:
-        """The next batch, with a shared slot for it."""
-        while True:
-            await self._some_pending()
-            await self._filled()
-            await self._shared.take()  # what is pending may be handed back meanwhile
-            batch: list[Delivery] = []
-            while len(batch) < self._size and (delivery := self._pop()) is not None:
-                batch.append(delivery)
-            if batch:
-                return batch
-            self._shared.give_back()
-
-    async def _filled(self) -> None:
-        """Wait until a whole batch is pending, or its time is over."""
+    async def _some_pending(self) -> None:
+        """Wait until a whole batch is pending, or the time of the first message is over."""
+        await super()._some_pending()
         clock = asyncio.get_running_loop().time
         end = clock() + self._within
         while 0 < len(self._pending) < self._size and (left := end - clock()) > 0:
             self._arrived.clear()
             await happens(self._arrived, left)
 
-    async def _work(self, batch: list[Delivery]) -> None:
-        try:
-            try:
-                outcomes, leftover = await self._handler.handle(batch)
-            except Exception as error:
-                outcomes, leftover = [escaped(delivery, error) for delivery in batch], None
-            self._settler.add(outcomes)
-            if leftover is not None:
-                await asyncio.wait({leftover})
-        finally:
-            del self._batches[asyncio.current_task()]  # type: ignore[arg-type] # it is one of them
-            self._slots.give_back()
-            self._shared.give_back()
-            self.progress.set()
+    def _pop(self) -> Sequence[Delivery]:
+        self._touched = perf_counter()
+        batch: list[Delivery] = []
+        while self._pending and len(batch) < self._size:
+            delivery = self._pending.popleft()
+            if not delivery.receipt.lost:
+                batch.append(delivery)
+        return batch

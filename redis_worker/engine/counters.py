@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Final
 
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
+
+_DEATHS = attrgetter("deaths")
 
 
 @dataclass(slots=True)
@@ -46,6 +50,15 @@ class Counters:
         """Tasks settled per second, since the pool was made."""
         return self.processed / max(time.monotonic() - self.started_at, 1e-9)
 
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add the counts of COUNTED that another process has made."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+
+
+COUNTED: Final = tuple(count.name for count in fields(Counters) if count.name != "started_at")
+"""The names of the counts."""
+
 
 class Counting(Observer):
     """An observer that maintains `counters`."""
@@ -55,7 +68,8 @@ class Counting(Observer):
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         self.counters.claimed += len(deliveries)
-        self.counters.redelivered += sum(delivery.deaths > 0 for delivery in deliveries)
+        if any(map(_DEATHS, deliveries)):  # rarely, and without a step of the interpreter for each task
+            self.counters.redelivered += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         counters, exceptional = self.counters, but_successes(outcomes)

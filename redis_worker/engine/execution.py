@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from redis_worker.engine.awaitables import discard, is_awaitable, resolved, unawaited
 from redis_worker.engine.thread_pool import ThreadPool
@@ -13,12 +14,11 @@ from redis_worker.vocabulary.error_text import error_text, is_a
 from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.payload import failure, success
 
-_new = tuple.__new__
-
 Verdict = Literal["failed", "retry", "reject"]
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Answer:
     """A result ready to be stored; with an error text if the task failed."""
 
     result: bytes
@@ -121,7 +121,7 @@ class Coroutines:
         value = await self._processor(arguments)
         if is_awaitable(value):
             value = await resolved(value)
-        return _new(Answer, (success(value), None, "failed", None, None))
+        return Answer(success(value))
 
     def close(self) -> None:
         """Do nothing: the runner cancels coroutines."""

@@ -1,11 +1,11 @@
-"""What happens to one task: raw bytes -> Task -> arguments -> value -> Outcome."""
+"""The handling of one task: raw bytes -> Task -> arguments -> value -> Outcome."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis_worker.engine.awaitables import unawaited
 from redis_worker.engine.execution import Execution
@@ -15,18 +15,9 @@ from redis_worker.engine.retry import RetryPolicy
 from redis_worker.vocabulary.payload import success
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-_new = tuple.__new__
-
-
-class Handled(NamedTuple):
-    """An outcome, and what of the task goes on regardless and keeps its slot (a thread, after its time limit)."""
-
-    outcome: Outcome
-    leftover: asyncio.Future[Any] | None = None
-
 
 class Handler(CallGuard):
-    """The way from a delivery to its outcome: read it, call the processor, judge what comes of it."""
+    """Turns a delivery into its outcome: reads it, calls the processor, judges the answer."""
 
     def __init__(
         self,
@@ -43,7 +34,7 @@ class Handler(CallGuard):
         self._policy = policy
 
     def handle_inline(self, delivery: Delivery) -> Outcome:
-        """The outcome of calling the processor here and now."""
+        """Call the processor here and now. Returns the outcome."""
         started = perf_counter()
         read = self._read(delivery)
         if isinstance(read, Outcome):
@@ -56,15 +47,18 @@ class Handler(CallGuard):
         except BaseException as error:
             answer, _ = self.caught(unawaited(value) or error)
             return self._policy.outcome(delivery, id, answer, perf_counter() - started)
-        # Half the time of Outcome(…), and this is the hot path.
-        return _new(Outcome, (delivery, id, result, None, False, perf_counter() - started, None, False, None))
+        return Outcome(delivery, id, result, None, False, perf_counter() - started)
 
-    async def handle(self, delivery: Delivery) -> Handled:
-        """The outcome of calling the processor where it declares to run."""
+    async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
+        """Call the processor, where it declares to run, for a batch of one.
+
+        Returns the outcome, and the call itself where it goes on after its time limit (a thread) and keeps its slot.
+        """
         assert self._execution is not None
+        delivery = batch[0]
         read = self._read(delivery)
         if isinstance(read, Outcome):
-            return Handled(read)
+            return (read,), None
         id, arguments = read
         started = perf_counter()
         leftover = None
@@ -73,7 +67,6 @@ class Handler(CallGuard):
         except BaseException as error:
             answer, leftover = self.caught(error)
         seconds = perf_counter() - started
-        if answer[1] is not None:
-            return Handled(self._policy.outcome(delivery, id, answer, seconds), leftover)
-        outcome = _new(Outcome, (delivery, id, answer[0], None, False, seconds, None, False, None))
-        return _new(Handled, (outcome, leftover))
+        if answer.error is not None:
+            return (self._policy.outcome(delivery, id, answer, seconds),), leftover
+        return (Outcome(delivery, id, answer.result, None, False, seconds),), leftover

@@ -222,8 +222,9 @@ def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | 
 
 def _packed(answer: Answer) -> tuple[Any, ...]:
     """Return `answer` with its exception as text: many exceptions cannot be pickled."""
-    *members, error = answer
-    return *members, None if error is None else (traceback_text(error), raised_at(error))
+    error = answer.exception
+    raised = None if error is None else (traceback_text(error), raised_at(error))
+    return answer.result, answer.error, answer.verdict, answer.delay, raised
 
 
 def _unpacked(result: bytes, error: str | None, verdict: Verdict, delay: float | None, raised: Any) -> Answer:

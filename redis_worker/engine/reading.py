@@ -28,22 +28,22 @@ class TaskReader:
     def read(self, delivery: Delivery) -> tuple[str, list[Any]] | Outcome:
         """Return the task's id and arguments, or an outcome. The hot path."""
         try:
-            task = read_task(delivery[0], delivery[4])
+            task = read_task(delivery.raw, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
         except MissingTask as missing:
             return _refused(delivery, missing.id, missing)
-        if delivery[2] >= self._max_deliveries:
+        if delivery.deaths >= self._max_deliveries:
             return _condemned(delivery, task.id)
         try:
-            arguments = self._parser(task[1])
+            arguments = self._parser(task.payload)
         except BaseException as error:
             if is_interrupt(error):
                 raise
             return _refused(delivery, task.id, error)
         if type(arguments) is not list and (mistake := unawaited(arguments, "the parser")):
             return _refused(delivery, task.id, mistake)
-        return task[0], arguments
+        return task.id, arguments
 
 
 class MessageReader:

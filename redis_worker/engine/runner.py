@@ -1,4 +1,4 @@
-"""Running: a slot is taken, then a claimed task is started in it."""
+"""Runners: they take a slot, then start a claimed task in it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,42 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.handler import Handled, Handler
+from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.running import RunningTask, running_task
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
-from redis_worker.vocabulary.task import Delivery
+from redis_worker.vocabulary.task import Delivery, Outcome
 
-# Inline calls hold the event loop for so long at a stretch, in seconds; then it may turn.
+# Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
 _STRETCH = 0.001
-# So many turns: a reply passes through several coroutines, one a turn, before the next command is sent.
+# Turns of the loop between stretches: a reply passes through several coroutines, one a turn, before the next command.
 _TURNS = 6
 
 
 class Running(NamedTuple):
-    """A task that runs just now."""
+    """A running task."""
 
     delivery: Delivery
     seconds: float
-    """For how long."""
+    """How long it has been running."""
+
+
+class BatchHandling(Protocol):
+    """Calls a function for a batch of deliveries."""
+
+    cancelled: bool
+
+    async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
+        """Return an outcome for each delivery, and the call itself where it goes on after its time limit."""
 
 
 class Runner(ABC):
-    """Holds what is claimed and not started (`pending`) and starts it as slots come free."""
+    """Holds tasks that are claimed and not started (`pending`), and starts them as slots come free."""
 
     def __init__(self, settler: Settler, concurrency: int) -> None:
         self._settler = settler
@@ -45,7 +54,7 @@ class Runner(ABC):
         self._arrived = asyncio.Event()
         self._touched = 0.0
         self.progress = asyncio.Event()
-        """Set when tasks have finished; whoever waits for it clears it."""
+        """Set when tasks have finished; the code that waits for it clears it."""
 
     @property
     @abstractmethod
@@ -58,7 +67,7 @@ class Runner(ABC):
         return not self._pending and not self.running
 
     def room(self) -> int:
-        """How many tasks to claim now: the free slots, and what is sure to start soon after."""
+        """Return how many tasks to claim now: one for each free slot, and those that are sure to start soon after."""
         ahead = self._pace.ahead(self._concurrency)
         if len(self._pending) > ahead // 2:
             return 0  # a few large claims cost less than many small ones
@@ -72,27 +81,27 @@ class Runner(ABC):
         self._arrived.set()
 
     def held(self) -> list[Delivery]:
-        """What is pending or runs."""
+        """Return the tasks that are pending or running."""
         return list(self._pending)
 
     def running_tasks(self) -> list[RunningTask]:
-        """What runs, oldest first: of inline calls there is nothing to see."""
+        """Return the running tasks, oldest first; inline calls are never seen."""
         return []
 
     def longest(self, limit: int) -> list[Running]:  # noqa: ARG002 - an inline call is over before anybody can ask
-        """Up to `limit` of the tasks that run, those that have run longest first."""
+        """Return up to `limit` of the running tasks, oldest first."""
         return []
 
     def stalled(self, seconds: float) -> bool:
-        """True when tasks are pending and none has been started for so long."""
+        """Return True when tasks are pending and none has been started for `seconds`."""
         return bool(self._pending) and perf_counter() - self._touched > seconds
 
     def take_back(self) -> list[Delivery]:
-        """All that is pending, which is not started then."""
+        """Remove all pending tasks and return them."""
         taken = list(self._pending)
         self._pending.clear()
         if taken:
-            # They waited this long for a slot: claim no further ahead until tasks are short again.
+            # They have waited this long for a slot: claim no further ahead until tasks are short again.
             self._pace.note(perf_counter() - self._touched)
         return taken
 
@@ -101,21 +110,12 @@ class Runner(ABC):
         """Start tasks, until cancelled."""
 
     def cancel(self) -> None:  # noqa: B027 - inline calls cannot be cancelled
-        """Cancel what runs and can be cancelled; it is not answered."""
+        """Cancel the running tasks that can be cancelled; they get no outcome."""
 
     async def _some_pending(self) -> None:
         while not self._pending:
             self._arrived.clear()
             await self._arrived.wait()
-
-    def _pop(self) -> Delivery | None:
-        """The next task to start. Those that belong to other workers by now are dropped."""
-        self._touched = perf_counter()
-        while self._pending:
-            delivery = self._pending.popleft()
-            if not delivery[1].lost:
-                return delivery
-        return None
 
 
 class InlineRunner(Runner):
@@ -130,7 +130,7 @@ class InlineRunner(Runner):
         return 0
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Start `deliveries` at once where nothing is before them: a task that came alone waits for no turn."""
+        """Start `deliveries` at once where nothing is pending: a lone task waits for no turn of the loop."""
         idle = not self._pending
         self._pending.extend(deliveries)
         if idle:
@@ -146,13 +146,13 @@ class InlineRunner(Runner):
                 await asyncio.sleep(0)
 
     def _stretch(self) -> None:
-        """Call the processor for as many pending tasks as a stretch has time for."""
+        """Call the processor for as many pending tasks as fit into a stretch."""
         pending, handle, fresh = self._pending, self._handler.handle_inline, self._contexts.fresh
         outcomes = []
         now = started = perf_counter()
         while pending and now - started < _STRETCH:
             delivery = pending.popleft()
-            if not delivery[1].lost:  # as in _pop
+            if not delivery.receipt.lost:  # as in _pop
                 try:
                     outcomes.append(fresh().run(handle, delivery))
                 except Exception as error:
@@ -166,16 +166,16 @@ class InlineRunner(Runner):
 
 
 class TaskRunner(Runner):
-    """Runs each task as an asyncio task, as many at once as there are slots."""
+    """Runs each batch of tasks as an asyncio task, as many at once as there are slots; a batch is one task here."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
-        """`shared` slots are shared with other runners: a task takes one of them as well."""
+    def __init__(self, handler: BatchHandling, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+        """`shared` slots are shared with other runners: a batch takes one of them as well."""
         super().__init__(settler, concurrency)
         self._handler = handler
         self._slots = Slots(concurrency)
         self._shared = shared
-        self._tasks: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
-        """What runs, and since when, by perf_counter; in the order in which it was started."""
+        self._tasks: dict[asyncio.Task[None], tuple[Sequence[Delivery], float]] = {}
+        """The batches that run, and since when, by perf_counter; in the order in which they were started."""
 
     @property
     def running(self) -> int:
@@ -185,7 +185,7 @@ class TaskRunner(Runner):
         room = super().room()
         if self._shared is None:
             return room
-        # Where others have taken all that is shared, one task waits in the queue for it, on behalf of the rest.
+        # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         return min(room, max(self._shared.free, 1 - len(self._pending)))
 
     async def run(self) -> None:
@@ -193,50 +193,64 @@ class TaskRunner(Runner):
         while True:
             await self._slots.take()
             try:
-                delivery = await self._next()
+                batch = await self._next()
             except asyncio.CancelledError:
                 self._slots.give_back()
                 raise
-            # Just touched, when it was popped: asking for the time once more would cost every task.
-            task = loop.create_task(self._work(delivery), context=self._contexts.fresh())
-            self._tasks[task] = delivery, self._touched
+            # `_touched` is the time when it was popped: asking for the time once more would cost every task.
+            task = loop.create_task(self._work(batch), context=self._contexts.fresh())
+            self._tasks[task] = batch, self._touched
 
     def held(self) -> list[Delivery]:
-        return [*super().held(), *(delivery for delivery, _ in self._tasks.values())]
+        return [*super().held(), *(delivery for batch, _ in self._tasks.values() for delivery in batch)]
 
     def running_tasks(self) -> list[RunningTask]:
         now = perf_counter()
-        return [running_task(task, delivery.raw, now - since) for task, (delivery, since) in self._tasks.items()]
+        return [
+            running_task(task, delivery.raw, now - since)
+            for task, (batch, since) in self._tasks.items()
+            for delivery in batch
+        ]
 
     def longest(self, limit: int) -> list[Running]:
         now = perf_counter()
-        return [Running(delivery, now - since) for delivery, since in islice(self._tasks.values(), limit)]
+        running = (Running(delivery, now - since) for batch, since in self._tasks.values() for delivery in batch)
+        return list(islice(running, limit))
 
     def cancel(self) -> None:
         self._handler.cancelled = True
         for task in self._tasks:
             task.cancel()
 
-    async def _next(self) -> Delivery:
-        """The next task to start, with a shared slot for it."""
+    async def _next(self) -> Sequence[Delivery]:
+        """Return the next batch to start, with a shared slot for it."""
         while True:
             await self._some_pending()
             if self._shared is not None:
-                await self._shared.take()  # the task may be handed back meanwhile
-            delivery = self._pop()
-            if delivery is not None:
-                return delivery
+                await self._shared.take()  # the tasks may be handed back meanwhile
+            if batch := self._pop():
+                return batch
             if self._shared is not None:
                 self._shared.give_back()
 
-    async def _work(self, delivery: Delivery) -> None:
+    def _pop(self) -> Sequence[Delivery]:
+        """Return the next batch to start. Tasks that other workers own by now are dropped."""
+        self._touched = perf_counter()
+        pending = self._pending
+        while pending:
+            delivery = pending.popleft()
+            if not delivery.receipt.lost:
+                return (delivery,)
+        return ()
+
+    async def _work(self, batch: Sequence[Delivery]) -> None:
         try:
             try:
-                outcome, leftover = await self._handler.handle(delivery)
+                outcomes, leftover = await self._handler.handle(batch)
             except Exception as error:
-                outcome, leftover = Handled(escaped(delivery, error))
-            self._pace.note(outcome[5])
-            self._settler.add((outcome,))
+                outcomes, leftover = [escaped(delivery, error) for delivery in batch], None
+            self._pace.note(outcomes[0].seconds)
+            self._settler.add(outcomes)
             if leftover is not None:
                 await asyncio.wait({leftover})
         finally:

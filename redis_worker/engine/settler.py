@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.waiting import happens
@@ -164,4 +165,4 @@ def _reduced(outcome: Outcome, error: Unacceptable) -> Outcome | None:
     if outcome.result is None or message.startswith(_UNWRITABLE):
         return None
     text = f"{_UNWRITABLE}the {'error' if message else 'result'} has {len(outcome.result)} bytes ({error})"
-    return outcome._replace(result=failure(text), error=text)
+    return replace(outcome, result=failure(text), error=text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from redis_worker.engine.claimer import Claimer
@@ -35,16 +35,14 @@ class Worker:
         shutdown_timeout: float,
         burst: bool = False,
         max_tasks: int | None = None,
-        upkeep: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
         reconnect: Reconnect | None = None,
     ) -> None:
-        """`runner` makes the runner; `execution`, if its processor needs one, is closed at the end.
+        """`runner` builds the runner; `execution`, if its processor needs one, is closed at the end.
 
-        `upkeep` runs beside, until the end. Workers that share a server may share a `reconnect`.
+        Workers that share a server may share a `reconnect`.
         """
         self._execution = execution
         self._shutdown_timeout = shutdown_timeout
-        self._upkeep = upkeep
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._claiming = True
@@ -83,11 +81,6 @@ class Worker:
         """How many tasks are claimed and not settled."""
         return len(self._runner.held()) + self._settler.waiting
 
-    @property
-    def unsettled(self) -> int:
-        """How many finished tasks wait to be written."""
-        return self._settler.waiting
-
     def stop(self) -> None:
         """Stop gracefully: claim no more, hand back what is not started, let the rest finish."""
         self._stopping.set()
@@ -98,12 +91,12 @@ class Worker:
         self.stop()
         self._hurry.set()
 
-    async def run(self) -> None:
-        """Work. What is still in flight when this returns is for the queue to hand back. Raises Refused."""
+    async def run(self, upkeep: Iterable[Callable[[], Coroutine[Any, Any, None]]] = ()) -> None:
+        """Work, with `upkeep` running beside it. The queue hands back what is in flight afterwards. Raises Refused."""
         claiming = asyncio.create_task(self._claimer.run(), name="claimer")
         roles = [
             asyncio.create_task(role(), name=getattr(role, "__qualname__", "role"))
-            for role in (self._settler.run, self._runner.run, *self._upkeep)
+            for role in (self._settler.run, self._runner.run, *upkeep)
         ]
         ending = asyncio.create_task(self._end(claiming), name="ending")
         try:

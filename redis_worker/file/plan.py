@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from redis_worker.cron.settings import JobSettings
 from redis_worker.file.substitution import Variables
+from redis_worker.service.options import POOL_DEFAULTS
+from redis_worker.vocabulary.duration import seconds_of
 
 Mode = Literal["standalone", "embedded"]
 Restart = Literal["always", "on-failure", "never"]
@@ -28,7 +30,7 @@ class Supervision:
     restart_backoff: float = 1.0
     """The first pause before a restart; it doubles with each failure, and is reset after a long run."""
     restart_backoff_max: float = 60.0
-    shutdown_timeout: float = 30.0
+    shutdown_timeout: float = seconds_of(POOL_DEFAULTS.shutdown_timeout)
     """The time limit for stopping."""
     processes: int | None = None
     """The number of processes of its own; None runs it in the supervisor's event loop."""
@@ -46,7 +48,7 @@ class PoolPart:
     output_key: str
     processor: str
     parser: str = "list"
-    concurrency: int = 4
+    concurrency: int = POOL_DEFAULTS.concurrency
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of PoolOptions; `shutdown_timeout` is taken from the supervision."""
     supervision: Supervision = Supervision()
@@ -125,9 +127,9 @@ class Plan:
     enable: bool = True
     mode: Mode | None = None
     """Where the plan may run; None allows both."""
-    connect_timeout: float = 10.0
+    connect_timeout: float = seconds_of(POOL_DEFAULTS.connect_timeout)
     """How long to wait for Redis at start; 0 waits for ever."""
-    shutdown_timeout: float = 30.0
+    shutdown_timeout: float = seconds_of(POOL_DEFAULTS.shutdown_timeout)
     """The time limit for stopping all parts."""
     left_out: tuple[tuple[str, str], ...] = ()
     """The parts that do not run: their names in the file, and the reasons."""

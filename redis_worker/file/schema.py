@@ -25,7 +25,7 @@ from redis_worker.file.values import (
     whole,
     whole_seconds,
 )
-from redis_worker.service.options import PoolOptions
+from redis_worker.service.options import PoolOptions, WorkerOptions
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Execution
 
@@ -135,7 +135,7 @@ POOL: Final = TableKeys(
     ("input", "output", "processor"),
     _ELSEWHERE,
 )
-TOPIC_WORKER_OPTIONS: Final = ("concurrency", "max_deliveries", "lease", "dead_limit", "connect_timeout")
+TOPIC_WORKER_OPTIONS: Final = tuple(option.name for option in fields(WorkerOptions) if option.name not in SUPERVISION)
 TOPICS: Final = TableKeys(
     {"enable": flag, "url": url, **{key: POOL_OPTIONS[key] for key in TOPIC_WORKER_OPTIONS}, **SUPERVISION},
     (),

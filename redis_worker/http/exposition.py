@@ -83,8 +83,8 @@ def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
         labels = measured[: len(names)]
         retries.add_metric(labels, metrics.outcomes["retried"])
         dead.add_metric(labels, metrics.outcomes["dead"])
-        redeliveries.add_metric(labels, metrics.redeliveries)
-        recovered.add_metric(labels, metrics.recovered_tasks)
+        redeliveries.add_metric(labels, metrics.counters.redelivered)
+        recovered.add_metric(labels, metrics.counters.recovered)
     yield from (tasks, retries, dead, redeliveries, recovered)
 
 

@@ -6,13 +6,12 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 
-from redis_worker.ports import Observer
+from redis_worker.engine.counters import COUNTED, Counting
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
-from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
+from redis_worker.vocabulary.task import Delivery, Outcome
 
 OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 """Outcomes of handled tasks; `refused` is a task with an unwritten result: another worker owns it."""
@@ -30,7 +29,6 @@ _SAMPLES = 10
 _LONGEST = 8192
 # Retired lives of child processes that are remembered: a last snapshot may arrive late.
 _REMEMBERED = 1000
-_DEATHS = itemgetter(Delivery._fields.index("deaths"))
 
 
 class Histogram:
@@ -64,17 +62,24 @@ class Histogram:
         self.sum += snapshot["sum"]
 
 
-class QueueMetrics(Observer):
+class QueueMetrics(Counting):
     """Metrics of one queue and its processor."""
 
     def __init__(self) -> None:
-        self.outcomes = dict.fromkeys(OUTCOMES, 0)
-        self.redeliveries = 0
-        self.recovered_tasks = 0
+        super().__init__()
         self.processing = Histogram(PROCESSING_BOUNDS)
         self.latency = Histogram(LATENCY_BOUNDS)
 
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many tasks had each of OUTCOMES."""
+        counted = self.counters
+        failed = counted.failed - counted.dead
+        counts = (counted.succeeded, failed, counted.dead, counted.retried, counted.skipped, counted.refused)
+        return dict(zip(OUTCOMES, counts, strict=True))
+
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
+        super().claimed(deliveries)
         now, waited = time.time(), []
         for delivery in deliveries[:: len(deliveries) // _SAMPLES + 1]:
             if delivery.attempt > 1 or len(delivery.raw) > _LONGEST:
@@ -82,49 +87,25 @@ class QueueMetrics(Observer):
             if (made := made_at(delivery.raw)) is not None:
                 waited.append(max(0.0, now - made))
         self.latency.add(waited)
-        if any(map(_DEATHS, deliveries)):  # seldom; map avoids an interpreter step for each task
-            self.redeliveries += sum(delivery.deaths > 0 for delivery in deliveries)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
-        # By position, which takes half the time: 5 is `seconds`.
-        self.processing.add([outcome[5] for outcome in outcomes if outcome[5]])  # tasks that never ran took exactly 0
-        exceptional = but_successes(outcomes)
-        for outcome in exceptional:
-            self.outcomes[_verdict(outcome)] += 1
-        self.outcomes["success"] += len(outcomes) - len(exceptional)
-
-    def refused(self, outcomes: Sequence[Outcome]) -> None:
-        self.outcomes["refused"] += len(outcomes)
-
-    def recovered(self, worker: str, count: int) -> None:  # noqa: ARG002 - the port's signature
-        self.recovered_tasks += count
+        super().settled(outcomes)
+        # Tasks that never ran took exactly 0.
+        self.processing.add([outcome.seconds for outcome in outcomes if outcome.seconds])
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, ready for JSON."""
         return {
-            "outcomes": dict(self.outcomes),
-            "redeliveries": self.redeliveries,
-            "recovered": self.recovered_tasks,
+            "counters": {name: getattr(self.counters, name) for name in COUNTED},
             "processing": self.processing.snapshot(),
             "latency": self.latency.snapshot(),
         }
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
         """Add the snapshot of another process."""
-        _add(self.outcomes, snapshot["outcomes"])
-        self.redeliveries += snapshot["redeliveries"]
-        self.recovered_tasks += snapshot["recovered"]
+        self.counters.add(snapshot["counters"])
         self.processing.absorb(snapshot["processing"])
         self.latency.absorb(snapshot["latency"])
-
-
-def _verdict(outcome: Outcome) -> str:
-    """Return the name in OUTCOMES of an outcome other than success."""
-    if outcome.skipped:
-        return "skipped"
-    if outcome.again is not None:
-        return "retried"
-    return "dead" if outcome.dead else "error"
 
 
 def _add(counts: dict[str, int], added: Mapping[str, int]) -> None:

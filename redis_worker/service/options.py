@@ -1,10 +1,14 @@
-"""How a pool works, beyond what it works on."""
+"""The options of pools and topic workers, each with its default, its range and its help text.
+
+The command line and the TOML schema are derived from these classes.
+"""
+# ruff: noqa: RUF009 - `_option` is dataclasses.field with checks
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, get_args
 
 from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
@@ -14,78 +18,132 @@ Delivery = Literal["at-least-once", "at-most-once"]
 ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
 
 
-_WHOLE = {"concurrency": 1, "max_deliveries": 1, "max_tasks": 1, "dead_limit": 1, "retries": 0}
-# The ranges of the other times are the processor's concern.
-_TIMES = {
-    "lease": 2, "connect_timeout": 0, "shutdown_timeout": 0, "result_ttl": 1,
-    "timeout": None, "retry_backoff": None, "retry_backoff_max": None,
-}  # fmt: skip
+def check_whole_seconds(name: str, value: Duration, least: int) -> int:
+    """Return the seconds of the setting `name`. Raises ConfigurationError where they are no whole number."""
+    return check_whole(name, check_seconds(name, value, least), least)
+
+
+def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        wanted = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise ConfigurationError(f"{name} must be {wanted}, got {value!r}")
+    return value
+
+
+def _option(
+    default: Any,
+    check: Callable[..., Any],
+    help: str,
+    *,
+    metavar: str | None = None,
+    least: float | None = None,
+    above: float | None = None,
+    known: tuple[str, ...] | None = None,
+) -> Any:
+    """Return a field whose value is at least `least`, above `above`, or one of `known`.
+
+    A value is not compared with `above` here: the processor's declaration does it, in a sentence of its own.
+    """
+    limits = () if check is check_flag else (known or least,)
+    return field(
+        default=default,
+        metadata={
+            "check": lambda name, value: check(name, value, *limits),
+            "help": help,
+            "metavar": metavar,
+            "least": least,
+            "above": above,
+            "known": known,
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class PoolOptions:
-    """How a pool works, beyond what it works on.
+class WorkerOptions:
+    """Options that pools and topic workers have in common.
 
     A time is a number of seconds, a timedelta or a text as "90s" or "24h"; it is kept in seconds.
     Raises ConfigurationError for a value of the wrong type, or out of range.
     """
 
-    concurrency: int = 4
-    """How many tasks run at once, at the most."""
-    delivery: Delivery = "at-least-once"
-    execution: ExecutionChoice = "auto"
-    """Where the processor runs; "auto" leaves it to the processor's own declaration."""
-    timeout: Duration | None = None
-    """The time limit of one task; None leaves it to the processor's own declaration."""
-    max_deliveries: int = 3
-    """After so many workers have died holding a task, it is given up."""
-    lease: Duration = 6.0
-    """A worker not heard of for so long is presumed dead, and its tasks go to others."""
-    connect_timeout: Duration = 10.0
-    """How long to wait for a server at start; 0 is for ever."""
-    shutdown_timeout: Duration = 30.0
-    """How long running tasks may take to finish after a stop."""
-    burst: bool = False
-    """End when the queue is empty and nothing is running."""
-    max_tasks: int | None = None
-    """End after so many tasks."""
-    retries: int | None = None
-    """How often a task that failed is tried again; None leaves it to the processor's own declaration, as below."""
-    retry_backoff: Duration | None = None
-    """The first delay before that; each one after is twice as long, with jitter."""
-    retry_backoff_max: Duration | None = None
-    """The longest delay."""
-    dead_limit: int = 10_000
-    """The most dead letters kept; the oldest are dropped, and counted."""
-    result_ttl: Duration | None = None
-    """After so long, in whole seconds, a result expires (Redis 7.4, Valkey 9); None keeps it."""
+    concurrency: int = _option(4, check_whole, "Tasks at once.", least=1)
+    max_deliveries: int = _option(
+        3, check_whole, "Give a task up after N workers have died holding it.", least=1, metavar="N"
+    )
+    lease: Duration = _option(
+        6.0, check_seconds, "A worker not heard of for so long is presumed dead.", least=2, metavar="S"
+    )
+    connect_timeout: Duration = _option(
+        10.0, check_seconds, "How long to wait for Redis at start; 0: for ever.", least=0, metavar="S"
+    )
+    shutdown_timeout: Duration = _option(
+        30.0, check_seconds, "How long running tasks may take after a stop.", least=0, metavar="S"
+    )
+    dead_limit: int = _option(
+        10_000, check_whole, "Keep N dead letters; the oldest are dropped, and counted.", least=1, metavar="N"
+    )
 
     def __post_init__(self) -> None:
-        if self.delivery not in get_args(Delivery):
-            raise ConfigurationError(f"delivery must be at-least-once or at-most-once, got {self.delivery!r}")
-        if self.execution not in get_args(ExecutionChoice):
-            known = ", ".join(get_args(ExecutionChoice))
-            raise ConfigurationError(f"execution must be one of {known}, got {self.execution!r}")
-        for name, least in _WHOLE.items():
-            self._keep(name, check_whole, least)
-        for name, lowest in _TIMES.items():
-            self._keep(name, check_seconds, lowest)
-        self._keep("result_ttl", check_whole, 1)
-        check_flag("burst", self.burst)
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.default is not None:
+                object.__setattr__(self, option.name, option.metadata["check"](option.name, value))
 
-    def _keep(self, name: str, check: Callable[..., Any], least: float | None) -> None:
-        """Keep what `check` makes of a value; None stands where it is the default."""
-        value = getattr(self, name)
-        if value is not None or self.__dataclass_fields__[name].default is not None:
-            object.__setattr__(self, name, check(name, value, least))
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions(WorkerOptions):
+    """The options of a pool, see also WorkerOptions.
+
+    None in `timeout`, `retries`, `retry_backoff` and `retry_backoff_max`, and "auto" in `execution`, stand for the
+    processor's own declaration. Raises ConfigurationError.
+    """
+
+    delivery: Delivery = _option(
+        "at-least-once",
+        _check_choice,
+        "What to prefer when a worker dies: doing a task again, or losing it.",
+        known=get_args(Delivery),
+    )
+    execution: ExecutionChoice = _option(
+        "auto", _check_choice, "Where the processor runs; auto is what it declares.", known=get_args(ExecutionChoice)
+    )
+    timeout: Duration | None = _option(None, check_seconds, "Time limit of one task, in seconds.", above=0, metavar="S")
+    burst: bool = _option(False, check_flag, "End when the queue is empty and nothing is running.")
+    max_tasks: int | None = _option(None, check_whole, "End after N tasks, each worker process.", least=1, metavar="N")
+    retries: int | None = _option(None, check_whole, "Try a task that failed again, N times.", least=0, metavar="N")
+    retry_backoff: Duration | None = _option(
+        None,
+        check_seconds,
+        "The first delay before that, then it doubles; 1 s, if the processor does not say.",
+        above=0,
+        metavar="S",
+    )
+    retry_backoff_max: Duration | None = _option(
+        None, check_seconds, "The longest delay; 60 s, if the processor does not say.", above=0, metavar="S"
+    )
+    result_ttl: Duration | None = _option(
+        None, check_whole_seconds, "Results expire after S seconds (Redis 7.4, Valkey 9).", least=1, metavar="S"
+    )
+    """None keeps results for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicWorkerOptions(WorkerOptions):
+    """The options of a topic worker, see WorkerOptions. Raises ConfigurationError."""
+
+    concurrency: int = _option(100, check_whole, "Messages at once, of all topics together.", least=1)
+
+
+POOL_DEFAULTS: Final = PoolOptions()
+TOPIC_WORKER_DEFAULTS: Final = TopicWorkerOptions()
 
 
 def pool_options(concurrency: int, options: dict[str, Any]) -> PoolOptions:
-    """The options of a pool, from keyword arguments. Raises ConfigurationError."""
+    """Return the options of a pool, from keyword arguments. Raises ConfigurationError."""
     try:
         return PoolOptions(concurrency=concurrency, **options)
     except TypeError:
-        known = [field.name for field in fields(PoolOptions)]
+        known = [option.name for option in fields(PoolOptions)]
         unknown = ", ".join(repr(name) for name in options if name not in known)
         if not unknown:
             raise

@@ -21,13 +21,13 @@ from redis_worker.engine.waiting import happens
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
-from redis_worker.service.consumer import Consumer, ConsumerStatus, Shared
 from redis_worker.service.handlers import Handlers
+from redis_worker.service.options import TOPIC_WORKER_DEFAULTS, TopicWorkerOptions
 from redis_worker.service.refused_topics import Refusals
 from redis_worker.service.routing import no_route
 from redis_worker.service.service import Measuring, Service
-from redis_worker.vocabulary.checks import check_seconds, check_whole
-from redis_worker.vocabulary.duration import Duration
+from redis_worker.service.topic_consumer import ConsumerStatus, Shared, TopicConsumer
+from redis_worker.vocabulary.duration import Duration, seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, WrongType
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.message import check_topic
@@ -58,26 +58,29 @@ class TopicWorker(Service, Handlers):
         self,
         redis: str | Client,
         *,
-        concurrency: int = 100,
-        max_deliveries: int = 3,
-        lease: Duration = 6.0,
-        connect_timeout: Duration = 10.0,
-        shutdown_timeout: Duration = 30.0,
-        dead_limit: int = 10_000,
+        concurrency: int = TOPIC_WORKER_DEFAULTS.concurrency,
+        max_deliveries: int = TOPIC_WORKER_DEFAULTS.max_deliveries,
+        lease: Duration = TOPIC_WORKER_DEFAULTS.lease,
+        connect_timeout: Duration = TOPIC_WORKER_DEFAULTS.connect_timeout,
+        shutdown_timeout: Duration = TOPIC_WORKER_DEFAULTS.shutdown_timeout,
+        dead_limit: int = TOPIC_WORKER_DEFAULTS.dead_limit,
         observers: Iterable[Observer] = (),
         http: str | None = None,
         measuring: Measuring | None = None,
     ) -> None:
-        """`concurrency` is how many messages are handled at once, of all topics together; times are as in PoolOptions.
+        """`concurrency` is how many messages are handled at once, of all topics together.
 
-        `http` and `measuring` are as in WorkerPool, the other options are as in PoolOptions. Raises ConfigurationError.
+        `http` and `measuring` are as in WorkerPool, the other options as in PoolOptions. Raises ConfigurationError.
         """
-        seconds = check_seconds("connect_timeout", connect_timeout, 0)
-        self._lease = check_seconds("lease", lease, 2)
-        self._shutdown_timeout = check_seconds("shutdown_timeout", shutdown_timeout, 0)
-        self._concurrency = check_whole("concurrency", concurrency, 1)
-        self._max_deliveries = check_whole("max_deliveries", max_deliveries, 1)
-        self._dead_limit = check_whole("dead_limit", dead_limit, 1)
+        self.options = TopicWorkerOptions(
+            concurrency=concurrency,
+            max_deliveries=max_deliveries,
+            lease=lease,
+            connect_timeout=connect_timeout,
+            shutdown_timeout=shutdown_timeout,
+            dead_limit=dead_limit,
+        )
+        seconds = seconds_of(self.options.connect_timeout)
         Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, measuring)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
@@ -88,7 +91,7 @@ class TopicWorker(Service, Handlers):
         self._left_out: set[str] = set()
         """Topics that `stop_consumer` was called for."""
         self._shared: Shared | None = None
-        self._consumers: dict[str, tuple[Consumer, asyncio.Task[None]]] = {}
+        self._consumers: dict[str, tuple[TopicConsumer, asyncio.Task[None]]] = {}
         self._countings: defaultdict[str, Counting] = defaultdict(Counting)
         self._opening: set[str] = set()
         self._refusals = Refusals()
@@ -170,7 +173,7 @@ class TopicWorker(Service, Handlers):
         if route is None:
             logger.warning("there is no handler for the topic %s: its messages become dead letters", topic)
             route = no_route(topic)
-        consumer = Consumer(topic, route, self._shared, self._countings[topic])
+        consumer = TopicConsumer(topic, route, self._shared, self._countings[topic])
         self._opening.add(topic)
         try:
             await consumer.open()
@@ -183,7 +186,7 @@ class TopicWorker(Service, Handlers):
         self._consumers[topic] = consumer, task
         self._refusals.consumed(topic)
 
-    async def _consume(self, consumer: Consumer) -> None:
+    async def _consume(self, consumer: TopicConsumer) -> None:
         refused = None
         try:
             await consumer.run()
@@ -197,7 +200,7 @@ class TopicWorker(Service, Handlers):
         if refused is not None:
             self._refuse(consumer.topic, refused, consumer)
 
-    def _refuse(self, topic: str, refused: Refused, consumer: Consumer | None = None) -> None:
+    def _refuse(self, topic: str, refused: Refused, consumer: TopicConsumer | None = None) -> None:
         """Leave `topic` out for a while, or end the worker where the refusal is not only this topic's."""
         if self._concerns_all(topic, refused):
             self._error = self._error or refused
@@ -219,14 +222,15 @@ class TopicWorker(Service, Handlers):
 
     async def _work(self) -> None:
         connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
-        keeper = LeaseKeeper(self._address, self._lease)
+        options = self.options
+        keeper = LeaseKeeper(self._address, seconds_of(options.lease))
         doorbell = Doorbell(self._address)
         reporter = Reporter("mq:*")
         observer = Observers((reporter, *self._observers))
         topics = Topics(connection)
         self._shared = Shared(
-            connection, doorbell, keeper, Slots(self._concurrency), Reconnect(observer), self._observers,
-            self._measuring, self._max_deliveries, self._dead_limit, self._shutdown_timeout,
+            connection, doorbell, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
+            self._measuring, options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout),
         )  # fmt: skip
         watchdog = Watchdog(observer, report=reporter.block)
         roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.counters import COUNTED, Counters, Counting
 from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, TopicSettings, TopicsPart
 from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from redis_worker.service.handlers import Handlers
     from redis_worker.service.pool import WorkerPool
     from redis_worker.service.topic_worker import TopicWorker
-
-
-_COUNTS = [field.name for field in fields(Counters) if field.name != "started_at"]
 
 
 class Wiring:
@@ -93,8 +89,7 @@ class Wiring:
     def absorb(self, source: str, counters: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Add what the process `source` has counted since it was last asked."""
         now, before = Counters(**counters), self._lives.get(source, Counters())
-        for name in _COUNTS:
-            setattr(self.counters, name, getattr(self.counters, name) + getattr(now, name) - getattr(before, name))
+        self.counters.add({name: getattr(now, name) - getattr(before, name) for name in COUNTED})
         self._lives[source] = now
         self.metrics.absorb(source, metrics)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_worker.builtin.arithmetic import FIBONACCI_BOUND, add100, fibonacci, sum_numbers
-from redis_worker.builtin.parsers import PARSERS
+from redis_worker.registry import find_parser
 from redis_worker.vocabulary.payload import dumps
 from redis_worker.vocabulary.processor import declaration_of
 
@@ -36,15 +36,15 @@ def refusal(function: Any, argument: Any) -> str:
 
 @pytest.mark.parametrize(("value", "kind"), VALUES)
 def test_each_parser_takes_its_own_kind_and_names_any_other(value: Any, kind: str) -> None:
-    assert PARSERS["any"](value) == [value]
+    assert find_parser("any")(value) == [value]
     if kind == "a list":
-        assert PARSERS["list"](value) is value
+        assert find_parser("list")(value) is value
     else:
-        assert refusal(PARSERS["list"], value) == f"task should be a list, got {kind}"
+        assert refusal(find_parser("list"), value) == f"task should be a list, got {kind}"
     if kind == "a number":
-        assert PARSERS["number"](value) == [value]
+        assert find_parser("number")(value) == [value]
     else:
-        assert refusal(PARSERS["number"], value) == f"task should be a number, got {kind}"
+        assert refusal(find_parser("number"), value) == f"task should be a number, got {kind}"
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "PoolOptions result_ttl": lambda value: PoolOptions(result_ttl=value).result_ttl,
     "WorkerPool timeout": lambda value: WorkerPool(URL, "i", "o", "list", handle, timeout=value).declaration.timeout,
     **{
-        f"TopicWorker {name}": lambda value, name=name: getattr(
-            TopicWorker(URL, **{name: value}),
-            f"_{name}",  # there is no other way to see it
-        )
+        f"TopicWorker {name}": lambda value, name=name: getattr(TopicWorker(URL, **{name: value}).options, name)
         for name in ("lease", "connect_timeout", "shutdown_timeout")
     },
     **{

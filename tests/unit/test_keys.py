@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -21,9 +23,11 @@ def slot(key: str) -> int:
 
 def derived(keys: Keys) -> list[str]:
     """All that is made from the input key, but for the input key itself."""
-    made = [value for name, value in vars(Keys).items() if isinstance(value, property) and name not in OF_THE_OUTPUT]
+    made = [
+        value for name, value in vars(Keys).items() if isinstance(value, cached_property) and name not in OF_THE_OUTPUT
+    ]
     return [
-        *(name for value in made if value.fget and isinstance(name := value.fget(keys), str)),
+        *(name for value in made if isinstance(name := value.func(keys), str)),
         keys.inflight("host-1-abc"),
         keys.arrived("host-1-abc"),
     ]

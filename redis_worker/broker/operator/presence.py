@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,7 +15,7 @@ import orjson
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
-from redis_worker.engine.counters import Counters
+from redis_worker.engine.counters import COUNTED, Counters
 from redis_worker.engine.runner import Running
 from redis_worker.engine.worker import Worker
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused, Unreadable
@@ -32,10 +32,7 @@ _MOST_BYTES = 64 * 1024
 # Longer ids are truncated: every reader fetches whole descriptions.
 _MOST_CHARACTERS = 200
 
-_COUNTED = (
-    *("claimed", "processed", "succeeded", "failed", "dead", "retried", "redelivered"),
-    *("skipped", "refused", "released", "recovered", "reconnects"),
-)
+_COUNTED = ("processed", *COUNTED)
 
 
 class Role(NamedTuple):
@@ -59,9 +56,8 @@ class Presence:
         queue: AtLeastOnceQueue,
         role: Role,
         counters: Counters,
-        worker: Callable[[], Worker | None],
+        worker: Worker,
     ) -> None:
-        """`worker` is called for each description and must return the worker that runs this."""
         self._connection = connection
         self._keys = keys
         self._queue = queue
@@ -97,8 +93,7 @@ class Presence:
         await self._connection.run("present", keys, [self._queue.worker, orjson.dumps(self._description())])
 
     def _description(self) -> dict[str, Any]:
-        counters, worker = self._counters, self._worker()
-        assert worker is not None
+        counters, worker = self._counters, self._worker
         return self._constant | {
             "running": worker.running,
             "tasks": _named(worker.longest(_MOST_TASKS)),

@@ -34,8 +34,6 @@ RETIRED_MS = 3_600_000
 _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
 
-_new = tuple.__new__
-
 # States of claim.lua.
 _LEASE_LOST, _ALONE, _PAUSED = 1, 2, 3
 
@@ -169,7 +167,7 @@ class AtLeastOnceQueue:
                 for raw, deaths, retries in zip(tasks, counts[::2], counts[1::2], strict=True)
             ]
         plain = not has_long_number(tasks)
-        return [_new(Delivery, (raw, lease, 0, 0, plain, False)) for raw in tasks]  # half the time of Delivery(…)
+        return [Delivery(raw, lease, 0, 0, plain) for raw in tasks]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
@@ -187,7 +185,7 @@ class AtLeastOnceQueue:
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Fenced: nothing is written for a task that is no longer in flight here."""
         # A worker has one lease at a time: tasks claimed under an earlier one are lost.
-        lost = [outcome for outcome in outcomes if outcome[0][1].lost]
+        lost = [outcome for outcome in outcomes if outcome.delivery.receipt.lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
         worker = self._lease.name

@@ -64,12 +64,12 @@ class Settlement:
         answered = self._answered
         size = taken = 0
         for outcome in outcomes:
-            raw, id, result = outcome[0][0], outcome[1], outcome[2]
+            raw, id, result = outcome.delivery.raw, outcome.id, outcome.result
             bytes = len(raw) + len(result or b"")
             if size + bytes > _MOST_BYTES and taken:
                 break
             size += bytes
-            if outcome[3] is None:  # no error
+            if outcome.error is None:
                 answered += (raw, id, result)
             else:
                 size += self._take_failed(outcome, worker)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.connection.damaged_keys import Complaints, call_on, readable, strangers
+from redis_worker.broker.connection.damaged_keys import Complaints, call_on, damaged_keys, readable, strangers
 from redis_worker.broker.keys import TOPICS
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
@@ -33,6 +34,16 @@ class TopicQueue(AtLeastOnceQueue):
     def __init__(self, ordinary: Connection, doorbell: Doorbell, *args: Any, **options: Any) -> None:
         super().__init__(ordinary, ordinary, *args, **options)
         self._doorbell = doorbell
+
+    async def open(self) -> None:
+        """See the port. Raises DamagedKey where the topic's list is no list."""
+        await self.check()
+        await super().open()
+
+    async def check(self) -> None:
+        """Raise DamagedKey where the topic's list is no list; or Disconnected or Refused."""
+        for damaged in await damaged_keys(self._ordinary, {self._keys.waiting: "list"}):
+            raise damaged
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         deliveries = await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
@@ -121,7 +132,7 @@ class IdempotentQueue(TopicQueue):
             else:
                 self._not_begun([(delivery, id)])
             if verdict == _DONE:
-                begun.append(delivery._replace(done=True))
+                begun.append(replace(delivery, done=True))
         return begun
 
     def _not_begun(self, deliveries: Iterable[tuple[Delivery, str]]) -> None:

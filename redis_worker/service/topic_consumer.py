@@ -1,0 +1,131 @@
+"""The consumer of one topic, which shares connection, lease keeper, slots and doorbell with those of other topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.broker.operator.presence import Role
+from redis_worker.broker.queue.doorbell import Doorbell
+from redis_worker.broker.queue.lease import LeaseKeeper
+from redis_worker.broker.queue.settlement import Limits
+from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
+from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.observers import Observers
+from redis_worker.engine.reading import MessageReader
+from redis_worker.engine.reconnect import Reconnect
+from redis_worker.engine.slots import Slots
+from redis_worker.ports import Observer
+from redis_worker.reporting import Reporter
+from redis_worker.service.consumer import Consumer, Work
+from redis_worker.service.routing import Route
+from redis_worker.service.upkeep import upkeep_of
+from redis_worker.vocabulary.errors import Disconnected, WrongType
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The things that all consumers of one topic worker use."""
+
+    connection: Connection
+    doorbell: Doorbell
+    keeper: LeaseKeeper
+    slots: Slots
+    reconnect: Reconnect
+    observers: tuple[Observer, ...]
+    measuring: Callable[[str, str], tuple[Observer, ...]]
+    """The observers for one queue and its handler."""
+    max_deliveries: int
+    dead_limit: int
+    shutdown_timeout: float
+
+
+class ConsumerStatus(NamedTuple):
+    """A topic that is consumed, and its numbers."""
+
+    topic: str
+    handler: str
+    """The handler's name."""
+    concurrency: int
+    running: int
+    """How many messages (or batches) are being handled."""
+    counters: Counters
+
+
+class TopicConsumer(Consumer):
+    """A consumer of one topic."""
+
+    _queue: TopicQueue
+
+    def __init__(self, topic: str, route: Route, shared: Shared, counting: Counting) -> None:
+        """Raises ConfigurationError where the handler cannot be called as it declares."""
+        keys, name = Keys(topic_list(topic)), route.declaration.name
+        reporter = Reporter(keys.waiting, f"message of {topic}")
+        observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        queue = _queue_of(route, keys, shared, observer)
+        super().__init__(
+            keys.waiting,
+            queue,
+            Work(
+                read=MessageReader(topic, shared.max_deliveries).read,
+                call=route.call,
+                declaration=route.declaration,
+                concurrency=route.concurrency,
+                max_deliveries=shared.max_deliveries,
+                bury=True,
+                batching=route.batching,
+                slots=shared.slots,
+            ),
+            observer,
+            counting,
+            topic=topic,
+            upkeep=upkeep_of(
+                *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting.counters),
+                lease=shared.keeper.seconds,
+                wait=partial(shared.doorbell.wait, keys.delayed),
+            ),
+            reconnect=shared.reconnect,
+            shutdown_timeout=shared.shutdown_timeout,
+        )
+        self._doorbell = shared.doorbell
+
+    @property
+    def status(self) -> ConsumerStatus:
+        """The topic and its numbers."""
+        work = self.work
+        return ConsumerStatus(self.topic, work.declaration.name, work.concurrency, self.running, self.counters)
+
+    async def run(self) -> None:
+        """Work until stopped, then close. Raises Refused (DamagedKey where the topic's list is no list any more)."""
+        try:
+            await super().run()
+        except WrongType:
+            with suppress(Disconnected):
+                await self._queue.check()
+            raise
+        finally:
+            await self.close()
+
+    def stop(self) -> None:
+        """Stop gracefully."""
+        super().stop()
+        self._doorbell.ring()  # wakes a claim that waits there
+
+    def cancel(self) -> None:
+        """Stop at once; unfinished messages are handed back."""
+        super().cancel()
+        self._doorbell.ring()
+
+
+def _queue_of(route: Route, keys: Keys, shared: Shared, observer: Observer) -> TopicQueue:
+    remember = int(route.remember * 1000)
+    return (IdempotentQueue if remember else TopicQueue)(
+        *(shared.connection, shared.doorbell, keys, shared.keeper, observer),
+        max_deliveries=shared.max_deliveries,
+        limits=Limits(dead=shared.dead_limit, remember=remember),
+    )

@@ -1,0 +1,44 @@
+"""The roles beside each worker on a Redis list: recovery, presence, and promotion of delayed tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.operator.presence import Presence
+from redis_worker.broker.operator.presence import Role as Described
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.delayed import Promoter
+from redis_worker.broker.queue.recovery import Recoverer
+from redis_worker.engine.counters import Counters
+from redis_worker.engine.worker import Worker
+from redis_worker.ports import Observer, Queue
+from redis_worker.service.consumer import Role, Upkeep
+
+
+def upkeep_of(
+    connection: Connection,
+    keys: Keys,
+    queue: Queue,
+    observer: Observer,
+    described: Described,
+    counters: Counters,
+    *,
+    lease: float,
+    wait: Callable[[float], Awaitable[None]],
+    others: Iterable[Role] = (),
+) -> Upkeep:
+    """Return the roles of a worker on `queue`, and the `others`; `wait` wakes the promoter, see Promoter.
+
+    Only a worker with a lease can be seen and recovered, and recovers others.
+    """
+
+    def roles(worker: Worker) -> list[Role]:
+        found = [Promoter(connection, keys, wait, observer).run, *others]
+        if isinstance(queue, AtLeastOnceQueue):
+            found.append(Recoverer(connection, keys, queue, observer, lease=lease).run)
+            found.append(Presence(connection, keys, queue, described, counters, worker).run)
+        return found
+
+    return roles
