@@ -25,3 +25,10 @@ class Contexts:
         if self._decimal is not None:
             context.run(decimal.setcontext, self._decimal.copy())
         return context
+
+    def is_changed(self, context: Context) -> bool:
+        """Return False if no variable was set in `context` since `fresh` returned it. The hot path."""
+        try:
+            return self._decimal is not None or context != self._base
+        except Exception:  # values that differ are compared, and their comparison may raise
+            return True
