@@ -44,8 +44,10 @@ async def serve(
 
 
 @contextmanager
-def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
-    """First SIGINT or SIGTERM: `stop`; second: `cancel`; third: the process exits. For the running loop."""
+def stop_signals(
+    stop: Callable[[], None], cancel: Callable[[], None], kill: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """First SIGINT or SIGTERM: `stop`; second: `cancel`; third: `kill`, and the process exits. For the running loop."""
     received = 0
 
     def receive() -> None:
@@ -56,20 +58,10 @@ def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterat
         elif received == 2:
             cancel()
         else:
+            kill()
             os._exit(1)
 
     with _handled({signal.SIGINT: receive, signal.SIGTERM: receive}):
-        yield
-
-
-@contextmanager
-def fleet_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
-    """In a worker of a fleet. SIGTERM: `stop`, however often it comes; SIGINT: `cancel`.
-
-    A service manager sends SIGTERM to the workers and to their parent, which passes it on: a second
-    one does not mean that anybody has lost patience.
-    """
-    with _handled({signal.SIGTERM: stop, signal.SIGINT: cancel}):
         yield
 
 

@@ -160,5 +160,5 @@ class Crew:
         package = str(Path(__file__).parents[2])
         ours["PYTHONPATH"] = os.pathsep.join(filter(None, (package, ours.get("PYTHONPATH"))))
         ours["REDIS_WORKER_DOWNLOAD_DIR"] = str(self._downloads)
-        ours["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/fleet.py has it watched
+        ours["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/lifeline.py has it watched
         return ours

@@ -34,6 +34,12 @@ class Supervision:
     """In so many processes of its own; None: in the event loop of the supervisor."""
     hang_timeout: float = 30.0
     """A process whose event loop has not answered for so long is replaced."""
+    reports: bool = False
+    """Each process of a pool logs its beginning, its progress and its end."""
+    awaits_change: bool = False
+    """When it has failed for good, it waits to be replaced by another revision, and the supervisor with it."""
+    revision: int = 0
+    """Another number makes it another part, which a reload starts in its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,6 @@ class HttpAddress(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def shifted(self, ports: int) -> HttpAddress:
-        """The address so many ports on, for one of several processes; port 0 stays. Raises ConfigurationError."""
-        port = self.port + ports if self.port else 0
-        if port > _LAST_PORT:
-            raise ConfigurationError(
-                f"process {ports + 1} would listen on port {port}, and there are {_LAST_PORT}: begin with a lower one"
-            )
-        return HttpAddress(self.host, port)
-
 
 def http_address(text: str) -> HttpAddress:
     """The address in `HOST:PORT`; without a host it is 127.0.0.1. Raises ConfigurationError."""

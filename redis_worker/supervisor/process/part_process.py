@@ -16,7 +16,7 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.engine.streams import open_streams
 from redis_worker.file.plan import Part
 from redis_worker.supervisor.process.channel import FILE, FORMER_PATH, PATH, Channel
-from redis_worker.supervisor.process.log_forwarding import levels, log_forwarded
+from redis_worker.supervisor.process.log_forwarding import form, levels, log_forwarded
 from redis_worker.supervisor.process.transfer import packed
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import (
@@ -93,17 +93,26 @@ class PartProcess:
         self._tell("cancel")
         asyncio.get_running_loop().call_later(_LAST_WORDS, self._kill)
 
+    def kill(self) -> None:
+        """Kill it at once, with all that it has started."""
+        if self._process is not None and self._process.poll() is None:
+            end_group(self._process.pid)
+
     async def run(self) -> None:
         """Run the process to its end. Raises PartFailed, or what the process said it had failed of."""
         open_streams()  # the process's end must not get the number of a standard stream
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _started(theirs)
+            try:
+                self._process = _started(theirs)
+            except OSError as error:
+                ours.close()
+                raise PartFailed(f"its process cannot be started: {error}") from error
         self._wiring.metrics.processes[self._title] = self._process.pid
         self._channel = channel = await Channel.over(ours)
         pinging = asyncio.create_task(self._ping(channel))
         try:
-            channel.send(part=packed(self._part), title=self._title, levels=levels())
+            channel.send(part=packed(self._part), title=self._title, levels=levels(), form=form())
             if self._asked:
                 self._tell(self._asked)
             await self._listen(channel)
