@@ -44,8 +44,13 @@ async def serve(
 
 
 @contextmanager
-def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on the first SIGINT or SIGTERM, `cancel` on the second; exit on the third. Needs a running loop."""
+def stop_signals(
+    stop: Callable[[], None], cancel: Callable[[], None], kill: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Call `stop` on the first SIGINT or SIGTERM, `cancel` on the second, `kill` on the third, and exit.
+
+    Needs a running loop.
+    """
     received = 0
 
     def receive() -> None:
@@ -56,20 +61,10 @@ def stop_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterat
         elif received == 2:
             cancel()
         else:
+            kill()
             os._exit(1)
 
     with _handled({signal.SIGINT: receive, signal.SIGTERM: receive}):
-        yield
-
-
-@contextmanager
-def fleet_signals(stop: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on each SIGTERM and `cancel` on SIGINT, in a worker of a fleet.
-
-    A service manager sends SIGTERM to the workers and to their parent, which passes it on: a second
-    SIGTERM is not a request to cancel.
-    """
-    with _handled({signal.SIGTERM: stop, signal.SIGINT: cancel}):
         yield
 
 

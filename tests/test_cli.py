@@ -27,9 +27,9 @@ from redis_worker.cli import main as command_line
 from redis_worker.cli import pushing
 from redis_worker.cli.payloads import Batch, payload, read_batches
 from redis_worker.cli.pushing import Pusher, Target
-from redis_worker.cli.serving import report
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.engine.counters import Counters
+from redis_worker.service.progress import report
 from tests.session import free_port
 from tests.support import PATIENCE, ROOT, Queue, Topic, WorkerProcess, wait_until
 
@@ -589,7 +589,7 @@ async def test_ctrl_c_reaches_each_worker_of_a_fleet_once(
     await wait_until(lambda: started.shown.count("stopping: 1 task is running; once more to cancel") == 2)
     (tmp_path / "open").touch()
     assert await started.ended() == 0, started.shown
-    assert started.shown.count("stopping") == 2
+    assert started.shown.count("] stopping") == 2, started.shown
     assert "cancelling" not in started.shown
     assert started.shown.count("ended: 1 processed, 0 failed") == 2
 

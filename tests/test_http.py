@@ -31,7 +31,6 @@ from redis_worker.http.address import http_address
 from redis_worker.http.server import HttpServer
 from redis_worker.vocabulary.service import PartStatus
 from redis_worker.vocabulary.task import Outcome
-from tests.session import free_port
 from tests.support import ROOT, Queue, Several, Topic, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
@@ -396,13 +395,6 @@ async def test_a_host_that_is_none(fake: FakeAsyncRedis) -> None:
         await WorkerPool(fake, "in", "out", "list", "sum", http="192.0.2.1:0").run()
 
 
-def test_several_processes_take_port_after_port() -> None:
-    assert http_address("h:8084").shifted(3).port == 8087
-    assert http_address("h:0").shifted(3).port == 0
-    with pytest.raises(ConfigurationError, match="65536"):
-        http_address("h:65533").shifted(3)
-
-
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "redis_worker.http.server")
     monkeypatch.setitem(sys.modules, "aiohttp", None)
@@ -464,25 +456,38 @@ async def test_a_taken_port_is_wrong_configuration(start: Start) -> None:
     assert process.log.count("\n") == 1
 
 
-async def test_each_process_has_its_port(start: Start) -> None:
-    port = free_port(2)
-    process = await start("-w", "2", "--http", f"127.0.0.1:{port}").started()
-    assert set(await _address(process, 2)) == {f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"}
-    for address in await _address(process):
-        await wait_until(lambda address=address: _is(address, 200, "running"))
+async def test_processes_share_a_port_and_their_metrics_are_summed(start: Start) -> None:
+    process = await start("-w", "2", "-c", "1", "--http", "127.0.0.1:0", processor="tests.processors:nap").started()
+    [address] = await _address(process)
+
+    async def ready() -> bool:
+        return (await get(address, "/ready")).status == 200
+
+    await wait_until(ready)
+    async with Redis.from_url(process.url) as redis:
+        await redis.rpush("in", *(f'{{"id":{id},"task":[0.1]}}' for id in range(10)))
+
+    async def done() -> bool:
+        metrics = await Metrics.of(address, queue="in", processor="nap", part="in", outcome="success")
+        return metrics.get("tasks_total", 0) == 10
+
+    await wait_until(done)
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
 
 
-async def test_the_port_survives_a_restart_for_changed_sources(start: Start, tmp_path: Path) -> None:
+async def test_the_port_is_open_while_workers_restart_for_changed_sources(start: Start, tmp_path: Path) -> None:
     (tmp_path / "some.py").write_text("a = 1\n")
-    port = free_port()
-    process = await start("--watch", str(tmp_path), "--http", f"127.0.0.1:{port}").started()
-    address = f"127.0.0.1:{port}"
-    await wait_until(lambda: _is(address, 200, "running"))
+    process = await start("--watch", str(tmp_path), "--http", "127.0.0.1:0").started()
+    [address] = await _address(process)
+
+    async def ready() -> bool:
+        return (await get(address, "/ready")).status == 200
+
+    await wait_until(ready)
     (tmp_path / "some.py").write_text("a = 12\n")
-    assert await _address(process, 2) == [address] * 2
-    await wait_until(lambda: _is(address, 200, "running"))
+    await wait_until(lambda: process.log.count(" -> ") == 2)
+    await wait_until(ready)
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
 

@@ -437,7 +437,7 @@ def test_log_lines_bear_the_part(shown: Any) -> None:
         "[table_consumer] warning: no table",
         "goes on",
     ]
-    read = shown("info", "json", 2)
+    read = shown("info", "json")
     with part("table_consumer"):
         library_logger().info("begins")
         users.warning("no table")
@@ -445,7 +445,20 @@ def test_log_lines_bear_the_part(shown: Any) -> None:
     library_logger().info("goes on")
     lines = [json.loads(line) for line in read()]
     assert [line.get("part") for line in lines] == ["table_consumer", "table_consumer", "other", None]
-    assert {line["process"] for line in lines} == {2}
+
+
+@pytest.mark.parametrize("name", ["jobs", "jobs#1"])
+def test_log_lines_of_the_only_part_bear_the_number_of_the_process(shown: Any, name: str) -> None:
+    read = shown("info", "json", alone=name)
+    for place in (name, f"{name}#2", "other#3"):
+        with part(place):
+            library_logger().info("begins")
+    lines = [json.loads(line) for line in read()]
+    assert [(line.get("process"), line.get("part")) for line in lines] == [(None, None), (2, None), (None, "other#3")]
+    read = shown("info", "text", alone=name)
+    with part(f"{name}#2"):
+        library_logger().info("begins")
+    assert read()[0].endswith(" [2] begins")
 
 
 async def test_everything_is_the_users_code_too(shown: Any) -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 
 from redis_worker.cli.plans import columns, describe, describe_route
-from redis_worker.cli.serving import report, summarise
 from redis_worker.cli.supervising import supervise
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.environment import redis_url_from_environment
@@ -16,6 +15,7 @@ from redis_worker.file.resolving import resolve
 from redis_worker.registry import find_object
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.pool import WorkerPool
+from redis_worker.service.progress import report, summarise
 from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError, Refused

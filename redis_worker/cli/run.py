@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_option, redis_url, url_option
-
-if TYPE_CHECKING:
-    from redis_worker.cli.fleet_member import Member
 
 EPILOG = f"""
 \b
@@ -55,7 +52,7 @@ runs: the id, age and stack of each task.
     "--http",
     type=http,
     metavar="HOST:PORT",
-    help="Answer /healthz, /ready and /metrics there; with -w, each process on a port of its own, from this one on.",
+    help="Answer /healthz, /ready and /metrics there, for all worker processes together.",
 )
 @option(
     "--download-dir",
@@ -84,39 +81,21 @@ def run(
 ) -> int:
     """Work on the tasks of a list, and put their results in a hash."""
     from redis_worker.cli import logs
-    from redis_worker.cli.fleet_member import member
 
     if download_dir:
         os.environ["REDIS_WORKER_DOWNLOAD_DIR"] = download_dir
-    parent = member()
-    logs.configure("debug" if verbose else log_level, log_format, parent.number if parent else None)
-    if parent and parent.url:
-        return _work(parent.url, settings, parent)
+    several = processes > 1 or watch is not None
+    level = "debug" if verbose else log_level
+    logs.configure(level, log_format, alone=settings["input_key"] if several else None)
     with ExitStack() as stack:
         address = _embedded(stack, settings) if _embeds(embedded) else redis_url(url)
-        if processes > 1 or watch is not None:
-            return _work_in_fleet(address, settings, processes, watch)
-        return _work(address, settings, parent)
+        if several:
+            from redis_worker.cli.workers import work_in_processes
 
+            return work_in_processes(address, settings, processes, watch)
+        from redis_worker.cli.serving import work
 
-def _work(address: str, settings: dict[str, Any], parent: Member | None) -> int:
-    from redis_worker.cli.serving import work
-
-    return work(address, settings, parent)
-
-
-def _work_in_fleet(address: str, settings: dict[str, Any], processes: int, watch: Path | None) -> int:
-    from redis_worker.cli.fleet import Fleet
-    from redis_worker.cli.source_files import Sources
-
-    fleet = Fleet(
-        processes,
-        address,
-        finite=settings["burst"] or settings["max_tasks"] is not None,
-        shutdown_timeout=settings["shutdown_timeout"],
-        sources=None if watch is None else Sources(watch),
-    )
-    return fleet.run()
+        return work(address, settings)
 
 
 def _embeds(embedded: bool) -> bool:

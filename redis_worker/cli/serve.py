@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
@@ -53,6 +52,7 @@ def serve(
 ) -> int:
     """Run the pools, topics, daemons and cron jobs of a file, or a worker declared in Python."""
     from redis_worker.cli import logs
+    from redis_worker.cli.changes import Watched
     from redis_worker.cli.declared import find_declared, is_declared, serve_declared
     from redis_worker.cli.supervising import supervise
     from redis_worker.supervisor.supervisor import Supervisor
@@ -72,4 +72,4 @@ def serve(
         if declared:
             return serve_declared(find_declared(file, url))
         supervisor = Supervisor.from_file(file, only=only, without=without, url=url, standalone=True)
-        return supervise(supervisor, Path(file) if watch else None)
+        return supervise(supervisor, Watched(lambda: (file, ".env")) if watch else None)

@@ -6,13 +6,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server, connected
+from redis_worker.cli.changes import Watched
 from redis_worker.cli.plans import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.file.plan import DaemonPart, Plan
@@ -29,8 +29,8 @@ _LOOK_EVERY = 0.5
 _LAST_WORDS = 3.0
 
 
-def supervise(supervisor: Supervisor, watched: Path | None) -> int:
-    """Run `supervisor` until stopped or done; `watched` is the file to be read again when it changes.
+def supervise(supervisor: Supervisor, watched: Watched | None, *, hangup: bool = True) -> int:
+    """Run `supervisor` until stopped or done; its plan is read again when `watched` changes, or at SIGHUP if `hangup`.
 
     Returns the exit code. Raises RedisWorkerError, and ConfigurationError where nothing would run.
     """
@@ -40,7 +40,7 @@ def supervise(supervisor: Supervisor, watched: Path | None) -> int:
     code = 1
     with ExitStack() as afterwards, asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
-            code = runner.run(_Service(supervisor, watched).run())
+            code = runner.run(_Service(supervisor, watched, hangup).run())
         finally:
             leaving = threading.Timer(_LAST_WORDS, _leave, (code,))
             leaving.daemon = True
@@ -56,10 +56,10 @@ def _leave(code: int) -> None:
 
 
 class _Service:
-    def __init__(self, supervisor: Supervisor, watched: Path | None) -> None:
+    def __init__(self, supervisor: Supervisor, watched: Watched | None, hangup: bool) -> None:
         self._supervisor = supervisor
         self._watched = watched
-        self._seen = [] if watched is None else _times(watched)  # here: a start may take long, as it waits for Redis
+        self._hangup = hangup
         self._finding_redis = True
         self._stopped = self._cancelled = False
         self._wanted = 0
@@ -68,7 +68,11 @@ class _Service:
 
     async def run(self) -> int:
         self._work = asyncio.create_task(self._serve())
-        with stop_signals(self._stop, self._cancel), show_signal(self._show), reload_signal(self._reload):
+        with (
+            stop_signals(self._stop, self._cancel, self._supervisor.kill),
+            show_signal(self._show),
+            reload_signal(self._reload) if self._hangup else nullcontext(),
+        ):
             try:
                 await self._work
             except asyncio.CancelledError:
@@ -86,6 +90,8 @@ class _Service:
         await _find_redis(supervisor.plan)
         self._finding_redis = False
         for part in supervisor.plan.parts:
+            if part.supervision.reports:
+                continue  # each of its processes does, once it works
             kind, name, what = described(part)
             logger.info("%s: %s", kind, what, extra={"part": name})
         await supervisor.start()
@@ -141,23 +147,12 @@ class _Service:
             )
         self._supervisor.report_running()
 
-    async def _watch(self, path: Path) -> None:
-        """Have the file read again when it, or `.env` beside us, is another one."""
+    async def _watch(self, watched: Watched) -> None:
+        """Read the plan again when what it is made of has changed."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            if (now := _times(path)) != self._seen:
-                self._seen = now
+            if await asyncio.to_thread(watched.changed):
                 await self._supervisor.reload()
-
-
-def _times(path: Path) -> list[int | None]:
-    times: list[int | None] = []
-    for file in (path, Path(".env")):
-        try:
-            times.append(file.stat().st_mtime_ns)
-        except OSError:
-            times.append(None)  # an editor may be about to put it back
-    return times
 
 
 async def _find_redis(plan: Plan) -> None:

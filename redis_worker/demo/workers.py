@@ -160,5 +160,5 @@ class Crew:
         package = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
         environment["REDIS_WORKER_DOWNLOAD_DIR"] = str(self._downloads)
-        environment["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/fleet.py watches it
+        environment["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/lifeline.py watches it
         return environment

@@ -36,6 +36,12 @@ class Supervision:
     """The number of processes of its own; None runs it in the supervisor's event loop."""
     hang_timeout: float = 30.0
     """Replace a process whose event loop has not answered for so long."""
+    reports: bool = False
+    """Each process of a pool logs its start, its progress and its end."""
+    awaits_change: bool = False
+    """After a final failure the part, and the supervisor with it, waits for another revision to replace it."""
+    revision: int = 0
+    """Another number makes it another part, which a reload starts in place of this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,6 @@ class HttpAddress(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def shifted(self, ports: int) -> HttpAddress:
-        """Return the address `ports` higher, for one of several processes; port 0 stays. Raises ConfigurationError."""
-        port = self.port + ports if self.port else 0
-        if port > _LAST_PORT:
-            raise ConfigurationError(
-                f"process {ports + 1} would listen on port {port}, above {_LAST_PORT}: choose a lower first port"
-            )
-        return HttpAddress(self.host, port)
-
 
 def http_address(text: str) -> HttpAddress:
     """Return the address in `HOST:PORT`; the default host is 127.0.0.1. Raises ConfigurationError."""

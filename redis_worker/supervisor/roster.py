@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from redis_worker.file.plan import Part
 from redis_worker.supervisor.running import RunningPart
+from redis_worker.supervisor.unit import BEGINNING
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.service import Consuming, PartState, PartStatus
 
 # The time limit for all parts to start, in seconds: a starting host must not wait for Redis.
 _START_TIMEOUT = 5.0
 _TICK = 0.01
-_STARTING = ("starting", "waiting for Redis")
 
 
 class Change(NamedTuple):
@@ -28,8 +28,8 @@ class Change(NamedTuple):
 class Roster:
     """The parts that a supervisor runs, in the order of the file."""
 
-    def __init__(self, wiring: Wiring, given_up: Callable[[Part], None]) -> None:
-        """`given_up` is called with each part that has failed for good."""
+    def __init__(self, wiring: Wiring, given_up: Callable[[Part, BaseException], None]) -> None:
+        """`given_up` is called with each part that has failed for good, and its last failure."""
         self.over = asyncio.Event()
         """Set when no part runs, nor will run again."""
         self._wiring = wiring
@@ -110,10 +110,16 @@ class Roster:
         for part in self._parts:
             part.cancel()
 
+    def kill(self) -> None:
+        """Kill the processes of parts at once, with their process groups."""
+        for part in self._parts:
+            for unit in part.units:
+                unit.kill()
+
     async def _started(self, running: RunningPart, end: float) -> None:
         """Wait until the part runs or has failed once, at most until `end` by the loop's clock."""
         clock = asyncio.get_running_loop().time
-        while running.state in _STARTING and clock() < end and not self._closed:  # noqa: ASYNC110 - no event reports it
+        while running.state in BEGINNING and clock() < end and not self._closed:  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(_TICK)
 
     def _look_if_over(self) -> None:

@@ -29,7 +29,7 @@ _LEAST_TIMEOUT = 0.2
 class RunningPart:
     """The units of one part."""
 
-    def __init__(self, part: Part, wiring: Wiring, given_up: Callable[[Part], None]) -> None:
+    def __init__(self, part: Part, wiring: Wiring, given_up: Callable[[Part, BaseException], None]) -> None:
         """`given_up` is called when the part, or one of its processes, has failed for good."""
         self.part = part
         self._wiring = wiring
@@ -40,7 +40,10 @@ class RunningPart:
         else:
             titles = [f"{part.name}#{number}" for number in range(1, supervision.processes + 1)]
             makers = [(title, partial(self._process, title)) for title in titles]
-        self.units = [Unit(part.name, title, supervision, made, lambda: given_up(part)) for title, made in makers]
+        self.units: list[Unit] = []
+        for title, made in makers:
+            first = self.units[0] if self.units else None
+            self.units.append(Unit(part.name, title, supervision, made, partial(given_up, part), first))
 
     def _process(self, title: str) -> Work:
         return PartProcess(self.part, title, self._wiring)

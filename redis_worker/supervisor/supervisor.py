@@ -57,8 +57,8 @@ class Supervisor:
         self._started = self._stopping = False
         self._closing: asyncio.Task[None] | None = None
         """Stops all, once there is to be a stop."""
-        self._lost: PartStatus | None = None
-        """The critical part that was given up."""
+        self._lost: tuple[PartStatus, BaseException] | None = None
+        """The critical part that was given up, and its last failure."""
         self._changing = asyncio.Lock()
         self._reloading: set[asyncio.Task[bool]] = set()
         self._watchdog: asyncio.Task[None] | None = None
@@ -163,7 +163,7 @@ class Supervisor:
             raise
         if self._lost is not None:
             await self.stop()
-            raise _loss(self._lost)
+            raise _loss(self._lost[0]) from self._lost[1]
 
     def _here(self, plan: Plan) -> Plan:
         """As much of `plan` as is to run here: all or nothing."""
@@ -179,7 +179,7 @@ class Supervisor:
         """
         await self._roster.over.wait()
         if self._lost is not None:
-            raise _loss(self._lost)
+            raise _loss(self._lost[0]) from self._lost[1]
         if not self._stopping and (failed := [part for part in self.parts() if part.state == "failed"]):
             raise PartFailed(f"nothing is left to run: {', '.join(map(_failure, failed))}")
 
@@ -227,6 +227,10 @@ class Supervisor:
     def cancel(self) -> None:
         """Have all parts end at once; `stop` is still to be awaited."""
         self._roster.cancel()
+
+    def kill(self) -> None:
+        """Kill the processes of parts at once, with all that they have started: this process is about to end."""
+        self._roster.kill()
 
     async def run(self) -> None:
         """Start, work until stopped or done, and stop. Cancelling it stops at once. Raises as `start` and `wait` do."""
@@ -309,9 +313,9 @@ class Supervisor:
     ) -> None:
         await self.stop()
 
-    def _give_up(self, part: Part) -> None:
+    def _give_up(self, part: Part, failure: BaseException) -> None:
         if part.supervision.critical and self._lost is None:
-            self._lost = next(status for status in self.parts() if status.name == part.name)
+            self._lost = next(status for status in self.parts() if status.name == part.name), failure
             logger.error("%s is critical, so all is stopped", part.name)
             self._close()
 

@@ -31,6 +31,9 @@ from redis_worker.vocabulary.service import Consuming, PartState
 
 logger = library_logger("redis_worker.supervisor")
 
+# The interval of the checks that the first unit works, in seconds.
+_LOOK_EVERY = 0.05
+BEGINNING: tuple[PartState, ...] = ("starting", "waiting for Redis")
 # Errors that a restart would meet again.
 _FINAL = (ConfigurationError, Refused)
 # Errors that are not the part's fault: they do not count as its failures.
@@ -41,9 +44,18 @@ class Unit:
     """A supervised run of a part: makes its work with `make`, runs and restarts it; raises nothing."""
 
     def __init__(
-        self, part: str, title: str, supervision: Supervision, make: Callable[[], Work], given_up: Callable[[], None]
+        self,
+        part: str,
+        title: str,
+        supervision: Supervision,
+        make: Callable[[], Work],
+        given_up: Callable[[BaseException], None],
+        first: Unit | None = None,
     ) -> None:
-        """`title` is its name in the log; `given_up` is called when it has failed for good."""
+        """`title` is its name in the log; `given_up` is called with the failure when it has failed for good.
+
+        `first` is the unit that starts before this one, so that a failure common to all is met and logged once.
+        """
         self.supervision = supervision
         self.restarts = 0
         self.error: str | None = None
@@ -53,6 +65,7 @@ class Unit:
         self._title = title
         self._make = make
         self._given_up = given_up
+        self._first = first
         self._work: Work | None = None
         self._stopping = asyncio.Event()
         self._cancelled = False
@@ -110,13 +123,28 @@ class Unit:
         if self._work is not None:
             self._work.cancel()
 
+    def kill(self) -> None:
+        """Kill its process at once, if it has one of its own."""
+        if isinstance(self._work, PartProcess):
+            self._work.kill()
+
     async def _run(self) -> None:
         try:
-            await self._lives()
+            if await self._first_has_begun():
+                await self._lives()
         except asyncio.CancelledError:
             # The host cancelled every task: the part no longer runs, and a reload starts it again.
             self._over, self.error = "ended" if self._stopping.is_set() else "failed", "it was cancelled from outside"
             raise
+
+    async def _first_has_begun(self) -> bool:
+        """Wait until the first unit works, or has failed once; False when it has failed for good, or after a stop."""
+        while self._first is not None and self._first.state in BEGINNING and not self._stopping.is_set():
+            await happens(self._stopping, _LOOK_EVERY)
+        if self._stopping.is_set() or (self._first is not None and self._first.state == "failed"):
+            self._over = "ended"
+            return False
+        return True
 
     async def _lives(self) -> None:
         while not self._stopping.is_set():
@@ -130,13 +158,20 @@ class Unit:
             if pause is None:
                 self._over = "ended" if failure is None else "failed"
                 if failure is not None:
-                    self._given_up()
+                    await self._give_up(failure)
                 return
             self._pausing = True
             await happens(self._stopping, pause)
             self._pausing = False
             self.restarts += not self._stopping.is_set()
         self._over = "ended"
+
+    async def _give_up(self, failure: BaseException) -> None:
+        if not self.supervision.awaits_change:
+            self._given_up(failure)
+            return
+        logger.warning("waiting for the next change")
+        await self._stopping.wait()
 
     async def _live(self) -> BaseException | None:
         """Run the work once. Return the exception that ended it, or None."""

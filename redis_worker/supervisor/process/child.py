@@ -7,16 +7,18 @@ import os
 import signal
 import socket
 import sys
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
+from redis_worker.file.plan import PoolPart
 from redis_worker.reporting import report_running
 from redis_worker.supervisor.failure import one_line, without_own_frames
 from redis_worker.supervisor.process.channel import CHANNEL_FD, FORMER_PYTHONPATH, PYTHONPATH, Channel
-from redis_worker.supervisor.process.log_forwarding import forward_logs
+from redis_worker.supervisor.process.log_forwarding import forward_logs, log_here
 from redis_worker.supervisor.process.transfer import unpacked
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
@@ -24,6 +26,9 @@ from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
+
+if TYPE_CHECKING:
+    from redis_worker.service.pool import WorkerPool
 
 logger = library_logger("redis_worker.supervisor")
 
@@ -40,6 +45,7 @@ class Child:
         self._channel = channel
         self._part = unpacked(start["part"])
         self._title: str = start["title"]
+        self._form: dict[str, Any] | None = start["form"]
         self._wiring = Wiring()
         self._work: Work | None = None
         self._stopping = False
@@ -51,15 +57,18 @@ class Child:
         supervisor = os.getppid()
         end_with(supervisor, patience=patience)
         beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch(supervisor))]
+        loop = asyncio.get_running_loop()
         # A service manager signals all processes at once; the supervisor's stop message follows a moment later.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._show)
         try:
             self._work = self._wiring.make(self._part)
             spare_garbage_collection()
             self._report()
             if self._stopping:
-                self._work.stop()
-            await self._work.run()
+                self._stop_work()
+            async with self._reported():
+                await self._work.run()
             failure = None
         except BaseException as error:
             failure = {"kind": type(error).__name__, "text": one_line(error)}
@@ -78,14 +87,15 @@ class Child:
             match message["do"]:
                 case "ping":
                     self._report()
-                case "show" if self._work is not None:
-                    report_running(self._work.running_tasks())
+                case "show":
+                    self._show()
                 case "stop":
                     self._stop()
                 case "cancel":
                     self._stop()
                     if self._work is not None:
                         self._work.cancel()
+        log_here(self._form)
         logger.warning("the supervisor is gone: stopping")
         self._stop()
         await asyncio.sleep(self._part.supervision.shutdown_timeout)
@@ -98,10 +108,36 @@ class Child:
             await asyncio.sleep(_LOOK_EVERY)
         self._channel.abort()
 
-    def _stop(self) -> None:
-        self._stopping = True
+    def _show(self) -> None:
         if self._work is not None:
+            report_running(self._work.running_tasks())
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._stop_work()
+
+    def _stop_work(self) -> None:
+        if (pool := self._reporting_pool()) is not None:
+            from redis_worker.service import progress
+
+            progress.stop(pool)
+        elif self._work is not None:
             self._work.stop()
+
+    def _reported(self) -> AbstractAsyncContextManager[None]:
+        pool = self._reporting_pool()
+        if pool is None or not isinstance(self._part, PoolPart):
+            return nullcontext()
+        from redis_worker.service import progress
+
+        return progress.reported(pool, self._part.processor)
+
+    def _reporting_pool(self) -> WorkerPool | None:
+        """The pool, where it is one that logs how it goes."""
+        if self._part.supervision.reports and isinstance(self._part, PoolPart):
+            return cast("WorkerPool | None", self._work)
+        return None
 
     def _report(self) -> None:
         """Send the condition, queues, counters and metrics."""
@@ -118,7 +154,7 @@ async def _main(end: socket.socket) -> None:
     channel = await Channel.over(end)
     message = await channel.receive()
     if message is not None:  # None: the supervisor died first
-        forward_logs(channel, message["levels"])
+        forward_logs(channel, message["title"], message["levels"])
         await Child(channel, message).run()
 
 
@@ -133,6 +169,7 @@ def main() -> None:
     end.set_inheritable(False)
     open_streams()
     leave_interrupts_to_parent()
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # until there is something to show
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_main(end))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 import threading
 from typing import Any
 
+from redis_worker.log_lines import LineFormatter
 from redis_worker.supervisor.process.channel import Channel
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.text import SHOWN, message_of
@@ -20,8 +22,9 @@ _EXCEPTION = logging.Formatter()
 
 
 class _Forwarder(logging.Handler):
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, title: str) -> None:
         super().__init__()
+        self._title = title
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -38,7 +41,7 @@ class _Forwarder(logging.Handler):
         values["msg"] = record.getMessage()
         if (shown := message_of(record)) != values["msg"]:
             values[SHOWN] = shown
-        values["part"] = getattr(record, "part", None) or PART.get()
+        values["part"] = getattr(record, "part", None) or PART.get() or self._title
         if record.exc_info:
             values["exc_text"] = record.exc_text or _EXCEPTION.formatException(record.exc_info)
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in values}
@@ -67,11 +70,26 @@ def _plain(value: Any) -> Any:
     return str(value).encode(errors="backslashreplace").decode()  # names of files may not be UTF-8
 
 
-def forward_logs(channel: Channel, levels: dict[str, int]) -> None:
-    """Send this process's log records over `channel`, from `levels` (by logger) on."""
-    logging.getLogger().handlers[:] = [_Forwarder(channel)]
+def forward_logs(channel: Channel, title: str, levels: dict[str, int]) -> None:
+    """Send the log records of this process, named `title`, over `channel`, from `levels` (by logger) on."""
+    logging.getLogger().handlers[:] = [_Forwarder(channel, title)]
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+
+
+def log_here(form: dict[str, Any] | None) -> None:
+    """Write log records to standard error, in the form of the supervisor that is gone; None: write nothing."""
+    handler: logging.Handler = logging.NullHandler()
+    if form is not None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LineFormatter.of(**form))
+    logging.getLogger().handlers[:] = [handler]
+
+
+def form() -> dict[str, Any] | None:
+    """Return how this process writes its log lines; None where that is the program's own way."""
+    formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    return next((found.form for found in formatters if isinstance(found, LineFormatter)), None)
 
 
 def levels() -> dict[str, int]:

@@ -16,7 +16,7 @@ from redis_worker.engine.running import RunningTask
 from redis_worker.engine.streams import open_streams
 from redis_worker.file.plan import Part
 from redis_worker.supervisor.process.channel import CHANNEL_FD, FORMER_PYTHONPATH, PYTHONPATH, Channel
-from redis_worker.supervisor.process.log_forwarding import levels, log_forwarded
+from redis_worker.supervisor.process.log_forwarding import form, levels, log_forwarded
 from redis_worker.supervisor.process.transfer import packed
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.vocabulary.errors import (
@@ -93,17 +93,26 @@ class PartProcess:
         self._request("cancel")
         asyncio.get_running_loop().call_later(_CANCEL_TIMEOUT, self._kill)
 
+    def kill(self) -> None:
+        """Kill it at once, with all that it has started."""
+        if self._process is not None and self._process.poll() is None:
+            end_group(self._process.pid)
+
     async def run(self) -> None:
         """Run the process to its end. Raises PartFailed, or the error that the process reported."""
         open_streams()  # the process's end must not get the number of a standard stream
         own_end, child_end = socket.socketpair()
         with child_end:
-            self._process = _spawn(child_end)
+            try:
+                self._process = _spawn(child_end)
+            except OSError as error:
+                own_end.close()
+                raise PartFailed(f"its process cannot be started: {error}") from error
         self._wiring.metrics.processes[self._title] = self._process.pid
         self._channel = channel = await Channel.over(own_end)
         pinging = asyncio.create_task(self._ping(channel))
         try:
-            channel.send(part=packed(self._part), title=self._title, levels=levels())
+            channel.send(part=packed(self._part), title=self._title, levels=levels(), form=form())
             if self._requested:
                 self._request(self._requested)
             await self._listen(channel)

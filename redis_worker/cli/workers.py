@@ -1,0 +1,83 @@
+"""What `redis-worker run` does with several processes, or --watch: a supervisor over a plan with one pool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from redis_worker.cli.changes import Watched, sources
+from redis_worker.cli.supervising import supervise
+from redis_worker.file.plan import HttpSettings, Plan, PoolPart, Supervision
+from redis_worker.http.address import http_address
+from redis_worker.service.pool import WorkerPool
+from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.vocabulary.errors import PartFailed, RedisWorkerError
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger("redis_worker.run")
+
+_PLACES = (*(field.name for field in fields(PoolPart)), "http", "shutdown_timeout")
+
+
+def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> int:
+    """Work until stopped or done, and anew when a source in `folder` changes. Returns the exit code.
+
+    Raises RedisWorkerError: where no worker can work, for the reason that it gives.
+    """
+    if folder is None:
+        WorkerPool(url, **settings)  # wrong settings are found here, once; changed sources have to be imported anew
+    else:
+        # Bytecode is known by size and second: of two quick changes it may hide the later one.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    watching = f", watching {folder}" if folder else ""
+    logger.info("%d worker process%s%s", processes, "es" * (processes > 1), watching)
+    plans = _plans(_plan(url, settings, processes, folder))
+    supervisor = Supervisor(next(plans), None if folder is None else partial(next, plans), standalone=True)
+    try:
+        return supervise(supervisor, None if folder is None else Watched(partial(sources, folder)), hangup=False)
+    except PartFailed as error:
+        if isinstance(error.__cause__, RedisWorkerError) and not isinstance(error.__cause__, PartFailed):
+            raise error.__cause__ from None
+        raise
+
+
+def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> Plan:
+    name, http = settings["input_key"], settings["http"]
+    address = http_address(http) if http else None
+    finite = settings["burst"] or settings["max_tasks"] is not None
+    supervision = Supervision(
+        restart="on-failure" if finite else "always",
+        critical=True,
+        restart_backoff=0.5,
+        restart_backoff_max=30.0,
+        shutdown_timeout=settings["shutdown_timeout"],
+        processes=processes,
+        reports=True,
+    )
+    own = {key: settings[key] for key in ("input_key", "output_key", "parser", "processor", "concurrency")}
+    options = {key: value for key, value in settings.items() if key not in _PLACES}
+    return Plan(
+        path=f"the source in {folder}" if folder else "redis-worker run",
+        name=name,
+        url=url,
+        parts=(PoolPart(name=name, url=url, options=options, supervision=supervision, **own),),
+        http=None if address is None else HttpSettings(address.host, address.port),
+        connect_timeout=settings["connect_timeout"],
+        shutdown_timeout=settings["shutdown_timeout"],
+    )
+
+
+def _plans(plan: Plan) -> Iterator[Plan]:
+    """Yield `plan`, and after each change of the sources one whose part begins anew, and may wait to be mended."""
+    yield plan
+    for revision in count(1):
+        parts = [
+            replace(part, supervision=replace(part.supervision, critical=False, awaits_change=True, revision=revision))
+            for part in plan.parts
+        ]
+        yield replace(plan, parts=tuple(parts))
