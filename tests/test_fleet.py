@@ -71,7 +71,7 @@ async def test_a_process_that_cannot_be_started_has_failed(monkeypatch: pytest.M
     def started(_: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(part_process, "_started", started)
+    monkeypatch.setattr(part_process, "_spawn", started)
     process = PartProcess(DaemonPart("d", "module:function"), "d#1", Wiring())
     with pytest.raises(PartFailed, match=r"its process cannot be started: .* Resource temporarily unavailable"):
         await process.run()
