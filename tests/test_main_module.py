@@ -141,4 +141,4 @@ def test_a_function_that_the_program_has_not_come_to_yet(run: Run, tmp_path: Pat
     text = MAIN.replace("def work(arguments)", "def later(arguments)") + "\n\ndef work(arguments): ...\n"
     (tmp_path / "main.py").write_text(text)
     _, log = run("main.py", "main:work", "thread")
-    assert "module main has no function 'work'; it is the program that runs, and may define it further down" in log
+    assert "module main has no function 'work'; it is the running program, and may define it further down" in log

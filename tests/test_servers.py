@@ -218,6 +218,8 @@ async def test_the_status_of_queues_on_several_nodes(cluster: Cluster) -> None:
     pools = [WorkerPool(cluster.url, input_key, "results", "list", double) for input_key in APART]
     async with cluster_client(cluster) as client:
         await client.delete(QUEUES)  # of other tests
+        for name in APART:
+            await client.delete(f"{{{name}}}:workers", f"{{{name}}}:claimants", f"{{{name}}}:retired")
     async with pools[0], pools[1], StatusReader(cluster.url) as reader:
         await wait_until(lambda: _described(reader, 2))
         found = await reader.read()

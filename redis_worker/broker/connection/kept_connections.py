@@ -95,7 +95,7 @@ class KeptConnections:
     async def _take(self, patience: float) -> _KeptConnection:
         while self._idle:
             kept = self._idle.pop()
-            if not kept.lost:
+            if kept.is_usable:
                 return kept
             await self._discard(kept)
         return await self._connect(patience)
@@ -149,6 +149,11 @@ class _KeptConnection(asyncio.Protocol):
         self._expected = 0
         self._received: list[Any] = []
         self._waiter: asyncio.Future[list[Any]] | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """True until the connection ends, also if it was aborted and the event loop has not reported its end."""
+        return not (self.lost or self._transport.is_closing())
 
     async def exchange(self, packed: list[bytes]) -> list[Any]:
         """Send commands, and wait for all replies."""
