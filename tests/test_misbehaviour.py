@@ -91,7 +91,7 @@ def test_every_way_to_misbehave_is_an_answer_of_its_own(server: EmbeddedServer, 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_any_mixture_of_misbehaviour_is_answered_task_by_task(server: EmbeddedServer, execution: str) -> None:
-    @settings(max_examples=2 if execution == "process" else 12, deadline=None, database=None)
+    @settings(max_examples=2 if execution == "process" else 5, deadline=None, database=None)
     @given(ways=lists_of_ways(execution), concurrency=st.integers(1, 8))
     def check(ways: list[str], concurrency: int) -> None:
         asyncio.run(answers(server.url, execution, ways, concurrency))
@@ -119,7 +119,7 @@ async def answers(url: str, execution: str, ways: list[str], concurrency: int = 
 
 @pytest.mark.parametrize("execution", ["inline", "thread", "process", "async"])
 def test_a_message_that_misbehaves_is_handled_or_dead(server: EmbeddedServer, execution: str) -> None:
-    @settings(max_examples=2 if execution == "process" else 8, deadline=None, database=None)
+    @settings(max_examples=2 if execution == "process" else 5, deadline=None, database=None)
     @given(ways=lists_of_ways("limited" if execution == "async" else execution))
     def check(ways: list[str]) -> None:
         asyncio.run(handled(server.url, execution, ways))
@@ -162,7 +162,7 @@ async def handled(url: str, execution: str, ways: list[str]) -> None:
 def test_a_batch_that_misbehaves_buries_its_own_messages_only(server: EmbeddedServer, whole: bool) -> None:
     ways = [way for way in misbehaviour.WAYS if way != "retry delta"]
 
-    @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(ways=st.lists(st.sampled_from(ways) | st.just("ordinary"), min_size=1, max_size=12))
     def check(ways: list[str]) -> None:
         asyncio.run(batched(server.url, whole, ways))

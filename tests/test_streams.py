@@ -17,6 +17,8 @@ from tests.support import PATIENCE, ROOT, Queue
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
 
 CLOSED = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]
+# All at once in each run; each of them alone in the long one.
+SOME_CLOSED = [form if form == CLOSED[-1] else pytest.param(form, marks=pytest.mark.long) for form in CLOSED]
 LATIN = {"PYTHONIOENCODING": "latin-1"}
 ASCII = {"PYTHONIOENCODING": "ascii:strict"}
 PLAIN_C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -48,7 +50,7 @@ def sound(ended: subprocess.CompletedProcess[bytes]) -> None:
     assert ended.returncode in (0, 1, 2, 3), said.decode(errors="replace")
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", SOME_CLOSED)
 @pytest.mark.parametrize("form", [[], ["-w", "2"], ["--execution", "process"]])
 async def test_a_worker_whose_streams_are_closed(
     queue: Queue, server: EmbeddedServer, closed: str, form: list[str]
@@ -73,7 +75,7 @@ restart = "never"
 """
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", SOME_CLOSED)
 async def test_a_part_in_a_process_of_its_own_whose_streams_are_closed(
     server: EmbeddedServer, tmp_path: Path, closed: str
 ) -> None:
@@ -83,7 +85,7 @@ async def test_a_part_in_a_process_of_its_own_whose_streams_are_closed(
     assert (tmp_path / "mark").read_text() == "done"
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", SOME_CLOSED)
 async def test_commands_whose_streams_are_closed(queue: Queue, server: EmbeddedServer, closed: str) -> None:
     at = ("--url", server.url)
     on = (*at, "--input", queue.keys.waiting)
@@ -103,7 +105,11 @@ async def test_commands_whose_streams_are_closed(queue: Queue, server: EmbeddedS
         assert ended.returncode == code, (arguments, ended.stderr)
 
 
-@pytest.mark.parametrize("env", [LATIN, ASCII, PLAIN_C], ids=["latin-1", "ascii", "C"])
+@pytest.mark.parametrize(
+    "env",
+    [LATIN, pytest.param(ASCII, marks=pytest.mark.long), pytest.param(PLAIN_C, marks=pytest.mark.long)],
+    ids=["latin-1", "ascii", "C"],
+)
 async def test_what_a_stream_cannot_show_is_escaped(
     queue: Queue, server: EmbeddedServer, tmp_path: Path, env: dict[str, str]
 ) -> None:

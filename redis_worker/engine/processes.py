@@ -64,9 +64,11 @@ class Processes:
     async def _try(self, arguments: list[Any]) -> Answer | None:
         child = self._free()
         self._busy.add(child)
-        call: asyncio.Future[Any] = self._pool.run(child.start)
+        call: asyncio.Future[Any] | None = None
         try:
-            await asyncio.wait({call})  # the time limit is one of the task, not of the process's start
+            if not child.is_started:  # apart from the call: the time limit is one of the task, not of the start
+                call = self._pool.run(child.start)
+                await asyncio.wait({call})
             call = self._pool.run(child.call, arguments)
             if not (await asyncio.wait({call}, timeout=self._timeout))[0]:
                 raise TimedOut
@@ -75,6 +77,7 @@ class Processes:
                 self._idle.append(child)
             return answer
         finally:
+            assert call is not None
             call.add_done_callback(lambda _: self._busy.discard(child))
             if not call.done():
                 child.kill()
@@ -132,8 +135,13 @@ class _Child:
             self.end()
         return answer
 
+    @property
+    def is_started(self) -> bool:
+        """True once the process runs."""
+        return self._ended is not None
+
     def start(self) -> None:
-        """Start the process, unless it runs already; `call` reports a failure to start."""
+        """Start the process; `call` reports a failure to start."""
         with suppress(Exception):
             self._start()
 
