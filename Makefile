@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests wait most of the time: more processes than processors.
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(max(6, os.cpu_count() or 1))')
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(max(8, os.cpu_count() or 1))')
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 # What an interpreter could change: the engine, what is promised to other programs, how processes live and end.
 SHORT := tests/unit tests/test_protocol.py tests/test_library.py tests/test_concurrency.py tests/test_delivery.py \
