@@ -40,7 +40,10 @@ def _failure(reason: Any) -> list[Any]:
     if is_a(reason, BaseException):
         error, verdict, delay = judged(reason)
         return [verdict, error_text(error), delay]
-    return ["failed", cut(str(reason)), None]
+    try:
+        return ["failed", cut(str(reason)), None]
+    except Exception as error:  # it concerns this message alone
+        return ["failed", error_text(error, named=True), None]
 
 
 class BatchHandler(CallGuard):
