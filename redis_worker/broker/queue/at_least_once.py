@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.damaged_keys import damaged_keys
 from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.lease import Lease, LeaseKeeper, renew_lease, worker_name
@@ -15,9 +16,10 @@ from redis_worker.broker.queue.pause import Pause
 from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import COUNTS_MS, Limits, Settlement, settlements
+from redis_worker.broker.queue.unanswered import Unanswered
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer, Unwritten
-from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable, WrongType
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -64,6 +66,9 @@ class AtLeastOnceQueue:
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._lease = Lease(worker_name())
         self._pause = Pause(observer)
+        self._unanswered = Unanswered()
+        self._name_in_use = asyncio.Lock()
+        """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._opened = False
         self._drained = False
         """True if the last claim emptied the queue: the next one may wait at once."""
@@ -88,6 +93,9 @@ class AtLeastOnceQueue:
             if not wait:
                 raise
             await self._wait_for_repair(error)
+            return []
+        except WrongType as error:
+            await self._leave_damaged_lists(error)
             return []
         if self._pause.on and wait:
             await self._pause.wait()
@@ -124,7 +132,7 @@ class AtLeastOnceQueue:
         lease.unanswered += 1
         try:
             deliveries = await self._claim(limit, wait)
-        except DamagedKey:
+        except WrongType:
             lease.unanswered -= 1  # this is an answer
             raise
         lease.unanswered -= 1
@@ -173,9 +181,13 @@ class AtLeastOnceQueue:
         """See the port."""
         lease = self._lease
         # Counted before the list is read, which may still contain tasks settled meanwhile.
-        known = Counter(delivery.raw for delivery in held if delivery.receipt is lease)
+        known = Counter(delivery.raw for delivery in held if not delivery.receipt.lost)
         keys = [self._keys.inflight(lease.name), self._keys.attempts]
-        listed, counts = await self._blocking.run("missing", keys, [])
+        try:
+            listed, counts = await self._blocking.run("missing", keys, [])
+        except WrongType as error:
+            await self._leave_damaged_lists(error)
+            return []
         missing = (Counter(listed) - known).elements()
         if not counts:
             return [Delivery(raw, lease) for raw in missing]
@@ -184,18 +196,26 @@ class AtLeastOnceQueue:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Fenced: nothing is written for a task that is no longer in flight here."""
+        async with self._name_in_use:
+            return await self._settle(outcomes)
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         # A worker has one lease at a time: tasks claimed under an earlier one are lost.
         lost = [outcome for outcome in outcomes if outcome.delivery.receipt.lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
         worker = self._lease.name
         unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
-        for settlement in settlements(outcomes, worker, self._keys, self._limits):
+        for settlement in self._settlements(outcomes, worker):
             try:
                 reply = await self._write(settlement, worker)
             except Unacceptable as error:
                 unwritten.append((error, settlement.outcomes))
                 continue
+            except Disconnected:
+                self._unanswered.add(outcome.delivery for outcome in settlement.outcomes)
+                raise
+            self._unanswered.remove(outcome.delivery for outcome in settlement.outcomes)
             if reply:
                 verdict = settlement.verdict(reply)
                 lost += verdict.lost
@@ -206,6 +226,10 @@ class AtLeastOnceQueue:
             raise Unwritten(unwritten, lost)
         return lost
 
+    def _settlements(self, outcomes: Sequence[Outcome], worker: str) -> Iterator[Settlement]:
+        for group, repeated in self._unanswered.split(outcomes, lambda outcome: outcome.delivery):
+            yield from settlements(group, worker, self._keys, self._limits, repeated)
+
     async def _write(self, settlement: Settlement, worker: str) -> list[Any]:
         """Return the reply of settle.lua. Raises Disconnected, Refused, or Unacceptable if the content is refused."""
         connection, keys, count = self._ordinary, self._settled_keys(worker), len(settlement.outcomes)
@@ -213,7 +237,11 @@ class AtLeastOnceQueue:
         async def write() -> list[Any]:
             if self._output_apart:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
-            reply: list[Any] = await connection.run("settle", keys, settlement.arguments())
+            try:
+                reply: list[Any] = await connection.run("settle", keys, settlement.arguments())
+            except Disconnected:
+                settlement.repeated = True
+                raise
             return reply
 
         try:
@@ -230,16 +258,20 @@ class AtLeastOnceQueue:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
-        held = [delivery.raw for delivery in deliveries if not delivery.receipt.lost]
-        if not held:
-            return
-        lease = self._lease
-        try:
-            await self._ordinary.run("release", [self._keys.inflight(lease.name), self._keys.waiting], held)
-        except DamagedKey as error:
-            self.damaged(error)
-        except Unacceptable:
-            pass  # they stay in flight, and `missing` finds them
+        async with self._name_in_use:
+            held = [delivery for delivery in deliveries if not delivery.receipt.lost]
+            worker = self._lease.name
+            keys = [self._keys.inflight(worker), self._keys.waiting, self._keys.workers]
+            for group, repeated in self._unanswered.split(held, lambda delivery: delivery):
+                arguments = [worker, "1" if repeated else "", *(delivery.raw for delivery in group)]
+                try:
+                    await self._ordinary.run("release", keys, arguments)
+                except Unacceptable:
+                    continue  # they stay in flight, and `missing` finds them
+                except Disconnected:
+                    self._unanswered.add(group)
+                    raise
+                self._unanswered.remove(group)
 
     async def close(self) -> None:
         """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
@@ -248,6 +280,8 @@ class AtLeastOnceQueue:
         try:
             async with asyncio.timeout(_CLOSE_PATIENCE):
                 await self._retire(self._lease)
+        except DamagedKey as error:
+            self.damaged(error)
         except TimeoutError:
             raise Disconnected("the server does not answer") from None  # it may still execute the script later
 
@@ -257,9 +291,34 @@ class AtLeastOnceQueue:
         self._lease = Lease(worker_name())
         await self._register()
 
+    async def _leave_damaged_lists(self, error: WrongType) -> None:
+        """Continue under a new name, with all tasks, if a list of the present one holds another type.
+
+        Raises `error` otherwise. Recovery reports the damaged key, and returns what it holds once it is mended.
+        """
+        old, new, keys = self._lease, Lease(worker_name(), self._lease), self._keys
+        lists = dict.fromkeys((keys.inflight(old.name), keys.arrived(old.name)), "list")
+        damages = await damaged_keys(self._ordinary, lists)
+        if not damages:
+            raise error
+        for damage in damages:
+            self.damaged(damage)
+        names = [*self._registries, keys.inflight(old.name), keys.inflight(new.name), keys.presence]
+        arguments = [old.name, new.name, int(self._keeper.seconds * 1000), RETIRED_MS]
+        self._keeper.drop(old)
+        async with self._name_in_use:
+            if await self._ordinary.run("rename", names, arguments):
+                self._lease = new
+                self._keep(new)
+            else:
+                self._lose(old)
+
     async def _register(self) -> None:
         lease, milliseconds = self._lease, int(self._keeper.seconds * 1000)
         await self._ordinary.run("register", [self._keys.workers, self._keys.claimants], [lease.name, milliseconds])
+        self._keep(lease)
+
+    def _keep(self, lease: Lease) -> None:
         loop = asyncio.get_running_loop()
         self._keeper.keep(self._registries, lease, lambda: _notify_lease_lost(loop, self._observer, lease.name))
 
@@ -276,7 +335,7 @@ class AtLeastOnceQueue:
 
     def _lose(self, lease: Lease) -> None:
         if not lease.lost:
-            lease.lost = True
+            lease.lose()
             self._observer.lease_lost(lease.name)
 
     @staticmethod
