@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.topic_hint import meant_list
 from redis_worker.broker.connection.address import Client, address_of
 from redis_worker.broker.connection.connection import Connection
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class Access:
@@ -35,9 +31,7 @@ class Access:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.publisher import Publisher
@@ -15,9 +14,6 @@ from redis_worker.broker.client.results import Result
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 T = TypeVar("T")
 
@@ -35,9 +31,7 @@ class _Sync:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
