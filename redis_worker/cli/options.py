@@ -31,6 +31,16 @@ def text(value: str) -> str:
         raise click.BadParameter(f"{value!r} is not UTF-8.") from None
 
 
+class Repeated(click.types.StringParamType):
+    """A text that may be repeated on the command line; the environment variable holds one, blanks included."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return text(str(super().convert(value, param, ctx)))
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv] if rv else []
+
+
 def file_name(value: str) -> str:
     """Convert a file name, in any encoding."""
     if not value.strip():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from redis_worker.cli.options import option, text
+from redis_worker.cli.options import Repeated, option, text
 from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
@@ -21,16 +21,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-class _Names(click.types.StringParamType):
+class _Names(Repeated):
     """Comma-separated names, in the environment as on the command line."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:  # type: ignore[override]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, list):
             return value
         return [text(name).strip() for name in super().convert(value, param, ctx).split(",")]
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        return [rv] if rv else []
 
 
 def _joined(context: click.Context, parameter: click.Parameter, value: tuple[list[str], ...]) -> tuple[str, ...]:  # noqa: ARG001 - click's signature
