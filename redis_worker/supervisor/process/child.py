@@ -131,7 +131,8 @@ class Child:
             return nullcontext()
         from redis_worker.service import progress
 
-        return progress.reported(pool, self._part.processor)
+        processor = self._part.processor
+        return progress.reported(pool, lambda: [progress.beginning(pool, processor)])
 
     def _reporting_pool(self) -> WorkerPool | None:
         """The pool, where it is one that logs how it goes."""
