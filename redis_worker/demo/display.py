@@ -51,22 +51,18 @@ def open_display() -> Iterator[Display]:
         yield _Bars(progress)
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def stamp(self, text: str) -> str:
-        """Return `text` after the time since the start."""
-        return f"{time.monotonic() - self._started:6.1f} s  {text}"
+def _stamped(started: float, text: str) -> str:
+    """Return `text` after the time since the start."""
+    return f"{time.monotonic() - started:6.1f} s  {text}"
 
 
 class _Lines:
     def __init__(self) -> None:
-        self._clock = _Clock()
+        self._started = time.monotonic()
         self._shown: dict[str, tuple[int, float]] = {}
 
     def say(self, text: str, tone: Tone = "plain") -> None:  # noqa: ARG002 - lines have no colours
-        print(self._clock.stamp(text), flush=True)
+        print(_stamped(self._started, text), flush=True)
 
     def show(self, processor: str, settled: int, pushed: int) -> None:
         now = time.monotonic()
@@ -81,12 +77,12 @@ class _Lines:
 
 class _Bars:
     def __init__(self, progress: Progress) -> None:
-        self._clock = _Clock()
+        self._started = time.monotonic()
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
 
     def say(self, text: str, tone: Tone = "plain") -> None:
-        self._print(self._clock.stamp(text), tone)
+        self._print(_stamped(self._started, text), tone)
 
     def show(self, processor: str, settled: int, pushed: int) -> None:
         if processor not in self._bars:

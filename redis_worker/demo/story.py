@@ -11,7 +11,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.demo.display import Display
 from redis_worker.demo.files import HOST, FileServer
-from redis_worker.demo.ledger import Account, account, table, total
+from redis_worker.demo.ledger import Account, account, table
 from redis_worker.demo.plan import Plan, download_count, files_to_serve, make_plan
 from redis_worker.demo.queue import DemoQueue
 from redis_worker.demo.workers import CONCURRENCY, LEASE, Crew, WorkerProcess
@@ -132,9 +132,9 @@ class _Story:
 
     async def _close_the_books(self) -> int:
         accounts = {name: await account(queue, self._plan[name]) for name, queue in self._queues.items()}
-        again, sums = self._crew.claimed_again(), total(accounts.values())
+        again, sums = self._crew.claimed_again(), sum(accounts.values(), Account())
         fault = _fault(sums, again)
-        last = f"  {again} delivered again, lost {sums.lost}. {fault or _WELL}"
+        last = f"  {again} delivered again, lost {sums['lost']}. {fault or _WELL}"
         self._display.finish(table(accounts), last, "bad" if fault else "good")
         return 1 if fault else 0
 
@@ -158,10 +158,9 @@ class _Story:
 
 def _fault(sums: Account, again: int) -> str:
     """Return the broken promise, or an empty text."""
-    if sums.lost:
-        return f"{sums.lost} tasks are lost: this is a defect, please report it."
-    if sums.wrong:
-        return f"{sums.wrong} results or dead letters are wrong: this is a defect, please report it."
+    for count, text in (("lost", "tasks are lost"), ("wrong", "results or dead letters are wrong")):
+        if sums[count]:
+            return f"{sums[count]} {text}: this is a defect, please report it."
     if not again:
         return "But the killed worker held no task, so this proves nothing: please report it."
     return ""
