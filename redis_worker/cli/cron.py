@@ -74,8 +74,7 @@ def _jobs(plan: Plan) -> list[JobPart]:
 
 def _job(plan: Plan, name: str) -> JobPart:
     """Return the job called `name`. Raises ConfigurationError if missing."""
-    import difflib
-
+    from redis_worker.file.mistakes import near
     from redis_worker.vocabulary.errors import ConfigurationError
 
     jobs = {job.name: job for job in _jobs(plan)}
@@ -84,8 +83,4 @@ def _job(plan: Plan, name: str) -> JobPart:
     for qualified, reason in plan.left_out:
         if qualified == f"cron.{name}":
             raise ConfigurationError(f"{plan.path}: the cron job {name!r} does not run: {reason}")
-    if near := difflib.get_close_matches(name, jobs, 1):
-        hint = f"did you mean {near[0]}?"
-    else:
-        hint = f"there are {', '.join(jobs)}" if jobs else "there are none"
-    raise ConfigurationError(f"{plan.path}: no cron job {name!r}: {hint}")
+    raise ConfigurationError(f"{plan.path}: no cron job {name!r}: {near(name, tuple(jobs))}")

@@ -11,7 +11,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from redis_worker.broker.operator.depth import Depth
-from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
 from redis_worker.http.processes import processes
 from redis_worker.http.subject import Served, Supervised, not_ready
@@ -99,8 +98,8 @@ def _measured(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     )
     for measured, metrics in queues.items():
         labels = measured[: len(names)]
-        processing.add_metric(labels, buckets(metrics.processing), metrics.processing.sum)
-        latency.add_metric(labels, buckets(metrics.latency), metrics.latency.sum)
+        processing.add_metric(labels, metrics.processing.cumulative(), metrics.processing.sum)
+        latency.add_metric(labels, metrics.latency.cumulative(), metrics.latency.sum)
     yield processing
     yield latency
 
