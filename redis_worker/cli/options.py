@@ -94,20 +94,20 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def pool_option(*names: str, known: tuple[str, ...] | None = None) -> Callable[[F], F]:
-    """A click option for a field of PoolOptions, which gives default, range and help; `known` are fewer choices."""
+    """Return a click option for a field of PoolOptions, with default, range and help; `known` restricts the choices."""
     [field] = [field for field in fields(PoolOptions) if field.name == names[-1][2:].replace("-", "_")]
-    said: Any = field.metadata
+    declared: Any = field.metadata
     default: Any = field.default
-    settings: dict[str, Any] = {"help": said["help"], "metavar": said["metavar"]}
+    settings: dict[str, Any] = {"help": declared["help"], "metavar": declared["metavar"]}
     if isinstance(default, bool):
         return option(*names, is_flag=True, **settings)
-    if said["known"]:
-        settings["type"] = click.Choice(known or said["known"])
-    elif said["metavar"] == "S":
-        above, least = said["above"], said["least"]
+    if declared["known"]:
+        settings["type"] = click.Choice(known or declared["known"])
+    elif declared["metavar"] == "S":
+        above, least = declared["above"], declared["least"]
         settings["type"] = Seconds(min=least if above is None else above, min_open=above is not None)
     else:
-        settings["type"] = click.IntRange(said["least"])
+        settings["type"] = click.IntRange(declared["least"])
     if default is not None:
         whole = isinstance(default, float) and default.is_integer()
         settings |= {"default": int(default) if whole else default, "show_default": True}

@@ -40,7 +40,7 @@ async def _work(worker: WorkerPool | TopicWorker, describe: Callable[[], Iterabl
     def cancel() -> None:
         nonlocal cancelled
         cancelled = True
-        logger.warning("cancelling: what is unfinished goes back to the queue")
+        logger.warning("cancelling: unfinished tasks go back to the queue")
         worker.cancel()
 
     def orphaned() -> None:
