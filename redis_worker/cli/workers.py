@@ -73,7 +73,7 @@ def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | Non
 
 
 def _plans(plan: Plan) -> Iterator[Plan]:
-    """Yield `plan`, then for each change of the sources a plan with a new part, which waits for the next if it fails."""
+    """Yield `plan`, then for each change of the sources a plan with a new part, which after a failure waits."""
     yield plan
     for revision in count(1):
         parts = [
