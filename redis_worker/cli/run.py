@@ -98,11 +98,8 @@ def run(
 
             return work_in_processes(address, settings, processes, watch)
         from redis_worker.cli.serving import work
-        from redis_worker.service.pool import WorkerPool
-        from redis_worker.service.progress import beginning
 
-        pool = WorkerPool(address, **settings)
-        return work(pool, lambda: [beginning(pool, settings["processor"])])
+        return work(address, settings)
 
 
 def _embeds(embedded: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -20,30 +20,24 @@ _REPORT_EVERY = 10.0
 _RUNS = {"inline": "inline on the event loop", "async": "as coroutines"}
 
 
-def beginning(pool: WorkerPool, processor: str) -> str:
-    """Return the line about the beginning of a pool's work; `processor` is the name that was given."""
-    how = _RUNS.get(pool.declaration.execution, f"each in a {pool.declaration.execution}")
-    title = f"{processor} on {pool.address}: {pool.queue}"
-    return f"{title}, {pool.options.concurrency} at once, {how}, {pool.options.delivery}"
-
-
 @asynccontextmanager
-async def reported(worker: WorkerPool | TopicWorker, describe: Callable[[], Iterable[str]]) -> AsyncIterator[None]:
-    """Log the beginning of the worker's work in the block, in the lines of `describe`, its progress and its end."""
-    reporting = asyncio.create_task(_report(worker, describe))
+async def reported(pool: WorkerPool, processor: str) -> AsyncIterator[None]:
+    """Log the beginning, the progress and the end of what `pool` does in the block; `processor` is its name."""
+    reporting = asyncio.create_task(_report(pool, processor))
     try:
         yield
     finally:
         reporting.cancel()
-        if worker.started:
-            summarise(worker.counters)
+        if pool.started:
+            summarise(pool.counters)
 
 
-async def _report(worker: WorkerPool | TopicWorker, describe: Callable[[], Iterable[str]]) -> None:
-    await worker.wait_until_started()
-    for line in describe():
-        logger.info("%s", line)
-    await report(worker, _REPORT_EVERY)
+async def _report(pool: WorkerPool, processor: str) -> None:
+    await pool.wait_until_started()
+    how = _RUNS.get(pool.declaration.execution, f"each in a {pool.declaration.execution}")
+    title = f"{processor} on {pool.address}: {pool.queue}"
+    logger.info("%s, %d at once, %s, %s", title, pool.options.concurrency, how, pool.options.delivery)
+    await report(pool, _REPORT_EVERY)
 
 
 async def report(pool: WorkerPool | TopicWorker, every: float) -> None:
@@ -64,7 +58,7 @@ async def report(pool: WorkerPool | TopicWorker, every: float) -> None:
         before = processed
 
 
-def stop(pool: WorkerPool | TopicWorker) -> None:
+def stop(pool: WorkerPool) -> None:
     """Stop `pool` gracefully, and log what is still to be done."""
     pool.stop()
     if not pool.started:

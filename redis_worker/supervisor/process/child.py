@@ -131,8 +131,7 @@ class Child:
             return nullcontext()
         from redis_worker.service import progress
 
-        processor = self._part.processor
-        return progress.reported(pool, lambda: [progress.beginning(pool, processor)])
+        return progress.reported(pool, self._part.processor)
 
     def _reporting_pool(self) -> WorkerPool | None:
         """The pool, where it is one that logs how it goes."""
