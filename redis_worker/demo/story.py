@@ -70,7 +70,7 @@ class _Story:
         except _Stalled as stalled:
             self._display.say(str(stalled), "bad")  # the ledger shows the outcome of each task
         self._crew.stop()
-        await self._until(self._all_ended, "the workers to stop")
+        await self._until(self._crew.has_ended, "the workers to stop")
         self._display.say("all workers stopped gracefully")
         return await self._close_the_books()
 
@@ -115,20 +115,14 @@ class _Story:
         self._files.resume()
         self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {LEASE} s")
 
-        async def are_recovered() -> bool:
-            return survivor.recovered(name) is not None
-
-        await self._until(are_recovered, f"{survivor} to recover {held} tasks")
+        await self._until(lambda: survivor.recovered(name) is not None, f"{survivor} to recover {held} tasks")
         seconds = time.monotonic() - killed
         count = survivor.recovered(name)
         news = f"{survivor.title} recovered {count} tasks of the dead worker after {seconds:.1f} s"
         self._display.say(news, "good")
 
-    async def _all_settled(self) -> bool:
+    def _all_settled(self) -> bool:
         return all(self._settled[processor] >= len(tasks) for processor, tasks in self._plan.items())
-
-    async def _all_ended(self) -> bool:
-        return self._crew.has_ended()
 
     async def _close_the_books(self) -> int:
         accounts = {name: await account(queue, self._plan[name]) for name, queue in self._queues.items()}
@@ -138,10 +132,10 @@ class _Story:
         self._display.finish(table(accounts), last, "bad" if fault else "good")
         return 1 if fault else 0
 
-    async def _until(self, reached: Callable[[], Awaitable[bool]], awaited: str) -> None:
+    async def _until(self, reached: Callable[[], bool | Awaitable[bool]], awaited: str) -> None:
         """Show the progress until `reached` returns True. Raises _Stalled, and RedisWorkerError if a worker fails."""
         self._moved = time.monotonic()
-        while not await reached():
+        while not (await found if isinstance(found := reached(), Awaitable) else found):
             if time.monotonic() - self._moved > _PATIENCE:
                 raise _Stalled(awaited)
             await asyncio.sleep(_TICK)
