@@ -8,8 +8,8 @@ from pathlib import Path
 
 from redis_worker.broker.connection.address import address_of
 from redis_worker.environment import environment_and_file, url_of
-from redis_worker.file.document import Document, dotted, read_text
-from redis_worker.file.entries import Entry, Group, check_worker, read_entries
+from redis_worker.file.document import Document, Table, dotted, read_text
+from redis_worker.file.entries import Entry, check_worker, read_entries
 from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.parts import Common, parts_of
@@ -76,15 +76,10 @@ class _Reader:
         self._default_url = default_url
         self._given_url = given_url
         root = document.root(TABLES)
-        self._worker, self._redis, self._http = (
-            Group(table, table.read(keys))
-            for table, keys in (
-                (root.table("worker"), WORKER),
-                (root.table("redis"), REDIS),
-                (root.table("http"), HTTP),
-            )
-        )
-        check_worker(self._worker.table, self._worker.settings)
+        self._worker = root.table("worker").read(WORKER)
+        self._redis = root.table("redis").read(REDIS)
+        self._http = root.table("http").read(HTTP)
+        check_worker(self._worker)
         self._wants_http = "http" in root and _enabled(self._http) and _enabled(self._worker)
         self._groups, self._entries = read_entries(document, root, self._worker.settings)
         self._check_host()
@@ -128,13 +123,11 @@ class _Reader:
             if "host" in settings:
                 http_address(str(HttpAddress(settings["host"], 0)))
         except ConfigurationError:
-            self._http.table.blame(
-                "host", f"must be a host or an IP address, got {shown(self._http.table.values['host'])}"
-            )
+            self._http.blame("host", f"must be a host or an IP address, got {shown(self._http.values['host'])}")
 
     def _url(self, running: list[Entry]) -> str | None:
         """Return the URL for parts without their own; look outside the file only if there are any."""
-        if self._given_url is None and ("url" in self._redis.table or not self._needs_url(running)):
+        if self._given_url is None and ("url" in self._redis or not self._needs_url(running)):
             return self._redis.settings.get("url")
         try:
             url = self._given_url or self._default_url()
@@ -146,8 +139,7 @@ class _Reader:
 
     def _needs_url(self, running: list[Entry]) -> bool:
         return any(
-            entry.kind != "daemons" and not (entry.own_url or "url" in self._groups[entry.kind].table)
-            for entry in running
+            entry.kind != "daemons" and not (entry.own_url or "url" in self._groups[entry.kind]) for entry in running
         )
 
     def _idle(self, running: list[Entry]) -> Iterator[KeyPath]:
@@ -164,5 +156,5 @@ class _Reader:
             yield ("http",)
 
 
-def _enabled(group: Group) -> bool:
+def _enabled(group: Table) -> bool:
     return group.settings.get("enable") is not False
