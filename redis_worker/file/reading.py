@@ -23,6 +23,7 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 def read_plan(
     path: str | os.PathLike[str],
+    text: str | None = None,
     *,
     environment: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
@@ -32,30 +33,15 @@ def read_plan(
 ) -> Plan:
     """Return the plan in a file. Imports no user code and opens no connection; `resolve` imports.
 
-    `environment` supplies variables: by default the process's environment, then `.env` in the working
-    directory. `only` and `without` select and exclude parts ("fibonacci" or "pools.fibonacci"), topics, or
-    kinds ("cron"); `only` replaces the file's own. `default_url` returns the Redis URL if the file has none,
-    and is called only if a part needs it; by default the URL comes from the environment. `url` overrides
-    [redis]. Raises FileMistakes.
+    With `text`, the content is not read from `path`, which only names the file in mistakes. `environment` supplies
+    variables: by default the process's environment, then `.env` in the working directory. `only` and `without` select
+    and exclude parts ("fibonacci" or "pools.fibonacci"), topics, or kinds ("cron"); `only` replaces the file's own.
+    `default_url` returns the Redis URL if the file has none, and is called only if a part needs it; by default the URL
+    comes from the environment. `url` overrides [redis]. Raises FileMistakes.
     """
     name = os.fspath(path)
-    text = read_text(name)
-    return read_plan_text(
-        text, name, environment=environment, only=only, without=without, default_url=default_url, url=url
-    )
-
-
-def read_plan_text(
-    text: str,
-    name: str,
-    *,
-    environment: Mapping[str, str] | None = None,
-    only: Sequence[str] = (),
-    without: Sequence[str] = (),
-    default_url: Callable[[], str] | None = None,
-    url: str | None = None,
-) -> Plan:
-    """Return the plan in `text`, as `read_plan`; mistakes call the file `name`."""
+    if text is None:
+        text = read_text(name)
     if environment is None:
         try:
             environment = environment_and_file(os.environ)

@@ -21,7 +21,8 @@ from redis_worker.vocabulary.stamps import made_at
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LABELS = ("queue", "processor")
-Queues = Mapping[Measured, QueueMetrics]
+Queues = Mapping[tuple[str, ...], QueueMetrics]
+"""By labels."""
 Depths = Mapping[tuple[str, str], Depth]
 """By part and queue."""
 
@@ -31,7 +32,7 @@ class Exposition:
 
     def __init__(self, service: Served, metrics: Metrics, depths: Depths, lag: float) -> None:
         labels = (*_LABELS, "part") if isinstance(service, Supervised) else _LABELS
-        queues = metrics.queues
+        queues = {measured[: len(labels)]: of_queue for measured, of_queue in metrics.queues.items()}
         self._families = [
             *processes(metrics.processes), *_process(service, lag),
             *_counted(queues, labels), *_measured(queues, labels), *_gauges(service, depths, labels),
@@ -65,10 +66,6 @@ def _process(service: Served, lag: float) -> Iterator[Metric]:
 
 def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     tasks = CounterMetricFamily("redis_worker_tasks", "Tasks handled, by outcome.", labels=(*names, "outcome"))
-    for measured, metrics in queues.items():
-        labels = measured[: len(names)]
-        for outcome, count in metrics.outcomes.items():
-            tasks.add_metric((*labels, outcome), count)
     retries, dead, redeliveries, recovered = (
         CounterMetricFamily(f"redis_worker_{name}", text, labels=names)
         for name, text in (
@@ -78,12 +75,14 @@ def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
             ("recovered", "Tasks of dead workers returned to the queue."),
         )
     )
-    for measured, metrics in queues.items():
-        labels = measured[: len(names)]
-        retries.add_metric(labels, metrics.outcomes["retried"])
-        dead.add_metric(labels, metrics.outcomes["dead"])
-        redeliveries.add_metric(labels, metrics.counters.redelivered)
-        recovered.add_metric(labels, metrics.counters.recovered)
+    for labels, metrics in queues.items():
+        outcomes, counters = metrics.outcomes, metrics.counters
+        for outcome, count in outcomes.items():
+            tasks.add_metric((*labels, outcome), count)
+        retries.add_metric(labels, outcomes["retried"])
+        dead.add_metric(labels, outcomes["dead"])
+        redeliveries.add_metric(labels, counters.redelivered)
+        recovered.add_metric(labels, counters.recovered)
     yield from (tasks, retries, dead, redeliveries, recovered)
 
 
@@ -96,8 +95,7 @@ def _measured(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
         "From a task's time of creation to its first claim; sampled, at most 10 tasks a claim.",
         labels=names,
     )
-    for measured, metrics in queues.items():
-        labels = measured[: len(names)]
+    for labels, metrics in queues.items():
         processing.add_metric(labels, metrics.processing.cumulative(), metrics.processing.sum)
         latency.add_metric(labels, metrics.latency.cumulative(), metrics.latency.sum)
     yield processing
