@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from redis_worker.cli.on_queue import hint
 from redis_worker.cli.options import ENVIRONMENT, Repeated, option, redis_url, url_option
 from redis_worker.vocabulary.text import visible
 
@@ -71,7 +72,6 @@ def _print_lines(examination: Examination) -> None:
 
 async def _hint(url: str, inputs: tuple[str, ...]) -> None:
     from redis_worker.broker.client.access import Access
-    from redis_worker.cli.hints import hint
 
     async with Access(url) as access:
         await hint(access, inputs)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from functools import wraps
 from importlib import import_module
-from typing import Any, TypeAlias
+from shlex import quote
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from redis_worker.cli.options import option, redis_url, text, url_option
+
+if TYPE_CHECKING:
+    from redis_worker.broker.client.access import Access
 
 Body: TypeAlias = Callable[..., Coroutine[Any, Any, int | None]]
 
@@ -46,7 +50,6 @@ def on_queue(place: str, doing: str) -> Callable[[Body], Callable[..., int | Non
 
 
 async def _run(place: str, doing: str, url: str, key: str, body: Body) -> int | None:
-    from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
 
     module, _, name = place.partition(":")
@@ -55,6 +58,13 @@ async def _run(place: str, doing: str, url: str, key: str, body: Body) -> int | 
             code = await body(queue, key)
         await hint(queue, [key])
         return code
+
+
+async def hint(access: Access, keys: Iterable[str]) -> None:
+    """Print the list's name on standard error for each of `keys` that is a topic and not a queue."""
+    for key in keys:
+        if meant := await access.meant(key):
+            click.echo(f"Hint: there is no queue {key}, but a topic of this name: --input {quote(meant)}", err=True)
 
 
 def check_selection(selected: bool, everything: bool, options: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from redis_worker.cli.on_queue import hint
 from redis_worker.cli.options import ENVIRONMENT, Repeated, option, redis_url, url_option
 
 EPILOG = f"""
@@ -52,7 +53,6 @@ async def _show(url: str, input_keys: tuple[str, ...], watch: bool, as_json: boo
     import asyncio
 
     from redis_worker.broker.operator.status import StatusReader
-    from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
     from redis_worker.cli.screen import open_screen
     from redis_worker.vocabulary.errors import Disconnected
