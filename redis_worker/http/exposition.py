@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -42,10 +42,8 @@ class Exposition:
 
     def text(self) -> bytes:
         """Return the text format, in UTF-8."""
-        # A temporary registry: the global one belongs to the host application.
-        registry = CollectorRegistry()
-        registry.register(_Families(self._families))
-        return generate_latest(registry)
+        # Without a registry: the global one belongs to the host application.
+        return generate_latest(_Families(self._families))
 
 
 class _Families(Collector):

@@ -106,7 +106,7 @@ class Status:
 
     def json(self) -> bytes:
         """Return the status as one JSON object."""
-        return orjson.dumps(self, default=_members)
+        return orjson.dumps(self, default=PartStatus._asdict)
 
 
 class StatusReader(Access):
@@ -179,13 +179,6 @@ def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
         for key, found in zip(_script_arguments(queue)[0], types, strict=True)
         if found.decode() not in (expected[key], "none")
     ]
-
-
-def _members(value: Any) -> Any:
-    """Return a PartStatus as a dict, for orjson. Raises TypeError for anything else."""
-    if isinstance(value, PartStatus):
-        return value._asdict()
-    raise TypeError
 
 
 def _status(replies: Iterable[tuple[str, Any]]) -> Status:
