@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from redis_worker.vocabulary.duration import END_OF_TIME, duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SHORT = {"concurrency": ["-c"]}
 
 ENVIRONMENT = "Every option can also be set in the environment or in .env: --input as REDIS_WORKER_INPUT, and so on."
 
@@ -93,16 +95,22 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, **settings)
 
 
-def pool_option(*names: str, known: tuple[str, ...] | None = None) -> Callable[[F], F]:
-    """Return a click option for a field of PoolOptions, with default, range and help; `known` restricts the choices."""
-    [field] = [field for field in fields(PoolOptions) if field.name == names[-1][2:].replace("-", "_")]
+def pool_options(function: F) -> F:
+    """Add an option for each field of PoolOptions, with default, range and help."""
+    for field in reversed(fields(PoolOptions)):
+        function = _pool_option(field)(function)
+    return function
+
+
+def _pool_option(field: Field[Any]) -> Callable[[F], F]:
+    names = [*_SHORT.get(field.name, ()), f"--{field.name.replace('_', '-')}"]
     declared: Any = field.metadata
     default: Any = field.default
     settings: dict[str, Any] = {"help": declared["help"], "metavar": declared["metavar"]}
     if isinstance(default, bool):
         return option(*names, is_flag=True, **settings)
-    if declared["known"]:
-        settings["type"] = click.Choice(known or declared["known"])
+    if declared["known"]:  # a coroutine function is known to be one: no need to choose "async"
+        settings["type"] = click.Choice([known for known in declared["known"] if known != "async"])
     elif declared["metavar"] == "S":
         above, least = declared["above"], declared["least"]
         settings["type"] = Seconds(min=least if above is None else above, min_open=above is not None)

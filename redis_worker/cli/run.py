@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_options, redis_url, url_option
 
 EPILOG = f"""
 \b
@@ -33,24 +33,14 @@ stack of each running task.
     "--processor", required=True, metavar="NAME", help="The function that processes a task: a name, or module:function."
 )
 @option(
-    "--parser", default="list", show_default=True, metavar="NAME", help="The function that makes arguments of a task."
+    "--parser",
+    default="list",
+    show_default=True,
+    metavar="NAME",
+    help="The function that makes its arguments of a task.",
 )
-@pool_option("-c", "--concurrency")
+@pool_options
 @url_option
-@pool_option("--delivery")
-@pool_option("--execution", known=("auto", "inline", "thread", "process"))
-@pool_option("--timeout")
-@pool_option("--max-deliveries")
-@pool_option("--lease")
-@pool_option("--connect-timeout")
-@pool_option("--shutdown-timeout")
-@pool_option("--retries")
-@pool_option("--retry-backoff")
-@pool_option("--retry-backoff-max")
-@pool_option("--dead-limit")
-@pool_option("--result-ttl")
-@pool_option("--burst")
-@pool_option("--max-tasks")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @option(
     "--http",
