@@ -10,7 +10,7 @@ import click
 
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
-from redis_worker.cli.plans import next_firing
+from redis_worker.cli.describing import next_firing
 from redis_worker.cli.printing import explained, print_json
 from redis_worker.cli.table_cells import NONE, age, outcome, when
 from redis_worker.cli.tables import Table, plain

@@ -13,7 +13,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server, connected
 from redis_worker.cli.changes import Watched
-from redis_worker.cli.plans import described
+from redis_worker.cli.describing import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.file.plan import DaemonPart, Plan
 from redis_worker.signals import reload_signal, show_signal, stop_signals

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from redis_worker.cli.plans import describe
+from redis_worker.cli.describing import describe
 from redis_worker.cron.settings import declared_by
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.file.plan import JobPart, Plan, PoolPart, TopicsPart

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from redis_worker.cli.plans import next_firing
+from redis_worker.cli.describing import next_firing
 from redis_worker.cron.settings import JobSettings
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.file.plan import JobPart
