@@ -31,11 +31,6 @@ class BackgroundLoop:
         self._loop_thread: _LoopThread | None = None
         watch_forks(self)
 
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._closed
-
     def run(self, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Run `call` and return its result. Raises ConfigurationError in a running event loop, which it would block."""
         return self.run_in(self.loop_thread(), call, *arguments, **options)

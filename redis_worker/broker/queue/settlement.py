@@ -25,7 +25,7 @@ _ANSWERED, _AGAIN, _DEAD = 0, 1, 2
 class Limits:
     """Limits on stored results, dead letters and ids."""
 
-    dead: int = 10_000
+    dead: int
     """The most dead letters; older ones are dropped and counted."""
     result_ttl: int = 0
     """Seconds until a result expires; 0 keeps it."""

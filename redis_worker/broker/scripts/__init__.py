@@ -33,5 +33,5 @@ _SCRIPTS = _all_scripts()
 
 
 def script(name: str) -> Script:
-    """The script in the file `name`.lua."""
+    """Return the script in the file `name`.lua."""
     return _SCRIPTS[name]
