@@ -12,6 +12,7 @@ from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import Runner, Running
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.waiting import first_of
 from redis_worker.ports import Observer, Queue
 
 # How long handing back may take, and how long cancelled coroutines get to clean up, in seconds.
@@ -155,15 +156,8 @@ class Worker:
 
     async def _until(self, event: asyncio.Event, work: Awaitable[None], end: float | None = None) -> None:
         """Wait for `work`, but only until `event` is set or the loop's clock shows `end`."""
-        task = asyncio.ensure_future(work)
-        signal = asyncio.create_task(event.wait())
-        timeout = None if end is None else max(0.0, end - asyncio.get_running_loop().time())
-        try:
-            await asyncio.wait({task, signal}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            signal.cancel()
-            if task is not work:
-                task.cancel()
+        seconds = None if end is None else max(0.0, end - asyncio.get_running_loop().time())
+        await first_of(work, event.wait(), seconds=seconds)
 
     async def _within(self, seconds: float, work: Awaitable[None]) -> None:
         """Wait for `work`, for so long at the most. Raises what it raised."""

@@ -15,6 +15,7 @@ from redis_worker.broker.connection.forks import watch_forks
 from redis_worker.broker.connection.preflight import connected
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.running import RunningTask
+from redis_worker.engine.waiting import first_of
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_running
 from redis_worker.signals import serve
@@ -143,14 +144,11 @@ class Service(ABC):
     async def __aenter__(self) -> Self:
         """Start; returns when work has begun. Raises as `run` does."""
         self._task = asyncio.create_task(self.run(), name=f"redis-worker {self._name}")
-        started = asyncio.create_task(self._started.wait())
         try:
-            await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(self._task, self._started.wait())
         except asyncio.CancelledError:
             self._task.cancel()
             raise
-        finally:
-            started.cancel()
         if self._task.done():
             self._task.result()
         # When the work fails, the block fails too: nobody should go on submitting to what is dead.
