@@ -75,13 +75,13 @@ class Runs:
         return task
 
     def running_tasks(self) -> list[RunningTask]:
-        """Return the runs by their instants, oldest first; a run in a thread has no stack."""
+        """Return the runs by their instants, oldest first."""
         return [self._seen(run, time.monotonic() - began) for run, began in self._running.values()]
 
     def _seen(self, run: Run, seconds: float) -> RunningTask:
         call = self._calls.get(run)
         instant = self._schedule.local(run.instant).isoformat(" ", "seconds")
-        return RunningTask(instant, seconds, "" if call is None else stack_of(call.get_coro()))
+        return RunningTask(instant, seconds, "" if call is None else stack_of(call))
 
     def stop(self) -> None:
         """Retry nothing more."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from redis_worker.engine.counters import Counters
-from redis_worker.engine.threads import in_own_thread
+from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.file.plan import Part, Plan
 from redis_worker.file.reading import read_plan
@@ -288,7 +288,7 @@ class Supervisor:
             if self._stopping:
                 return False
             # In a thread: what is imported for it may take its time.
-            plan = await in_own_thread(lambda: _attempt(read), "redis-worker reload")
+            plan = await OwnThreads("redis-worker reload").run(_attempt, read)
             if isinstance(plan, Exception):
                 for line in str(plan).splitlines():
                     logger.error("%s", line)

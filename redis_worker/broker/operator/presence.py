@@ -13,10 +13,10 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.engine.counters import COUNTED, Counters
-from redis_worker.engine.runner import Running
 from redis_worker.engine.worker import Worker
 from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.payload import read_object
+from redis_worker.vocabulary.task import Delivery
 
 # Limits on tasks listed and bytes parsed for their ids: parsing blocks the event loop.
 _MOST_TASKS = 20
@@ -90,7 +90,7 @@ class Presence:
         return round((processed - earlier) / max(now - then, 0.001), 1)
 
 
-def _named(running: Sequence[Running]) -> list[dict[str, Any]]:
+def _named(running: Sequence[tuple[Delivery, float]]) -> list[dict[str, Any]]:
     """Return ids and ages of running tasks; the id is None if missing or in a task too large to parse here."""
     named: list[dict[str, Any]] = []
     budget = _MOST_BYTES
