@@ -6,9 +6,10 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from redis_worker.engine.counters import COUNTED, Counting
+from redis_worker.engine.counters import Counting
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -96,7 +97,7 @@ class QueueMetrics(Counting):
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, ready for JSON."""
         return {
-            "counters": {name: getattr(self.counters, name) for name in COUNTED},
+            "counters": self.counters.snapshot(),
             "processing": self.processing.snapshot(),
             "latency": self.latency.snapshot(),
         }
@@ -163,6 +164,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        self.counting = Counting()
+        """Counts of all queues together."""
         self.queues: dict[Measured, QueueMetrics] = {}
         self.jobs: dict[str, JobMetrics] = {}
         """By name."""
@@ -187,6 +190,7 @@ class Metrics:
         total = self.total()
         return {
             "life": self._life,
+            "counters": total.counting.counters.snapshot(),
             "queues": [[*measured, metrics.snapshot()] for measured, metrics in total.queues.items()],
             "jobs": {name: metrics.snapshot() for name, metrics in total.jobs.items()},
         }
@@ -212,6 +216,7 @@ class Metrics:
             return self
         total = Metrics()
         total.processes = self.processes
+        total.counting.counters = replace(self.counting.counters)
         for measured, metrics in self.queues.items():
             total.of(*measured).absorb(metrics.snapshot())
         for name, job in self.jobs.items():
@@ -222,6 +227,7 @@ class Metrics:
         return total
 
     def _add(self, source: str, snapshot: Mapping[str, Any]) -> None:
+        self.counting.counters.add(snapshot["counters"])
         for queue, processor, part, numbers in snapshot["queues"]:
             self.of(queue, processor, part or source.rpartition("#")[0]).absorb(numbers)
         for name, numbers in snapshot["jobs"].items():

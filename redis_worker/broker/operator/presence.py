@@ -12,7 +12,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
-from redis_worker.engine.counters import COUNTED, Counters
+from redis_worker.engine.counters import Counters
 from redis_worker.engine.worker import Worker
 from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.payload import read_object
@@ -23,8 +23,6 @@ _MOST_TASKS = 20
 _MOST_BYTES = 64 * 1024
 # Longer ids are truncated: every reader fetches whole descriptions.
 _MOST_CHARACTERS = 200
-
-_COUNTED = ("processed", *COUNTED)
 
 
 class Role(NamedTuple):
@@ -80,7 +78,7 @@ class Presence:
             "running": worker.running,
             "tasks": _named(worker.longest(_MOST_TASKS)),
             "rate": self._rate(),
-            "counters": {name: getattr(counters, name) for name in _COUNTED},
+            "counters": {"processed": counters.processed, **counters.snapshot()},
         }
 
     def _rate(self) -> float:
