@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
@@ -23,8 +23,6 @@ from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from redis_worker.http.server import HttpServer
 
 
