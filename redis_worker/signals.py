@@ -17,7 +17,7 @@ logger = library_logger()
 
 
 async def serve(
-    run: Callable[[], Awaitable[None]], stop: Callable[[], None], cancel: Callable[[], None], show: Callable[[], None]
+    run: Callable[[], Awaitable[None]], stop: Callable[[], object], cancel: Callable[[], None], show: Callable[[], None]
 ) -> bool:
     """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, a second one `cancel`.
 

@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker.broker.keys import TOPICS, Keys
-from redis_worker.embedded import EmbeddedServer, servers
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.server_programs import servers
 from tests.processes import children, kill, of_run, start_run
 from tests.session import keep_to_ports_of_its_own, restore_signals
 from tests.support import Queue, Topic, WorkerProcess, ended_in_time

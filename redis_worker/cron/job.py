@@ -10,11 +10,11 @@ from typing import TypeVar, get_args
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
 from redis_worker.cron.function import Function
 from redis_worker.cron.missed import LATE, Missed
-from redis_worker.cron.redis_retry import GivenUp, RedisRetry
 from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import Catchup, JobSettings, Overlap, declared_by
+from redis_worker.engine.reconnect import GivenUp
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.waiting import happens
@@ -57,8 +57,8 @@ class CronJob:
         self.settings = settings
         self.schedule = Schedule(settings.schedule, settings.timezone)
         self._report = Report(settings.name, on_outcome)
-        self._redis = RedisRetry(self._report)
         self._store = store
+        self._redis = store.reconnect
         push = settings.push
         self._state = JobState(
             store,

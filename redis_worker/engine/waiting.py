@@ -1,8 +1,10 @@
-"""Waiting for an event, with a limit."""
+"""Waiting for the first of several events, with a limit."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any
 
 
 async def happens(event: asyncio.Event, seconds: float | None) -> bool:
@@ -15,3 +17,16 @@ async def happens(event: asyncio.Event, seconds: float | None) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def first_of(*work: Awaitable[Any], seconds: float | None = None) -> None:
+    """Wait until one of `work` is done, at most `seconds`; then cancel the coroutines among it, but no task or future.
+
+    Raises nothing of theirs.
+    """
+    tasks = {asyncio.ensure_future(each) for each in work}
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for started in tasks.difference(work):
+            started.cancel()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from redis_worker.engine.counters import COUNTED, Counting
+from redis_worker.engine.counters import Counting
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -101,7 +101,7 @@ class QueueMetrics(Counting):
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, ready for JSON."""
         return {
-            "counters": {name: getattr(self.counters, name) for name in COUNTED},
+            "counters": self.counters.snapshot(),
             "processing": self.processing.snapshot(),
             "latency": self.latency.snapshot(),
         }
@@ -163,6 +163,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        self.counting = Counting()
+        """Counts of all queues together."""
         self.queues: dict[Measured, QueueMetrics] = {}
         self.jobs: dict[str, JobMetrics] = {}
         """By name."""
@@ -188,6 +190,7 @@ class Metrics:
 
     def _numbers(self) -> dict[str, Any]:
         return {
+            "counters": self.counting.counters.snapshot(),
             "queues": [[*measured, metrics.snapshot()] for measured, metrics in self.queues.items()],
             "jobs": {name: metrics.snapshot() for name, metrics in self.jobs.items()},
         }
@@ -213,6 +216,7 @@ class Metrics:
             return self
         total = Metrics()
         total.processes = self.processes
+        total.counting.counters.started_at = self.counting.counters.started_at
         total._add("", self._numbers())
         for source, lives in self._snapshots.items():
             for last in lives.values():
@@ -220,6 +224,7 @@ class Metrics:
         return total
 
     def _add(self, source: str, snapshot: Mapping[str, Any]) -> None:
+        self.counting.counters.add(snapshot["counters"])
         for queue, processor, part, numbers in snapshot["queues"]:
             self.of(queue, processor, part or source.rpartition("#")[0]).absorb(numbers)
         for name, numbers in snapshot["jobs"].items():
