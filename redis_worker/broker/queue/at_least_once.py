@@ -35,7 +35,7 @@ _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
 
 # States of claim.lua.
-_LEASE_LOST, _ALONE, _PAUSED = 1, 2, 3
+_OK, _LEASE_LOST, _ALONE, _PAUSED = 0, 1, 2, 3
 
 
 class AtLeastOnceQueue:
@@ -95,10 +95,9 @@ class AtLeastOnceQueue:
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         command = self._claim_command(limit)
-        if self._pause.on or not (wait and self._drained):
-            deliveries = await self._deliveries_of(await self._blocking.run(*command))
-            self._drained = len(deliveries) < limit
-            if deliveries or not wait or self._lease.lost or self._pause.on:
+        if not (wait and self._drained):
+            deliveries = await self._deliveries_of(await self._blocking.run(*command), limit)
+            if deliveries or not (wait and self._drained):
                 return deliveries
         started = self._now()
         arrived = self._keys.arrived(self._lease.name)
@@ -111,14 +110,12 @@ class AtLeastOnceQueue:
         if isinstance(popped, Exception):
             raise popped
         if isinstance(reply, UnknownScript):
-            return await self._deliveries_of(await self._blocking.run(*command))
+            return await self._deliveries_of(await self._blocking.run(*command), limit)
         if isinstance(reply, Exception):
             raise reply
         if popped is None and self._now() - started < BLOCK / 2:  # the server does not block, like fakeredis
             await asyncio.sleep(_RETRY_PAUSE)
-        deliveries = await self._deliveries_of(reply)
-        self._drained = len(deliveries) < limit
-        return deliveries
+        return await self._deliveries_of(reply, limit)
 
     async def _claim_under(self, lease: Lease, limit: int, wait: bool) -> list[Delivery]:
         lease.unanswered += 1
@@ -148,9 +145,10 @@ class AtLeastOnceQueue:
             [name, limit, self._max_deliveries],
         )
 
-    async def _deliveries_of(self, reply: list[Any]) -> list[Delivery]:
+    async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._lease
         state, tasks, counts, *found = reply
+        self._drained = state == _OK and len(tasks) < limit
         if state == _LEASE_LOST and not await renew_lease(
             self._ordinary, self._registries, lease, self._keeper.seconds
         ):

@@ -2,7 +2,7 @@
 
 `BLMOVE` waits on one list. The server's support for client-side caches (CLIENT TRACKING, Redis 6) waits on any
 number of keys, takes nothing from them and needs no setting: the server remembers each key that a connection
-reads, and notifies it once on a change.
+reads, and notifies it once on a change. The reply to that read shows a change that came before it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Doorbell:
         self._connected = False
 
     async def wait(self, key: str, seconds: float) -> None:
-        """Return when `key` has changed, or may have, since the last call; at the latest after `seconds`."""
+        """Return when `key` exists and may have changed since the last call; at the latest after `seconds`."""
         changed = self._changed.setdefault(key, asyncio.Event())
         if not self._connected:
             seconds = min(seconds, _POLL)
@@ -98,7 +98,7 @@ class Doorbell:
             while True:
                 reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
                 if reply is not None:  # not the return value of the handler above
-                    self._on_tracked(self._unanswered.popleft()[1])
+                    self._on_tracked(self._unanswered.popleft()[1], reply)
         finally:
             tracking.cancel()
             await asyncio.wait({tracking})
@@ -122,11 +122,12 @@ class Doorbell:
     def _is_overdue(self) -> bool:
         return bool(self._unanswered) and time.monotonic() - self._unanswered[0][0] > PING_PATIENCE
 
-    def _on_tracked(self, keys: list[str]) -> None:
-        """Mark `keys` as tracked, and wake their waiters: a key may have changed before."""
+    def _on_tracked(self, keys: list[str], existing: Any) -> None:
+        """Mark `keys` as tracked. If any of them exists, wake all their waiters: it may have changed before."""
         self._tracked.update(keys)
-        for key in keys:
-            self._changed[key].set()
+        if existing:
+            for key in keys:
+                self._changed[key].set()
 
     async def _invalidate(self, message: list[Any]) -> None:
         """Handle a notification of changed keys; None instead of a list means all, after a flush."""

@@ -46,11 +46,10 @@ class TopicQueue(AtLeastOnceQueue):
             raise damaged
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        deliveries = await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
-        if deliveries or not wait or self._lease.lost or self._pause.on:
-            return deliveries
-        await self._doorbell.wait(self._keys.waiting, _WAIT)
-        return await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
+        if wait and self._drained:
+            await self._doorbell.wait(self._keys.waiting, _WAIT)
+        self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
+        return await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)), limit)
 
 
 class IdempotentQueue(TopicQueue):
