@@ -115,9 +115,7 @@ class CommandProcess:
 class WorkerProcess(CommandProcess):
     """A real `redis-worker run` process, or a fleet of them."""
 
-    def __init__(
-        self, url: str, keys: Keys, *arguments: str, processor: str = "sum", **options: Any
-    ) -> None:
+    def __init__(self, url: str, keys: Keys, *arguments: str, processor: str = "sum", **options: Any) -> None:
         """`options` are those of CommandProcess."""
         self.url = url
         queue = ("--input", keys.waiting, "--output", keys.output)
