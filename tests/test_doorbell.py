@@ -86,19 +86,20 @@ async def test_a_lone_message_costs_one_claim(server: EmbeddedServer, topic: Top
 async def test_a_message_between_a_claim_and_the_wait_is_claimed(server: EmbeddedServer, topic: Topic) -> None:
     """The claim has found nothing, and the server does not yet notify of changes."""
     handled: list[str] = []
-    pushed = 0
+    late: list[str] = []
     proxy = Proxy(server.port)
 
-    async def push_first(data: bytes) -> None:
-        nonlocal pushed
-        if b"EXISTS" in data and pushed < 10:
-            pushed += 1
-            await push(topic, f"m{pushed}")
+    async def push_late(data: bytes) -> None:
+        if b"EXISTS" in data and topic.keys.waiting.encode() in data and late:
+            await push(topic, late.pop())
 
-    proxy.before = push_first
+    proxy.before = push_late
     async with proxy.open(), worker_of(proxy.url, topic, handled):
-        await wait_until(lambda: len(handled) == 10)
-        assert handled == [f"m{number}" for number in range(1, 11)]
+        for number in range(10):
+            late.append(f"late{number}")
+            await push(topic, f"early{number}")
+            await wait_until(lambda: f"late{number}" in handled)  # noqa: B023 - awaited here
+    assert len(handled) == 20
 
 
 async def test_messages_at_any_moment_ring(server: EmbeddedServer, topic: Topic) -> None:
