@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import Any
 
+from hiredis import pack_command
 from redis.exceptions import RedisError
 
 from redis_worker.broker.connection.address import Address
@@ -47,7 +48,9 @@ class Doorbell:
 
     async def wait(self, key: str, seconds: float) -> None:
         """Return when `key` exists and may have changed since the last call; at the latest after `seconds`."""
-        changed = self._changed.setdefault(key, asyncio.Event())
+        changed = self._changed.get(key)
+        if changed is None:
+            changed = self._changed[key] = asyncio.Event()
         if not self._connected:
             seconds = min(seconds, _POLL)
         elif key not in self._tracked:
@@ -106,18 +109,21 @@ class Doorbell:
 
     async def _track(self, connection: Any) -> None:
         """Read the keys with waiters, so that the server tracks them; ping if there are none."""
+        transport = connection._writer.transport
         while True:
             await happens(self._requested, PING_EVERY)
             self._requested.clear()
             if self._is_overdue():
                 await asyncio.sleep(LAST_WAIT)  # if this event loop stood still, the reply may have arrived unread
-            if self._is_overdue():
-                logger.warning("the connection that watches topics does not answer: replacing it")
-                connection._writer.transport.abort()
-                return
+                if self._is_overdue():
+                    logger.warning("the connection that watches topics does not answer: replacing it")
+                    transport.abort()
+                    return
             keys, self._to_track = list(self._to_track), set()
             self._unanswered.append((time.monotonic(), keys))
-            await connection.send_command(*(("EXISTS", *keys) if keys else ("PING",)))
+            # Past redis-py, and not drained: the reply comes after the last byte was sent anyway.
+            command: tuple[Any, ...] = ("EXISTS", *keys) if keys else ("PING",)
+            transport.write(pack_command(command))
 
     def _is_overdue(self) -> bool:
         return bool(self._unanswered) and time.monotonic() - self._unanswered[0][0] > PING_PATIENCE
@@ -136,7 +142,8 @@ class Doorbell:
             self._tracked.clear()
             self.ring()
             return
-        for key in (raw.decode(errors="surrogateescape") for raw in keys):
+        for raw in keys:
+            key = raw.decode(errors="surrogateescape")
             self._tracked.discard(key)
             if changed := self._changed.get(key):
                 changed.set()
