@@ -21,7 +21,7 @@ from redis import Redis
 
 from redis_worker import Message, TopicWorker, WorkerPool
 
-_SAMPLES = 9
+_SAMPLES = 7
 # Seconds before a push, so that the worker waits, and after it, until all its work is done.
 _PAUSE, _WINDOW = (0.02, 0.04), 0.08
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 from collections.abc import AsyncIterator
@@ -134,3 +135,15 @@ async def test_a_message_that_another_worker_hands_back_rings(server: EmbeddedSe
             first.stop()
             await wait_until(lambda: handled == ["m1"])
             await running
+
+
+async def test_messages_with_one_chance_left_follow_one_another(server: EmbeddedServer, topic: Topic) -> None:
+    """Each is claimed alone; the others stay in the list, which changes no more once the last one was pushed."""
+    raws = [json.dumps({"id": f"m{number}", "data": None}) for number in range(5)]
+    deaths = {f"d{hashlib.sha1(raw.encode()).hexdigest()}": 2 for raw in raws}
+    await topic.redis.hset(topic.keys.attempts, mapping=deaths)
+    await topic.redis.rpush(topic.keys.waiting, *raws)
+    handled: list[str] = []
+    async with worker_of(server.url, topic, handled):
+        await wait_until(lambda: len(handled) == 5)
+    assert handled == [f"m{number}" for number in range(5)]
