@@ -56,11 +56,13 @@ async def monitored(redis: Redis) -> AsyncIterator[Commands]:
             await listening
 
 
-def worker_of(url: str, topic: Topic, handled: list[str], **options: object) -> TopicWorker:
+def worker_of(url: str, topic: Topic, handled: list[str], seconds: float = 0, **options: object) -> TopicWorker:
+    """Return a worker that takes so many seconds for a message."""
     worker = TopicWorker(url)
 
     @worker.handler(topic.name, **options)
     async def handle(message: Message) -> None:
+        await asyncio.sleep(seconds)
         handled.append(message.id)
 
     return worker
@@ -144,6 +146,6 @@ async def test_messages_with_one_chance_left_follow_one_another(server: Embedded
     await topic.redis.hset(topic.keys.attempts, mapping=deaths)
     await topic.redis.rpush(topic.keys.waiting, *raws)
     handled: list[str] = []
-    async with worker_of(server.url, topic, handled):
+    async with worker_of(server.url, topic, handled, seconds=0.2):
         await wait_until(lambda: len(handled) == 5)
     assert handled == [f"m{number}" for number in range(5)]
