@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -161,8 +162,8 @@ def worker(server: EmbeddedServer, queue: Queue) -> Iterator[Callable[..., Worke
     """Starts worker processes on the queue; those still there at the end are killed."""
     started: list[WorkerProcess] = []
 
-    def start(*arguments: str, processor: str = "sum", env: dict[str, str] | None = None) -> WorkerProcess:
-        started.append(WorkerProcess(server.url, queue.keys, *arguments, processor=processor, env=env))
+    def start(*arguments: str, **options: Any) -> WorkerProcess:
+        started.append(WorkerProcess(server.url, queue.keys, *arguments, **options))
         return started[-1]
 
     yield start
