@@ -53,7 +53,8 @@ async def test_workers_that_die_again_and_again_end_the_command(queue: Queue, wo
     )
     assert await process.ended() == 1, process.log
     assert re.search(
-        r"^Error: the critical part .*its process \d+ has died \(exit code 3\)", process.log.splitlines()[-1]
+        r"^Error: the workers of .* fail again and again \(its process \d+ has died \(exit code 3\)\)",
+        process.log.splitlines()[-1],
     ), process.log
     assert "giving up (failure 3 within 600 s)" in process.log
     assert "Traceback" not in process.log

@@ -43,7 +43,11 @@ def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder
     except PartFailed as error:
         if isinstance(error.__cause__, RedisWorkerError) and not isinstance(error.__cause__, PartFailed):
             raise error.__cause__ from None
-        raise
+        reasons = "; ".join(part.error for part in supervisor.parts() if part.error)
+        raise PartFailed(
+            f"the workers of {settings['input_key']} fail again and again ({reasons}); nothing is lost: other workers "
+            "can claim their tasks"
+        ) from error
 
 
 def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> Plan:
