@@ -17,7 +17,7 @@ from redis_worker.cron.settings import Catchup, JobSettings, Overlap, declared_b
 from redis_worker.engine.reconnect import GivenUp
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask
-from redis_worker.engine.waiting import happens
+from redis_worker.engine.waiting import happens, to_the_end
 from redis_worker.registry import find_function
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.ids import new_id
@@ -123,15 +123,7 @@ class CronJob:
         if self._ran:
             raise ConfigurationError("a CronJob runs once: create another one")
         self._ran = True
-        work = asyncio.create_task(self._work())
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait({work})
-            if not work.cancelled() and (error := work.exception()):
-                raise error from None
-            raise
+        await to_the_end(asyncio.create_task(self._work()), self.cancel)
 
     async def run_once(self) -> Ended:
         """Run the job now, by hand, regardless of its schedule, and record the outcome.
@@ -151,13 +143,7 @@ class CronJob:
         self._opened = True
         if self._runs is None:
             return Ended("success")
-        task = self._runs.start(Run(lease, claim.value, claim.value, by_hand=True))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait({task})
-            raise
+        return await to_the_end(self._runs.start(Run(lease, claim.value, claim.value, by_hand=True)), self.cancel)
 
     async def _work(self) -> None:
         roles = {asyncio.create_task(self._fire()), asyncio.create_task(self._tend())}

@@ -1,10 +1,12 @@
-"""Waiting for the first of several events, with a limit."""
+"""Waiting: for events with a limit, and for a task to the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def happens(event: asyncio.Event, seconds: float | None) -> bool:
@@ -30,3 +32,15 @@ async def first_of(*work: Awaitable[Any], seconds: float | None = None) -> None:
     finally:
         for started in tasks.difference(work):
             started.cancel()
+
+
+async def to_the_end(work: asyncio.Task[T], cancel: Callable[[], None]) -> T:
+    """Return the result of `work`; if cancelled, call `cancel` and wait for `work` to end. Raises its exception."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait({work})
+        if not work.cancelled() and (error := work.exception()):
+            raise error from None
+        raise

@@ -15,7 +15,7 @@ from redis_worker.broker.connection.forks import watch_forks
 from redis_worker.broker.connection.preflight import connected
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.running import RunningTask
-from redis_worker.engine.waiting import first_of
+from redis_worker.engine.waiting import first_of, to_the_end
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_running
 from redis_worker.signals import serve
@@ -118,17 +118,14 @@ class Service(ABC):
         if self._ran:
             raise ConfigurationError(f"{self._name} runs once; make another one")
         self._ran = True
-        work = asyncio.ensure_future(self._work_and_answer())
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
+        work = asyncio.create_task(self._work_and_answer())
+
+        def cancel() -> None:
             self.cancel()
             if not self.started:
                 work.cancel()  # still waiting for a server
-            await asyncio.wait({work})
-            if not work.cancelled() and (error := work.exception()):
-                raise error from None
-            raise
+
+        await to_the_end(work, cancel)
 
     async def serve(self) -> bool:
         """Run as a program: `asyncio.run(worker.serve())`.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.waiting import to_the_end
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.file.plan import Part, Plan
 from redis_worker.file.reading import read_plan
@@ -180,13 +181,7 @@ class Supervisor:
 
         Parts that still run after that are cancelled. Cancelling this stops all at once.
         """
-        closing = self._close()
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait({closing})
-            raise
+        await to_the_end(self._close(), self.cancel)
 
     def _close(self) -> asyncio.Task[None]:
         """Begin the stop, once, in a separate task: its callers may be cancelled."""
