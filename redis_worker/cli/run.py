@@ -37,7 +37,7 @@ stack of each running task.
     default="list",
     show_default=True,
     metavar="NAME",
-    help="The function that makes its arguments of a task.",
+    help="The function that turns a task into its arguments: a name, or module:function.",
 )
 @pool_options
 @url_option
