@@ -29,16 +29,8 @@ stack of each running task.
 @click.command(epilog=EPILOG)
 @option("--input", "input_key", required=True, metavar="KEY", help="The list that tasks are taken from.")
 @option("--output", "output_key", required=True, metavar="KEY", help="The hash that results are written to.")
-@option(
-    "--processor", required=True, metavar="NAME", help="The function that processes a task: a name, or module:function."
-)
-@option(
-    "--parser",
-    default="list",
-    show_default=True,
-    metavar="NAME",
-    help="The function that makes its arguments of a task.",
-)
+@option("--processor", required=True, metavar="NAME", help="The function for each task: a name, or module:function.")
+@option("--parser", default="list", show_default=True, metavar="NAME", help="The function that makes its arguments.")
 @pool_options
 @url_option
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")

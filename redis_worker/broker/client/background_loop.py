@@ -111,11 +111,7 @@ class _LoopThread:
 def _run_loop(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
     # A finalizing interpreter starts no threads, which raises RuntimeError after everything is closed.
     with contextlib.suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_wait_for(ended))
-
-
-async def _wait_for(ended: asyncio.Event) -> None:
-    await ended.wait()
+        runner.run(ended.wait())
 
 
 def _finish(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, thread: threading.Thread) -> None:
