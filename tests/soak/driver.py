@@ -71,6 +71,8 @@ dead_limit = 100
 {more}
 """
 _LEAK = '[daemons.leak]\nrun = "tests.soak.tasks:leak"\narguments = {{ what = "{what}" }}\n'
+# A log that stays short is quickly read at a restart.
+_SERVER = ("--auto-aof-rewrite-min-size", "1mb")
 # What the restarts of the server leave of the history: results, and the ids of what has been done.
 _GROWING = ("out", "done", "dead", "dropped")
 
@@ -100,7 +102,7 @@ class Soak:
 
     async def run(self, seconds: float, least: int = 8) -> None:
         """Run for `seconds`, and `least` rounds. Raises AssertionError where anything is lost or stops."""
-        with tempfile.TemporaryDirectory() as folder, EmbeddedServer(persistent=True) as self._server:
+        with tempfile.TemporaryDirectory() as folder, EmbeddedServer(persistent=True, options=_SERVER) as self._server:
             self._path = Path(folder) / "workers.toml"
             self._port = free_port()
             self._write(0)
