@@ -130,7 +130,7 @@ async def redis(server: EmbeddedServer) -> AsyncIterator[Redis]:
     client = Redis.from_url(server.url)
     await client.flushall()
     yield client
-    left = [key for key in map(bytes.decode, await client.keys("*")) if is_of_a_worker(key)]
+    left = [key for key in await client.keys("*") if is_of_a_worker(key.decode(errors="replace"))]
     await client.flushall()
     await client.aclose()
     assert not left, f"keys of workers that have ended: {left}"
