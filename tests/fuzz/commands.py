@@ -122,7 +122,7 @@ class Commands(Target):
 
     name = "commands"
     batch = 20
-    share = 0.05
+    share = 0.015
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
@@ -188,7 +188,7 @@ class CommandProcesses(Commands):
 
     name = "command-processes"
     batch = 1
-    share = 0.0001
+    share = 0.00005
 
     def _run(self, words: list[str], given: bytes) -> tuple[int, str, str]:
         if words[:1] in (["run"], ["serve"], ["demo"], ["cron"]) or "--watch" in words:

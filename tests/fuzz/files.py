@@ -128,7 +128,7 @@ class Files(Target):
 
     name = "files"
     batch = 50
-    share = 0.05
+    share = 0.015
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory()

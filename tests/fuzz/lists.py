@@ -54,7 +54,7 @@ class Lists(AsyncTarget):
 
     name = "lists"
     batch = 500
-    share = 0.67
+    share = 0.7
     options: ClassVar[dict[str, Any]] = {"execution": "inline"}
     processor: ClassVar[Callable[..., Any]] = staticmethod(work)
 
@@ -121,7 +121,7 @@ class ListsAtMostOnce(Lists):
     """The same in threads, at-most-once."""
 
     name = "lists-at-most-once"
-    share = 0.05
+    share = 0.04
     options: ClassVar[dict[str, Any]] = {"execution": "thread", "delivery": "at-most-once"}
 
 
@@ -129,6 +129,6 @@ class ListsRetried(Lists):
     """The same in coroutines, where what fails is tried again."""
 
     name = "lists-retried"
-    share = 0.05
+    share = 0.04
     options: ClassVar[dict[str, Any]] = {"retries": 1, "retry_backoff": 0.001}
     processor = staticmethod(work_later)

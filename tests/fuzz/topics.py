@@ -67,7 +67,7 @@ class Topics(_Worker):
 
     name = "topics"
     batch = 300
-    share = 0.2
+    share = 0.15
 
     def make(self, random: Random) -> bytes:
         return choose(random, message, _VALID)

@@ -80,7 +80,7 @@ class Web(AsyncTarget):
 
     name = "http"
     batch = 80
-    share = 0.06
+    share = 0.04
 
     def make(self, random: Random) -> bytes:
         return choose(random, request, _VALID)
