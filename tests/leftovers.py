@@ -12,7 +12,10 @@ from contextlib import contextmanager
 
 from redis_worker.broker.keys import CRON, QUEUES, SUPERVISORS, TOPICS
 from redis_worker.embedded import EmbeddedServer
+from tests.support import ended_in_time
 
+# Seconds in which what ends by itself may do so.
+PATIENCE = 3.0
 # Registries, which keep a name until somebody removes it.
 _REGISTRIES = {QUEUES, TOPICS, SUPERVISORS, CRON}
 # What the names of keys end with that are there only as long as a worker is.
@@ -32,6 +35,11 @@ def watch_event_loops() -> None:
     asyncio.runners._cancel_all_tasks = noting
 
 
+def forget_tasks() -> None:
+    """Forget the tasks that have been noted so far."""
+    _tasks.clear()
+
+
 def is_of_a_worker(key: str) -> bool:
     """Whether a key is there only as long as a worker is."""
     return ":inflight:" in key or key.rpartition(":")[2] in _PASSING
@@ -40,7 +48,7 @@ def is_of_a_worker(key: str) -> bool:
 @contextmanager
 def nothing_left(server: EmbeddedServer | None) -> Iterator[None]:
     """Raise AssertionError for what there is afterwards and was not before, on `server` too."""
-    _tasks.clear()
+    forget_tasks()
     threads, sockets = set(threading.enumerate()), _sockets()
     keys = None if server is None else _keys(server)
     yield
@@ -64,8 +72,6 @@ def _lasts(thread: threading.Thread) -> bool:
 
 def _in_time(find: Callable[[], set]) -> set:
     """What `find` finds, again and again for a while, as long as it finds something: ends take their time."""
-    from tests.support import ended_in_time
-
     found: set = set()
 
     def is_empty() -> bool:
@@ -73,7 +79,7 @@ def _in_time(find: Callable[[], set]) -> set:
         found = find()
         return not found
 
-    ended_in_time(is_empty, 3.0)
+    ended_in_time(is_empty, PATIENCE)
     return found
 
 
