@@ -42,7 +42,8 @@ def forget_tasks() -> None:
 
 def is_of_a_worker(key: str) -> bool:
     """Whether a key is there only as long as a worker is."""
-    return ":inflight:" in key or key.rpartition(":")[2] in _PASSING
+    queue, _, kind = key.partition("}:")
+    return queue.startswith("{") and (kind.startswith("inflight:") or kind.rpartition(":")[2] in _PASSING)
 
 
 @contextmanager

@@ -21,21 +21,20 @@ def soaked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(280)
 def test_nothing_grows_under_load_and_faults(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = soaked(monkeypatch, "--minutes", "0.5", "--seed", "1")
+    code = soaked(monkeypatch, "--minutes", "0.2", "--seed", "1")
     shown = capsys.readouterr().out
     assert code == 0, shown
     assert shown.splitlines()[-1].startswith("flat: ")
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("leak", ["descriptors", "threads", "memory"])
-def test_a_leak_is_found(leak: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    code = soaked(monkeypatch, "--minutes", "0.1", "--seed", "1", "--leak", leak)
+@pytest.mark.timeout(280)
+def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code = soaked(monkeypatch, "--minutes", "0.1", "--seed", "1", "--leak", "descriptors")
     verdict = capsys.readouterr().out.splitlines()[-1]
     assert (code, verdict.split()[0]) == (1, "GROWS:"), verdict
 

@@ -14,8 +14,8 @@ _SERVER_ERROR = 500
 
 
 def _is_of_client(error: Any) -> bool:
-    """Return True if `error` stands for a head or a body that is not valid."""
-    return isinstance(error, RequestPayloadError) or (
+    """Return True if `error` stands for a head or a body that is not valid, or a connection that has ended."""
+    return isinstance(error, (RequestPayloadError, ConnectionError)) or (
         isinstance(error, HttpProcessingError) and error.code < _SERVER_ERROR
     )
 
@@ -29,6 +29,6 @@ class RequestLog(logging.LoggerAdapter[logging.Logger]):
     def exception(self, msg: object, *args: object, exc_info: Any = True, **options: Any) -> None:
         """Log an exception with its traceback, unless the client caused it."""
         if _is_of_client(exc_info):
-            self.debug("a request is not valid: %s", exc_info)
+            self.debug("a request cannot be answered: %s", exc_info)
         else:
             super().exception(msg, *args, exc_info=exc_info, **options)

@@ -182,7 +182,7 @@ class Soak:
     async def _measured(self) -> Sample:
         """Measure once nothing comes or goes any more."""
         latest, same = None, 0
-        for _ in range(100):
+        for _ in range(20):
             clients = [each for each in await self._redis.client_list() if each.get("cmd") != "client|list"]
             keys = [key async for key in self._redis.scan_iter(count=1000)]
             sample = measure(self._process.pid, len(clients), len(keys))
