@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := redis_worker benchmarks examples tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-short bench lint format types clean
+.PHONY: help demo test test-all test-short bench fuzz soak two-versions lint format types clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ test-short: $(VENV)/.dev ## Run a part, as for another Python: make test-short P
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+fuzz: $(VENV)/.dev ## Feed a million arbitrary inputs to all that reads foreign bytes: INPUTS=, ARGS='--seed N'
+	@$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) $(ARGS)
+
+soak: $(VENV)/.dev ## Ten minutes of load and faults, and whether anything grows: MINUTES=, ARGS='--seed N'
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(ARGS)
+
+two-versions: $(VENV)/.dev ## Workers of the parent commit and of today on one queue: ARGS='--commit C'
+	@$(BIN)/python -m tests.two_versions $(ARGS)
+
 lint: $(VENV)/.dev ## Check style, types and the layers of the house
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/ruff format --quiet --check $(SOURCES)
@@ -43,7 +52,7 @@ format: $(VENV)/.dev ## Put the code in the house's style
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
 clean: ## Remove what these targets have made
-	rm -rf .venv* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "redis_worker needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 …")'

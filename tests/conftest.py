@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.server_programs import servers
+from tests.leftovers import is_of_a_worker, nothing_left, watch_event_loops
 from tests.processes import children, kill, of_run, start_run
 from tests.session import keep_to_ports_of_its_own, restore_signals
 from tests.support import Queue, Topic, WorkerProcess, ended_in_time
@@ -35,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     restore_signals()
+    watch_event_loops()
     keep_to_ports_of_its_own()
     if not hasattr(config, "workerinput"):  # which a process of pytest-xdist has, and with it the mark of its parent
         start_run()
@@ -130,9 +132,10 @@ async def redis(server: EmbeddedServer) -> AsyncIterator[Redis]:
     client = Redis.from_url(server.url)
     await client.flushall()
     yield client
-    held = await client.keys("*:inflight:*")
+    left = [key for key in await client.keys("*") if is_of_a_worker(key.decode(errors="replace"))]
+    await client.flushall()
     await client.aclose()
-    assert not held, f"left in flight: {held}"
+    assert not left, f"keys of workers that have ended: {left}"
 
 
 @pytest.fixture
@@ -172,9 +175,12 @@ def worker(server: EmbeddedServer, queue: Queue) -> Iterator[Callable[..., Worke
 
 
 @pytest.fixture(autouse=True)
-def _no_process_left() -> Iterator[None]:
-    """Every test ends the processes it starts."""
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test ends the processes, threads, tasks and connections that it starts, and deletes its keys."""
+    shared = next((name for name in ("server", "first_server") if name in request.fixturenames), None)
+    server = None if shared is None else request.getfixturevalue(shared)
     before = children()
-    yield
+    with nothing_left(server):
+        yield
     left = children() - before
     assert not left, f"processes left behind: {left}"

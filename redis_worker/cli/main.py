@@ -31,6 +31,7 @@ from redis_worker.cli.waiting import pause, peek, purge, resume
 from redis_worker.engine.streams import escape_unshowable, open_streams
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
+from redis_worker.vocabulary.text import visible_lines
 
 EPILOG = f"""
 \b
@@ -104,10 +105,14 @@ def _exit_code(error: RedisWorkerError) -> int:
 
 
 def _usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    text = error.format_message()
     if isinstance(error, click.BadParameter) and (variable := _variable(error)):
-        message = _without(os.environ[variable], error.format_message())
-        error = click.UsageError(f"{variable} in the environment or in .env: {message}", error.ctx)
-    error.show()
+        text = f"{variable} in the environment or in .env: {_without(os.environ[variable], text)}"
+    # Arguments may come from elsewhere: they forge no line, and a terminal obeys nothing in them.
+    click.UsageError(visible_lines(text), error.ctx if isinstance(error, click.UsageError) else None).show()
     return error.exit_code
 
 

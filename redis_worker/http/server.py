@@ -24,6 +24,7 @@ from redis_worker.http.exposition import CONTENT_TYPE, Exposition
 from redis_worker.http.lag import LoopLag
 from redis_worker.http.metrics import Metrics
 from redis_worker.http.readings import Depths
+from redis_worker.http.request_log import RequestLog
 from redis_worker.http.subject import Served, Supervised, not_ready
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
@@ -62,6 +63,7 @@ class HttpServer:
         runner = web.AppRunner(
             pages.app(connections.middleware),
             access_log=None,
+            logger=RequestLog(),
             shutdown_timeout=_CLOSE_TIMEOUT,
             keepalive_timeout=connections.idle_seconds,
             lingering_time=_CLOSE_TIMEOUT,

@@ -49,6 +49,11 @@ def check_topic(topic: str) -> str:
     return topic
 
 
+def is_topic(name: str) -> bool:
+    """Return True if `name` is a valid topic."""
+    return _TOPIC.fullmatch(name) is not None and not name.startswith(LIST_PREFIX)
+
+
 def check_prefix(topic: str) -> None:
     """Raise ConfigurationError if `topic`, or a pattern, names a list: the prefix mq: would be doubled."""
     if topic.startswith(LIST_PREFIX):

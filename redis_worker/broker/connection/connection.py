@@ -53,6 +53,7 @@ class Connection:
         """Calls that have not ended and that no caller awaits any more."""
         self._unusable: str | None = None
         """Reason it can no longer be used: another process owns its sockets, or its event loop is closed."""
+        self._closed = False
         watch_forks(self)
 
     async def call(self, *command: Any, patience: float = PATIENCE) -> Any:
@@ -224,6 +225,8 @@ class Connection:
                 self.client._initialize = True  # avoids the warning about an unclosed client
 
     def _check_usable(self) -> None:
+        if self._closed:  # a caller that repeats the call which closing has ended would open what nobody closes
+            raise Disconnected("the connection was closed")
         if self._unusable is not None:
             raise ConfigurationError(
                 f"the connection to Redis belongs to {self._unusable}: open a new one here, from a URL or a new client"
@@ -233,6 +236,7 @@ class Connection:
         """Close a client of ours and end abandoned calls; leave a caller's client open."""
         if self._unusable is not None:
             return
+        self._closed = self._owned
         await self.cut()
         if self._abandoned:
             if self._owned:

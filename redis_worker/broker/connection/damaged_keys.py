@@ -41,12 +41,12 @@ def readable(names: Iterable[bytes]) -> tuple[list[str], list[bytes]]:
     return texts, undecodable
 
 
-def strangers(key: str, names: Sequence[bytes]) -> list[str]:
-    """Return the warning about members of `key` that are not UTF-8; an empty list if `names` is empty."""
+def strangers(key: str, names: Sequence[bytes], flaw: str = "not UTF-8") -> list[str]:
+    """Return the warning about members of `key` with a `flaw`; an empty list if `names` is empty."""
     if not names:
         return []
     some = ", ".join(ascii(name)[1:] for name in sorted(names)[:3]) + (", …" if len(names) > 3 else "")
-    return [f"the key {key!r} has members that are not UTF-8, which are ignored: {some}"]
+    return [f"the key {key!r} has members that are {flaw}, which are ignored: {some}"]
 
 
 async def damaged_keys(connection: Connection, types: Mapping[str, str]) -> list[DamagedKey]:

@@ -15,6 +15,7 @@ from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.ports import Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Unreadable
+from redis_worker.vocabulary.message import is_topic
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -186,5 +187,6 @@ class Topics:
         except DamagedKey as damaged:
             self._complaints.tell([damaged])
             return set()
-        self._complaints.tell(strangers(TOPICS, undecodable))
-        return known
+        nameless = [topic.encode() for topic in known if not is_topic(topic)]
+        self._complaints.tell([*strangers(TOPICS, undecodable), *strangers(TOPICS, nameless, "no topics")])
+        return set(filter(is_topic, known))

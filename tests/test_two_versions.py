@@ -1,0 +1,32 @@
+"""The workers of the parent commit and of today on one queue and one topic, killed and frozen: nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+from tests.two_versions import EARLIER, NoHistory, mixed, sources_of, version_at
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_the_ledger_is_kept_by_two_versions_side_by_side() -> None:
+    try:
+        with sources_of(EARLIER) as earlier:
+            assert version_at(earlier).startswith(f"{earlier}/")
+            assert version_at(ROOT).startswith(f"{ROOT}/")
+        run = await mixed(20.0, seed=1)
+    except NoHistory as error:
+        pytest.skip(f"{error}; clone with the history to compare with it")
+    assert len(run.queue_ids) > 100
+    assert sum(count for event, count in run.events.items() if event.startswith("kill")) > 0
+
+
+def test_a_commit_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NoHistory, match="does not give the commit no-such-commit: fatal:"),
+        sources_of("no-such-commit"),
+    ):
+        pass
