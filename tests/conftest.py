@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from redis_worker.broker.keys import TOPICS, Keys
@@ -22,6 +23,11 @@ from tests.support import Queue, Topic, WorkerProcess, ended_in_time
 # Settings of the person who runs the tests are not settings of the tests.
 for _name in [name for name in os.environ if name.startswith(("REDIS_WORKER_", "REDIS_URL", "REDIS_HOST"))]:
     del os.environ[_name]
+
+
+# A busy machine is slow, and no example fails by that.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -86,7 +86,7 @@ async def test_one_signal_ends_it_whatever_a_part_leaves_behind(file: File, serv
     await process.said("1 of 1 parts run")
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
-    assert "what was left behind does not end: the process ends without it" in process.log
+    assert "some threads or tasks do not end: the process ends without them" in process.log
 
 
 async def test_a_hangup_has_the_file_read_again(file: File, serve: Serve) -> None:

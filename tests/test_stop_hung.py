@@ -142,11 +142,18 @@ async def test_topics_in_a_program(own_server: EmbeddedServer, hang: Callable[[]
     assert time.monotonic() - began < TIMEOUT + BEYOND + SLACK
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Return True if the process handles the signal `number`: it has done its imports."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(mask >> (number - 1) & 1)
+
+
 async def test_a_stop_at_start(own_server: EmbeddedServer, hang: Callable[[], None]) -> None:
     hang()
     process = WorkerProcess(own_server.url, Keys("in", "out"), "--connect-timeout", "0")
     try:
-        await asyncio.sleep(3.0)
+        await wait_until(lambda: catches(process.pid, signal.SIGTERM), "the process to begin")
         process.signal(signal.SIGTERM)
         with within(BEYOND):
             assert await process.ended() == 0, process.log
