@@ -76,7 +76,8 @@ class Producers:
         while done < self._even:
             await asyncio.sleep(_TICK)
             due = min(self._even, int(self._even * (clock() - start) / self._seconds) + 1)
-            done += await self.push(due - done)
+            await self.push(due - done)
+            done = due
 
     async def finish(self) -> None:
         """Push all tasks that are left."""
@@ -89,12 +90,12 @@ class Producers:
 
     async def push(self, count: int) -> int:
         """Push the next `count` tasks, or those left. Return their number."""
-        first = self._next
-        self._next = min(self.total, first + count)
-        for push in self._make(first, self._next):
+        first, last = self._next, min(self.total, self._next + count)
+        self._next = last  # others push while this one waits
+        for push in self._make(first, last):
             for start in range(0, len(push.raws), _BATCH):
                 await self._push(push.place, push.raws[start : start + _BATCH])
-        return self._next - first
+        return last - first
 
     async def _push(self, place: Place, raws: Sequence[bytes]) -> None:
         self._batches += 1
