@@ -82,7 +82,7 @@ class Attack:
         else:
             unit.process.kill()
             unit.start()
-        return f"SIGKILL of {unit.name}, which held {held} tasks"
+        return f"SIGKILL of {unit.name}{held}"
 
     async def _kill_parent(self, unit: Unit, fault: Fault) -> str:  # noqa: ARG002 - all have the same parameters
         await self._producers.burst()
@@ -97,7 +97,7 @@ class Attack:
             await asyncio.sleep(fault.seconds)
         finally:
             send(pid, signal.SIGCONT)
-        return f"SIGSTOP of {unit.name} for {fault.seconds:.1f} s, which held {held} tasks"
+        return f"SIGSTOP of {unit.name} for {fault.seconds:.1f} s{held}"
 
     async def _terminate(self, unit: Unit, fault: Fault) -> str:  # noqa: ARG002
         await self._producers.burst()
@@ -152,9 +152,9 @@ class Attack:
         pids = unit.workers() or [unit.process.pid]
         return pids[int(fault.at * 1000) % len(pids)]
 
-    async def _catch(self, pid: int) -> int:
-        """Push a burst and stop a worker, if possible while it holds tasks. Return their number."""
-        names = [(keys, name) for keys in self._queues for name in await self._names(keys, pid)]
+    async def _catch(self, pid: int) -> str:
+        """Push a burst and stop a worker, if possible while it holds tasks. Return their number, as a text."""
+        names = await self._registered(pid)
         await self._producers.burst()
         for _ in range(_TRIES if names else 0):
             send(pid, signal.SIGSTOP)
@@ -162,16 +162,24 @@ class Attack:
             for keys, name in names:
                 held += int(await persistent_call(self._connection, "LLEN", keys.inflight(name)))
             if held:
-                return held
+                return f", which held {held} tasks"
             send(pid, signal.SIGCONT)
             await asyncio.sleep(_PAUSE)
         send(pid, signal.SIGSTOP)
-        return 0
+        return ""
 
-    async def _names(self, keys: Keys, pid: int) -> list[str]:
-        """Return the names under which a process is registered as a worker of a queue."""
-        names = await persistent_call(self._connection, "ZRANGE", keys.workers, 0, -1)
-        return [name for name in map(bytes.decode, names) if name.split("-")[-2] == str(pid)]
+    async def _registered(self, pid: int) -> list[tuple[Keys, str]]:
+        """Return the queues of a process and its names there, as soon as it works on one."""
+        end = time.monotonic() + _PATIENCE
+        while self._queues:
+            found = []
+            for keys in self._queues:
+                names = await persistent_call(self._connection, "ZRANGE", keys.workers, 0, -1)
+                found += [(keys, name) for name in map(bytes.decode, names) if name.split("-")[-2] == str(pid)]
+            if found or time.monotonic() > end:
+                return found
+            await asyncio.sleep(_PAUSE)
+        return []
 
     def _note(self, sentence: str | None) -> None:
         if sentence is not None:

@@ -45,6 +45,18 @@ class Story:
     """False if it was interrupted."""
 
 
+def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
+    """Return the history of a task and the faults in that time: seconds after the start, and a text."""
+    if not violation.history:
+        return []
+    begin, end = violation.history[0][0], violation.history[-1][0]
+    steps = [*violation.history]
+    steps += (
+        (fault.begin, f"({fault.text})") for fault in story.inflicted if begin <= fault.end and fault.begin <= end
+    )
+    return [(at - story.started, text) for at, text in sorted(steps)]
+
+
 class Driver:
     """One run of a mode on servers that are there, with units that work."""
 
@@ -66,7 +78,7 @@ class Driver:
         self._display = display
         connection = servers[0].connection
         self._producers = Producers(connection, mode.total, seconds, len(faults), mode.make)
-        self._attack = Attack(units, servers, self._producers, connection, mode.queues, self._violated)
+        self._attack = Attack(units, servers, self._producers, connection, mode.held_in, self._violated)
         self._settled = 0
         self._moved = time.monotonic()
 

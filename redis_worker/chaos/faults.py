@@ -62,7 +62,9 @@ _EVERY = 3.0
 _FIRST, _LAST = 0.05, 0.85
 
 
-def schedule(seed: int, kinds: Sequence[str], seconds: float, workers: Sequence[int], fleets: Sequence[int]) -> list[Fault]:
+def schedule(
+    seed: int, kinds: Sequence[str], seconds: float, workers: Sequence[int], fleets: Sequence[int]
+) -> list[Fault]:
     """Return the faults of a run of `seconds`, each kind at least once; the same arguments give the same faults.
 
     `workers` and `fleets` are the positions of the possible victims.

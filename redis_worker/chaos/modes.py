@@ -21,7 +21,7 @@ LEASE = 2
 _MAX_DELIVERIES = 1000
 _CONCURRENCY = 16
 _HANDLER = "redis_worker.chaos.handlers:handle"
-# Every so manieth task is no JSON, on purpose.
+# One of so many tasks is no JSON, on purpose.
 _UNREADABLE_EVERY = 400
 
 _ON_WORKERS = ("kill", "freeze", "terminate")
@@ -42,8 +42,8 @@ class Mode(Protocol):
 
     faults: tuple[str, ...]
     ledger: Ledger
-    queues: list[Keys]
-    """Queues whose workers hold tasks."""
+    held_in: list[Keys]
+    """Queues whose workers register, and hold tasks in Redis."""
     total: int
     """Number of tasks to push."""
     may_lose: bool
@@ -59,14 +59,14 @@ class Mode(Protocol):
 class PoolMode:
     """A pool on one queue: each task has exactly one result, or a dead letter."""
 
-    faults = (*_ON_WORKERS, "kill-parent", *_ON_SERVER, *_ON_NETWORK)
+    faults: tuple[str, ...] = (*_ON_WORKERS, "kill-parent", *_ON_SERVER, *_ON_NETWORK)
     delivery = "at-least-once"
     may_lose = False
     promise = Promise()
 
     def __init__(self, options: Options, stem: str) -> None:
         self.total = options.tasks
-        self.queues = [Keys(f"{stem}:input", f"{stem}:output")]
+        self.queues = self.held_in = [Keys(f"{stem}:input", f"{stem}:output")]
         self.tasks = TaskLedger(self.queues, self.promise)
         self.ledger: Ledger = self.tasks
         self._options = options
@@ -111,24 +111,36 @@ class AtMostOnceMode(PoolMode):
     # A result whose reply was lost is written again.
     promise = Promise(may_lose=True, may_repeat=True)
 
+    def __init__(self, options: Options, stem: str) -> None:
+        super().__init__(options, stem)
+        self.held_in: list[Keys] = []
+
 
 class ClusterMode(PoolMode):
     """A pool in Redis Cluster, with results on another node: each task has a result, now and then written twice."""
 
-    faults = (*_ON_WORKERS, "kill-parent", "restart", "crash", "client-kill", "client-pause", "script-flush")
+    faults: tuple[str, ...] = (
+        *_ON_WORKERS,
+        "kill-parent",
+        "restart",
+        "crash",
+        "client-kill",
+        "client-pause",
+        "script-flush",
+    )
     promise = Promise(may_repeat=True, splits=True)
 
 
 class TopicsMode:
     """Two topics, with retries and delays, one of them idempotent: each message is completed once, or dead."""
 
-    faults = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
+    faults: tuple[str, ...] = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
     may_lose = False
 
     def __init__(self, options: Options, stem: str, folder: Path) -> None:
         self.total = options.tasks
         self._topics = [f"{stem}.plain", f"{stem}.once"]
-        self.queues = [Keys(topic_list(topic)) for topic in self._topics]
+        self.queues = self.held_in = [Keys(topic_list(topic)) for topic in self._topics]
         self.tasks = TaskLedger(self.queues, Promise(has_results=False))
         self.ledger: Ledger = self.tasks
         self._seed, self._task = options.seed, options.task
@@ -174,10 +186,10 @@ class TopicsMode:
 class CronMode:
     """Two jobs that fire once a second: each instant is fired once, and none is left out."""
 
-    faults = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
+    faults: tuple[str, ...] = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
     total = 0
     may_lose = False
-    queues: list[Keys] = []  # noqa: RUF012 - never changed: a job has no queue
+    held_in: list[Keys] = []  # noqa: RUF012 - never changed: a job has no queue
 
     def __init__(self, options: Options, stem: str, folder: Path) -> None:
         waiting, application = f"{stem}:ticks", stem

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redis_worker.chaos.driver import Story
-from redis_worker.chaos.ledger import Violation
+from redis_worker.chaos.driver import Story, steps_of
 from redis_worker.chaos.options import Options
 from redis_worker.chaos.report import write_report
 from redis_worker.demo.display import Display, Tone
@@ -38,16 +37,6 @@ def print_outcome(story: Story, options: Options, display: Display, as_json: boo
 def summary(story: Story) -> str:
     """Return the numbers of a run on one line."""
     return ", ".join(f"{name} {number}" for name, number in story.counts.items()) or "nothing is known"
-
-
-def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
-    """Return the history of a task and the faults in that time: seconds after the start, and a text."""
-    if not violation.history:
-        return []
-    begin, end = violation.history[0][0], violation.history[-1][0]
-    steps = [*violation.history]
-    steps += ((fault.begin, f"({fault.text})") for fault in story.inflicted if begin <= fault.end and fault.begin <= end)
-    return [(at - story.started, text) for at, text in sorted(steps)]
 
 
 def _history(story: Story) -> Iterator[str]:

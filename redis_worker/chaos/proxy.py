@@ -102,7 +102,10 @@ class Proxy:
                 return
             stack.callback(self._abort, server)
             self._transports.add(server.transport)
-            ways = [asyncio.create_task(self._carry(reader, server, False)), asyncio.create_task(self._carry(answers, writer, True))]
+            ways = [
+                asyncio.create_task(self._carry(reader, server, False)),
+                asyncio.create_task(self._carry(answers, writer, True)),
+            ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
