@@ -51,9 +51,9 @@ def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
         return []
     begin, end = violation.history[0][0], violation.history[-1][0]
     steps = [*violation.history]
-    steps += (
-        (fault.begin, f"({fault.text})") for fault in story.inflicted if begin <= fault.end and fault.begin <= end
-    )
+    for fault in story.inflicted:
+        if begin <= fault.end and fault.begin <= end:
+            steps.append((fault.begin, f"({fault.text})"))
     return [(at - story.started, text) for at, text in sorted(steps)]
 
 
@@ -98,10 +98,10 @@ class Driver:
     async def _work(self, watch: asyncio.Task[None]) -> None:
         """Push tasks and inflict faults for the length of the run."""
         async with asyncio.TaskGroup() as group:
-            faults = [group.create_task(self._inflict(fault)) for fault in self._faults]
+            for fault in self._faults:
+                group.create_task(self._inflict(fault))
             group.create_task(self._producers.run())
-            group.create_task(asyncio.sleep(self._seconds))
-            group.create_task(_fail_with(watch, faults))
+            group.create_task(_fail_with(watch, self._seconds))
         await self._producers.finish()
 
     async def _inflict(self, fault: Fault) -> None:
@@ -164,9 +164,8 @@ class Driver:
         self.story.violations.append(Violation(sentence))
 
 
-async def _fail_with(watch: asyncio.Task[None], others: Sequence[asyncio.Task[None]]) -> None:
-    """Return when `others` have ended; raise what `watch` raises before."""
-    rest = asyncio.gather(*others, return_exceptions=True)
-    await asyncio.wait({watch, rest}, return_when=asyncio.FIRST_COMPLETED)
+async def _fail_with(watch: asyncio.Task[None], seconds: float) -> None:
+    """Return after `seconds`; raise what `watch` raises before."""
+    await asyncio.wait({watch}, timeout=seconds)
     if watch.done():
         watch.result()

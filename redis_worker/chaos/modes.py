@@ -26,6 +26,7 @@ _UNREADABLE_EVERY = 400
 
 _ON_WORKERS = ("kill", "freeze", "terminate")
 _ON_SERVER = ("restart", "crash", "client-kill", "client-pause", "script-flush", "full")
+_ON_NODES = ("restart", "crash", "client-kill", "client-pause", "script-flush")
 _ON_NETWORK = ("cut", "stall", "delay", "half")
 
 

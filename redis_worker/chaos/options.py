@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-Mode = Literal["pool", "topics", "at-most-once", "cron", "cluster"]
-MODES: tuple[Mode, ...] = ("pool", "topics", "at-most-once", "cron", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """The options of a run."""
 
-    mode: Mode
+    mode: str
+    """pool, topics, at-most-once, cron or cluster."""
     tasks: int
     seconds: float
     seed: int

@@ -20,7 +20,7 @@ _MOST_STEPS, _MOST_VIOLATIONS = 60, 10
 
 
 def print_outcome(story: Story, options: Options, display: Display, as_json: bool) -> int:
-    """Print the outcome and write the report. Return the exit code. Raises ConfigurationError if it cannot be written."""
+    """Print the outcome and write the report. Return the exit code. Raises ConfigurationError."""
     if options.report is not None:
         write_report(story, options)
     if as_json:

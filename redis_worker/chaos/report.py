@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import pairwise
 
 from redis_worker.chaos.driver import Sample, Story, steps_of
 from redis_worker.chaos.faults import KINDS
@@ -98,7 +99,7 @@ def _timeline(story: Story) -> Iterator[str]:
             if fault.kind == kind:
                 x, width = _LEFT + (fault.begin - story.started) * scale, (fault.end - fault.begin) * scale
                 yield (
-                    f'<rect class="fault" x="{x:.1f}" y="{y}" width="{max(3.0, width):.1f}" height="{_LANE - 5}" rx="2">'
+                    f'<rect class="fault" x="{x:.1f}" y="{y}" width="{max(3.0, width):.1f}" height="{_LANE - 5}">'
                     f"<title>{escape(fault.text)}</title></rect>"
                 )
     yield "</svg>"
@@ -108,7 +109,7 @@ def _rates(samples: Sequence[Sample], name: str, started: float) -> list[tuple[f
     """Return the rate in each interval of the samples: seconds after the start, and number a second."""
     return [
         (later.at - started, (getattr(later, name) - getattr(former, name)) / max(0.1, later.at - former.at))
-        for former, later in zip(samples, samples[1:], strict=False)
+        for former, later in pairwise(samples)
     ]
 
 

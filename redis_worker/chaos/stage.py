@@ -26,7 +26,11 @@ async def perform(options: Options, display: Display) -> Story:
     """Run `options`. The story is incomplete if it was interrupted. Raises RedisWorkerError."""
     _check(options)
     performance = asyncio.create_task(_perform(options, display))
-    with stop_signals(performance.cancel, performance.cancel):
+
+    def stop() -> None:
+        performance.cancel()
+
+    with stop_signals(stop, stop):
         try:
             return await performance
         except asyncio.CancelledError:

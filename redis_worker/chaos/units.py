@@ -57,8 +57,9 @@ class Unit:
 
     async def stop(self) -> str | None:
         """Stop it gracefully. Return a sentence if that fails."""
-        self.process.stop()
         try:
+            await self.is_up()  # one that is starting does not listen yet
+            self.process.stop()
             if await _until(self.process.has_ended):
                 return None
         except RedisWorkerError as error:

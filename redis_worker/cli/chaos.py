@@ -48,7 +48,7 @@ def chaos(
     from redis_worker.chaos.options import Options
 
     options = Options(
-        mode=mode,  # type: ignore[arg-type] - click checks it
+        mode=mode,
         tasks=tasks,
         seconds=minutes * 60,
         seed=random.randrange(10**6) if seed is None else seed,
