@@ -162,7 +162,7 @@ class Attack:
             for keys, name in names:
                 held += int(await persistent_call(self._connection, "LLEN", keys.inflight(name)))
             if held:
-                return f", which held {held} tasks"
+                return f", which held {held} task{'s' * (held > 1)}"
             send(pid, signal.SIGCONT)
             await asyncio.sleep(_PAUSE)
         send(pid, signal.SIGSTOP)

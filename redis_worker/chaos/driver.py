@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.chaos.attack import Attack, Inflicted
 from redis_worker.chaos.faults import Fault
 from redis_worker.chaos.ledger import Violation
@@ -64,6 +65,7 @@ class Driver:
         self,
         mode: Mode,
         servers: Sequence[PrivateServer],
+        connection: Connection,
         units: Sequence[Unit],
         faults: Sequence[Fault],
         seconds: float,
@@ -76,7 +78,6 @@ class Driver:
         self._faults = faults
         self._seconds = seconds
         self._display = display
-        connection = servers[0].connection
         self._producers = Producers(connection, mode.total, seconds, len(faults), mode.make)
         self._attack = Attack(units, servers, self._producers, connection, mode.held_in, self._violated)
         self._settled = 0

@@ -65,9 +65,9 @@ class PoolMode:
     may_lose = False
     promise = Promise()
 
-    def __init__(self, options: Options, stem: str) -> None:
+    def __init__(self, options: Options, keys: Keys) -> None:
         self.total = options.tasks
-        self.queues = self.held_in = [Keys(f"{stem}:input", f"{stem}:output")]
+        self.queues = self.held_in = [keys]
         self.tasks = TaskLedger(self.queues, self.promise)
         self.ledger: Ledger = self.tasks
         self._options = options
@@ -112,8 +112,8 @@ class AtMostOnceMode(PoolMode):
     # A result whose reply was lost is written again.
     promise = Promise(may_lose=True, may_repeat=True)
 
-    def __init__(self, options: Options, stem: str) -> None:
-        super().__init__(options, stem)
+    def __init__(self, options: Options, keys: Keys) -> None:
+        super().__init__(options, keys)
         self.held_in: list[Keys] = []
 
 
