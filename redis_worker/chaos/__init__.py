@@ -15,10 +15,11 @@ def run_chaos(options: Options, as_json: bool) -> int:
     """
     import asyncio
 
-    from redis_worker.chaos.outcome import print_outcome, quiet
+    from redis_worker.chaos.outcome import check_report, print_outcome, quiet
     from redis_worker.chaos.stage import perform
     from redis_worker.demo.display import open_display
 
+    check_report(options)
     with quiet() if as_json else open_display() as display:
         story = asyncio.run(perform(options, display))
         return print_outcome(story, options, display, as_json)

@@ -155,16 +155,19 @@ class Attack:
     async def _catch(self, pid: int) -> str:
         """Push a burst and stop a worker, if possible while it holds tasks. Return their number, as a text."""
         names = await self._registered(pid)
-        await self._producers.burst()
-        for _ in range(_TRIES if names else 0):
-            send(pid, signal.SIGSTOP)
-            held = 0
-            for keys, name in names:
-                held += int(await persistent_call(self._connection, "LLEN", keys.inflight(name)))
-            if held:
-                return f", which held {held} task{'s' * (held > 1)}"
-            send(pid, signal.SIGCONT)
-            await asyncio.sleep(_PAUSE)
+        async with asyncio.TaskGroup() as group:
+            burst = group.create_task(self._producers.burst())
+            tries = 0
+            while names and (tries < _TRIES or not burst.done()):
+                tries += 1
+                send(pid, signal.SIGSTOP)
+                held = 0
+                for keys, name in names:
+                    held += int(await persistent_call(self._connection, "LLEN", keys.inflight(name)))
+                if held:
+                    return f", which held {held} task{'s' * (held > 1)}"
+                send(pid, signal.SIGCONT)
+                await asyncio.sleep(_PAUSE)
         send(pid, signal.SIGSTOP)
         return ""
 

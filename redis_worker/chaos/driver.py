@@ -13,6 +13,7 @@ from redis_worker.chaos.attack import Attack, Inflicted
 from redis_worker.chaos.faults import Fault
 from redis_worker.chaos.ledger import Violation
 from redis_worker.chaos.modes import Mode
+from redis_worker.chaos.observers import Observer
 from redis_worker.chaos.server import PrivateServer
 from redis_worker.chaos.tasks import Producers
 from redis_worker.chaos.units import Unit
@@ -66,6 +67,7 @@ class Driver:
         mode: Mode,
         servers: Sequence[PrivateServer],
         connection: Connection,
+        observer: Observer,
         units: Sequence[Unit],
         faults: Sequence[Fault],
         seconds: float,
@@ -73,7 +75,7 @@ class Driver:
     ) -> None:
         self.story = Story()
         self._mode = mode
-        self._servers = servers
+        self._observer = observer
         self._units = units
         self._faults = faults
         self._seconds = seconds
@@ -93,7 +95,7 @@ class Driver:
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-            self._observe()
+            await self._observer.finish()
             self._finish_story()
 
     async def _work(self, watch: asyncio.Task[None]) -> None:
@@ -130,7 +132,7 @@ class Driver:
         """Follow the journals, show the progress, and start again what has ended."""
         sampled = 0.0
         while True:
-            self._observe()
+            await self._observer.observe()
             if self._mode.ledger.settled != self._settled:
                 self._settled, self._moved = self._mode.ledger.settled, time.monotonic()
             if time.monotonic() - sampled >= _SAMPLE_EVERY:
@@ -140,11 +142,6 @@ class Driver:
                 if not unit.turn.locked() and (sentence := unit.fault()) is not None:
                     self._violated(sentence)
             await asyncio.sleep(_TICK)
-
-    def _observe(self) -> None:
-        for server in self._servers:
-            for transaction in server.journal.transactions():
-                self._mode.ledger.observe(transaction, time.time())
 
     def _sample(self) -> None:
         pushed, settled = self._producers.pushed, self._mode.ledger.settled

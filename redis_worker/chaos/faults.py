@@ -19,8 +19,6 @@ class Kind(NamedTuple):
     least: float = 0.0
     """The shortest duration, in seconds."""
     most: float = 0.0
-    destructive: bool = False
-    """True if it concerns all clients of a server."""
 
 
 KINDS = {
@@ -28,13 +26,13 @@ KINDS = {
     "kill-parent": Kind("fleet", "SIGKILL of the parent of worker processes"),
     "freeze": Kind("worker", "SIGSTOP past the lease, then SIGCONT", 4.5, 6.0),
     "terminate": Kind("worker", "SIGTERM under load"),
-    "restart": Kind("server", "restart of the server", destructive=True),
-    "crash": Kind("server", "SIGKILL of the server, which starts again", destructive=True),
-    "failover": Kind("server", "failover to the replica", destructive=True),
-    "client-kill": Kind("server", "CLIENT KILL of all connections", destructive=True),
-    "client-pause": Kind("server", "CLIENT PAUSE", 0.5, 3.0, destructive=True),
-    "script-flush": Kind("server", "SCRIPT FLUSH", destructive=True),
-    "full": Kind("server", "a full server without eviction", 1.0, 3.0, destructive=True),
+    "restart": Kind("server", "restart of the server"),
+    "crash": Kind("server", "SIGKILL of the server, which starts again"),
+    "failover": Kind("server", "failover to the replica, and back"),
+    "client-kill": Kind("server", "CLIENT KILL of all connections"),
+    "client-pause": Kind("server", "CLIENT PAUSE", 0.5, 3.0),
+    "script-flush": Kind("server", "SCRIPT FLUSH"),
+    "full": Kind("server", "a full server without eviction", 1.0, 3.0),
     "cut": Kind("network", "connections cut"),
     "stall": Kind("network", "connections that stand still", 1.0, 4.0),
     "delay": Kind("network", "delayed bytes", 1.0, 4.0),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from redis_worker.broker.keys import CronKeys, Keys, cron_stem, topic_list
+from redis_worker.broker.keys import CronKeys, Keys, cron_stem, tagged, topic_list
 from redis_worker.chaos.cron_ledger import CronLedger
 from redis_worker.chaos.handlers import RAN
 from redis_worker.chaos.ledger import Ledger, Promise, TaskLedger
@@ -65,13 +65,14 @@ class PoolMode:
     may_lose = False
     promise = Promise()
 
-    def __init__(self, options: Options, keys: Keys) -> None:
+    def __init__(self, options: Options, keys: Keys, ledger: TaskLedger | None = None) -> None:
+        """`ledger` replaces the one that reads a journal."""
         self.total = options.tasks
         self.queues = self.held_in = [keys]
-        self.tasks = TaskLedger(self.queues, self.promise)
+        self.tasks = ledger or TaskLedger(self.queues, self.promise)
         self.ledger: Ledger = self.tasks
         self._options = options
-        self._marks = f"{{{self.queues[0].waiting}}}:batches"
+        self._marks = marks_of(keys)
         if options.task is not None:
             _check_template(options.task)
 
@@ -112,8 +113,8 @@ class AtMostOnceMode(PoolMode):
     # A result whose reply was lost is written again.
     promise = Promise(may_lose=True, may_repeat=True)
 
-    def __init__(self, options: Options, keys: Keys) -> None:
-        super().__init__(options, keys)
+    def __init__(self, options: Options, keys: Keys, ledger: TaskLedger | None = None) -> None:
+        super().__init__(options, keys, ledger)
         self.held_in: list[Keys] = []
 
 
@@ -172,7 +173,7 @@ class TopicsMode:
 
     def _place(self, which: int, delayed: bool, first: int) -> Place:
         keys = self.queues[which]
-        marks = f"{{{keys.waiting}}}:batches"
+        marks = marks_of(keys)
         if not delayed:
             return Place(keys.waiting, marks)
         return Place(keys.delayed, marks, chances(self._seed, first).uniform(0.2, 2.0), keys.wake)
@@ -217,6 +218,11 @@ class CronMode:
 
     def _began(self) -> list[int]:
         return [int(line) for line in self._ran.read_text(encoding="utf-8").split()] if self._ran.exists() else []
+
+
+def marks_of(keys: Keys) -> str:
+    """Return the key of the names of pushed batches, in the slot of a queue."""
+    return f"{tagged(keys.waiting)}:batches"
 
 
 def _check_template(text: str) -> None:

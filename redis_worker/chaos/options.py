@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis_worker.broker.connection.address import mask
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -31,8 +33,14 @@ class Options:
         from shlex import quote
 
         pairs = [
-            ("--mode", self.mode), ("--tasks", str(self.tasks)), ("--minutes", f"{self.seconds / 60:g}"),
-            ("--seed", str(self.seed)), ("--processor", self.processor), ("--task", self.task),
-            ("--parser", None if self.parser == "list" else self.parser), *(("--fault", name) for name in self.faults),
-        ]  # fmt: skip
+            ("--mode", self.mode),
+            ("--tasks", str(self.tasks)),
+            ("--minutes", f"{self.seconds / 60:g}"),
+            ("--seed", str(self.seed)),
+            ("--processor", self.processor),
+            ("--parser", None if self.parser == "list" else self.parser),
+            ("--task", self.task),
+            ("--url", None if self.url is None else mask(self.url)),
+            *(("--fault", name) for name in self.faults),
+        ]
         return " ".join(["redis-worker chaos", *(f"{name} {quote(value)}" for name, value in pairs if value)])

@@ -19,6 +19,12 @@ _INTERRUPTED = 130
 _MOST_STEPS, _MOST_VIOLATIONS = 60, 10
 
 
+def check_report(options: Options) -> None:
+    """Raise ConfigurationError if the report cannot be written: this must not show at the end of a long run."""
+    if options.report is not None:
+        write_report(Story(), options)
+
+
 def print_outcome(story: Story, options: Options, display: Display, as_json: bool) -> int:
     """Print the outcome and write the report. Return the exit code. Raises ConfigurationError."""
     if options.report is not None:

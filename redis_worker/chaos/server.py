@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Pause between two tries of a call, in seconds.
 _AGAIN_AFTER = 0.05
+# Limit of all tries, in seconds: no fault lasts as long.
+_PATIENCE = 60.0
 
 
 class PrivateServer:
@@ -87,9 +90,15 @@ def open_connection(url: str) -> Connection:
 
 
 async def persistent_call(connection: Connection, *command: Any) -> Any:
-    """Return the reply to a command that may be repeated, as soon as the server answers."""
+    """Return the reply to a command that may be repeated, as soon as the server answers.
+
+    Raises Disconnected if it does not for a minute, and Refused.
+    """
+    end = time.monotonic() + _PATIENCE
     while True:
         try:
             return await connection.call(*command)
         except Disconnected:
+            if time.monotonic() > end:
+                raise
             await asyncio.sleep(_AGAIN_AFTER)
