@@ -16,8 +16,10 @@ from redis_worker.chaos.tasks import Producers
 from redis_worker.chaos.units import Unit, send
 
 # Tries to stop a worker at a moment when it holds tasks, and the pause between two, in seconds.
-_TRIES = 40
-_PAUSE = 0.002
+_TRIES = 20
+_PAUSE = 0.001
+# Pushes of a burst: after each of them a worker may be stopped at the right moment.
+_BURSTS = 4
 # Delay of each piece of data, and number of replies cut in half.
 _EACH = 0.1
 _REPLIES = 2
@@ -155,21 +157,25 @@ class Attack:
     async def _catch(self, pid: int) -> str:
         """Push a burst and stop a worker, if possible while it holds tasks. Return their number, as a text."""
         names = await self._registered(pid)
-        async with asyncio.TaskGroup() as group:
-            burst = group.create_task(self._producers.burst())
-            tries = 0
-            while names and (tries < _TRIES or not burst.done()):
-                tries += 1
-                send(pid, signal.SIGSTOP)
-                held = 0
-                for keys, name in names:
-                    held += int(await persistent_call(self._connection, "LLEN", keys.inflight(name)))
-                if held:
-                    return f", which held {held} task{'s' * (held > 1)}"
-                send(pid, signal.SIGCONT)
-                await asyncio.sleep(_PAUSE)
+        for _ in range(_BURSTS if names else 0):
+            async with asyncio.TaskGroup() as group:
+                burst = group.create_task(self._producers.burst(1 / _BURSTS))
+                tries = 0
+                while tries < _TRIES or not burst.done():
+                    tries += 1
+                    send(pid, signal.SIGSTOP)
+                    if held := await self._held(names):
+                        return f", which held {held} task{'s' * (held > 1)}"
+                    send(pid, signal.SIGCONT)
+                    await asyncio.sleep(_PAUSE)
+        if not names:
+            await self._producers.burst()
         send(pid, signal.SIGSTOP)
         return ""
+
+    async def _held(self, names: Sequence[tuple[Keys, str]]) -> int:
+        lengths = [await persistent_call(self._connection, "LLEN", keys.inflight(name)) for keys, name in names]
+        return sum(map(int, lengths))
 
     async def _registered(self, pid: int) -> list[tuple[Keys, str]]:
         """Return the queues of a process and its names there, as soon as it works on one."""

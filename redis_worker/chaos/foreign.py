@@ -81,9 +81,8 @@ class ForeignServer:
         for first in range(0, len(every), _DELETED_AT_ONCE):
             await call("UNLINK", *every[first : first + _DELETED_AT_ONCE])
         await call("SREM", QUEUES, keys.waiting)
-        described = await call("HGETALL", SUPERVISORS)  # those of parents that were killed
-        for id, text in zip(described[::2], described[1::2], strict=True):
-            if keys.waiting.encode() in text:
+        for id in await call("HKEYS", SUPERVISORS):  # those of parents that were killed
+            if keys.waiting.encode() in (await call("HGET", SUPERVISORS, id) or b""):
                 await call("HDEL", SUPERVISORS, id)
 
 

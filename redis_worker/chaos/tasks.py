@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -84,9 +85,9 @@ class Producers:
         while await self.push(_BATCH * 10):
             pass
 
-    async def burst(self) -> None:
-        """Push the tasks that belong to one fault."""
-        await self.push(self._burst)
+    async def burst(self, part: float = 1.0) -> None:
+        """Push the tasks that belong to one fault, or a part of them."""
+        await self.push(math.ceil(self._burst * part))
 
     async def push(self, count: int) -> int:
         """Push the next `count` tasks, or those left. Return their number."""
