@@ -11,6 +11,8 @@ from typing import NamedTuple
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.chaos.faults import KINDS, Fault
+from redis_worker.chaos.proxy import Proxy
+from redis_worker.chaos.replica import ReplicatedServer
 from redis_worker.chaos.server import PrivateServer, persistent_call
 from redis_worker.chaos.tasks import Producers
 from redis_worker.chaos.units import Unit, send
@@ -47,6 +49,7 @@ class Attack:
         producers: Producers,
         connection: Connection,
         queues: Sequence[Keys],
+        proxies: Sequence[Proxy],
         violated: Callable[[str], None],
     ) -> None:
         """`violated` is called with a sentence if a process does not end as it should."""
@@ -56,6 +59,7 @@ class Attack:
         self._producers = producers
         self._connection = connection
         self._queues = queues
+        self._proxies = proxies
         self._violated = violated
         self._on_worker: dict[str, Callable[[Unit, Fault], Awaitable[str]]] = {
             "kill": self._kill, "kill-parent": self._kill_parent, "freeze": self._freeze, "terminate": self._terminate,
@@ -142,6 +146,10 @@ class Attack:
             case "client-pause":
                 await server.pause_clients(fault.seconds)
                 return f"CLIENT PAUSE for {fault.seconds:.1f} s"
+            case "failover":
+                assert isinstance(server, ReplicatedServer)
+                await server.fail_over(fault.seconds, self._cut_all)
+                return f"failover to the replica, and back after {fault.seconds:.1f} s"
             case "full":
                 await server.be_full(fault.seconds)
                 return f"server full for {fault.seconds:.1f} s"
@@ -189,6 +197,11 @@ class Attack:
                 return found
             await asyncio.sleep(_PAUSE)
         return []
+
+    def _cut_all(self) -> None:
+        """Cut all connections by proxies, which lead to the old master."""
+        for proxy in self._proxies:
+            proxy.cut()
 
     def _note(self, sentence: str | None) -> None:
         if sentence is not None:

@@ -14,6 +14,7 @@ from redis_worker.chaos.faults import Fault
 from redis_worker.chaos.ledger import Violation
 from redis_worker.chaos.modes import Mode
 from redis_worker.chaos.observers import Observer
+from redis_worker.chaos.proxy import Proxy
 from redis_worker.chaos.server import PrivateServer
 from redis_worker.chaos.tasks import Producers
 from redis_worker.chaos.units import Unit
@@ -69,6 +70,7 @@ class Driver:
         connection: Connection,
         observer: Observer,
         units: Sequence[Unit],
+        proxies: Sequence[Proxy],
         faults: Sequence[Fault],
         seconds: float,
         display: Display,
@@ -81,7 +83,7 @@ class Driver:
         self._seconds = seconds
         self._display = display
         self._producers = Producers(connection, mode.total, seconds, len(faults), mode.make)
-        self._attack = Attack(units, servers, self._producers, connection, mode.held_in, self._violated)
+        self._attack = Attack(units, servers, self._producers, connection, mode.held_in, proxies, self._violated)
         self._settled = 0
         self._moved = time.monotonic()
 

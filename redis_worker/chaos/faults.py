@@ -28,7 +28,7 @@ KINDS = {
     "terminate": Kind("worker", "SIGTERM under load"),
     "restart": Kind("server", "restart of the server"),
     "crash": Kind("server", "SIGKILL of the server, which starts again"),
-    "failover": Kind("server", "failover to the replica, and back"),
+    "failover": Kind("server", "failover to the replica, and back", 1.0, 4.0),
     "client-kill": Kind("server", "CLIENT KILL of all connections"),
     "client-pause": Kind("server", "CLIENT PAUSE", 0.5, 3.0),
     "script-flush": Kind("server", "SCRIPT FLUSH"),

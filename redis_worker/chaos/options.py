@@ -26,6 +26,8 @@ class Options:
     """Names of the faults to inflict; empty for all that the mode has."""
     url: str | None = None
     """A server of the user's; None for a private one."""
+    replica: bool = False
+    """True for a private server with a replica, which takes over now and then."""
     report: Path | None = None
 
     def command(self) -> str:
@@ -43,4 +45,10 @@ class Options:
             ("--url", None if self.url is None else mask(self.url)),
             *(("--fault", name) for name in self.faults),
         ]
-        return " ".join(["redis-worker chaos", *(f"{name} {quote(value)}" for name, value in pairs if value)])
+        return " ".join(
+            [
+                "redis-worker chaos",
+                *(["--replica"] * self.replica),
+                *(f"{name} {quote(value)}" for name, value in pairs if value),
+            ]
+        )

@@ -20,6 +20,7 @@ from redis_worker.chaos.modes import AtMostOnceMode, ClusterMode, CronMode, Mode
 from redis_worker.chaos.observers import JournalObserver, Observer
 from redis_worker.chaos.options import Options
 from redis_worker.chaos.proxy import Proxy
+from redis_worker.chaos.replica import ReplicatedServer
 from redis_worker.chaos.server import PrivateServer, open_connection
 from redis_worker.chaos.units import Unit
 from redis_worker.demo.display import Display
@@ -40,6 +41,8 @@ class _Stage(NamedTuple):
     servers: list[PrivateServer]
     """Those that faults may concern: none of the user's."""
     connection: Connection
+    proxies: list[Proxy]
+    """Those that the connection passes."""
     place: Callable[[], tuple[str, int]] | None
     """Host and port for proxies; None if workers connect to the server itself."""
     url: Callable[[int | None], str]
@@ -52,6 +55,8 @@ class _Stage(NamedTuple):
 async def perform(options: Options, display: Display) -> Story:
     """Run `options`. The story is incomplete if it was interrupted. Raises RedisWorkerError."""
     _check(options)
+    if options.replica and (options.url is not None or options.mode == "cluster"):
+        raise ConfigurationError("--replica is for a private server that is no cluster")
     performance = asyncio.create_task(_perform(options, display))
 
     def stop() -> None:
@@ -78,8 +83,10 @@ async def _perform(options: Options, display: Display) -> Story:
         fleets = [position for position, unit in enumerate(units) if unit.is_fleet]
         singles = [position for position, unit in enumerate(units) if not unit.is_fleet]
         faults = schedule(options.seed, kinds, options.seconds, singles, fleets)
+        proxies = [*stage.proxies, *(unit.proxy for unit in units if unit.proxy is not None)]
         driver = Driver(
-            stage.mode, stage.servers, stage.connection, stage.observer, units, faults, options.seconds, display
+            *(stage.mode, stage.servers, stage.connection, stage.observer),
+            *(units, proxies, faults, options.seconds, display),
         )
         try:
             await driver.run()
@@ -94,9 +101,11 @@ async def _private(options: Options, stack: AsyncExitStack) -> _Stage:
         servers = await start_cluster(stack)
         url = f"redis+cluster://{','.join(f'{HOST}:{server.embedded.port}' for server in servers)}"
     else:
-        servers = [await stack.enter_async_context(PrivateServer())]
+        server = ReplicatedServer() if options.replica else PrivateServer()
+        servers = [await stack.enter_async_context(server)]
         url = servers[0].url
-    connection = open_connection(url)
+    proxy = await stack.enter_async_context(Proxy(lambda: servers[0].place)) if options.replica else None
+    connection = open_connection(url if proxy is None else f"redis://{HOST}:{proxy.port}/0")
     stack.push_async_callback(connection.close)
     # In the server's folder, which is removed even if this process is killed.
     folder = servers[0].embedded.folder / "chaos"
@@ -106,6 +115,7 @@ async def _private(options: Options, stack: AsyncExitStack) -> _Stage:
         f"private server on port {', '.join(str(server.embedded.port) for server in servers)}",
         servers,
         connection,
+        [] if proxy is None else [proxy],
         (lambda: servers[0].place) if len(servers) == 1 else None,
         lambda port: url if port is None else f"redis://{HOST}:{port}/0",
         mode,
@@ -131,6 +141,7 @@ async def _foreign(options: Options, stack: AsyncExitStack) -> _Stage:
         f"keys {stem}:…",
         [],
         server.connection,
+        [],
         None if place is None else lambda: place,
         lambda port: server.url if port is None else server.through(port),
         PoolMode(options, keys, ledger),
@@ -158,8 +169,10 @@ async def _mode(options: Options, servers: list[PrivateServer], folder: Path) ->
 
 def _kinds(options: Options, stage: _Stage, display: Display) -> list[str]:
     """Return the faults to inflict. Raises ConfigurationError if one is not to be had."""
-    possible = stage.mode.faults
+    possible = (*stage.mode.faults, *(["failover"] if options.replica else []))
     if unknown := [name for name in options.faults if name not in possible]:
+        if unknown[0] == "failover":
+            raise ConfigurationError("the fault 'failover' needs --replica")
         raise ConfigurationError(f"the mode {options.mode} has no fault {unknown[0]!r}; it has {', '.join(possible)}")
     wanted = [name for name in KINDS if name in (options.faults or possible)]
     left_out = {name for name in wanted if KINDS[name].target == "server"} if not stage.servers else set()

@@ -43,6 +43,7 @@ def _option(name: str, *rest: str, **settings: Any) -> Callable[[F], F]:
 @_option("--minutes", type=click.FloatRange(0.05, 1440), default=2, show_default=True, help="Length of the run.")
 @_option("--seed", type=click.IntRange(0), metavar="N", help="Repeat the faults of an earlier run.")
 @_option("--fault", "faults", multiple=True, metavar="NAME", help="Inflict only this fault; may be given repeatedly.")
+@_option("--replica", is_flag=True, help="Start the server with a replica, which takes over now and then.")
 @_option("--url", metavar="URL", help="Use this server instead, with keys of a new name, which are removed.")
 @_option("-y", "--yes", is_flag=True, help="Do not ask for confirmation of --url.")
 @_option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write an HTML page.")
