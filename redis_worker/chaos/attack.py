@@ -165,14 +165,15 @@ class Attack:
     async def _catch(self, pid: int) -> str:
         """Push a burst and stop a worker, if possible while it holds tasks. Return their number, as a text."""
         names = await self._registered(pid)
-        for _ in range(_BURSTS if names else 0):
+        for number in range(_BURSTS if names else 0):
             async with asyncio.TaskGroup() as group:
                 burst = group.create_task(self._producers.burst(1 / _BURSTS))
                 tries = 0
                 while tries < _TRIES or not burst.done():
                     tries += 1
                     send(pid, signal.SIGSTOP)
-                    if held := await self._held(names):
+                    held = await self._held(names)
+                    if held > (0 if number == _BURSTS - 1 else 1):  # one alone is seldom worth it
                         return f", which held {held} task{'s' * (held > 1)}"
                     send(pid, signal.SIGCONT)
                     await asyncio.sleep(_PAUSE)

@@ -45,10 +45,5 @@ class Options:
             ("--url", None if self.url is None else mask(self.url)),
             *(("--fault", name) for name in self.faults),
         ]
-        return " ".join(
-            [
-                "redis-worker chaos",
-                *(["--replica"] * self.replica),
-                *(f"{name} {quote(value)}" for name, value in pairs if value),
-            ]
-        )
+        flags = ["--replica"] * self.replica
+        return " ".join(["redis-worker chaos", *(f"{name} {quote(value)}" for name, value in pairs if value), *flags])

@@ -85,8 +85,15 @@ async def _perform(options: Options, display: Display) -> Story:
         faults = schedule(options.seed, kinds, options.seconds, singles, fleets)
         proxies = [*stage.proxies, *(unit.proxy for unit in units if unit.proxy is not None)]
         driver = Driver(
-            *(stage.mode, stage.servers, stage.connection, stage.observer),
-            *(units, proxies, faults, options.seconds, display),
+            stage.mode,
+            stage.servers,
+            stage.connection,
+            stage.observer,
+            units,
+            proxies,
+            faults,
+            options.seconds,
+            display,
         )
         try:
             await driver.run()
