@@ -10,6 +10,9 @@ from redis_worker.chaos.ledger import Violation
 from redis_worker.chaos.replay import Change, Replay
 from redis_worker.vocabulary.payload import loads
 
+# Seconds by which an instant may be late: no fault lasts as long.
+_LATEST = 30.0
+
 
 class CronLedger:
     """The ledger of a job that runs a function, and of one that pushes a task; both fire once a second."""
@@ -23,6 +26,7 @@ class CronLedger:
         self._waiting, self._ended = waiting.encode(), run.ended.encode()
         self._fired: dict[str, set[int]] = {"run": set(), "push": set()}
         self._tasks = 0
+        self._last = 0.0
         self._lost_runs: set[bytes] = set()
         self._ran = ran
         self._replay = Replay()
@@ -30,6 +34,7 @@ class CronLedger:
 
     def observe(self, transaction: list[Command], at: float) -> None:
         """See Ledger."""
+        self._last = at
         for command in transaction:
             for change in self._replay.apply(command):
                 self._follow(change, at)
@@ -37,8 +42,12 @@ class CronLedger:
     def close(self) -> None:
         """See Ledger."""
         for kind, fired in self._fired.items():
-            span = range(min(fired, default=0), max(fired, default=0) + 1, 1000)
-            for instant in sorted(set(span) - fired):
+            if not fired:
+                continue
+            last = max(fired)
+            if self._last - last / 1000 > _LATEST:
+                self._violate(last, f"was the last one fired by the job that {_does(kind)}, long before the end")
+            for instant in sorted(set(range(min(fired), last + 1, 1000)) - fired):
                 self.missed += 1
                 self._violate(instant, f"was left out by the job that {_does(kind)}")
         began = self._ran()

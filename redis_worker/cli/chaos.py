@@ -59,11 +59,16 @@ def chaos(
     """Break workers, network and server on purpose, and show that no task is lost."""
     from redis_worker.chaos import run_chaos
     from redis_worker.chaos.options import Options
+    from redis_worker.cli.printing import explained
 
     if url is not None:
         _confirm(url, yes)
     seed = random.randrange(10**6) if seed is None else seed
-    return run_chaos(Options(url=url, seconds=minutes * 60, seed=seed, **settings), as_json)
+    options = Options(url=url, seconds=minutes * 60, seed=seed, **settings)
+    if url is None:
+        return run_chaos(options, as_json)
+    with explained(url, "cannot use the server of --url"):
+        return run_chaos(options, as_json)
 
 
 def _confirm(url: str, yes: bool) -> None:
