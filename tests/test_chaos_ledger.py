@@ -236,6 +236,11 @@ def _fire(keys: CronKeys, instant: int) -> tuple[Any, ...]:
         ([_fire(RUN, NOW)], [NOW, NOW], [f"instant {NOW} ran 2 times"]),
         ([_fire(RUN, NOW)], [NOW, NOW + 1000], [f"instant {NOW + 1000} ran, and was not fired"]),
         ([_fire(RUN, NOW), ("ZREM", RUN.fired, f"{NOW}"), _fire(RUN, NOW)], [NOW], [f"instant {NOW} was fired twice"]),
+        (
+            [_fire(RUN, NOW), *(("HSET", RUN.runs, name, f"due {NOW} {NOW} worker") for name in ("r1", "r1", "r2"))],
+            [NOW],
+            [f"instant {NOW} has two runs"],
+        ),
         ([_fire(PUSHED, NOW)], [], ["0 tasks for 1 instants"]),
         ([_fire(RUN, NOW), _fire(PUSHED, NOW), ("RPUSH", "c:in", '{"id":1,"task":[]}')], [NOW], []),
     ],
@@ -244,7 +249,7 @@ def test_the_ledger_of_cron_finds_what_is_fired_twice_or_left_out(
     client: redis_py.Redis, journaled: EmbeddedServer, commands: Commands, ran: list[int], words: list[str]
 ) -> None:
     journal = Journal(journaled.folder)
-    client.delete(RUN.fired, PUSHED.fired, "c:in")
+    client.delete(RUN.fired, RUN.runs, PUSHED.fired, "c:in")
     for _ in journal.transactions():
         pass
     ledger = CronLedger(RUN, PUSHED, "c:in", lambda: ran)

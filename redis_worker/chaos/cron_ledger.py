@@ -18,11 +18,16 @@ class CronLedger:
     """The ledger of a job that runs a function, and of one that pushes a task; both fire once a second."""
 
     def __init__(self, run: CronKeys, pushed: CronKeys, waiting: str, ran: Callable[[], Sequence[int]]) -> None:
-        """`waiting` is the list that tasks are pushed to; `ran` returns the instants for which the function began."""
+        """`waiting` is the list that tasks are pushed to; `ran` returns the instants for which the function began,
+        if it is one that notes them.
+        """
         self.violations: list[Violation] = []
         self.settled = 0
         self.twice = self.missed = self.lost = 0
         self._names = {run.fired.encode(): "run", pushed.fired.encode(): "push"}
+        self._runs = run.runs.encode()
+        self._claims: dict[int, bytes] = {}
+        """The instants of runs that have begun, and the names of these."""
         self._waiting, self._ended = waiting.encode(), run.ended.encode()
         self._fired: dict[str, set[int]] = {"run": set(), "push": set()}
         self._tasks = 0
@@ -64,7 +69,7 @@ class CronLedger:
         """See Ledger."""
         return {
             "instants": len(self._fired["run"]) + len(self._fired["push"]),
-            "runs": len(set(self._ran())),
+            "runs": len(self._claims),
             "tasks": self._tasks,
             "runs ended by the death of their process": self.lost,
             "left out": self.missed,
@@ -80,6 +85,10 @@ class CronLedger:
                 self._repeat(instant, f"was fired twice by the job that {_does(kind)}")
             self._fired[kind].add(instant)
             self.settled += 1
+        elif change.key == self._runs and change.entered:
+            instant = int(change.value.split()[1])
+            if self._claims.setdefault(instant, change.element) != change.element:
+                self._repeat(instant, "has two runs")
         elif change.key == self._waiting and change.entered:
             loads(change.element)
             self._tasks += 1

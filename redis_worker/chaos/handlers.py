@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from datetime import datetime
 
 from redis_worker.vocabulary.message import Message
@@ -20,6 +21,7 @@ async def handle(message: Message) -> None:
 
 
 def note(at: datetime) -> None:
-    """Note that a run for the instant `at` has begun."""
+    """Note that a run for the instant `at` has begun, and take some time, so that it may be killed."""
     with open(RAN, "a", encoding="utf-8") as file:
         file.write(f"{round(at.timestamp() * 1000)}\n")
+    time.sleep(random.uniform(0.0, 0.5))

@@ -89,7 +89,7 @@ class TaskLedger:
     def __init__(self, queues: Iterable[Keys], promise: Promise) -> None:
         self.violations: list[Violation] = []
         self.settled = 0
-        self.again = self.retried = self.twice = self.repeated = 0
+        self.again = self.delayed = self.twice = self.repeated = 0
         self.lost = 0
         self._promise = promise
         self._queues = list(queues)
@@ -138,13 +138,13 @@ class TaskLedger:
             "pushed": sum(bool(record.history) for record in records),
             done: sum(done in record.places for record in records),
             "dead": sum(_DEAD in record.places for record in records),
-            "retried": self.retried,
+            "delayed again": self.delayed,
             "delivered again": self.again,
             "lost": self.lost,
             "written twice" if self._promise.has_results else "completed twice": self.twice,
             "written again with the same value": self.repeated,
         }
-        for name in ("retried", "written again with the same value"):
+        for name in ("delayed again", "written again with the same value"):
             if not found[name]:
                 del found[name]
         return found
@@ -194,7 +194,7 @@ class TaskLedger:
             after.append(_COMPLETED)
         record.history.append((at, " and ".join(after) or "nowhere"))
         if before and before[0].startswith(_IN_FLIGHT) and _DELAYED in after:
-            self.retried += 1
+            self.delayed += 1
         if "written twice" in after:
             after.remove("written twice")
             self._violate(record, "was written twice")

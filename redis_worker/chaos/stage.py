@@ -76,8 +76,8 @@ async def _perform(options: Options, display: Display) -> Story:
         units = []
         for crew in stage.mode.crews():
             proxy = None if stage.place is None else await stack.enter_async_context(Proxy(stage.place))
-            arguments = [*crew.arguments, "--url", stage.url(None if proxy is None else proxy.port)]
-            units.append(Unit(crew.name, stage.processes, arguments, proxy, is_fleet=crew.is_fleet))
+            url = stage.url(None if proxy is None else proxy.port)
+            units.append(Unit(crew.name, stage.processes, crew.arguments, url, proxy, is_fleet=crew.is_fleet))
         await asyncio.gather(*(unit.is_up() for unit in units))
         display.say(f"{stage.title}; workers: {', '.join(unit.name for unit in units)}")
         fleets = [position for position, unit in enumerate(units) if unit.is_fleet]

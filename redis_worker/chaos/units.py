@@ -21,8 +21,16 @@ class Unit:
     """One command that works, started again whenever it ends."""
 
     def __init__(
-        self, name: str, processes: Processes, arguments: Sequence[str], proxy: Proxy | None, *, is_fleet: bool = False
+        self,
+        name: str,
+        processes: Processes,
+        arguments: Sequence[str],
+        url: str,
+        proxy: Proxy | None,
+        *,
+        is_fleet: bool = False,
     ) -> None:
+        """`url` is the server, by way of `proxy` if there is one."""
         self.name = name
         self.is_fleet = is_fleet
         self.proxy = proxy
@@ -30,13 +38,16 @@ class Unit:
         """Held by a fault that concerns its processes: one at a time."""
         self._processes = processes
         self._arguments = arguments
+        self._url = url
         self._runs = 0
         self.start()
 
     def start(self) -> None:
         """Start it, for the first time or again."""
         self._runs += 1
-        self.process = self._processes.start(f"{self.name}-{self._runs}", self._arguments)
+        # In the environment, because everybody can read arguments, and the URL may hold a password.
+        urls = {"REDIS_WORKER_URL": self._url, "REDIS_WORKER_SERVE_URL": self._url}
+        self.process = self._processes.start(f"{self.name}-{self._runs}", self._arguments, **urls)
 
     async def is_up(self) -> None:
         """Return when it has written to its log. Raises RedisWorkerError if it ends before."""
