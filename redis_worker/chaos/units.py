@@ -50,8 +50,9 @@ class Unit:
         self.process = self._processes.start(f"{self.name}-{self._runs}", self._arguments, **urls)
 
     async def is_up(self) -> None:
-        """Return when it has written to its log. Raises RedisWorkerError if it ends before."""
-        await _until(lambda: self.process.has_ended() or self.process.has_logged())
+        """Return when it listens to signals. Raises RedisWorkerError if it ends before."""
+        # The parent of a fleet logs one line before; all others have come so far when they log.
+        await _until(lambda: self.process.has_ended() or self.process.logged() > self.is_fleet)
 
     def workers(self) -> list[int]:
         """Return the ids of the processes that work: the children of a fleet, or the process itself."""

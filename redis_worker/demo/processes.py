@@ -74,9 +74,9 @@ class WorkerProcess:
             raise RedisWorkerError(f"{self} ended ({how}); its last log line: {self._last_line()}")
         return True
 
-    def has_logged(self) -> bool:
-        """Return True if it has written anything to its log."""
-        return self._log.stat().st_size > 0
+    def logged(self) -> int:
+        """Return the number of lines in its log."""
+        return self._log.read_bytes().count(b"\n")
 
     def lines(self, prefix: str) -> Iterator[dict[str, Any]]:
         """Yield the JSON log lines with a `count` whose messages start with `prefix`."""
