@@ -91,7 +91,10 @@ class Driver:
         """Break things and watch, until everything is done with or stands still. The story tells the rest."""
         watch = asyncio.create_task(self._watch())
         try:
-            await self._work(watch)
+            try:
+                await self._work(watch)
+            except ExceptionGroup as group:  # of tasks that ran together: one error says why
+                raise _first_of(group) from None
             await self._wind_up(watch)
             self.story.is_complete = True
         finally:
@@ -162,6 +165,11 @@ class Driver:
     def _violated(self, sentence: str) -> None:
         self._display.say(sentence, "bad")
         self.story.violations.append(Violation(sentence))
+
+
+def _first_of(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _fail_with(watch: asyncio.Task[None], seconds: float) -> None:
