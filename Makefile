@@ -29,7 +29,7 @@ test-all: $(VENV)/.dev ## Run it on each server program there is, with the long 
 test-short: $(VENV)/.dev ## Run a part, as for another Python: make test-short PYTHON=python3.13 VENV=.venv-3.13
 	@$(PYTEST) --servers=first -m 'not long' $(ARGS) $(SHORT)
 
-chaos: $(VENV)/.demo ## Break workers, network and server in each mode, and show that nothing is lost: ten minutes
+chaos: $(VENV)/.demo ## Break workers, network and server in each mode, and show that nothing is lost: a quarter of an hour
 	@mkdir -p build
 	@for mode in pool topics at-most-once cron cluster; do \
 		echo "$$mode:"; $(BIN)/redis-worker chaos --mode $$mode --report build/chaos-$$mode.html $(ARGS) || exit 1; \

@@ -57,6 +57,8 @@ def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
     for fault in story.inflicted:
         if begin <= fault.end and fault.begin <= end:
             steps.append((fault.begin, f"({fault.text})"))
+            if fault.end - fault.begin > 1 and fault.end <= end:
+                steps.append((fault.end, f"(over: {fault.text})"))
     return [(at - story.started, text) for at, text in sorted(steps)]
 
 
