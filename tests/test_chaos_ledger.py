@@ -256,7 +256,7 @@ def test_the_ledger_of_cron_finds_what_is_fired_twice_or_left_out(
     for command in commands:
         client.execute_command(*command)
     for transaction in journal.transactions():
-        ledger.observe(transaction, time.time())
+        ledger.observe(transaction, NOW / 1000)
     ledger.close()
 
     assert len(ledger.violations) == len(words)

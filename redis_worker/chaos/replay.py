@@ -71,9 +71,11 @@ class Replay:
         return self._cut(key, slice(0, int(count)), b"LPOP")
 
     def _ltrim(self, key: bytes, first: bytes, last: bytes) -> Iterator[Change]:
-        if (end := int(last)) != -1:
-            yield from self._cut(key, slice(end + 1, None), b"LTRIM")
-        yield from self._cut(key, slice(0, int(first)), b"LTRIM")
+        length = len(self._lists[key])
+        start, end = (place if place >= 0 else max(0, length + place) for place in (int(first), int(last)))
+        kept = range(start, min(end + 1, length)) if length + int(last) >= 0 else range(0)
+        yield from self._cut(key, slice(kept.stop if kept else 0, None), b"LTRIM")
+        yield from self._cut(key, slice(0, kept.start if kept else 0), b"LTRIM")
 
     def _cut(self, key: bytes, which: slice, by: bytes) -> Iterator[Change]:
         gone = self._lists[key][which]
