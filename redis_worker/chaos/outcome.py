@@ -57,7 +57,8 @@ def _history(story: Story) -> Iterator[str]:
 
 def _verdict(story: Story) -> str:
     if not story.violations:
-        return f"{len(story.inflicted)} faults." if story.is_complete else "Interrupted."
+        faults = len(story.inflicted)
+        return f"{faults} fault{'s' * (faults != 1)}." if story.is_complete else "Interrupted."
     count = len(story.violations)
     return f"{count} promise{'s' * (count > 1)} broken: this is a defect, please report it."
 

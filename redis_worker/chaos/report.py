@@ -66,7 +66,8 @@ def _verdict(story: Story) -> str:
         return f'<strong class="bad">{len(story.violations)} promises are broken.</strong>'
     if not story.is_complete:
         return '<strong class="bad">The run was interrupted.</strong>'
-    return f'<strong class="good">All promises are kept</strong> through {len(story.inflicted)} faults.'
+    faults = len(story.inflicted)
+    return f'<strong class="good">All promises are kept</strong> through {faults} fault{"s" * (faults != 1)}.'
 
 
 def _timeline(story: Story) -> Iterator[str]:
