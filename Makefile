@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := redis_worker benchmarks examples tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-short bench fuzz soak two-versions lint format types clean
+.PHONY: help demo test test-all test-short bench chaos fuzz soak two-versions lint format types clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,13 @@ test-all: $(VENV)/.dev ## Run it on each server program there is, with the long 
 
 test-short: $(VENV)/.dev ## Run a part, as for another Python: make test-short PYTHON=python3.13 VENV=.venv-3.13
 	@$(PYTEST) --servers=first -m 'not long' $(ARGS) $(SHORT)
+
+chaos: $(VENV)/.demo ## Break workers, network and server in each mode, and show that nothing is lost: a quarter of an hour
+	@mkdir -p build
+	@for mode in pool topics at-most-once cron cluster; do \
+		echo "$$mode:"; $(BIN)/redis-worker chaos --mode $$mode --report build/chaos-$$mode.html $(ARGS) || exit 1; \
+	done
+	@echo "pool, with a replica:"; $(BIN)/redis-worker chaos --replica --report build/chaos-replica.html $(ARGS)
 
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -51,7 +51,7 @@ CALLS: dict[str, list[Call]] = {
             ["w1", "inflight:", 500, T1, "a", "token", "0", T2, "b", "token", "1"],
         )
     ],
-    "bury": [Call({"dead": "list", "dropped": "string"}, [1, "letter"])],
+    "bury": [Call({"dead": "list", "dropped": "string"}, [1, 0, "letter"])],
     "claim": [
         Call(
             {"waiting": "list", "inflight": "list", "arrived": "list", "workers": "zset", "attempts": "hash"}

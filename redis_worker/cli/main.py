@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from redis_worker import __version__
+from redis_worker.cli.chaos import chaos
 from redis_worker.cli.check import check
 from redis_worker.cli.cron import cron
 from redis_worker.cli.dead import dead
@@ -53,7 +54,7 @@ def cli() -> None:
 _COMMANDS = (
     *(run, status, push, publish, result),
     *(pause, resume, peek, purge, delayed, dead, doctor),
-    *(serve, check, cron, processors, demo),
+    *(serve, check, cron, processors, demo, chaos),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

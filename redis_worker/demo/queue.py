@@ -17,10 +17,11 @@ _BATCH = 500
 class DemoQueue:
     """The queue of one processor."""
 
-    def __init__(self, connection: Connection, processor: str) -> None:
+    def __init__(self, connection: Connection, processor: str, keys: Keys | None = None) -> None:
+        """`keys` replaces those of the demo."""
         self._connection = connection
         self.processor = processor
-        self.keys = Keys(f"demo:{processor}:input", f"demo:{processor}:output")
+        self.keys = keys or Keys(f"demo:{processor}:input", f"demo:{processor}:output")
 
     async def push(self, raw_tasks: Sequence[bytes]) -> None:
         """Push tasks to the queue."""

@@ -13,8 +13,9 @@ from redis_worker.demo.display import Display
 from redis_worker.demo.files import HOST, FileServer
 from redis_worker.demo.ledger import Account, account, table
 from redis_worker.demo.plan import Plan, download_count, files_to_serve, make_plan
+from redis_worker.demo.processes import WorkerProcess
 from redis_worker.demo.queue import DemoQueue
-from redis_worker.demo.workers import CONCURRENCY, LEASE, Crew, WorkerProcess
+from redis_worker.demo.workers import CONCURRENCY, LEASE, Crew, recovered
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import RedisWorkerError
 
@@ -77,15 +78,15 @@ class _Story:
     async def _start_workers(self) -> tuple[WorkerProcess, WorkerProcess]:
         """Start a worker for each queue and a second one for the downloads. Return both download workers."""
         for processor in ("sum", "add100", "fibonacci"):
-            self._crew.start(processor, self._queues[processor])
-        survivor, victim = (self._crew.start(f"download-{n}", self._queues["download"]) for n in (1, 2))
+            self._crew.employ(processor, self._queues[processor])
+        survivor, victim = (self._crew.employ(f"download-{n}", self._queues["download"]) for n in (1, 2))
 
         async def all_work() -> bool:
-            return all([await member.queue.worker_of(member.pid) for member in self._crew.members])
+            return all([await queue.worker_of(worker.pid) for worker, queue in self._crew.queues.items()])
 
         await self._until(all_work, "the workers to start")
-        titles = ", ".join(member.title for member in self._crew.members)
-        self._display.say(f"{len(self._crew.members)} worker processes run: {titles}")
+        titles = ", ".join(worker.title for worker in self._crew.started)
+        self._display.say(f"{len(self._crew.started)} worker processes run: {titles}")
         return survivor, victim
 
     async def _push(self) -> None:
@@ -100,7 +101,7 @@ class _Story:
 
     async def _kill_one(self, survivor: WorkerProcess, victim: WorkerProcess) -> None:
         """Kill the victim while it holds tasks; wait until the survivor recovers them."""
-        queue = victim.queue
+        queue = self._crew.queues[victim]
         name = await queue.worker_of(victim.pid)
         assert name is not None
 
@@ -115,9 +116,9 @@ class _Story:
         self._files.resume()
         self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {LEASE} s")
 
-        await self._until(lambda: survivor.recovered(name) is not None, f"{survivor} to recover {held} tasks")
+        await self._until(lambda: recovered(survivor, name) is not None, f"{survivor} to recover {held} tasks")
         seconds = time.monotonic() - killed
-        count = survivor.recovered(name)
+        count = recovered(survivor, name)
         news = f"{survivor.title} recovered {count} tasks of the dead worker after {seconds:.1f} s"
         self._display.say(news, "good")
 

@@ -15,7 +15,7 @@ from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, pieces
 from redis_worker.ports import Observer, Unwritten
-from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
+from redis_worker.vocabulary.errors import DamagedKey, Refused, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -38,6 +38,8 @@ class AtMostOnceQueue:
         self._observer = observer
         self._pause = Pause(observer)
         self._receipt = _Receipt()
+        self._sent: dict[int, tuple[Outcome, bytes]] = {}
+        """Dead letters whose call got no reply, by the identity of their outcomes: they may be stored already."""
         self.worker = worker_name()
 
     async def open(self) -> None:
@@ -87,17 +89,36 @@ class AtMostOnceQueue:
         if not dead:
             return
         try:
-            await self._bury([dead_letter(outcome, self.worker) for outcome in dead])
+            await self._bury(dead)
         except Unacceptable:
             if count > 1:
                 raise
-            await self._bury([dead_letter(dead[0], self.worker, cut=True)])
+            await self._bury(dead, cut=True)
 
-    async def _bury(self, letters: list[bytes]) -> None:
-        connection, keys = self._ordinary, [self._keys.dead, self._keys.dropped]
-        arguments = [self._limits.dead, *letters]
-        size = sum(map(len, letters))
-        await retry_hangups(connection, lambda: connection.run("bury", keys, arguments), size, len(letters))
+    async def _bury(self, dead: Sequence[Outcome], *, cut: bool = False) -> None:
+        before = [self._sent[id(outcome)][1] for outcome in dead if id(outcome) in self._sent]
+        new = [outcome for outcome in dead if id(outcome) not in self._sent]
+        letters = [dead_letter(outcome, self.worker, cut=cut) for outcome in new]
+        self._sent |= {id(outcome): (outcome, letter) for outcome, letter in zip(new, letters, strict=True)}
+        connection, keys, limit = self._ordinary, [self._keys.dead, self._keys.dropped], self._limits.dead
+        repeated = len(before)
+        every = before + letters
+
+        async def store() -> None:
+            nonlocal repeated
+            known, repeated = repeated, len(every)  # a further call repeats this one
+            await connection.run("bury", keys, [limit, known, *every])
+
+        try:
+            await retry_hangups(connection, store, sum(map(len, every)), len(every))
+        except Refused:
+            self._forget(dead)
+            raise
+        self._forget(dead)
+
+    def _forget(self, dead: Sequence[Outcome]) -> None:
+        for outcome in dead:
+            self._sent.pop(id(outcome), None)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""

@@ -1,0 +1,181 @@
+"""A run from start to end: workers, producers, faults, and the ledger that follows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.chaos.attack import Attack, Inflicted
+from redis_worker.chaos.faults import Fault
+from redis_worker.chaos.ledger import Violation
+from redis_worker.chaos.modes import Mode
+from redis_worker.chaos.observers import Observer
+from redis_worker.chaos.proxy import Proxy
+from redis_worker.chaos.server import PrivateServer
+from redis_worker.chaos.tasks import Producers
+from redis_worker.chaos.units import Unit
+from redis_worker.demo.display import Display
+
+_TICK = 0.05
+_SAMPLE_EVERY = 0.5
+# The end of waiting for tasks: no progress for so long, in seconds. Leases and backoffs are shorter.
+_PATIENCE = 75.0
+
+
+class Sample(NamedTuple):
+    """A point of the timeline."""
+
+    at: float
+    """Time of day, in seconds since the epoch."""
+    pushed: int
+    settled: int
+
+
+@dataclass(slots=True)
+class Story:
+    """What happened in a run."""
+
+    started: float = field(default_factory=time.time)
+    samples: list[Sample] = field(default_factory=list)
+    inflicted: list[Inflicted] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    is_complete: bool = False
+    """False if it was interrupted."""
+
+
+def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
+    """Return the history of a task and the faults in that time: seconds after the start, and a text."""
+    if not violation.history:
+        return []
+    begin, end = violation.history[0][0], violation.history[-1][0]
+    steps = [*violation.history]
+    for fault in story.inflicted:
+        if begin <= fault.end and fault.begin <= end:
+            steps.append((fault.begin, f"({fault.text})"))
+            if fault.end - fault.begin > 1 and fault.end <= end:
+                steps.append((fault.end, f"(over: {fault.text})"))
+    return [(at - story.started, text) for at, text in sorted(steps)]
+
+
+class Driver:
+    """One run of a mode on servers that are there, with units that work."""
+
+    def __init__(
+        self,
+        mode: Mode,
+        servers: Sequence[PrivateServer],
+        connection: Connection,
+        observer: Observer,
+        units: Sequence[Unit],
+        proxies: Sequence[Proxy],
+        faults: Sequence[Fault],
+        seconds: float,
+        display: Display,
+    ) -> None:
+        self.story = Story()
+        self._mode = mode
+        self._observer = observer
+        self._units = units
+        self._faults = faults
+        self._seconds = seconds
+        self._display = display
+        self._producers = Producers(connection, mode.total, seconds, len(faults), mode.make)
+        self._attack = Attack(units, servers, self._producers, connection, mode.held_in, proxies, self._violated)
+        self._settled = 0
+        self._moved = time.monotonic()
+
+    async def run(self) -> None:
+        """Break things and watch, until everything is done with or stands still. The story tells the rest."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            try:
+                await self._work(watch)
+            except ExceptionGroup as group:  # of tasks that ran together: one error says why
+                raise _first_of(group) from None
+            await self._wind_up(watch)
+            self.story.is_complete = True
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await self._observer.finish()
+            self._finish_story()
+
+    async def _work(self, watch: asyncio.Task[None]) -> None:
+        """Push tasks and inflict faults for the length of the run."""
+        async with asyncio.TaskGroup() as group:
+            for fault in self._faults:
+                group.create_task(self._inflict(fault))
+            group.create_task(self._producers.run())
+            group.create_task(_fail_with(watch, self._seconds))
+        await self._producers.finish()
+
+    async def _inflict(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at)
+        inflicted = await self._attack.inflict(fault)
+        self._display.say(inflicted.text, "bad")
+
+    async def _wind_up(self, watch: asyncio.Task[None]) -> None:
+        """Wait until everything is done with, then stop the workers."""
+        self._moved = time.monotonic()
+        while self._mode.ledger.settled < self._mode.total and time.monotonic() - self._moved < self._patience():
+            if watch.done():
+                watch.result()
+            await asyncio.sleep(_TICK)
+        watch.cancel()
+        for sentence in await asyncio.gather(*(unit.stop() for unit in self._units)):
+            if sentence is not None:
+                self._violated(sentence)
+
+    def _patience(self) -> float:
+        # What at-most-once has lost never comes: the rest has, when nothing has moved for some seconds.
+        return _PATIENCE / 10 if self._mode.may_lose else _PATIENCE
+
+    async def _watch(self) -> None:
+        """Follow the journals, show the progress, and start again what has ended."""
+        sampled = 0.0
+        while True:
+            await self._observer.observe()
+            if self._mode.ledger.settled != self._settled:
+                self._settled, self._moved = self._mode.ledger.settled, time.monotonic()
+            if time.monotonic() - sampled >= _SAMPLE_EVERY:
+                sampled = time.monotonic()
+                self._sample()
+            for unit in self._units:
+                if not unit.turn.locked() and (sentence := unit.fault()) is not None:
+                    self._violated(sentence)
+            await asyncio.sleep(_TICK)
+
+    def _sample(self) -> None:
+        pushed, settled = self._producers.pushed, self._mode.ledger.settled
+        self.story.samples.append(Sample(time.time(), pushed, settled))
+        if self._mode.total:
+            self._display.show("tasks", settled, self._mode.total)
+
+    def _finish_story(self) -> None:
+        self._sample()
+        if self.story.is_complete:
+            self._mode.ledger.close()
+        self.story.inflicted = sorted(self._attack.inflicted, key=lambda fault: fault.begin)
+        self.story.violations += self._mode.ledger.violations
+        self.story.counts = self._mode.ledger.counts()
+
+    def _violated(self, sentence: str) -> None:
+        self._display.say(sentence, "bad")
+        self.story.violations.append(Violation(sentence))
+
+
+def _first_of(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
+
+
+async def _fail_with(watch: asyncio.Task[None], seconds: float) -> None:
+    """Return after `seconds`; raise what `watch` raises before."""
+    await asyncio.wait({watch}, timeout=seconds)
+    if watch.done():
+        watch.result()

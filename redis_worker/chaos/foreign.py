@@ -1,0 +1,176 @@
+"""A server of the user's: keys with names of their own, removed afterwards, and an observer of announcements.
+
+Its journal is not ours to read. Instead each result is announced by the script that writes it: an id that is announced
+twice was written twice. All else shows at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.subscription import Subscription
+from redis_worker.broker.keys import QUEUES, SUPERVISORS, Keys
+from redis_worker.chaos.ledger import Promise, TaskLedger
+from redis_worker.chaos.server import open_connection
+from redis_worker.demo.queue import DemoQueue
+from redis_worker.embedded import HOST
+from redis_worker.vocabulary.payload import loads
+
+if TYPE_CHECKING:
+    from typing import Self
+
+# Pause after a subscription that ended, and wait for a message, in seconds.
+_PAUSE, _WAIT = 0.1, 1.0
+_DELETED_AT_ONCE = 500
+
+
+class ForeignServer:
+    """The user's server, inside the `async with` block, which removes all keys of the queue at its end."""
+
+    def __init__(self, url: str, keys: Keys, marks: str) -> None:
+        """`marks` is the key of the producers."""
+        self.url = url
+        self.connection: Connection = open_connection(url)
+        self._keys = keys
+        self._marks = marks
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Host and port, for a proxy; None if there can be none: with TLS the certificate names the host."""
+        parts = urlsplit(self.url)
+        if parts.scheme != "redis" or "," in parts.netloc or not parts.hostname:
+            return None
+        return parts.hostname, parts.port or 6379
+
+    def through(self, port: int) -> str:
+        """Return its URL by way of a proxy on `port`."""
+        parts = urlsplit(self.url)
+        login, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{login}{at}{HOST}:{port}").geturl()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connection.ping(5.0)
+        except BaseException:
+            await self.connection.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._remove_keys()
+        finally:
+            await self.connection.close()
+
+    async def _remove_keys(self) -> None:
+        call, keys = self.connection.call, self._keys
+        names: set[bytes] = set()
+        for key in (keys.claimants, keys.workers, keys.retired):
+            names.update(await call("ZRANGE", key, 0, -1))
+        lists = [key for name in names for key in (keys.inflight(name.decode()), keys.arrived(name.decode()))]
+        every = [keys.waiting, keys.output, keys.paused, self._marks, *keys.types, *lists]
+        for first in range(0, len(every), _DELETED_AT_ONCE):
+            await call("UNLINK", *every[first : first + _DELETED_AT_ONCE])
+        await call("SREM", QUEUES, keys.waiting)
+        for id in await call("HKEYS", SUPERVISORS):  # those of parents that were killed
+            if keys.waiting.encode() in (await call("HGET", SUPERVISORS, id) or b""):
+                await call("HDEL", SUPERVISORS, id)
+
+
+class AnnouncedLedger(TaskLedger):
+    """The ledger of one queue, fed by announcements and by the state at the end."""
+
+    def __init__(self, keys: Keys, claimed_again: Callable[[], int]) -> None:
+        """`claimed_again` returns the number of tasks of dead workers that others have claimed, by their logs."""
+        super().__init__([keys], Promise())
+        self._claimed_again = claimed_again
+        self._answered = 0
+
+    @property
+    def answered(self) -> int:
+        """Number of tasks with a result that was announced."""
+        return self._answered
+
+    def ids(self) -> list[str]:
+        """Return the ids of all tasks."""
+        return list(self._by_id)
+
+    def announced(self, id: str, at: float) -> None:
+        """Take note of a result that was written."""
+        record = self._by_id[id]
+        before = record.places.copy()
+        self._answered += not before
+        self._answer(record, b"")
+        self._judge(record, before, at)
+
+    def take_stock(self, answers: dict[str, bytes], places: dict[str, list[bytes]], at: float) -> None:
+        """Take note of all results, and of the raw tasks in other places."""
+        for id, result in answers.items():
+            self._by_id[id].result = result
+        for place, raws in places.items():
+            for raw in raws:
+                self._records[raw].places.append(place)
+        for record in self._records.values():
+            if record.id in answers and not record.places:  # its announcement was missed
+                record.places.append("answered")
+            record.history.append((at, " and ".join(record.places) or "nowhere"))
+
+    def close(self) -> None:
+        """See Ledger."""
+        self.again = self._claimed_again()
+        super().close()
+
+
+class AnnouncementObserver:
+    """An observer of the announcements of results, inside the `async with` block."""
+
+    def __init__(self, server: ForeignServer, keys: Keys, ledger: AnnouncedLedger) -> None:
+        self.ledger = ledger
+        self._server = server
+        self._keys = keys
+        self._queue = DemoQueue(server.connection, "", keys)
+        self._listening = open_connection(server.url)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._listening.close()
+
+    async def observe(self) -> None:
+        """See Observer. Tasks that are dead have no announcement."""
+        dead = await self._server.connection.call("LLEN", self._keys.dead)
+        self.ledger.settled = self.ledger.answered + int(dead)
+
+    async def finish(self) -> None:
+        """See Observer."""
+        call, keys = self._server.connection.call, self._keys
+        answers = await self._queue.answers(self.ledger.ids())
+        names = await call("ZRANGE", keys.claimants, 0, -1)
+        held = [raw for name in names for raw in await call("LRANGE", keys.inflight(name.decode()), 0, -1)]
+        places = {"dead": await self._queue.dead_tasks(), "waiting": await call("LRANGE", keys.waiting, 0, -1)}
+        self.ledger.take_stock(answers, {**places, "in flight": held}, time.time())
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # whatever ends a subscription, the next one goes on
+                async with Subscription(self._listening, self._keys.channel) as subscription:
+                    while True:
+                        if (message := await subscription.message(_WAIT)) is not None:
+                            for id in loads(message):
+                                self.ledger.announced(id, time.time())
+            await asyncio.sleep(_PAUSE)
