@@ -1,0 +1,96 @@
+"""The command `python -m mutation`: tries the mutants, and prints which tests have found them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatchcase
+from pathlib import Path
+from queue import SimpleQueue
+
+from mutation.mutants import REQUIRED, Mutant, WrongList, mutants
+from mutation.trial import Copy, Verdict
+
+
+def main() -> int:
+    """Try the chosen mutants. Return 0, 1 if too few of them die, or 2 if the list is wrong."""
+    options = _options()
+    try:
+        chosen = _chosen(options.name)
+        with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+            verdicts = list(_verdicts(chosen, Path(folder), options))
+    except WrongList as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    verdicts.sort(key=lambda verdict: chosen.index(verdict.mutant))
+    print(_table(verdicts))
+    core = [verdict for verdict in verdicts if verdict.mutant.core]
+    dead = sum(verdict.dead for verdict in core)
+    print(f"\n{sum(verdict.dead for verdict in verdicts)} of {len(verdicts)} mutants die", end="")
+    print(f"; {dead} of {len(core)} in scripts, queue, settler, claimer, recovery and retry.")
+    unexplained = [verdict.mutant.name for verdict in verdicts if not (verdict.dead or verdict.mutant.alive)]
+    if unexplained:
+        print(f"Alive without an explanation: {', '.join(unexplained)}.")
+    return int(dead < REQUIRED * len(core))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mutation", description="Break promises on purpose; tests must notice (docs/reliability.md)."
+    )
+    parser.add_argument("name", nargs="*", help="mutants, by name or pattern (default: all)")
+    parser.add_argument("--processes", type=int, default=2, help="mutants tried at a time (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds for each (default: %(default)g)")
+    return parser.parse_args()
+
+
+def _chosen(patterns: Sequence[str]) -> list[Mutant]:
+    """Return the mutants that any of `patterns` names. Raises WrongList for one that names none."""
+    every = mutants()
+    for pattern in patterns:
+        if not any(fnmatchcase(mutant.name, pattern) for mutant in every):
+            raise WrongList(f"no mutant is named {pattern!r}")
+    return [mutant for mutant in every if not patterns or any(fnmatchcase(mutant.name, it) for it in patterns)]
+
+
+def _verdicts(chosen: Sequence[Mutant], folder: Path, options: argparse.Namespace) -> Iterator[Verdict]:
+    """Yield verdicts as they come, and report them on standard error. Raises WrongList."""
+    copies: SimpleQueue[Copy] = SimpleQueue()
+    for number in range(options.processes):
+        copies.put(Copy(folder / str(number)))
+
+    def try_out(mutant: Mutant) -> Verdict:
+        copy = copies.get()
+        try:
+            return copy.try_out(mutant, options.limit)
+        finally:
+            copies.put(copy)
+
+    with ThreadPoolExecutor(options.processes) as pool:
+        trials = [pool.submit(try_out, mutant) for mutant in chosen]
+        try:
+            for count, trial in enumerate(as_completed(trials), 1):
+                verdict = trial.result()
+                state = "dead" if verdict.dead else "ALIVE"
+                print(f"{count}/{len(trials)} {state:5} {verdict.mutant.name}: {verdict.seconds:.1f} s", file=sys.stderr)
+                yield verdict
+        finally:
+            for trial in trials:
+                trial.cancel()
+
+
+def _table(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts as a table in Markdown."""
+    lines = ["| mutant | file | promise it breaks | found by |", "|---|---|---|---|"]
+    for verdict in verdicts:
+        mutant = verdict.mutant
+        by = f"`{verdict.by.rpartition('::')[2] or verdict.by}`" if verdict.dead else f"alive: {mutant.alive or '?'}"
+        lines.append(f"| {mutant.name} | {mutant.file} | {mutant.promise} | {by} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
