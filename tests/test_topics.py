@@ -361,6 +361,23 @@ async def test_caps_hold_and_a_flood_starves_nobody(publisher: Publisher, new: N
     assert max(place for place, topic in enumerate(order) if topic == "other") < 400
 
 
+async def test_a_shared_cap_holds_for_claims_too(redis: Redis, publisher: Publisher, new: New) -> None:
+    """What one worker has no slot for stays in the queue, for others."""
+    worker, gate = new(concurrency=3), asyncio.Event()
+
+    @worker.handler("flood", concurrency=50)
+    async def handle(message: Message) -> None:
+        await gate.wait()
+
+    await publisher.publish_many("flood", range(100))
+    async with worker:
+        await wait_until(lambda: worker.running == 3)
+        assert worker.counters.claimed <= 4  # one waits for the next slot
+        assert await redis.llen("mq:flood") >= 96
+        gate.set()
+        await wait_until(lambda: worker.counters.succeeded == 100)
+
+
 async def test_many_topics_share_their_connections(redis: Redis, publisher: Publisher, new: New) -> None:
     worker, seen = new(), Seen()
     before = len(await redis.client_list())
@@ -425,6 +442,36 @@ async def test_a_batch_that_fails_as_a_whole(
     async with worker:
         letters = await buried(redis, "t", 3)
     assert {letter["reason"] for letter in letters} == {f"Processing error: {reason}"}
+
+
+async def test_a_batch_in_a_thread_past_its_time_limit_keeps_its_slot(
+    redis: Redis, publisher: Publisher, new: New
+) -> None:
+    """The thread goes on, whatever has become of its messages: another one would be one too many."""
+    worker, gate, running, most = new(), threading.Event(), [0], [0]
+
+    @worker.batch_handler("t", size=1, within=0, concurrency=1, timeout=0.05, retries=0)
+    def handle(messages: list[Message]) -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        if messages[0].data == "slow":
+            gate.wait(60)
+        running[0] -= 1
+
+    await publisher.publish_many("t", ["slow", "quick", "quick"])
+    try:
+        async with worker:
+            [letter] = await buried(redis, "t")
+            assert letter["reason"] == "Processing error: timed out after 0.05 s"
+            # Nothing else is begun, however often the loop turns: the one slot is taken.
+            for _ in range(200):
+                await asyncio.sleep(0.002)
+            assert (worker.running, worker.counters.succeeded) == (1, 0)
+            gate.set()
+            await wait_until(lambda: worker.counters.succeeded == 2)
+    finally:
+        gate.set()
+    assert most == [1]
 
 
 async def test_of_idempotent_twins_one_is_handled(redis: Redis, publisher: Publisher, new: New) -> None:
