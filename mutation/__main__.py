@@ -75,7 +75,9 @@ def _verdicts(chosen: Sequence[Mutant], folder: Path, options: argparse.Namespac
             for count, trial in enumerate(as_completed(trials), 1):
                 verdict = trial.result()
                 state = "dead" if verdict.dead else "ALIVE"
-                print(f"{count}/{len(trials)} {state:5} {verdict.mutant.name}: {verdict.seconds:.1f} s", file=sys.stderr)
+                print(
+                    f"{count}/{len(trials)} {state:5} {verdict.mutant.name}: {verdict.seconds:.1f} s", file=sys.stderr
+                )
                 yield verdict
         finally:
             for trial in trials:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from redis_worker import Observer, TaskClient
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.operator.dead_letters import DeadLetters
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue, reclaim
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.delayed import Promoter, WakeChannel
@@ -317,9 +319,7 @@ async def test_a_worker_that_is_presumed_dead_claims_nothing(queue: Queue, join:
     assert await first.queue.settle([done(delivery)]) == []
 
 
-async def test_a_lease_that_was_taken_away_is_not_renewed_and_one_that_was_deleted_is(
-    queue: Queue, join: Join
-) -> None:
+async def test_a_lease_that_was_taken_away_is_not_renewed_and_one_that_was_deleted_is(queue: Queue, join: Join) -> None:
     first, second, third = await join(), await join(), await join()
     registries = [queue.keys.workers, queue.keys.retired, queue.keys.claimants]
     await second.bury(first)
@@ -331,7 +331,7 @@ async def test_a_lease_that_was_taken_away_is_not_renewed_and_one_that_was_delet
 
 
 async def test_a_lease_is_renewed_well_before_it_ends(queue: Queue, join: Join) -> None:
-    """By the server's clock: of some renewals in a row two are less than half a lease apart, however busy it is here."""
+    """By the server's clock, of some renewals in a row two are less than half a lease apart, however busy it is."""
     member = await join(lease=1.0, kept=True)
     ends: list[float] = []
 
@@ -343,7 +343,7 @@ async def test_a_lease_is_renewed_well_before_it_ends(queue: Queue, join: Join) 
 
     await wait_until(renewed, "eight renewals")
     # The first comes right after the entry itself.
-    assert min(later - earlier for earlier, later in zip(ends[1:], ends[2:], strict=False)) < 500
+    assert min(later - earlier for earlier, later in itertools.pairwise(ends[1:])) < 500
 
 
 async def test_a_worker_learns_that_it_was_presumed_dead(queue: Queue, join: Join) -> None:
@@ -430,6 +430,20 @@ async def test_under_a_new_name_old_tasks_are_neither_held_nor_settled_nor_relea
     assert ids(await queue.inflight()) == ["1"]
     assert not await queue.answered(1)
     assert await first.queue.settle([done(new)]) == []
+
+
+async def test_a_task_that_is_requeued_begins_anew(queue: Queue, join: Join, server: EmbeddedServer) -> None:
+    """Even if somebody has died meanwhile who held a twin of it."""
+    first, second = await join(), await join()
+    await queue.push(*[task(1)] * 2)
+    letter, twin = await first.claim()
+    await first.queue.settle([dead(letter)])
+    await second.bury(first)
+    assert [delivery.deaths for delivery in await second.claim()] == [twin.deaths + 1]
+    async with DeadLetters(server.url, queue.keys.waiting) as letters:
+        assert await letters.requeue([letter async for letter in letters.letters()]) == 1
+    assert [delivery.deaths for delivery in await first.claim()] == []  # it learns that it has lost its lease
+    assert [delivery.deaths for delivery in await first.claim()] == [0]
 
 
 # --- settlements ---

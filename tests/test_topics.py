@@ -30,7 +30,7 @@ from redis_worker import (
 )
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
-from tests.support import wait_until
+from tests.support import DueTimes, wait_until
 
 New = Callable[..., TopicWorker]
 
@@ -566,28 +566,22 @@ async def test_a_message_put_off_by_its_twin_is_handled_when_the_twin_fails(
 
 async def test_delays_none_early_each_once(redis: Redis, publisher: Publisher, new: New) -> None:
     """Four workers wait; the server's clock decides, and one of them brings each message back."""
-    runs: Counter[int] = Counter()
-    early: list[float] = []
+    times = DueTimes(redis)
     workers = [new() for _ in range(4)]
 
     async def handle(message: Message) -> None:
-        runs[message.data[0]] += 1
-        seconds, micros = await redis.time()
-        if seconds + micros / 1e6 < message.data[1] - 1e-6:  # what a float holds of a clock
-            early.append(message.data[1])
+        await times.ran(*message.data)
 
     for worker in workers:
         worker.handler("t")(handle)
         await worker.__aenter__()
     for number in range(200):
         delay = random.random()
-        seconds, micros = await redis.time()
-        await publisher.publish("t", [number, seconds + micros / 1e6 + delay], delay)
+        await publisher.publish("t", [number, await times.due_in(delay)], delay)
     await wait_until(lambda: sum(worker.counters.succeeded for worker in workers) == 200)
     for worker in workers:
         await worker.__aexit__(None, None, None)
-    assert early == []
-    assert runs == dict.fromkeys(range(200), 1)
+    times.check(200)
 
 
 async def test_a_server_that_goes_away_and_comes_back(own_server: EmbeddedServer) -> None:
