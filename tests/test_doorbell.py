@@ -51,6 +51,7 @@ async def test_a_push_between_the_look_and_the_wait_is_heard(doorbell: Doorbell,
 
 
 async def test_each_push_is_heard(doorbell: Doorbell, redis: Redis) -> None:
+    """Only a push ends each of these waits."""
     async with asyncio.timeout(PATIENCE):
         for _ in range(20):
             waiting = asyncio.create_task(doorbell.wait(KEY, FOR_EVER))
@@ -69,6 +70,7 @@ async def until_it_sleeps(doorbell: Doorbell) -> asyncio.Task[None]:
 
 
 async def test_a_push_is_heard_after_a_lost_connection(doorbell: Doorbell, redis: Redis) -> None:
+    """The end of the connection wakes all who wait, and the next push does too."""
     waiting = await until_it_sleeps(doorbell)
     before = await tracking(redis)
     for client in before:
@@ -86,6 +88,7 @@ async def _other(redis: Redis, before: set[str]) -> bool:
 
 
 async def test_a_push_is_heard_after_a_flush(doorbell: Doorbell, redis: Redis) -> None:
+    """A flush ends all tracking: it wakes all who wait, and the next push does too."""
     waiting = await until_it_sleeps(doorbell)
     async with asyncio.timeout(PATIENCE):
         await redis.flushall()

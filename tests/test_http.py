@@ -323,6 +323,7 @@ async def test_a_drain_is_told_first_and_the_server_closes_last(server: Embedded
 
 
 async def test_what_ends_by_itself_is_not_ready_either(fake: FakeAsyncRedis) -> None:
+    """Readiness is over once the last task is claimed, while it still runs."""
     gate = asyncio.Event()
 
     async def work(_: list[Any]) -> None:

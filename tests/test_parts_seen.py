@@ -666,6 +666,7 @@ async def test_a_user_without_rights_to_the_keys_of_supervisors(server: Embedded
 
 
 async def test_announcing_outlives_the_server_and_mistakes(own_server: EmbeddedServer) -> None:
+    """The description is there again after a restart of the server, and after somebody has deleted it."""
     async with announced(own_server.url, HEALTHY) as announcer, Access(own_server.url) as access:
         connection = access._connection
         await wait_until(lambda: connection.call("HEXISTS", SUPERVISORS, announcer.id))

@@ -347,6 +347,7 @@ async def test_a_lease_is_renewed_well_before_it_ends(queue: Queue, join: Join) 
 
 
 async def test_a_worker_learns_that_it_was_presumed_dead(queue: Queue, join: Join) -> None:
+    """From the thread that renews, without a call of its own."""
     first, second = await join(lease=0.9, kept=True), await join()
     await queue.push(task(1))
     [delivery] = await first.claim()
@@ -673,6 +674,7 @@ async def listening(queue: Queue, url: str) -> AsyncIterator[WakeChannel]:
 async def test_a_new_delay_wakes_promoters_out_of_a_long_sleep(
     queue: Queue, join: Join, server: EmbeddedServer
 ) -> None:
+    """Nothing but the announcement ends these waits: of a delayed task, and of a retry."""
     member = await join()
     async with (
         listening(queue, server.url) as channel,

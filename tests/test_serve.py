@@ -102,6 +102,7 @@ async def test_a_hangup_has_the_file_read_again(file: File, serve: Serve) -> Non
 
 
 async def test_a_change_of_the_file_is_noticed_with_watch(file: File, serve: Serve) -> None:
+    """The part with other settings is ended and begun anew."""
     process = serve(file.daemon("one", "steady", label="one"), options=("--watch",))
     await process.said("1 of 1 parts run")
     file.write(file.daemon("one", "steady", label="another"))
@@ -109,6 +110,7 @@ async def test_a_change_of_the_file_is_noticed_with_watch(file: File, serve: Ser
 
 
 async def test_a_change_of_the_environment_file_counts_at_a_reload(file: File, serve: Serve, tmp_path: Path) -> None:
+    """The part whose setting has another value is ended and begun anew."""
     (tmp_path / ".env").write_text("LABEL=one\nOTHER=${LABEL}\n")
     file.write(file.daemon("consumer", "steady", label="${LABEL}"))
     process = serve(cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
@@ -154,6 +156,7 @@ async def test_daemons_alone_need_no_server(file: File, serve: Serve) -> None:
 
 
 async def test_what_is_disabled_needs_nothing(file: File, serve: Serve) -> None:
+    """Neither modules nor ports that are not to be had stop the one part that is enabled."""
     process = serve(
         file.daemon("consumer", "steady"),
         '[daemons.other]\nenable = false\nrun = "no_such_module:run"',
@@ -210,6 +213,7 @@ async def test_children_end_with_a_supervisor_that_is_killed(file: File, serve: 
 async def test_children_that_heed_nothing_end_with_a_supervisor_that_is_killed(
     file: File, serve: Serve, function: str
 ) -> None:
+    """Nobody is left to stop them, and they end."""
     process = serve(file.daemon("consumer", function, "processes = 1\nshutdown_timeout = 0.1"))
     await wait_until(lambda: len(file.left()) == 1, "the child")
     child = int(marks(file.marks)[0].split(":")[2])

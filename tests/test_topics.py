@@ -603,6 +603,7 @@ async def test_a_server_that_goes_away_and_comes_back(own_server: EmbeddedServer
 async def test_without_the_right_to_track_it_looks_now_and_then(
     server: EmbeddedServer, redis: Redis, publisher: Publisher
 ) -> None:
+    """All messages are handled, without a doorbell."""
     await redis.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
     worker, seen = TopicWorker(server.url.replace("://", "://limited:secret@")), Seen()
     worker.handler("t")(seen)
@@ -628,6 +629,7 @@ async def test_with_fakeredis() -> None:
 async def test_a_list_that_is_none(
     redis: Redis, publisher: Publisher, new: New, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is left alone with a log line, and others are handled."""
     await redis.set("mq:bad.x", "a string")
     await redis.sadd("{mq}:topics", "bad.x")
     worker, seen = new(), Seen()
