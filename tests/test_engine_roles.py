@@ -11,9 +11,11 @@ from typing import Any
 
 from redis_worker import Observer
 from redis_worker.engine.counters import Counting
+from redis_worker.engine.pace import HORIZON, Pace
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.service.consumer import Consumer, Work
+from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.processor import declaration_of, processor
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -117,13 +119,14 @@ class Outages(Observer):
 
 @asynccontextmanager
 async def at_work(
-    shelf: Shelf, call: Any = inline, concurrency: int = 4, **options: Any
+    shelf: Shelf, call: Any = inline, concurrency: int = 4, batching: Batching | None = None, **options: Any
 ) -> AsyncIterator[tuple[Consumer, Outages]]:
     """A consumer of the shelf; it has stopped when the block is left."""
     reader = TaskReader(lambda task: [task], 3)
     work = Work(
-        read=reader.read, call=call, declaration=declaration_of(call), concurrency=concurrency, max_deliveries=3
-    )
+        read=reader.read, call=call, declaration=declaration_of(call), concurrency=concurrency, max_deliveries=3,
+        batching=batching,
+    )  # fmt: skip
     outages, counting = Outages(), Counting()
     observer = _Both(outages, counting)
     consumer = Consumer(
@@ -181,6 +184,34 @@ async def test_nothing_is_claimed_while_the_queue_is_away() -> None:
         await settles(shelf, 40_000)
 
 
+async def test_where_no_task_has_ended_yet_as_many_are_claimed_as_there_are_slots() -> None:
+    shelf, gate = Shelf(100), asyncio.Event()
+
+    async def call(_: list[Any]) -> None:
+        await gate.wait()
+
+    async with at_work(shelf, call, concurrency=5):
+        await wait_until(lambda: shelf.claimed >= 5, "the claim")
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert (shelf.claimed, shelf.asked_for) == (5, 5)
+        gate.set()
+        await settles(shelf, 100)
+
+
+def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> None:
+    pace = Pace()
+    assert pace.ahead(4) == 0
+    pace.note(0.010)
+    pace.note(0.000_01)
+    assert pace.ahead(4) == int(HORIZON * 4 / 0.009)
+    for _ in range(200):
+        pace.note(0.000_01)
+    assert pace.ahead(4) > 1000
+    pace.note(1.0)
+    assert pace.ahead(4) == 0
+
+
 async def test_after_a_lost_reply_the_next_call_looks_for_the_lost() -> None:
     shelf = Shelf(6)
     shelf.before_claim = shelf.lose_a_claim
@@ -200,6 +231,22 @@ async def test_what_is_finished_and_not_written_is_not_lost() -> None:
         await wait_until(lambda: shelf.held, "a look for the lost")
         assert sorted(shelf.held[0]) == ["0", "1"]
         writable.set()
+        await settles(shelf, 4)
+
+
+async def test_what_runs_is_not_lost() -> None:
+    shelf, gate = Shelf(2), asyncio.Event()
+
+    async def call(_: list[Any]) -> None:
+        await gate.wait()
+
+    async with at_work(shelf, call, concurrency=4) as (consumer, _):
+        await wait_until(lambda: consumer.running == 2, "two tasks to run")
+        shelf.waiting.extend(map(shelf.delivery, range(2, 4)))
+        shelf.before_claim = shelf.lose_a_claim
+        await wait_until(lambda: shelf.held, "a look for the lost")
+        assert sorted(shelf.held[0]) == ["0", "1"]
+        gate.set()
         await settles(shelf, 4)
 
 
@@ -276,6 +323,22 @@ async def test_what_others_own_by_now_is_not_started() -> None:
         after = shelf.count + 1
         await wait_until(lambda: str(after) in shelf.settled, "those after it")
     assert not {"x", "y"} & set(ran)
+
+
+async def test_what_others_own_by_now_is_in_no_batch() -> None:
+    shelf, batches = Shelf(2), []
+
+    async def call(batch: list[Any]) -> dict[str, Any]:
+        batches.append(batch)
+        return {}
+
+    async with at_work(shelf, call, concurrency=1, batching=Batching(size=3, within=10 * PATIENCE)):
+        lost = shelf.waiting[0]
+        await wait_until(lambda: shelf.claimed == 2, "two of a batch of three")
+        lost.receipt.lost = True  # type: ignore[misc]
+        shelf.waiting.append(shelf.delivery(2))
+        await settles(shelf, 2)
+    assert batches == [[[1], [2]]]
 
 
 async def test_the_first_success_wakes_all_who_wait_for_the_queue() -> None:

@@ -94,19 +94,19 @@ async def test_a_processor_may_ask_for_either(queue: Queue, pool: Any, kind: str
 
 
 async def test_retry_is_granted_ten_times(queue: Queue, pool: Any) -> None:
-    """By default, and as often as the processor's own number of retries if it has one."""
+    """By default, and as often as the processor's own number of retries if it has one; what is rejected, never."""
     tries: Counter[str] = Counter()
 
     async def work(arguments: list[str]) -> None:
         tries[arguments[0]] += 1
-        raise Retry("never ready", delay=0)
+        raise Reject if arguments == ["rejected"] else Retry("never ready", delay=0)
 
-    for name, options in (("default", {}), ("own", {"retries": 2})):
+    for name, options in (("default", {}), ("own", {"retries": 2}), ("rejected", {"retries": 2})):
         await queue.push({"id": name, "task": [name]})
         async with pool(work, **options):
             await wait_until(lambda name=name: queue.result(name))
-    assert tries == {"default": 11, "own": 3}
-    assert [letter["attempts"] for letter in await queue.dead()] == [11, 3]
+    assert tries == {"default": 11, "own": 3, "rejected": 1}
+    assert [letter["attempts"] for letter in await queue.dead()] == [11, 3, 1]
 
 
 async def test_a_pool_without_retries_answers_at_once_and_keeps_no_dead_letter(queue: Queue, pool: Any) -> None:
