@@ -11,9 +11,13 @@ from typing import Any
 
 from redis_worker import Observer
 from redis_worker.engine.counters import Counting
+from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import HORIZON, Pace
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.reconnect import Reconnect
+from redis_worker.engine.retry import RetryPolicy
+from redis_worker.engine.runner import TaskRunner
+from redis_worker.engine.settler import Settler
 from redis_worker.service.consumer import Consumer, Work
 from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected
@@ -210,6 +214,22 @@ def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> No
     assert pace.ahead(4) > 1000
     pace.note(1.0)
     assert pace.ahead(4) == 0
+
+
+async def test_what_waits_for_a_slot_takes_its_room() -> None:
+    """Of what may be claimed ahead of the slots."""
+    observer = Outages()
+    reader = TaskReader(lambda task: [task], 3)
+    settler = Settler(Shelf(0), Reconnect(observer), observer)
+    runner = TaskRunner(Handler(reader.read, inline, None, None, RetryPolicy()), settler, concurrency=4)
+    assert runner.room() == 4
+    for _ in range(1000):
+        runner.add([Shelf.delivery(0)])
+        runner.take_back()  # most have waited for some microseconds: others will not wait long either
+        if (most := runner.room()) > 14:
+            break
+    runner.add([Shelf.delivery(number) for number in range(10)])
+    assert runner.room() == most - 10
 
 
 async def test_after_a_lost_reply_the_next_call_looks_for_the_lost() -> None:
