@@ -166,6 +166,26 @@ async def test_even_if_runs_may_overlap_missed_ones_run_one_after_the_other(new:
     await job.fire(3)
 
 
+async def test_what_a_server_has_lost_was_not_missed(new: New, redis: Redis) -> None:
+    """A process that registers its job again, on a server without data, has not missed all instants there ever were."""
+    job = await new()
+    for key in (KEYS.fired, KEYS.record):
+        await redis.delete(key)
+    seconds, _ = await redis.time()
+    assert await job.state.open() >= seconds * 1000
+
+
+async def test_a_changed_schedule_has_missed_nothing_and_a_run_by_hand_changes_none(new: New, redis: Redis) -> None:
+    job = await new()
+    seconds, _ = await redis.time()
+    changed = JobState(job.store, APP, "job", "0 0 * * *", "UTC", "allow", None)
+    assert await changed.open(by_hand=True) == job.start - 1
+    status = await job.status()
+    assert (status.schedule, status.timezone) == ("* * * * * *", "UTC")
+    assert await changed.open() >= seconds * 1000
+    assert (await job.status()).schedule == "0 0 * * *"
+
+
 async def test_an_outcome_is_recorded_once(new: New) -> None:
     job = await new()
     run = await job.fire(0)

@@ -83,6 +83,7 @@ class Member:
     def __init__(
         self, url: str, keys: Keys, keeper: LeaseKeeper, *, idempotent: bool = False, limits: Limits | None = None
     ) -> None:
+        self.keeper = keeper
         self.line = Line(url)
         self.losses = Losses()
         self.keys = keys = Keys(keys.waiting) if idempotent else keys  # messages have no results
@@ -128,9 +129,11 @@ async def join(server: EmbeddedServer, queue: Queue) -> AsyncIterator[Join]:
     members: list[Member] = []
     keepers: list[LeaseKeeper] = []
 
-    async def join(*, lease: float = LEASE, kept: bool = False, **options: Any) -> Member:
-        keepers.append((LeaseKeeper if kept else Unkept)(address_of(server.url), lease))
-        members.append(Member(server.url, queue.keys, keepers[-1], **options))
+    async def join(*, lease: float = LEASE, kept: bool = False, beside: Member | None = None, **options: Any) -> Member:
+        """`kept` renews its lease; `beside` another member, the same thread renews both."""
+        keeper = beside.keeper if beside else (LeaseKeeper if kept else Unkept)(address_of(server.url), lease)
+        keepers.append(keeper)
+        members.append(Member(server.url, queue.keys, keeper, **options))
         await members[-1].queue.open()
         return members[-1]
 
@@ -198,6 +201,17 @@ async def test_tasks_of_a_dead_worker_return_in_order_and_only_what_was_claimed_
     assert [(delivery.deaths, delivery.attempt) for delivery in found] == [(1, 2)] * 3 + [(0, 1)] * 2
     assert await second.queue.settle([done(delivery) for delivery in found]) == []
     assert not await queue.redis.exists(queue.keys.attempts)  # what is settled needs no counts
+
+
+async def test_no_heartbeat_is_left_behind(queue: Queue, join: Join) -> None:
+    """A dead worker's goes with it, and one that comes late is not stored."""
+    first, second = await join(), await join()
+    keys = queue.keys
+    beat = ("present", [keys.workers, keys.presence], [first.name, b'{"a":1}'])
+    assert await first.line.run(*beat) == 1
+    await second.bury(first)
+    assert await first.line.run(*beat) == 0
+    assert not await queue.redis.exists(keys.presence)
 
 
 async def test_a_living_worker_keeps_its_tasks(queue: Queue, join: Join) -> None:
@@ -364,6 +378,13 @@ async def renewed(queue: Queue, member: Member, ends: list[float], count: int) -
     if end not in ends:
         ends.append(end)
     return len(ends) >= count
+
+
+async def test_all_leases_of_a_process_are_renewed(queue: Queue, join: Join) -> None:
+    """As of many topics, by one thread."""
+    first = await join(lease=1.0, kept=True)
+    for member in (first, await join(beside=first)):
+        await wait_until(lambda member=member, ends=[]: renewed(queue, member, ends, 4), "its renewals")
 
 
 async def test_a_renewal_that_has_failed_is_repeated_soon(queue: Queue, join: Join) -> None:
@@ -789,6 +810,18 @@ async def promote_all_now(queue: Queue, member: Member) -> None:
     found = await queue.redis.zrange(queue.keys.delayed, 0, -1)
     await queue.redis.zadd(queue.keys.delayed, {name: place for place, name in enumerate(found)})
     await promote_all(member)
+
+
+async def test_what_was_put_off_is_handled_when_its_twin_has_failed(queue: Queue, join_idempotent: Join) -> None:
+    first, second = await join_idempotent(), await join_idempotent()
+    await queue.push(message("x", 1))
+    [running] = await first.claim()
+    await queue.push(message("x", 2))
+    assert await second.claim() == []
+    await first.queue.settle([dead(running)])
+    await promote_all_now(queue, second)
+    [delivery] = await second.claim()
+    assert (delivery.raw, delivery.done) == (message("x", 2), False)
 
 
 async def test_what_was_released_is_handled_later_by_anybody(queue: Queue, join_idempotent: Join) -> None:
