@@ -44,7 +44,8 @@ def ports_of(number: int, count: int) -> range:
 
 def free_port(count: int = 1) -> int:
     """Return the first of as many free ports in a row: of those that no client is given as its own."""
-    for port in random.sample(embedded.PORTS[: 1 - count or None], 100):
+    ports = embedded.PORTS[: 1 - count or None]
+    for port in random.sample(ports, min(len(ports), 100)):
         if all(_is_free(port + offset) for offset in range(count)):
             return port
     raise AssertionError("no port is free")

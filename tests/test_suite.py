@@ -56,7 +56,7 @@ def test_it_ends_and_says_what_was_wrong(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=2 * PATIENCE,
     )
     outcomes = {
         name: outcome
