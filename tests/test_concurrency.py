@@ -113,6 +113,18 @@ async def test_a_coroutine_past_its_time_limit_is_cancelled(queue: Queue, drain:
     assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 0.05 s"}
 
 
+async def test_one_time_limit_holds_for_a_thread_and_for_what_it_returns(queue: Queue, drain: Any) -> None:
+    """Each takes less than the limit, and both together more, however fast the machine."""
+
+    def work(arguments: list[float]) -> Any:
+        time.sleep(arguments[0])
+        return asyncio.sleep(arguments[0], "done")
+
+    await queue.push_tasks([[1.5]])
+    await drain(work, timeout=2.5)
+    assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 2.5 s"}
+
+
 async def test_a_timeout_of_the_processor_itself_is_its_error(queue: Queue, drain: Any) -> None:
     async def work(_: list[Any]) -> None:
         raise TimeoutError("the other side is slow")

@@ -18,9 +18,11 @@ from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import TaskRunner
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.slots import Slots
+from redis_worker.ports import Unwritten
 from redis_worker.service.consumer import Consumer, Work
 from redis_worker.service.routing import Batching
-from redis_worker.vocabulary.errors import Disconnected
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected
 from redis_worker.vocabulary.processor import declaration_of, processor
 from redis_worker.vocabulary.task import Delivery, Outcome
 from tests.support import PATIENCE, wait_until
@@ -53,6 +55,9 @@ class Shelf:
         self.before_settlement: Callable[[], Awaitable[None]] = _at_once
         self.lost: list[Delivery] = []
         """Claimed tasks whose reply was lost."""
+        self.damaged = False
+        """True while a key has another type, so that nothing can be written."""
+        self.unwritten = 0
         self.refused: set[str] = set()
         """Tasks that other workers have."""
 
@@ -90,6 +95,9 @@ class Shelf:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         await self.before_settlement()
+        if self.damaged:
+            self.unwritten += len(outcomes)
+            raise Unwritten([(DamagedKey("key", "string", "hash"), outcomes)], [])
         refused = [outcome for outcome in outcomes if outcome.id in self.refused]
         self.settled += [outcome.id for outcome in outcomes if outcome.id and outcome not in refused]
         return refused
@@ -326,6 +334,41 @@ async def test_what_was_handed_back_does_not_count_as_run() -> None:
         await wait_until(lambda: consumer.counters.processed == 20_000, "the rest to be written")
     assert len(shelf.settled) == 20_000
     assert set("abcdefgh") <= set(shelf.settled)
+
+
+async def test_what_waits_for_a_damaged_key_is_written_once_it_is_mended() -> None:
+    shelf = Shelf(50)
+    shelf.damaged = True
+    async with at_work(shelf):
+        await wait_until(lambda: shelf.unwritten >= 50, "all to wait")
+        shelf.damaged = False
+        await settles(shelf, 50)
+
+
+async def test_a_burst_is_over_when_nothing_runs_that_could_push_more() -> None:
+    shelf = Shelf(1)
+
+    async def call(arguments: list[Any]) -> None:
+        if arguments == [0]:
+            await wait_until(lambda: shelf.calls.count("claim") >= 2, "a claim that finds nothing")
+            await asyncio.sleep(0)
+            shelf.waiting.append(shelf.delivery("pushed"))
+
+    async with at_work(shelf, call, burst=True) as (consumer, _):
+        await wait_until(lambda: consumer.condition == "stopping", "it to end by itself")
+        await wait_until(lambda: "0" in shelf.settled, "the first task")
+    assert shelf.settled == ["0", "pushed"]
+
+
+async def test_a_slot_that_is_given_back_is_free() -> None:
+    slots = Slots(3)
+    for _ in range(2):
+        for free in (2, 1, 0):
+            await slots.take()
+            assert slots.free == free
+        for free in (1, 2, 3):
+            slots.give_back()
+            assert slots.free == free
 
 
 async def test_what_others_own_by_now_is_not_started() -> None:

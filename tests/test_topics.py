@@ -361,14 +361,18 @@ async def test_caps_hold_and_a_flood_starves_nobody(publisher: Publisher, new: N
     assert max(place for place, topic in enumerate(order) if topic == "other") < 400
 
 
-async def test_a_shared_cap_holds_for_claims_too(redis: Redis, publisher: Publisher, new: New) -> None:
+@pytest.mark.parametrize("batch", [False, True])
+async def test_a_shared_cap_holds_for_claims_too(redis: Redis, publisher: Publisher, new: New, batch: bool) -> None:
     """What one worker has no slot for stays in the queue, for others."""
     worker, gate = new(concurrency=3), asyncio.Event()
 
-    @worker.handler("flood", concurrency=50)
-    async def handle(message: Message) -> None:
+    async def handle(_: Any) -> None:
         await gate.wait()
 
+    if batch:
+        worker.batch_handler("flood", concurrency=50, size=1, within=0)(handle)
+    else:
+        worker.handler("flood", concurrency=50)(handle)
     await publisher.publish_many("flood", range(100))
     async with worker:
         await wait_until(lambda: worker.running == 3)
