@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,9 @@ from mutation.trial import Copy, Verdict
 
 
 def main() -> int:
-    """Try the chosen mutants. Return 0, 1 if too few of them die, or 2 if the list is wrong."""
+    """Try the chosen mutants. Return 0, 1 if too few die or one lives unexplained, or 2 if the list is wrong."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that tests and copies do not stay behind
     try:
         chosen = _chosen(options.name)
         with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
@@ -34,7 +36,7 @@ def main() -> int:
     unexplained = [verdict.mutant.name for verdict in verdicts if not (verdict.dead or verdict.mutant.alive)]
     if unexplained:
         print(f"Alive without an explanation: {', '.join(unexplained)}.")
-    return int(dead < REQUIRED * len(core))
+    return int(bool(unexplained) or dead < REQUIRED * len(core))
 
 
 def _options() -> argparse.Namespace:
@@ -58,16 +60,17 @@ def _chosen(patterns: Sequence[str]) -> list[Mutant]:
 
 def _verdicts(chosen: Sequence[Mutant], folder: Path, options: argparse.Namespace) -> Iterator[Verdict]:
     """Yield verdicts as they come, and report them on standard error. Raises WrongList."""
-    copies: SimpleQueue[Copy] = SimpleQueue()
-    for number in range(options.processes):
-        copies.put(Copy(folder / str(number)))
+    copies = [Copy(folder / str(number)) for number in range(options.processes)]
+    free: SimpleQueue[Copy] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
 
     def try_out(mutant: Mutant) -> Verdict:
-        copy = copies.get()
+        copy = free.get()
         try:
             return copy.try_out(mutant, options.limit)
         finally:
-            copies.put(copy)
+            free.put(copy)
 
     with ThreadPoolExecutor(options.processes) as pool:
         trials = [pool.submit(try_out, mutant) for mutant in chosen]
@@ -82,6 +85,8 @@ def _verdicts(chosen: Sequence[Mutant], folder: Path, options: argparse.Namespac
         finally:
             for trial in trials:
                 trial.cancel()
+            for copy in copies:
+                copy.interrupt()
 
 
 def _table(verdicts: Sequence[Verdict]) -> str:

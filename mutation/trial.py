@@ -39,6 +39,7 @@ class Copy:
         self.folder = folder
         shutil.copytree(ROOT, folder, ignore=_NOT_COPIED)
         self._changes = 0
+        self._running: subprocess.Popen[str] | None = None
 
     def try_out(self, mutant: Mutant, limit: float) -> Verdict:
         """Apply `mutant`, run its tests for up to `limit` seconds, and take it back. Raises WrongList."""
@@ -65,7 +66,7 @@ class Copy:
     def run_tests(self, tests: Iterable[str], limit: float) -> tuple[int | None, str]:
         """Run `tests` until one fails. Returns pytest's exit code, None after `limit` seconds, and its output."""
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--servers=first", "-m", "not long"]
-        process = subprocess.Popen(
+        self._running = process = subprocess.Popen(
             [*command, *tests],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(self.folder)},
@@ -80,8 +81,13 @@ class Copy:
             return _ended(process, limit)
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                self.interrupt()
                 process.communicate()
+
+    def interrupt(self) -> None:
+        """Kill the tests that run, with all that they have started in their group; may be called by another thread."""
+        if self._running is not None and self._running.poll() is None:
+            os.killpg(self._running.pid, signal.SIGKILL)
 
 
 def _ended(process: subprocess.Popen[str], limit: float) -> tuple[int | None, str]:

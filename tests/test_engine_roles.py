@@ -238,6 +238,7 @@ async def test_what_waits_for_a_slot_takes_its_room() -> None:
             break
     runner.add([Shelf.delivery(number) for number in range(10)])
     assert runner.room() == most - 10
+    assert len(runner.held()) == 10  # or they would be taken for lost
 
 
 async def test_after_a_lost_reply_the_next_call_looks_for_the_lost() -> None:

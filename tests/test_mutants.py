@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,31 @@ def test_a_text_that_is_not_there_once_is_an_error(text: str) -> None:
     stale = Mutant("stale", "none", "broker/scripts/claim.lua", text, "x", ("tests",))
     with pytest.raises(WrongList, match=r"stale: the old text occurs \d+ times in redis_worker/broker/scripts/claim"):
         mutated(stale)
+
+
+def mutate(*names: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mutation", *names],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
+def test_a_name_that_none_has_is_an_error() -> None:
+    ended = mutate("no-jitter", "no-such-mutant")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "Error: no mutant is named 'no-such-mutant'\n")
+
+
+@pytest.mark.long
+def test_a_mutant_is_tried_and_the_source_stays_as_it_is() -> None:
+    before = (PACKAGE / "engine" / "retry.py").read_text()
+    ended = mutate("no-jitter")
+    assert ended.returncode == 0, ended.stderr
+    row = "| no-jitter | engine/retry.py | tasks that failed together are not retried together | `test_what_failed_"
+    assert row in ended.stdout
+    assert "1 of 1 mutants die; 1 of 1 in scripts" in ended.stdout
+    assert (PACKAGE / "engine" / "retry.py").read_text() == before
