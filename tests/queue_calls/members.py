@@ -1,4 +1,4 @@
-"""Workers, as far as Redis knows them: their queue is called on lines that lose replies, under leases that end at will."""
+"""Workers as Redis knows them: their queue is called on lines that lose replies, under leases that end at will."""
 
 from __future__ import annotations
 
