@@ -8,16 +8,20 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.bench import Bench
+from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
 from benchmarks.drain import drain
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
 from benchmarks.report import Row, table
+from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-PARTS = ("drain", "pickup", "delays", "memory")
+SPEED = ("drain", "pickup", "delays", "memory")
+PARTS = (*SPEED, "structure")
 
 
 def main() -> int:
@@ -42,12 +46,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure the worker and a bare loop (docs/benchmarks.md)."
     )
-    parser.add_argument("part", nargs="*", help=f"a benchmark: {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "part", nargs="*", help=f"a benchmark: {', '.join(PARTS)} (default: all but the last, the size of the code)"
+    )
     parser.add_argument("--tasks", type=int, default=200_000, help="tasks of a drain (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of drains (default: %(default)s)")
     parser.add_argument("--pushes", type=int, default=500, help="single pushes of pick-up (default: %(default)s)")
     parser.add_argument(
         "--memory-tasks", type=int, default=4_000_000, help="tasks of the memory test (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--source", type=Path, default=ROOT, help="the checkout whose structure to examine (default: this one)"
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--quick", action="store_true", help="use tiny numbers, to test the benchmark itself")
@@ -60,7 +69,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
-    parts = options.part or PARTS
+    parts = options.part or SPEED
     if "drain" in parts:
         yield from drain(bench, options.tasks, options.rounds, _print_progress)
     if "pickup" in parts:
@@ -69,6 +78,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _print_progress)
     if "memory" in parts:
         yield from memory(bench, options.memory_tasks // ROUNDS, _print_progress)
+    if "structure" in parts:
+        yield from structure(options.source.resolve(), bench.url)
 
 
 def _machine(bench: Bench, server: EmbeddedServer) -> str:

@@ -66,18 +66,15 @@ def _values(path: str) -> dict[str, str]:
             text = binding.original.string
             if binding.error:
                 line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-                _warn("%s: line %d is not NAME=value and is ignored", path, line)  # it may hold a password
+                from redis_worker.vocabulary.logger import library_logger  # rarely needed, slow to import
+
+                logger = library_logger("redis_worker.environment")
+                logger.warning("%s: line %d is not NAME=value and is ignored", path, line)  # it may hold a password
             elif binding.key is not None and (value := binding.value) is not None:
                 if not _SINGLE_QUOTED.match(text):
                     value = "".join(atom.resolve(os.environ | found) for atom in parse_variables(value))
                 found[binding.key] = value
     return found
-
-
-def _warn(text: str, *arguments: object) -> None:
-    from redis_worker.vocabulary.logger import library_logger  # rarely needed, slow to import
-
-    library_logger("redis_worker.environment").warning(text, *arguments)
 
 
 def redis_url_from_environment() -> str:

@@ -15,31 +15,31 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line, which bears the name of its part, or the number of its worker process."""
+    """A formatter of records as lines, with the name of their part, or the number of their worker process."""
 
     def __init__(self, alone: str | None = None) -> None:
-        """`alone` is the only part of this program, if it has one: of its processes the number is shown alone."""
+        """`alone` is the only part of this program, if it has one: its lines show just the number of the process."""
         super().__init__()
         self._alone = alone
 
     @classmethod
     def of(cls, json: bool, alone: str | None) -> LineFormatter:
-        """Return the formatter whose `form` this is."""
+        """Return the formatter for the arguments in `form`."""
         return JsonFormatter(alone) if json else TextFormatter(alone)
 
     @property
     def form(self) -> dict[str, Any]:
-        """The arguments of `of` that make another one like this."""
+        """The arguments of `of` for an equal formatter."""
         return {"json": isinstance(self, JsonFormatter), "alone": self._alone}
 
     @abstractmethod
     def format(self, record: logging.LogRecord) -> str:
-        """Return `record` as a line, and its traceback where it has one."""
+        """Return `record` as a line, followed by its traceback, if any."""
 
     def _origin(self, record: logging.LogRecord) -> tuple[int | None, str | None]:
-        """The number of the process and the name of the part that the record belongs to, as far as they are shown.
+        """Return the number of the record's process and the name of its part, as far as they are shown.
 
-        Of user code too, for records are formatted where they are made.
+        Records of user code have them too: each is formatted in the process and context that made it.
         """
         part = getattr(record, "part", None)
         part = PART.get() if part is None else str(part)
@@ -51,12 +51,12 @@ class LineFormatter(logging.Formatter):
         return None, None if part == self._alone else part
 
     def _trace(self, record: logging.LogRecord) -> str | None:
-        """The traceback of the record; that of one from another process has been written there."""
+        """Return the traceback of the record; a record from another process brings it as text."""
         return self.formatException(record.exc_info) if record.exc_info else record.exc_text
 
 
 class TextFormatter(LineFormatter):
-    """For people."""
+    """Lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
@@ -67,7 +67,7 @@ class TextFormatter(LineFormatter):
 
 
 class JsonFormatter(LineFormatter):
-    """For programs."""
+    """Lines for programs: JSON objects."""
 
     def format(self, record: logging.LogRecord) -> str:
         import orjson
@@ -87,5 +87,5 @@ class JsonFormatter(LineFormatter):
             line["exception"] = trace
         try:
             return visible(orjson.dumps(line, default=str).decode())
-        except TypeError:  # it knows no integers beyond 64 bits, and no bytes of a file's name that are not UTF-8
+        except TypeError:  # orjson refuses integers beyond 64 bits, and file names that are not UTF-8
             return json.dumps(line, default=str)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -29,6 +30,10 @@ _PARSERS = {
     "number": "redis_worker.builtin.parsers:parse_number",
     "any": "redis_worker.builtin.parsers:parse_any",
 }
+
+
+# Files of an import itself.
+_NOT_THERE = (__file__, importlib.__file__)
 
 
 class Available(NamedTuple):
@@ -179,10 +184,6 @@ def _where(error: BaseException) -> str:
     """Return the line that raised `error`, or nothing if the import itself did."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
-    where, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if file not in (__file__, importlib.__file__) and not file.startswith("<"):
-            where = f" at {file}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return where
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    lines = [f" at {file}:{line}" for file, line in places if file not in _NOT_THERE and not file.startswith("<")]
+    return lines[-1] if lines else ""

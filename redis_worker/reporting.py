@@ -30,7 +30,7 @@ class Reporter(Observer):
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         again = sum(delivery.deaths > 0 for delivery in deliveries)
         if again:
-            logger.info("claimed %d tasks of dead workers", again, extra=self._extra(count=again))
+            self._log(logging.INFO, "claimed %d tasks of dead workers", again, count=again)
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         if logger.isEnabledFor(logging.DEBUG):
@@ -44,48 +44,40 @@ class Reporter(Observer):
                 self._task(logging.WARNING, outcome, _verdict(outcome))
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
-        logger.warning(
-            "%d results are not written: other workers own their tasks now",
-            len(outcomes),
-            extra=self._extra(count=len(outcomes)),
-        )
+        count = len(outcomes)
+        self._log(logging.WARNING, "%d results are not written: other workers own their tasks now", count, count=count)
 
     def released(self, deliveries: Sequence[Delivery]) -> None:
-        logger.debug("released %d tasks to the queue", len(deliveries), extra=self._extra(count=len(deliveries)))
+        count = len(deliveries)
+        self._log(logging.DEBUG, "released %d tasks to the queue", count, count=count)
 
     def recovered(self, worker: str, count: int) -> None:
         if count:
-            logger.warning("recovered %d tasks of the dead worker %s", count, worker, extra=self._extra(count=count))
+            self._log(logging.WARNING, "recovered %d tasks of the dead worker %s", count, worker, count=count)
         else:
-            logger.info("the worker %s is dead; it held no tasks", worker, extra=self._extra())
+            self._log(logging.INFO, "the worker %s is dead; it held no tasks", worker)
 
     def lease_lost(self, worker: str) -> None:
-        logger.warning(
-            "this worker was presumed dead as %s; others took its tasks, and it continues under a new name",
-            worker,
-            extra=self._extra(),
-        )
+        text = "this worker was presumed dead as %s; others took its tasks, and it continues under a new name"
+        self._log(logging.WARNING, text, worker)
 
     def paused(self) -> None:
-        logger.warning(
-            "the queue %s is paused: nothing is claimed until it is resumed (redis-worker resume)",
-            self._queue,
-            extra=self._extra(),
-        )
+        text = "the queue %s is paused: nothing is claimed until it is resumed (redis-worker resume)"
+        self._log(logging.WARNING, text, self._queue)
 
     def resumed(self) -> None:
-        logger.info("the queue %s is resumed", self._queue, extra=self._extra())
+        self._log(logging.INFO, "the queue %s is resumed", self._queue)
 
     def damaged(self, error: DamagedKey) -> None:
         """Log a damaged key once per outage."""
         if self._damaged.begins(error.key):
-            logger.error("%s", error, extra=self._extra(key=error.key))
+            self._log(logging.ERROR, "%s", error, key=error.key)
 
     def disconnected(self, error: Exception, delay: float) -> None:
-        logger.warning("Redis is away (%s); retrying in %.1f s", error, delay, extra=self._extra())
+        self._log(logging.WARNING, "Redis is away (%s); retrying in %.1f s", error, delay)
 
     def reconnected(self, seconds: float) -> None:
-        logger.warning("Redis is back after %.1f s", seconds, extra=self._extra())
+        self._log(logging.WARNING, "Redis is back after %.1f s", seconds)
 
     def block(self, seconds: float, stack: str) -> None:
         """Log a block of the event loop. Workers that share a loop log it once: one of them has this called."""
@@ -109,6 +101,9 @@ class Reporter(Observer):
                 task=outcome.id, attempt=outcome.delivery.attempt, duration=round(outcome.seconds, 6), outcome=verdict
             ),
         )
+
+    def _log(self, level: int, text: str, *arguments: object, **fields: object) -> None:
+        logger.log(level, text, *arguments, extra=self._extra(**fields))
 
     def _extra(self, **fields: object) -> dict[str, object]:
         return {"queue": self._queue, **fields}

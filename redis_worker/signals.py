@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -17,7 +17,7 @@ logger = library_logger()
 
 
 async def serve(
-    run: Callable[[], Awaitable[None]], stop: Callable[[], None], cancel: Callable[[], None], show: Callable[[], None]
+    run: Callable[[], Awaitable[None]], stop: Callable[[], object], cancel: Callable[[], None], show: Callable[[], None]
 ) -> bool:
     """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, a second one `cancel`.
 
@@ -43,11 +43,10 @@ async def serve(
     return not cancelled
 
 
-@contextmanager
 def stop_signals(
     stop: Callable[[], None], cancel: Callable[[], None], kill: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Call `stop` on the first SIGINT or SIGTERM, `cancel` on the second, `kill` on the third, and exit.
+) -> AbstractContextManager[None]:
+    """In the block, call `stop` on the first SIGINT or SIGTERM, `cancel` on the second, `kill` on the third, and exit.
 
     Needs a running loop.
     """
@@ -64,22 +63,17 @@ def stop_signals(
             kill()
             os._exit(1)
 
-    with _handled({signal.SIGINT: receive, signal.SIGTERM: receive}):
-        yield
+    return _handled({signal.SIGINT: receive, signal.SIGTERM: receive})
 
 
-@contextmanager
-def show_signal(show: Callable[[], None]) -> Iterator[None]:
-    """Call `show` on each SIGUSR1. Needs a running loop."""
-    with _handled({signal.SIGUSR1: show}):
-        yield
+def show_signal(show: Callable[[], None]) -> AbstractContextManager[None]:
+    """Call `show` on each SIGUSR1 in the block. Needs a running loop."""
+    return _handled({signal.SIGUSR1: show})
 
 
-@contextmanager
-def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
-    """Call `reload` on each SIGHUP. Needs a running loop."""
-    with _handled({signal.SIGHUP: reload}):
-        yield
+def reload_signal(reload: Callable[[], None]) -> AbstractContextManager[None]:
+    """Call `reload` on each SIGHUP in the block. Needs a running loop."""
+    return _handled({signal.SIGHUP: reload})
 
 
 @contextmanager

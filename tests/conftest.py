@@ -6,12 +6,14 @@ import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from redis_worker.broker.keys import TOPICS, Keys
-from redis_worker.embedded import EmbeddedServer, servers
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.server_programs import servers
 from tests.processes import children, kill, of_run, start_run
 from tests.session import keep_to_ports_of_its_own, restore_signals
 from tests.support import Queue, Topic, WorkerProcess, ended_in_time
@@ -160,8 +162,8 @@ def worker(server: EmbeddedServer, queue: Queue) -> Iterator[Callable[..., Worke
     """Starts worker processes on the queue; those still there at the end are killed."""
     started: list[WorkerProcess] = []
 
-    def start(*arguments: str, processor: str = "sum", env: dict[str, str] | None = None) -> WorkerProcess:
-        started.append(WorkerProcess(server.url, queue.keys, *arguments, processor=processor, env=env))
+    def start(*arguments: str, **options: Any) -> WorkerProcess:
+        started.append(WorkerProcess(server.url, queue.keys, *arguments, **options))
         return started[-1]
 
     yield start

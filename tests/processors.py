@@ -82,6 +82,23 @@ async def block(arguments: list[Any]) -> str:
 
 
 @processor
+async def block_first(arguments: list[Any]) -> int:
+    """Tell that the task runs; hold the event loop for ever if it is the first one that does."""
+    with (Path(arguments[0]) / "running").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+        first = file.tell() == len(f"{os.getpid()}\n")
+    while first:
+        time.sleep(1)
+    return os.getpid()
+
+
+@processor
+async def exit_at_once(arguments: list[Any]) -> None:
+    """End the process, as a crash in a C extension does."""
+    os._exit(3)
+
+
+@processor
 async def stubborn(arguments: list[Any]) -> None:
     """Ignore every cancellation."""
     while True:

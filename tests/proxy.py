@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class Proxy:
@@ -16,6 +16,8 @@ class Proxy:
         """All there have been, in the order of their coming."""
         self.deaf = False
         """True: new connections are black holes from their first byte."""
+        self.before: Callable[[bytes], Awaitable[None]] | None = None
+        """Awaited with each piece that a client sends, before it is passed on."""
 
     @property
     def url(self) -> str:
@@ -44,7 +46,7 @@ class Proxy:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
             try:
-                await asyncio.gather(passage.carry(reader, ours), passage.carry(theirs, writer))
+                await asyncio.gather(passage.carry(reader, ours, self.before), passage.carry(theirs, writer))
             finally:
                 ours.transport.abort()
                 writer.transport.abort()
@@ -59,8 +61,15 @@ class Passage:
         self.sent = b""
         """All that has passed, in both directions."""
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        before: Callable[[bytes], Awaitable[None]] | None = None,
+    ) -> None:
         while data := await reader.read(65536):
+            if before is not None:
+                await before(data)
             if not self.swallows:
                 self.sent += data
                 writer.write(data)

@@ -67,13 +67,18 @@ class CommandProcess:
     """A real `redis-worker` process, by its arguments."""
 
     def __init__(
-        self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT, limit_files: int | None = None
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+        limit_files: int | None = None,
+        program: str = "redis_worker",
     ) -> None:
-        """`limit_files` is how many files it may have open at once."""
+        """`limit_files` is how many files it may have open at once, `program` the module that is run."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         limit = [] if limit_files is None else ["prlimit", f"--nofile={limit_files}"]
         self.process = subprocess.Popen(
-            [*limit, sys.executable, "-W", "error", "-m", "redis_worker", *arguments],
+            [*limit, sys.executable, "-W", "error", "-m", program, *arguments],
             cwd=cwd,
             env=os.environ | (env or {}),
             stderr=self._log,
@@ -126,12 +131,11 @@ class CommandProcess:
 class WorkerProcess(CommandProcess):
     """A real `redis-worker run` process, or a fleet of them."""
 
-    def __init__(
-        self, url: str, keys: Keys, *arguments: str, processor: str = "sum", env: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, url: str, keys: Keys, *arguments: str, processor: str = "sum", **options: Any) -> None:
+        """`options` are those of CommandProcess."""
         self.url = url
         queue = ("--input", keys.waiting, "--output", keys.output)
-        super().__init__("run", "--url", url, *queue, "--processor", processor, *arguments, env=env)
+        super().__init__("run", "--url", url, *queue, "--processor", processor, *arguments, **options)
 
     async def started(self) -> WorkerProcess:
         await wait_until(lambda: " -> " in self.log or not self.alive, "the worker to start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,20 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory" in ended.stderr
+    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory, structure" in ended.stderr
+
+
+def test_the_structure_of_the_code_can_be_asked_for() -> None:
+    ended = bench("structure")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    rows = dict(re.findall(r"^\| (\S.*?) +\| +([\d,]+) (?:lines|modules|frames) \|", ended.stdout, re.MULTILINE))
+    sizes = {name: int(rows[name].replace(",", "")) for name in rows}
+    packages = [name for name in rows if name.endswith("/")]
+    assert {"broker/queue/", "engine/", "service/"} <= set(packages)
+    assert sizes["all packages"] == sizes["files of no package"] + sum(sizes[name] for name in packages)
+    assert sizes["fan-out of service/pool.py"] < 40
+    assert 0 < sizes["longest function"] < 100
+    assert 0 < sizes["a lone task"] < sizes["a lone message"]
 
 
 def test_the_table_says_what_is_met_and_what_is_missed() -> None:

@@ -220,7 +220,7 @@ PUBLISH = ("publish", "--url", NOWHERE)
         ((*RUN, "--lease", "1"), "1.0 is not in the range x>=2"),
         ((*RUN, "--concurrency", "many"), "'many' is not a valid integer"),
         ((*RUN, "--watch", "nowhere"), "'nowhere' does not exist"),
-        ((*RUN, "--embedded", "--url", NOWHERE), "--embedded starts a server of its own, so it takes no --url"),
+        ((*RUN, "--embedded", "--url", NOWHERE), "--embedded starts a temporary server: use it without --url"),
         ((*RUN, "--url", "http://u:hush@host"), "must begin with one of redis://"),
         ((*RUN, "--url", "redis://u:hush@host:port"), "'redis://u:***@***' is not valid"),
         ((*RUN, "--url", "redis+sentinel://u:hush@host"), "name the sentinel service"),

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -297,6 +297,27 @@ async def test_a_redis_that_restarts(
     else:
         assert_each_second_once(instants)
     assert counts == {"success": len(instants)}
+
+
+async def test_the_jobs_of_a_process_share_an_outage_and_log_it_once(
+    own_server: EmbeddedServer, own_jobs: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = own_jobs
+    first = jobs.run(jobs.settings())
+    lines = [first]
+    for name in ("second", "third"):
+        lines.append(CronJob(replace(jobs.settings(), name=name), jobs.stores[-1]))
+        jobs.running.append((lines[-1], asyncio.create_task(lines[-1].run())))
+    await wait_until(lambda: all(job.condition == "running" for job in lines), "the jobs to run")
+    os.kill(own_server.pid, signal.SIGKILL)
+    away = time.monotonic()
+    await wait_until(lambda: first.condition == "Redis is away", "the loss to be noticed")
+    await wait_until(lambda: time.monotonic() > away + 3, "each job to try in vain")
+    await asyncio.to_thread(own_server.restart)
+    await wait_until(lambda: first.condition == "running", "Redis to be found again")
+    await jobs.stop()
+    messages = [record.getMessage() for record in caplog.records]
+    assert [sum(text in message for message in messages) for text in ("Redis is away", "Redis is back")] == [1, 1]
 
 
 async def test_what_ends_while_redis_is_away_is_recorded_when_it_is_back(

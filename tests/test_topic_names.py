@@ -12,7 +12,7 @@ import pytest
 
 from redis_worker import ConfigurationError, Handlers, Publisher, TopicWorker
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.file.reading import read_plan_text
+from redis_worker.file.reading import read_plan
 from tests.support import PATIENCE, ROOT, Queue, Topic
 
 
@@ -59,7 +59,7 @@ async def test_a_list_is_no_topic(server: EmbeddedServer, queue: Queue) -> None:
 @pytest.mark.parametrize("pattern", ["mq:x.y", "mq:x.*"])
 def test_nor_is_it_one_in_a_file(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match="is the list of the topic"):
-        read_plan_text(f'[topics."{pattern}"]\nhandler = "shop:work"\n', "workers.toml")
+        read_plan("workers.toml", f'[topics."{pattern}"]\nhandler = "shop:work"\n')
 
 
 COMMANDS: list[tuple[str, ...]] = [

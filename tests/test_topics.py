@@ -385,14 +385,14 @@ async def test_a_shared_cap_holds_for_claims_too(redis: Redis, publisher: Publis
 async def test_many_topics_share_their_connections(redis: Redis, publisher: Publisher, new: New) -> None:
     worker, seen = new(), Seen()
     before = len(await redis.client_list())
-    for number in range(40):
+    for number in range(100):
         worker.handler(f"t{number}")(seen)
     async with worker:
-        for number in range(40):
+        for number in range(100):
             await publisher.publish(f"t{number}", number)
-        assert sorted(await seen.until(40)) == list(range(40))
-        await wait_until(lambda: worker.counters.succeeded == 40)
-        assert len(await redis.client_list()) - before < 20
+        assert sorted(await seen.until(100)) == list(range(100))
+        await wait_until(lambda: worker.counters.succeeded == 100)
+        assert len(await redis.client_list()) - before < 50  # a client makes 32 calls at once
 
 
 async def test_batches(redis: Redis, publisher: Publisher, new: New) -> None:

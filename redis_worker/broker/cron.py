@@ -15,6 +15,7 @@ from redis_worker.broker.connection.damaged_keys import Complaints, call_on
 from redis_worker.broker.connection.preflight import check_slots
 from redis_worker.broker.keys import CRON, CronKeys, Keys, cron_stem
 from redis_worker.broker.queue.lease import Lease, LeaseKeeper, worker_name
+from redis_worker.engine.reconnect import OutageLog, Reconnect
 from redis_worker.vocabulary.errors import ConfigurationError, DamagedKey, Refused
 
 _PRESUMED_LOST = 2
@@ -26,6 +27,8 @@ _FORGOTTEN = 90 * 86_400
 MOST_QUEUED = 100
 # Longest wait for a reply, in seconds: instants depend on it, and an idle connection may have been cut.
 _PATIENCE = 5.0
+# Longest pause between tries while Redis is away, in seconds: an instant can be fired up to a minute late.
+_LONGEST_PAUSE = 10.0
 # A slower reply, in seconds, is too inexact for the clock, unless the last good one is older than `_STALE` seconds.
 _QUICK, _STALE = 0.1, 60.0
 
@@ -89,7 +92,7 @@ class ServerClock:
 
 
 class CronStore:
-    """Resources shared by the cron jobs of a process: a connection, leases and the server's clock."""
+    """Resources shared by the cron jobs of a process: connection, leases, the server's clock, waiting for Redis."""
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class CronStore:
         self.clock = ServerClock(elapsed)
         self.worker = worker_name()
         self.complaints = Complaints()
+        self.reconnect = Reconnect(OutageLog(), longest=_LONGEST_PAUSE, damaged_too=True)
         self._numbers = count(1)
 
     def new_run(self) -> Lease:

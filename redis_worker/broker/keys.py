@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 from redis_worker.vocabulary.message import LIST_PREFIX
 
@@ -49,7 +50,19 @@ def tagged(key: str) -> str:
     return key if start >= 0 and end > start + 1 else f"{{{key}}}"
 
 
-@dataclass(frozen=True)  # without slots: a name is made once, and kept in the dictionary of the object
+class _Derived:
+    """A name: the object's stem, a colon and the attribute; made once, and kept in the object's dictionary."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, keys: Any, owner: type) -> str:
+        name: str
+        name = vars(keys)[self._name] = f"{keys.stem}:{self._name}"
+        return name
+
+
+@dataclass(frozen=True)  # without slots, for the derived names
 class Keys:
     """Key names of one queue: the input list, the output hash and the keys derived from them."""
 
@@ -58,74 +71,44 @@ class Keys:
     output: str = ""
     """The output hash; empty for topics, which have no results."""
 
-    @cached_property
-    def workers(self) -> str:
-        """Sorted set: worker -> end of its lease, in ms of the server's clock."""
-        return f"{tagged(self.waiting)}:workers"
+    workers = _Derived()
+    """Sorted set: worker -> end of its lease, in ms of the server's clock."""
+    presence = _Derived()
+    """Hash: worker -> its description, a JSON object; only for members of `workers`."""
+    retired = _Derived()
+    """Sorted set: former worker -> time until which its in-flight list is checked.
+
+    A command sent before a worker lost its lease may arrive later: `BLMOVE` checks no lease.
+    """
+    claimants = _Derived()
+    """Sorted set: worker -> length of its lease in ms; a second copy of all names in `workers` and `retired`.
+
+    It leads to the tasks of a worker that has lost its entry there.
+    """
+    attempts = _Derived()
+    """Hash: `d` + digest of a raw task -> workers that died holding it; `r` + digest -> its retries.
+
+    Exists only while a task has failed, so that claims usually skip it.
+    """
+    delayed = _Derived()
+    """Sorted set: token, colon and raw task -> due time, in ms of the server's clock."""
+    done = _Derived()
+    """Sorted set: id of a completed message -> time until which it is remembered, in ms of the server's clock."""
+    begun = _Derived()
+    """Hash: id of a message being handled -> its worker, a newline and the message; others with that id wait."""
+    dropped = _Derived()
+    """Counter: dead letters dropped because the list was full."""
+    wake = _Derived()
+    """Pub/sub channel: a task was delayed, so check the next due time."""
+    dead = _Derived()
+    """List: the dead letters."""
+    paused = _Derived()
+    """String: exists while the queue is paused; its value is ignored."""
 
     @cached_property
-    def presence(self) -> str:
-        """Hash: worker -> its description, a JSON object; only for members of `workers`."""
-        return f"{tagged(self.waiting)}:presence"
-
-    @cached_property
-    def retired(self) -> str:
-        """Sorted set: former worker -> time until which its in-flight list is checked.
-
-        A command sent before a worker lost its lease may arrive later: `BLMOVE` checks no lease.
-        """
-        return f"{tagged(self.waiting)}:retired"
-
-    @cached_property
-    def claimants(self) -> str:
-        """Sorted set: worker -> length of its lease in ms; a second copy of all names in `workers` and `retired`.
-
-        It leads to the tasks of a worker that has lost its entry there.
-        """
-        return f"{tagged(self.waiting)}:claimants"
-
-    @cached_property
-    def attempts(self) -> str:
-        """Hash: `d` + digest of a raw task -> workers that died holding it; `r` + digest -> its retries.
-
-        Exists only while a task has failed, so that claims usually skip it.
-        """
-        return f"{tagged(self.waiting)}:attempts"
-
-    @cached_property
-    def delayed(self) -> str:
-        """Sorted set: token, colon and raw task -> due time, in ms of the server's clock."""
-        return f"{tagged(self.waiting)}:delayed"
-
-    @cached_property
-    def done(self) -> str:
-        """Sorted set: id of a completed message -> time until which it is remembered, in ms of the server's clock."""
-        return f"{tagged(self.waiting)}:done"
-
-    @cached_property
-    def begun(self) -> str:
-        """Hash: id of a message being handled -> its worker, a newline and the message; others with that id wait."""
-        return f"{tagged(self.waiting)}:begun"
-
-    @cached_property
-    def dropped(self) -> str:
-        """Counter: dead letters dropped because the list was full."""
-        return f"{tagged(self.waiting)}:dropped"
-
-    @cached_property
-    def wake(self) -> str:
-        """Pub/sub channel: a task was delayed, so check the next due time."""
-        return f"{tagged(self.waiting)}:wake"
-
-    @cached_property
-    def dead(self) -> str:
-        """List: the dead letters."""
-        return f"{tagged(self.waiting)}:dead"
-
-    @cached_property
-    def paused(self) -> str:
-        """String: exists while the queue is paused; its value is ignored."""
-        return f"{tagged(self.waiting)}:paused"
+    def stem(self) -> str:
+        """The beginning of the derived names."""
+        return tagged(self.waiting)
 
     @cached_property
     def types(self) -> dict[str, str]:
@@ -136,7 +119,7 @@ class Keys:
 
     def inflight(self, worker: str) -> str:
         """Return the list of tasks that `worker` has claimed and not settled."""
-        return f"{tagged(self.waiting)}:inflight:{worker}"
+        return f"{self.stem}:inflight:{worker}"
 
     def arrived(self, worker: str) -> str:
         """Return the list for the task that a blocking pop of `worker` has brought, until it is claimed."""
@@ -158,36 +141,20 @@ class CronKeys:
     """Key names of one cron job, all in one slot. Times in them are ms of the server's clock."""
 
     stem: str
+    """The beginning of all names."""
 
-    @cached_property
-    def fired(self) -> str:
-        """Sorted set: instant -> itself; the last 1000 that were fired, skipped or queued."""
-        return f"{self.stem}:fired"
-
-    @cached_property
-    def running(self) -> str:
-        """Sorted set: run -> end of its lease."""
-        return f"{self.stem}:running"
-
-    @cached_property
-    def runs(self) -> str:
-        """Hash: run in `running` -> its trigger, instant, start and worker, separated by spaces."""
-        return f"{self.stem}:runs"
-
-    @cached_property
-    def queued(self) -> str:
-        """Sorted set: instant -> itself; those that wait for the current run to end."""
-        return f"{self.stem}:queued"
-
-    @cached_property
-    def ended(self) -> str:
-        """List: the last recorded runs and, after `lost `, those presumed dead."""
-        return f"{self.stem}:ended"
-
-    @cached_property
-    def record(self) -> str:
-        """Hash: the schedule, the outcome of the last run, counts; `floor`: instants up to it count as fired."""
-        return f"{self.stem}:record"
+    fired = _Derived()
+    """Sorted set: instant -> itself; the last 1000 that were fired, skipped or queued."""
+    running = _Derived()
+    """Sorted set: run -> end of its lease."""
+    runs = _Derived()
+    """Hash: run in `running` -> its trigger, instant, start and worker, separated by spaces."""
+    queued = _Derived()
+    """Sorted set: instant -> itself; those that wait for the current run to end."""
+    ended = _Derived()
+    """List: the last recorded runs and, after `lost `, those presumed dead."""
+    record = _Derived()
+    """Hash: the schedule, the outcome of the last run, counts; `floor`: instants up to it count as fired."""
 
 
 def results_channel(output: str) -> str:

@@ -1,4 +1,4 @@
-"""Files that are watched, and whether they have changed."""
+"""Watched files, and the detection of their changes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _SKIPPED = ("__pycache__", "node_modules")
 
 
 class Watched:
-    """The files that `find` lists, whenever it is called; those that are not there may come."""
+    """The files that `find` lists at each call, including missing ones, which may appear."""
 
     def __init__(self, find: Callable[[], Iterable[str]]) -> None:
         self._find = find
         self._seen = self._times()
 
     def changed(self) -> bool:
-        """Return whether a file was changed, came or went since the last call that returned True."""
+        """Return True if a file changed, appeared or disappeared since the last call that returned True."""
         before, self._seen = self._seen, self._times()
         return self._seen != before
 
@@ -27,13 +27,13 @@ class Watched:
             try:
                 found[path] = os.stat(path).st_mtime_ns
             except OSError:
-                continue  # gone between the two, or an editor is about to put it back
+                continue  # removed since it was listed, or an editor is replacing it
         return found
 
 
 def sources(folder: Path) -> Iterator[str]:
-    """Yield the Python files in `folder` and below, hidden folders left out."""
+    """Yield the Python files in `folder` and below, without hidden folders."""
     for place, folders, files in os.walk(folder):
-        # A virtual environment is often called .venv; looking through it takes longer than all the rest.
+        # A virtual environment, often called .venv, takes longer to search than all the rest.
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _SKIPPED]
         yield from (os.path.join(place, name) for name in files if name.endswith(".py"))

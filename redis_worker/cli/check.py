@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from redis_worker.cli.options import ENVIRONMENT
-from redis_worker.cli.plans import describe, no_file_options, plan_options
+from redis_worker.cli.plans import no_file_options, plan_options
 
 EPILOG = f"""
 \b
@@ -27,6 +27,7 @@ to nothing. Exits 2 if there are mistakes, with a line for each. The format of t
 def check(file: str, only: tuple[str, ...], without: tuple[str, ...]) -> None:
     """Check a file of workers and cron jobs, and list the parts that would run."""
     from redis_worker.cli.declared import describe_declared, find_declared, is_declared
+    from redis_worker.cli.describing import describe
     from redis_worker.file.reading import read_plan
     from redis_worker.file.resolving import resolved
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from redis_worker.cli.options import ENVIRONMENT, log_options, option
 from redis_worker.cli.plans import file_argument
-
-if TYPE_CHECKING:
-    from redis_worker.file.plan import JobPart, Plan
 
 EPILOG = f"""
 \b
@@ -39,7 +34,7 @@ def list_(file: str, as_json: bool) -> None:
 
     from redis_worker.cli.cronjobs import show_jobs
 
-    asyncio.run(show_jobs(_jobs(_plan(file)), as_json))
+    asyncio.run(show_jobs(file, as_json))
 
 
 @cron.command("run", epilog=EPILOG)
@@ -57,35 +52,4 @@ def run(name: str, file: str, verbose: bool, log_level: str, log_format: str) ->
     from redis_worker.cli.cronjobs import run_job
 
     logs.configure("debug" if verbose else log_level, log_format, everything=True)
-    return asyncio.run(run_job(_job(_plan(file), name)))
-
-
-def _plan(file: str) -> Plan:
-    from redis_worker.file.reading import read_plan
-
-    return read_plan(file)
-
-
-def _jobs(plan: Plan) -> list[JobPart]:
-    from redis_worker.file.plan import JobPart
-
-    return [part for part in plan.parts if isinstance(part, JobPart)]
-
-
-def _job(plan: Plan, name: str) -> JobPart:
-    """Return the job called `name`. Raises ConfigurationError if missing."""
-    import difflib
-
-    from redis_worker.vocabulary.errors import ConfigurationError
-
-    jobs = {job.name: job for job in _jobs(plan)}
-    if name in jobs:
-        return jobs[name]
-    for qualified, reason in plan.left_out:
-        if qualified == f"cron.{name}":
-            raise ConfigurationError(f"{plan.path}: the cron job {name!r} does not run: {reason}")
-    if near := difflib.get_close_matches(name, jobs, 1):
-        hint = f"did you mean {near[0]}?"
-    else:
-        hint = f"there are {', '.join(jobs)}" if jobs else "there are none"
-    raise ConfigurationError(f"{plan.path}: no cron job {name!r}: {hint}")
+    return asyncio.run(run_job(file, name))

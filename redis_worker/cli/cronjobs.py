@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,20 +10,24 @@ import click
 
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
-from redis_worker.cli.plans import next_firing
+from redis_worker.cli.describing import next_firing
 from redis_worker.cli.printing import explained, print_json
 from redis_worker.cli.table_cells import NONE, age, outcome, when
 from redis_worker.cli.tables import Table, plain
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.schedule import Schedule
-from redis_worker.file.plan import JobPart
+from redis_worker.file.mistakes import near
+from redis_worker.file.plan import JobPart, Plan
+from redis_worker.file.reading import read_plan
 from redis_worker.signals import stop_signals
+from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.payload import dumps
 from redis_worker.vocabulary.text import visible
 
 
-async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
-    """Print the status of each job, in file order. Raises Disconnected, Refused and ConfigurationError."""
+async def show_jobs(file: str, as_json: bool) -> None:
+    """Print the status of each job of a file, in its order. Raises Disconnected, Refused and ConfigurationError."""
+    parts = _jobs(read_plan(file))
     statuses: dict[tuple[str, str, str], JobStatus] = {}
     for url in {part.url for part in parts}:
         store = CronStore(url)
@@ -42,8 +46,9 @@ async def show_jobs(parts: Sequence[JobPart], as_json: bool) -> None:
         click.echo(plain(Table(list(_COLUMNS), cells, "" if cells else "no cron jobs")))
 
 
-async def run_job(part: JobPart) -> int:
-    """Run a job now and print the outcome. Return the exit code. Raises as `show_jobs` does."""
+async def run_job(file: str, name: str) -> int:
+    """Run a job of a file now and print the outcome. Return the exit code. Raises as `show_jobs` does."""
+    part = _job(read_plan(file), name)
     store = CronStore(part.url)
     try:
         job = CronJob(part.settings, store)
@@ -54,6 +59,21 @@ async def run_job(part: JobPart) -> int:
     error = f": {visible(ended.error)}" if ended.error else ""
     click.echo(f"{part.name}: {ended.outcome} after {ended.seconds:.3f} s{error}")
     return 0 if ended.outcome == "success" else 1
+
+
+def _jobs(plan: Plan) -> list[JobPart]:
+    return [part for part in plan.parts if isinstance(part, JobPart)]
+
+
+def _job(plan: Plan, name: str) -> JobPart:
+    """Return the job called `name`. Raises ConfigurationError if missing."""
+    jobs = {job.name: job for job in _jobs(plan)}
+    if name in jobs:
+        return jobs[name]
+    for qualified, reason in plan.left_out:
+        if qualified == f"cron.{name}":
+            raise ConfigurationError(f"{plan.path}: the cron job {name!r} does not run: {reason}")
+    raise ConfigurationError(f"{plan.path}: no cron job {name!r}: {near(name, tuple(jobs))}")
 
 
 class _Row(NamedTuple):

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from redis_worker.cli.plans import columns, describe, describe_route
+from redis_worker.cli.describing import columns, describe, describe_route
 from redis_worker.cli.supervising import supervise
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.environment import redis_url_from_environment

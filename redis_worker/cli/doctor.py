@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_option
+from redis_worker.cli.on_queue import hint
+from redis_worker.cli.options import ENVIRONMENT, Repeated, option, redis_url, url_option
 from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
@@ -29,19 +30,11 @@ Read-only. Examines the queues of all known topics too. Exits 1 if there is a fa
 _COLOURS = {"good": "green", "warning": "yellow", "fault": "red"}
 
 
-class _Key(click.types.StringParamType):
-    """A key; the environment variable holds a single one, which may contain spaces."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return text(super().convert(value, param, ctx))
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        return [rv] if rv else []
-
-
 @click.command(epilog=EPILOG)
-@option("--input", "inputs", type=_Key(), multiple=True, metavar="KEY", help="A list of tasks; may be repeated.")
-@option("--output", "outputs", type=_Key(), multiple=True, metavar="KEY", help="A hash of results; may be repeated.")
+@option("--input", "inputs", type=Repeated(), multiple=True, metavar="KEY", help="A list of tasks; may be repeated.")
+@option(
+    "--output", "outputs", type=Repeated(), multiple=True, metavar="KEY", help="A hash of results; may be repeated."
+)
 @option("--json", "as_json", is_flag=True, help="Print one JSON object with the list of findings.")
 @url_option
 def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, url: str | None) -> int:
@@ -79,7 +72,6 @@ def _print_lines(examination: Examination) -> None:
 
 async def _hint(url: str, inputs: tuple[str, ...]) -> None:
     from redis_worker.broker.client.access import Access
-    from redis_worker.cli.hints import hint
 
     async with Access(url) as access:
         await hint(access, inputs)

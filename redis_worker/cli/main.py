@@ -87,7 +87,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FileMistakes as error:
-        _show(error)
+        for line in str(error).splitlines():  # each begins with its place, as editors and compilers write it
+            _complain(line, "")
         return 2
     except RedisWorkerError as error:
         _complain(str(error))
@@ -132,28 +133,19 @@ def _variable(error: click.BadParameter) -> str | None:
 def _defect(error: Exception) -> int:
     """Report an unexpected error in one line; -v logs the traceback."""
     import logging
+    from traceback import walk_tb
 
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
+    *_, (frame, line) = walk_tb(error.__traceback__)
+    where = f"{frame.f_code.co_filename}:{line}"
     logging.getLogger("redis_worker").debug("a defect", exc_info=error)
-    _complain(f"this is a defect of redis-worker, please report it: {type(error).__name__}: {error}{where}")
+    _complain(f"this is a defect of redis-worker, please report it: {type(error).__name__}: {error} ({where})")
     return 1
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, title: str = "Error: ") -> None:
     from redis_worker.cli import logs
 
-    logs.complain(text)
-
-
-def _show(error: FileMistakes) -> None:
-    """Print each mistake after its place, as editors and compilers do."""
-    from redis_worker.cli import logs
-
-    for line in str(error).splitlines():
-        logs.complain(line, "")
+    logs.complain(text, title)
 
 
 def _flush() -> None:

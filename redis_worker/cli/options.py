@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_SHORT = {"concurrency": ["-c"]}
+
 ENVIRONMENT = "Every option can also be set in the environment or in .env: --input as REDIS_WORKER_INPUT, and so on."
 
 
@@ -29,6 +31,16 @@ def text(value: str) -> str:
         return value.encode(errors="surrogateescape").decode()  # UTF-8, even in an ASCII locale
     except UnicodeError:
         raise click.BadParameter(f"{value!r} is not UTF-8.") from None
+
+
+class Repeated(click.types.StringParamType):
+    """A text that may be repeated on the command line; the environment variable holds one, blanks included."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return text(str(super().convert(value, param, ctx)))
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv] if rv else []
 
 
 def file_name(value: str) -> str:
@@ -83,21 +95,27 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, **settings)
 
 
-def pool_option(*names: str, known: tuple[str, ...] | None = None) -> Callable[[F], F]:
-    """A click option for a field of PoolOptions, which gives default, range and help; `known` are fewer choices."""
-    [field] = [field for field in fields(PoolOptions) if field.name == names[-1][2:].replace("-", "_")]
-    said: Any = field.metadata
+def pool_options(function: F) -> F:
+    """Add an option for each field of PoolOptions, with default, range and help."""
+    for field in reversed(fields(PoolOptions)):
+        function = _pool_option(field)(function)
+    return function
+
+
+def _pool_option(field: Field[Any]) -> Callable[[F], F]:
+    names = [*_SHORT.get(field.name, ()), f"--{field.name.replace('_', '-')}"]
+    declared: Any = field.metadata
     default: Any = field.default
-    settings: dict[str, Any] = {"help": said["help"], "metavar": said["metavar"]}
+    settings: dict[str, Any] = {"help": declared["help"], "metavar": declared["metavar"]}
     if isinstance(default, bool):
         return option(*names, is_flag=True, **settings)
-    if said["known"]:
-        settings["type"] = click.Choice(known or said["known"])
-    elif said["metavar"] == "S":
-        above, least = said["above"], said["least"]
+    if declared["known"]:  # a coroutine function is known to be one: no need to choose "async"
+        settings["type"] = click.Choice([known for known in declared["known"] if known != "async"])
+    elif declared["metavar"] == "S":
+        above, least = declared["above"], declared["least"]
         settings["type"] = Seconds(min=least if above is None else above, min_open=above is not None)
     else:
-        settings["type"] = click.IntRange(said["least"])
+        settings["type"] = click.IntRange(declared["least"])
     if default is not None:
         whole = isinstance(default, float) and default.is_integer()
         settings |= {"default": int(default) if whole else default, "show_default": True}

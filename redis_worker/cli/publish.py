@@ -57,9 +57,8 @@ def publish(
     if delay is not None and at is not None:
         raise click.UsageError("--delay and --at exclude each other")
     from redis_worker.broker.keys import topic_list
-    from redis_worker.cli.payload_options import send
     from redis_worker.cli.payloads import message
-    from redis_worker.cli.pushing import Target
+    from redis_worker.cli.pushing import Target, send
     from redis_worker.vocabulary.message import check_topic
 
     key = topic_list(check_topic(topic))

@@ -66,9 +66,8 @@ def push(
         raise click.UsageError("--id needs exactly one task")
     if sum((left, delay is not None, at is not None)) > 1:
         raise click.UsageError("--left, --delay and --at exclude each other")
-    from redis_worker.cli.payload_options import send
     from redis_worker.cli.payloads import payload
-    from redis_worker.cli.pushing import Target
+    from redis_worker.cli.pushing import Target, send
 
     target = Target(redis_url(url), input_key, output_key, left, wait, delay, at)
     return send(tasks, path, partial(payload, id=id), target)

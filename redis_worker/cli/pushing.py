@@ -1,23 +1,26 @@
-"""Implementation of `push` and `publish`: sends batches of payloads and prints results as they arrive."""
+"""The work of `push` and `publish`: sends payloads, from arguments or a file, and prints results as they arrive."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
+from io import FileIO
 from typing import Any, NamedTuple
 
 import click
 
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.task_client import TaskClient
-from redis_worker.broker.keys import topic_list
-from redis_worker.cli.payloads import Batch
+from redis_worker.cli.payloads import Batch, Payload, read_batches
 from redis_worker.cli.printing import explained, print_results
-from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.text import visible
 
@@ -47,35 +50,46 @@ class Target(NamedTuple):
         """The word for a payload: task or message."""
         return "task" if self.topic is None else "message"
 
-    def client(self) -> TaskClient:
-        """Return a new client."""
-        if self.topic is None:
-            return TaskClient(self.url, self.input_key, self.output_key or "")
-        return _TopicClient(self.url, self.topic)
+
+def send(texts: Sequence[str], path: str | None, make: Callable[[bytes], Payload], target: Target) -> int:
+    """Push the payloads that `make` builds from `texts`, or from the lines of the file `path`. Return the exit code."""
+    if not path:
+        return asyncio.run(Pusher(target).run(iter([Batch(_payloads(texts, make, target.noun), 0)])))
+    name = "standard input" if path == "-" else path
+    with _opened(path, name) as file:
+        bar = _bar(file, target.wait)
+        pusher = Pusher(target, bar=bar, ids=bar is None or not sys.stdout.isatty())
+        return asyncio.run(pusher.run(read_batches(file, name, make)))
 
 
-class _TopicClient(TaskClient):
-    """A client that pushes to a topic through a publisher, which registers the topic."""
+def _payloads(texts: Sequence[str], make: Callable[[bytes], Payload], noun: str) -> list[Payload]:
+    made = []
+    for number, text in enumerate(texts, 1):
+        try:
+            made.append(make(os.fsencode(text)))
+        except ValueError as error:
+            shown = text if len(text) <= 40 else text[:40] + "…"
+            raise click.UsageError(f"{noun} {number} ({shown}): {error}") from None
+    return made
 
-    def __init__(self, url: str, topic: str) -> None:
-        super().__init__(url, topic_list(topic), "")
-        self._topic = topic
-        self._publisher = Publisher(url)
 
-    async def close(self) -> None:
-        await self._publisher.close()
-        await super().close()
+def _opened(path: str, name: str) -> FileIO:
+    try:
+        # Unbuffered, so that a read returns the available bytes. Not sys.stdin: a thread still reading would hold
+        # its lock and abort the interpreter at exit.
+        return open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
+    except OSError as error:
+        raise click.UsageError(f"cannot read {name}: {error.strerror}") from None
 
-    async def push_raw(
-        self,
-        payloads: Sequence[bytes],
-        *,
-        left: bool = False,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-    ) -> None:
-        assert not left  # messages are only ever appended
-        await self._publisher.push_raw(self._topic, payloads, delay=delay, at=at)
+
+def _bar(file: FileIO, wait: bool) -> Any:
+    """Return a progress bar for the file, if there is a terminal and no results are printed on it."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or not status.st_size or not sys.stderr.isatty():
+        return None
+    if wait and sys.stdout.isatty():
+        return None
+    return click.progressbar(length=status.st_size, file=sys.stderr, label="pushing")
 
 
 class Pusher:
@@ -96,7 +110,14 @@ class Pusher:
     async def run(self, batches: Iterator[Batch]) -> int:
         """Push all `batches`. Return the exit code."""
         target = self._target
-        async with target.client() as client:
+        async with (
+            TaskClient(target.url, target.input_key, target.output_key or "") as client,
+            Publisher(target.url) as publisher,
+        ):
+            if target.topic is None:
+                self._send = partial(client.push_raw, left=target.left)
+            else:  # a publisher registers the topic
+                self._send = partial(publisher.push_raw, target.topic)
             try:
                 with self._bar or nullcontext():
                     error = await self._push_all(client, batches)
@@ -142,8 +163,7 @@ class Pusher:
                 await client.delete(ids)
         with explained(target.url, f"cannot push to {target.input_key!r}"):
             self._sent = len(ids)
-            raws = [item.raw for item in batch.payloads]
-            await client.push_raw(raws, left=target.left, delay=target.delay, at=target.at)
+            await self._send([item.raw for item in batch.payloads], delay=target.delay, at=target.at)
         self._sent = 0
         self._pushed += len(ids)
         if target.wait:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_options, redis_url, url_option
 
 EPILOG = f"""
 \b
@@ -18,9 +18,9 @@ Examples:
   redis-worker run --input fib:input --output fib:output --processor fibonacci
   redis-worker run --input jobs --output results --processor myjobs:resize -c 8 -w 2
 
-The first SIGTERM or Ctrl-C stops gracefully: nothing more is claimed, what is not started goes back to the
-queue, running tasks finish. A second one cancels them and hands them back, a third one exits. SIGUSR1 logs what
-runs: the id, age and stack of each task.
+The first SIGTERM or Ctrl-C stops gracefully: the worker claims no more, returns unstarted tasks to the queue, and
+finishes running ones. A second one cancels those and returns them, a third one exits. SIGUSR1 logs the id, age and
+stack of each running task.
 
 {ENVIRONMENT}
 """
@@ -29,24 +29,10 @@ runs: the id, age and stack of each task.
 @click.command(epilog=EPILOG)
 @option("--input", "input_key", required=True, metavar="KEY", help="The list that tasks are taken from.")
 @option("--output", "output_key", required=True, metavar="KEY", help="The hash that results are written to.")
-@option("--processor", required=True, metavar="NAME", help="What does the work: a name, or module:function.")
-@option("--parser", default="list", show_default=True, metavar="NAME", help="What makes the arguments of a task.")
-@pool_option("-c", "--concurrency")
+@option("--processor", required=True, metavar="NAME", help="The function for each task: a name, or module:function.")
+@option("--parser", default="list", show_default=True, metavar="NAME", help="The function that makes its arguments.")
+@pool_options
 @url_option
-@pool_option("--delivery")
-@pool_option("--execution", known=("auto", "inline", "thread", "process"))
-@pool_option("--timeout")
-@pool_option("--max-deliveries")
-@pool_option("--lease")
-@pool_option("--connect-timeout")
-@pool_option("--shutdown-timeout")
-@pool_option("--retries")
-@pool_option("--retry-backoff")
-@pool_option("--retry-backoff-max")
-@pool_option("--dead-limit")
-@pool_option("--result-ttl")
-@pool_option("--burst")
-@pool_option("--max-tasks")
 @option("-w", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @option(
     "--http",
@@ -58,9 +44,9 @@ runs: the id, age and stack of each task.
     "--download-dir",
     type=click.Path(file_okay=False),
     metavar="DIR",
-    help="Where the processor download puts files; ./downloads, if neither this nor the environment says.",
+    help="The directory of the processor download; by default REDIS_WORKER_DOWNLOAD_DIR, or else ./downloads.",
 )
-@option("--embedded", is_flag=True, help="Start a Redis server of its own, gone afterwards.")
+@option("--embedded", is_flag=True, help="Start a temporary Redis server.")
 @option(
     "--watch",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -79,7 +65,7 @@ def run(
     log_format: str,
     **settings: Any,
 ) -> int:
-    """Work on the tasks of a list, and put their results in a hash."""
+    """Process the tasks of a list, and write their results to a hash."""
     from redis_worker.cli import logs
 
     if download_dir:
@@ -99,12 +85,12 @@ def run(
 
 
 def _embeds(embedded: bool) -> bool:
-    """Whether to start a server; a --url goes before an --embedded that is only in the environment."""
+    """Return True to start a server; --url takes precedence over an --embedded in the environment."""
     source = click.get_current_context().get_parameter_source
     if not embedded or source("url") is not ParameterSource.COMMANDLINE:
         return embedded
     if source("embedded") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--embedded starts a server of its own, so it takes no --url")
+        raise click.UsageError("--embedded starts a temporary server: use it without --url")
     return False
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,7 +19,6 @@ from redis_worker.vocabulary.text import visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
-    from rich.live import Live
 
 # States shown in red.
 _WRONG = ("stale", "failed")
@@ -26,81 +26,50 @@ _WRONG = ("stale", "failed")
 _LINES = 50
 
 
-class Screen(Protocol):
+def _fail(text: str) -> None:
+    click.echo(visible_lines(text), err=True)
+
+
+class Screen(NamedTuple):
     """An output of the status."""
 
-    def show(self, status: Status) -> None:
-        """Show the current status, after the last one or in its place."""
-
-    def fail(self, text: str) -> None:
-        """Show an error in place of the status."""
+    show: Callable[[Status], None]
+    """Shows the current status, after the last one or in its place."""
+    fail: Callable[[str], None] = _fail
+    """Shows an error in place of the status."""
 
 
 @contextmanager
 def open_screen(as_json: bool, watch: bool) -> Iterator[Screen]:
     """Open the best available screen."""
     if as_json:
-        yield _Json()
+        yield Screen(lambda status: print_json(status.json()))
         return
     try:
         if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
             raise ImportError
         from rich.console import Console
         from rich.live import Live
+        from rich.text import Text
     except ImportError:
-        yield _Columns(watch)
+        yield Screen(partial(_show_columns, "\n\n" if watch else "\n"))
         return
+    console = Console()
     if not watch:
-        yield _Once(Console())
+        yield Screen(lambda status: console.print(_rich(status, console)))
         return
     # No refresh between two readings, so that rich needs no thread.
-    with Live(auto_refresh=False, vertical_overflow="crop") as live:
-        yield _Live(live)
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        yield Screen(
+            lambda status: live.update(_rich(status, console), refresh=True),
+            lambda text: live.update(Text(visible_lines(text)), refresh=True),
+        )
 
 
-class _Json:
-    def show(self, status: Status) -> None:
-        print_json(status.json())
-
-    def fail(self, text: str) -> None:
-        click.echo(visible_lines(text), err=True)
-
-
-class _Columns:
-    def __init__(self, watch: bool) -> None:
-        self._end = "\n\n" if watch else "\n"
-
-    def show(self, status: Status) -> None:
-        size = shutil.get_terminal_size() if sys.stdout.isatty() else None
-        shown = tables(status, size.lines if size else _LINES)
-        click.echo("\n\n".join(plain(table.within(size and size.columns)) for table in shown) + self._end, nl=False)
-
-    def fail(self, text: str) -> None:
-        click.echo(visible_lines(text), err=True)
-
-
-class _Once:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def show(self, status: Status) -> None:
-        self._console.print(_rich(status, self._console))
-
-    def fail(self, text: str) -> None:
-        click.echo(visible_lines(text), err=True)
-
-
-class _Live:
-    def __init__(self, live: Live) -> None:
-        self._live = live
-
-    def show(self, status: Status) -> None:
-        self._live.update(_rich(status, self._live.console), refresh=True)
-
-    def fail(self, text: str) -> None:
-        from rich.text import Text
-
-        self._live.update(Text(visible_lines(text)), refresh=True)
+def _show_columns(end: str, status: Status) -> None:
+    size = shutil.get_terminal_size() if sys.stdout.isatty() else None
+    shown = tables(status, size.lines if size else _LINES)
+    click.echo("\n\n".join(plain(table.within(size and size.columns)) for table in shown) + end, nl=False)
 
 
 def _rich(status: Status, console: Console) -> Group:

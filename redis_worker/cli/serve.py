@@ -58,7 +58,7 @@ def serve(
     from redis_worker.supervisor.supervisor import Supervisor
 
     if embedded and url is not None:
-        raise click.UsageError("--embedded starts a server of its own, so it takes no --url")
+        raise click.UsageError("--embedded starts a temporary server: use it without --url")
     declared = is_declared(file)
     if declared:
         no_file_options(file, only, without, watch)

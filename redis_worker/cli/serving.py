@@ -1,4 +1,4 @@
-"""What `redis-worker run` does with one process: a pool, from the signals to the summary."""
+"""The work of `redis-worker run` with one process: a pool, from the signals to the summary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = library_logger("redis_worker.run")
 
 
 def work(url: str, settings: dict[str, Any]) -> int:
-    """Work until stopped or done. Returns the exit code. Raises RedisWorkerError."""
+    """Run a pool until stopped or done. Return the exit code. Raises RedisWorkerError."""
     pool = WorkerPool(url, **settings)
     spare_garbage_collection()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -34,7 +34,7 @@ async def _work(pool: WorkerPool, processor: str) -> int:
     def cancel() -> None:
         nonlocal cancelled
         cancelled = True
-        logger.warning("cancelling: what is unfinished goes back to the queue")
+        logger.warning("cancelling: unfinished tasks go back to the queue")
         pool.cancel()
 
     def orphaned() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, option, redis_url, text, url_option
+from redis_worker.cli.on_queue import hint
+from redis_worker.cli.options import ENVIRONMENT, Repeated, option, redis_url, url_option
 
 EPILOG = f"""
 \b
@@ -20,20 +19,12 @@ Exception: --watch is REDIS_WORKER_STATUS_WATCH.
 """
 
 
-class _Key(click.types.StringParamType):
-    # The environment variable holds a single key, as for the other commands: a key may contain blanks.
-    envvar_list_splitter = "\n"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return text(str(super().convert(value, param, ctx)))
-
-
 @click.command(epilog=EPILOG)
 @option(
     "--input",
     "input_keys",
     multiple=True,
-    type=_Key(),
+    type=Repeated(),
     metavar="KEY",
     help="Only this queue, mq:TOPIC for a topic; may be repeated. Default: all known queues.",
 )
@@ -62,7 +53,6 @@ async def _show(url: str, input_keys: tuple[str, ...], watch: bool, as_json: boo
     import asyncio
 
     from redis_worker.broker.operator.status import StatusReader
-    from redis_worker.cli.hints import hint
     from redis_worker.cli.printing import explained
     from redis_worker.cli.screen import open_screen
     from redis_worker.vocabulary.errors import Disconnected

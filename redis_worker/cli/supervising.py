@@ -1,4 +1,4 @@
-"""What `redis-worker serve` does: a supervisor, from the signals to the end."""
+"""The work of `redis-worker serve`: a supervisor in the foreground, from the signals to the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server, connected
 from redis_worker.cli.changes import Watched
-from redis_worker.cli.plans import described
+from redis_worker.cli.describing import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.file.plan import DaemonPart, Plan
 from redis_worker.signals import reload_signal, show_signal, stop_signals
@@ -25,14 +25,15 @@ from redis_worker.vocabulary.service import READY
 logger = library_logger("redis_worker.supervisor")
 
 _LOOK_EVERY = 0.5
-# How long what was left behind may take to end, in seconds.
+# Time limit for threads and tasks that are left when the loop closes, in seconds.
 _LAST_WORDS = 3.0
 
 
 def supervise(supervisor: Supervisor, watched: Watched | None, *, hangup: bool = True) -> int:
-    """Run `supervisor` until stopped or done; its plan is read again when `watched` changes, or at SIGHUP if `hangup`.
+    """Run `supervisor` until stopped or done. Return the exit code.
 
-    Returns the exit code. Raises RedisWorkerError, and ConfigurationError where nothing would run.
+    It reads its plan again when `watched` changes, and at SIGHUP if `hangup`. Raises RedisWorkerError, and
+    ConfigurationError if nothing would run.
     """
     if (why := supervisor.why_nothing) is not None:
         raise ConfigurationError(why)
@@ -50,8 +51,8 @@ def supervise(supervisor: Supervisor, watched: Watched | None, *, hangup: bool =
 
 
 def _leave(code: int) -> None:
-    """Closing the loop waits for all that was left behind, and for threads of which nobody knows."""
-    logger.error("what was left behind does not end: the process ends without it")
+    """End the process: closing the loop would wait for leftover tasks, and for threads of unknown origin."""
+    logger.error("some threads or tasks do not end: the process ends without them")
     os._exit(code)
 
 
@@ -63,7 +64,7 @@ class _Service:
         self._finding_redis = True
         self._stopped = self._cancelled = False
         self._wanted = 0
-        """How often it was asked for a reload that has not been done."""
+        """The number of requested reloads that are not done."""
         self._beside: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
@@ -91,7 +92,7 @@ class _Service:
         self._finding_redis = False
         for part in supervisor.plan.parts:
             if part.supervision.reports:
-                continue  # each of its processes does, once it works
+                continue  # each of its processes logs it
             kind, name, what = described(part)
             logger.info("%s: %s", kind, what, extra={"part": name})
         await supervisor.start()
@@ -123,7 +124,7 @@ class _Service:
             self._begin(self._supervisor.stop())
 
     def _cancel(self) -> None:
-        logger.warning("cancelling: what is unfinished goes back to the queues")
+        logger.warning("cancelling: unfinished tasks go back to the queues")
         self._cancelled = True
         self._supervisor.cancel()
 
@@ -134,7 +135,7 @@ class _Service:
                 self._begin(self._reload_while_wanted())
 
     async def _reload_while_wanted(self) -> None:
-        """However many signals come while a file is read, it is read once more."""
+        """Reload until no request is left: any number of requests during a reload cause one more."""
         while self._wanted:
             self._wanted = 1
             await self._supervisor.reload()
@@ -148,7 +149,7 @@ class _Service:
         self._supervisor.report_running()
 
     async def _watch(self, watched: Watched) -> None:
-        """Read the plan again when what it is made of has changed."""
+        """Read the plan again when its sources have changed."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             if await asyncio.to_thread(watched.changed):
@@ -156,7 +157,7 @@ class _Service:
 
 
 async def _find_redis(plan: Plan) -> None:
-    """Wait for the server of `plan`, if a part needs one: without it the process is to end, unlike a host application.
+    """Wait for the server of `plan`, if a part needs one: without it, this process ends; a host application would not.
 
     Raises Unreachable and Refused.
     """

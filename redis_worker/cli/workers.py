@@ -1,4 +1,4 @@
-"""What `redis-worker run` does with several processes, or --watch: a supervisor over a plan with one pool."""
+"""The work of `redis-worker run` with several processes or --watch: a supervisor over a plan with one pool."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PLACES = (*(field.name for field in fields(PoolPart)), "http", "shutdown_timeou
 
 
 def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> int:
-    """Work until stopped or done, and anew when a source in `folder` changes. Returns the exit code.
+    """Run workers until stopped or done; restart them when a source in `folder` changes. Return the exit code.
 
-    Raises RedisWorkerError: where no worker can work, for the reason that it gives.
+    Raises RedisWorkerError; if no worker can work, the error that a worker reported.
     """
     if folder is None:
-        WorkerPool(url, **settings)  # wrong settings are found here, once; changed sources have to be imported anew
+        WorkerPool(url, **settings)  # checks the settings once; with `folder`, each process imports the changed sources
     else:
-        # Bytecode is known by size and second: of two quick changes it may hide the later one.
+        # Bytecode is compared by size and second, so it may hide the second of two quick changes.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     watching = f", watching {folder}" if folder else ""
     logger.info("%d worker process%s%s", processes, "es" * (processes > 1), watching)
@@ -43,7 +43,11 @@ def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder
     except PartFailed as error:
         if isinstance(error.__cause__, RedisWorkerError) and not isinstance(error.__cause__, PartFailed):
             raise error.__cause__ from None
-        raise
+        reasons = "; ".join(part.error for part in supervisor.parts() if part.error)
+        raise PartFailed(
+            f"the workers of {settings['input_key']} fail again and again ({reasons}); nothing is lost: other workers "
+            "can claim their tasks"
+        ) from error
 
 
 def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> Plan:
@@ -73,7 +77,7 @@ def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | Non
 
 
 def _plans(plan: Plan) -> Iterator[Plan]:
-    """Yield `plan`, and after each change of the sources one whose part begins anew, and may wait to be mended."""
+    """Yield `plan`, then for each change of the sources a plan with a new part, which after a failure waits."""
     yield plan
     for revision in count(1):
         parts = [

@@ -10,14 +10,14 @@ from typing import TypeVar, get_args
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
 from redis_worker.cron.function import Function
 from redis_worker.cron.missed import LATE, Missed
-from redis_worker.cron.redis_retry import GivenUp, RedisRetry
 from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import Catchup, JobSettings, Overlap, declared_by
+from redis_worker.engine.reconnect import GivenUp
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask
-from redis_worker.engine.waiting import happens
+from redis_worker.engine.waiting import happens, to_the_end
 from redis_worker.registry import find_function
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.ids import new_id
@@ -57,8 +57,8 @@ class CronJob:
         self.settings = settings
         self.schedule = Schedule(settings.schedule, settings.timezone)
         self._report = Report(settings.name, on_outcome)
-        self._redis = RedisRetry(self._report)
         self._store = store
+        self._redis = store.reconnect
         push = settings.push
         self._state = JobState(
             store,
@@ -123,15 +123,7 @@ class CronJob:
         if self._ran:
             raise ConfigurationError("a CronJob runs once: create another one")
         self._ran = True
-        work = asyncio.create_task(self._work())
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait({work})
-            if not work.cancelled() and (error := work.exception()):
-                raise error from None
-            raise
+        await to_the_end(asyncio.create_task(self._work()), self.cancel)
 
     async def run_once(self) -> Ended:
         """Run the job now, by hand, regardless of its schedule, and record the outcome.
@@ -151,13 +143,7 @@ class CronJob:
         self._opened = True
         if self._runs is None:
             return Ended("success")
-        task = self._runs.start(Run(lease, claim.value, claim.value, by_hand=True))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait({task})
-            raise
+        return await to_the_end(self._runs.start(Run(lease, claim.value, claim.value, by_hand=True)), self.cancel)
 
     async def _work(self) -> None:
         roles = {asyncio.create_task(self._fire()), asyncio.create_task(self._tend())}

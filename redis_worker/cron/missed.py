@@ -8,10 +8,10 @@ from datetime import datetime
 from itertools import islice
 
 from redis_worker.broker.cron import JobState
-from redis_worker.cron.redis_retry import RedisRetry
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import JobSettings
+from redis_worker.engine.reconnect import Reconnect
 
 LATE = 60_000
 """An instant is missed if it is not claimed within so many ms; until then it is fired late."""
@@ -28,7 +28,7 @@ class Missed:
         settings: JobSettings,
         schedule: Schedule,
         state: JobState,
-        redis: RedisRetry,
+        redis: Reconnect,
         report: Report,
         stopping: asyncio.Event,
         fire: Callable[[int], Awaitable[bool]],

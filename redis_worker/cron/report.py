@@ -59,18 +59,6 @@ class Report:
         """Report an outcome that could not be recorded."""
         self._log(logging.WARNING, f"the outcome {outcome} could not be recorded: {error}")
 
-    def damaged(self, error: Exception) -> None:
-        """Report a key of the wrong type: calls that need it wait."""
-        self._log(logging.ERROR, str(error))
-
-    def away(self, error: Exception) -> None:
-        """Report the start of an outage of Redis."""
-        self._log(logging.WARNING, f"Redis is away ({error})")
-
-    def back(self, seconds: float) -> None:
-        """Report the end of an outage, and its duration."""
-        self._log(logging.WARNING, f"Redis is back after {seconds:.1f} s")
-
     def _notify(self, outcome: str, seconds: float) -> None:
         try:
             if self._on_outcome is not None and (error := unawaited(self._on_outcome(outcome, seconds), "it")):

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from redis_worker.broker.cron import JobState, Run
 from redis_worker.cron.function import Function
-from redis_worker.cron.redis_retry import GivenUp, RedisRetry
 from redis_worker.cron.report import Report
 from redis_worker.cron.schedule import Schedule
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.execution import Answer, TimedOut
+from redis_worker.engine.reconnect import GivenUp, Reconnect
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask, stack_of
-from redis_worker.engine.waiting import happens
+from redis_worker.engine.waiting import first_of, happens
 from redis_worker.vocabulary.errors import RedisWorkerError
 
 # The time limit for recording a cancelled run, in seconds; after that it is presumed lost.
@@ -41,7 +41,7 @@ class Runs:
         schedule: Schedule,
         state: JobState,
         policy: RetryPolicy,
-        redis: RedisRetry,
+        redis: Reconnect,
         report: Report,
     ) -> None:
         self._function = function
@@ -75,13 +75,13 @@ class Runs:
         return task
 
     def running_tasks(self) -> list[RunningTask]:
-        """Return the runs by their instants, oldest first; a run in a thread has no stack."""
+        """Return the runs by their instants, oldest first."""
         return [self._seen(run, time.monotonic() - began) for run, began in self._running.values()]
 
     def _seen(self, run: Run, seconds: float) -> RunningTask:
         call = self._calls.get(run)
         instant = self._schedule.local(run.instant).isoformat(" ", "seconds")
-        return RunningTask(instant, seconds, "" if call is None else stack_of(call.get_coro()))
+        return RunningTask(instant, seconds, "" if call is None else stack_of(call))
 
     def stop(self) -> None:
         """Retry nothing more."""
@@ -165,23 +165,13 @@ class Runs:
         return Ended("cancelled", "it was cancelled; its thread continues", seconds), asyncio.Future()
 
     async def _until_cancelled(self, future: asyncio.Future[Any]) -> None:
-        cancelled = asyncio.create_task(self._cancelled.wait())
-        try:
-            await asyncio.wait({future, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            cancelled.cancel()
+        await first_of(future, self._cancelled.wait())
 
     async def recorded(self, end: asyncio.Event) -> None:
         """Wait until all finished runs are recorded, or `end` is set: until then other processes see them running."""
-        stopped = asyncio.create_task(end.wait())
-        try:
-            while self._unrecorded and not end.is_set():
-                self._recorded.clear()
-                progress = asyncio.create_task(self._recorded.wait())
-                await asyncio.wait({progress, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                progress.cancel()
-        finally:
-            stopped.cancel()
+        while self._unrecorded and not end.is_set():
+            self._recorded.clear()
+            await first_of(self._recorded.wait(), end.wait())
 
     async def _record(self, run: Run, ended: Ended, goes_on: bool = False) -> None:
         self._unrecorded += not goes_on

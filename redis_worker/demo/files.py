@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing, suppress
 from http import HTTPStatus
-from types import TracebackType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Self
+from typing import Self
 
 HOST = "127.0.0.1"
 
@@ -54,9 +50,7 @@ class FileServer:
         self._server = await asyncio.start_server(self._accept, HOST, 0)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
         for connection in self._connections:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -58,12 +58,31 @@ def make_plan(tasks: int, base_url: str, folder: Path) -> Plan:
     downloads = download_count(tasks)
     fibonacci = (tasks - downloads) // 5
     add100 = (tasks - downloads - fibonacci) // 2
+    numbers = _fibonacci_numbers()
     return {
-        "sum": _queue("sum", tasks - downloads - fibonacci - add100, _sum, _sum_of_a_text),
-        "add100": _queue("add100", add100, _add100, _add100_to_an_object),
-        "fibonacci": _queue("fibonacci", fibonacci, partial(_fibonacci, _fibonacci_numbers()), _fibonacci_below_zero),
+        "sum": _queue(
+            "sum",
+            tasks - downloads - fibonacci - add100,
+            lambda id, number: _succeeding(id, [number, 10 * number, 100 * number], 111 * number),
+            lambda id, number: _failing(id, [number, "ten"], "Processing"),
+        ),
+        "add100": _queue(
+            "add100",
+            add100,
+            lambda id, number: _succeeding(id, [number - 100], number),
+            lambda id, number: _failing(id, {"number": number}, "Parse"),
+        ),
+        "fibonacci": _queue(
+            "fibonacci",
+            fibonacci,
+            lambda id, number: _succeeding(id, [n := 1 + number % _FIBONACCI_UP_TO], numbers[n]),
+            lambda id, number: _failing(id, [-number], "Processing"),
+        ),
         "download": _queue(
-            "download", downloads, partial(_download, base_url, folder), partial(_download_missing, base_url)
+            "download",
+            downloads,
+            partial(_download, base_url, folder),
+            lambda id, number: _failing(id, [f"{base_url}/missing/{number}", f"missing-{number}"], "Processing"),
         ),
     }
 
@@ -91,31 +110,6 @@ def _queue(processor: str, count: int, right: _Maker, wrong: _Maker) -> list[Pla
     return plan
 
 
-def _sum(id: str, number: int) -> Planned:
-    return _succeeding(id, [number, 10 * number, 100 * number], 111 * number)
-
-
-def _sum_of_a_text(id: str, number: int) -> Planned:
-    return _failing(id, [number, "ten"], "Processing")
-
-
-def _add100(id: str, number: int) -> Planned:
-    return _succeeding(id, [number - 100], number)
-
-
-def _add100_to_an_object(id: str, number: int) -> Planned:
-    return _failing(id, {"number": number}, "Parse")
-
-
-def _fibonacci(numbers: Sequence[int], id: str, number: int) -> Planned:
-    n = 1 + number % _FIBONACCI_UP_TO
-    return _succeeding(id, [n], numbers[n])
-
-
-def _fibonacci_below_zero(id: str, number: int) -> Planned:
-    return _failing(id, [-number], "Processing")
-
-
 def _fibonacci_numbers() -> list[int]:
     """Compute the numbers by addition; the processor multiplies."""
     numbers = [0, 1]
@@ -131,10 +125,6 @@ def _download(base_url: str, folder: Path, id: str, number: int) -> Planned:
     answers = tuple(b'{"status":"success","result":"%b"}' % text.encode() for text in (DOWNLOADED, SKIPPED))
     file = File(folder / name, content)
     return Planned(id, _payload(id, [f"{base_url}/{name}", name]), "succeeded", answers, file)
-
-
-def _download_missing(base_url: str, id: str, number: int) -> Planned:
-    return _failing(id, [f"{base_url}/missing/{number}", f"missing-{number}"], "Processing")
 
 
 def _succeeding(id: str, task: Any, value: int) -> Planned:

@@ -11,7 +11,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.demo.display import Display
 from redis_worker.demo.files import HOST, FileServer
-from redis_worker.demo.ledger import Account, account, table, total
+from redis_worker.demo.ledger import Account, account, table
 from redis_worker.demo.plan import Plan, download_count, files_to_serve, make_plan
 from redis_worker.demo.queue import DemoQueue
 from redis_worker.demo.workers import CONCURRENCY, LEASE, Crew, WorkerProcess
@@ -70,7 +70,7 @@ class _Story:
         except _Stalled as stalled:
             self._display.say(str(stalled), "bad")  # the ledger shows the outcome of each task
         self._crew.stop()
-        await self._until(self._all_ended, "the workers to stop")
+        await self._until(self._crew.has_ended, "the workers to stop")
         self._display.say("all workers stopped gracefully")
         return await self._close_the_books()
 
@@ -115,33 +115,27 @@ class _Story:
         self._files.resume()
         self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {LEASE} s")
 
-        async def are_recovered() -> bool:
-            return survivor.recovered(name) is not None
-
-        await self._until(are_recovered, f"{survivor} to recover {held} tasks")
+        await self._until(lambda: survivor.recovered(name) is not None, f"{survivor} to recover {held} tasks")
         seconds = time.monotonic() - killed
         count = survivor.recovered(name)
         news = f"{survivor.title} recovered {count} tasks of the dead worker after {seconds:.1f} s"
         self._display.say(news, "good")
 
-    async def _all_settled(self) -> bool:
+    def _all_settled(self) -> bool:
         return all(self._settled[processor] >= len(tasks) for processor, tasks in self._plan.items())
-
-    async def _all_ended(self) -> bool:
-        return self._crew.has_ended()
 
     async def _close_the_books(self) -> int:
         accounts = {name: await account(queue, self._plan[name]) for name, queue in self._queues.items()}
-        again, sums = self._crew.claimed_again(), total(accounts.values())
+        again, sums = self._crew.claimed_again(), sum(accounts.values(), Account())
         fault = _fault(sums, again)
-        last = f"  {again} delivered again, lost {sums.lost}. {fault or _WELL}"
+        last = f"  {again} delivered again, lost {sums['lost']}. {fault or _WELL}"
         self._display.finish(table(accounts), last, "bad" if fault else "good")
         return 1 if fault else 0
 
-    async def _until(self, reached: Callable[[], Awaitable[bool]], awaited: str) -> None:
+    async def _until(self, reached: Callable[[], bool | Awaitable[bool]], awaited: str) -> None:
         """Show the progress until `reached` returns True. Raises _Stalled, and RedisWorkerError if a worker fails."""
         self._moved = time.monotonic()
-        while not await reached():
+        while not (await found if isinstance(found := reached(), Awaitable) else found):
             if time.monotonic() - self._moved > _PATIENCE:
                 raise _Stalled(awaited)
             await asyncio.sleep(_TICK)
@@ -158,10 +152,9 @@ class _Story:
 
 def _fault(sums: Account, again: int) -> str:
     """Return the broken promise, or an empty text."""
-    if sums.lost:
-        return f"{sums.lost} tasks are lost: this is a defect, please report it."
-    if sums.wrong:
-        return f"{sums.wrong} results or dead letters are wrong: this is a defect, please report it."
+    for count, text in (("lost", "tasks are lost"), ("wrong", "results or dead letters are wrong")):
+        if sums[count]:
+            return f"{sums[count]} {text}: this is a defect, please report it."
     if not again:
         return "But the killed worker held no task, so this proves nothing: please report it."
     return ""

@@ -9,14 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from redis_worker.demo.queue import DemoQueue
 from redis_worker.vocabulary.errors import RedisWorkerError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 CONCURRENCY = 4
 # The shortest lease: another worker soon recovers a dead worker's tasks.
@@ -105,9 +101,7 @@ class Crew:
         self._lifeline, self._other_end = os.pipe()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for member in self.members:
             member.kill()
         os.close(self._lifeline)

@@ -36,6 +36,27 @@ class Deferred:
         discard(self._value)
 
 
+class QuietCall:
+    """A call of a plain function that drops the value, which need not be JSON; an awaitable value is deferred.
+
+    A class, not a closure: a function may be pickled for another process.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, argument: Any) -> Any:
+        value = self._function(argument)
+        return Deferred(value, lambda _: None) if is_awaitable(value) else None
+
+
+class QuietCoroutine(QuietCall):
+    """The same for a coroutine function."""
+
+    async def __call__(self, argument: Any) -> None:
+        await resolved(self._function(argument))
+
+
 def discard(value: Any) -> None:
     """Close `value` if it is a coroutine, so that Python does not warn that it was never awaited."""
     close = getattr(value, "close", None) if is_awaitable(value) else None

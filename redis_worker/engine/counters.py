@@ -50,8 +50,12 @@ class Counters:
         """Tasks settled per second, since the pool was made."""
         return self.processed / max(time.monotonic() - self.started_at, 1e-9)
 
+    def snapshot(self) -> dict[str, int]:
+        """Return the counts of COUNTED, ready for JSON."""
+        return {name: getattr(self, name) for name in COUNTED}
+
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add the counts of COUNTED that another process has made."""
+        """Add the snapshot of another process."""
         for name, count in counts.items():
             setattr(self, name, getattr(self, name) + count)
 

@@ -1,4 +1,4 @@
-"""The executions of a processor: on the event loop and in threads (processes: processes.py)."""
+"""The executions of a user's function: on the event loop and in threads (processes: processes.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from redis_worker.engine.awaitables import discard, is_awaitable, resolved, unawaited
-from redis_worker.engine.thread_pool import ThreadPool
+from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.vocabulary.error_text import error_text, is_a
 from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.payload import failure, success
@@ -42,7 +42,7 @@ class TimedOut(Exception):
 class Execution(Protocol):
     """A place that runs calls."""
 
-    async def call(self, arguments: list[Any]) -> Answer:
+    async def call(self, arguments: Any) -> Answer:
         """Return the answer to one call. Raises TimedOut, and all errors of a coroutine: see CallGuard."""
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answ
         return refusal("Processing error", unawaited(value) or error)
 
 
-def compute_or_defer(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer | Awaitable[Any]:
+def compute_or_defer(processor: Callable[[Any], Any], arguments: Any) -> Answer | Awaitable[Any]:
     """Call a plain processor in a thread and encode its value; return an awaitable for the event loop."""
     try:
         value = processor(arguments)
@@ -111,11 +111,11 @@ async def within(timeout: float | None, value: Any) -> Any:
 class Coroutines:
     """Calls of a coroutine function, on the event loop."""
 
-    def __init__(self, processor: Callable[[list[Any]], Any], timeout: float | None) -> None:
+    def __init__(self, processor: Callable[[Any], Any], timeout: float | None) -> None:
         self._processor = processor
         self._timeout = timeout
 
-    async def call(self, arguments: list[Any]) -> Answer:
+    async def call(self, arguments: Any) -> Answer:
         if self._timeout is not None:
             return Answer(success(await within(self._timeout, self._processor(arguments))))
         value = await self._processor(arguments)
@@ -130,18 +130,20 @@ class Coroutines:
 class Threads:
     """Calls of a plain function, in threads."""
 
-    def __init__(self, processor: Callable[[list[Any]], Any], timeout: float | None, concurrency: int) -> None:
+    def __init__(
+        self, processor: Callable[[Any], Any], timeout: float | None, threads: ThreadPool | OwnThreads
+    ) -> None:
         self._processor = processor
         self._timeout = timeout
-        self._pool = ThreadPool(concurrency, "redis-worker")
+        self._threads = threads
 
-    async def call(self, arguments: list[Any]) -> Answer:
+    async def call(self, arguments: Any) -> Answer:
         clock = asyncio.get_running_loop().time
         started = clock()
         run = copy_context().run  # tasks would share the context of a pool's thread
-        call = self._pool.run(run, compute_or_defer, self._processor, arguments)
+        call = self._threads.run(run, compute_or_defer, self._processor, arguments)
         if self._timeout is not None and not (await asyncio.wait({call}, timeout=self._timeout))[0]:
-            call.add_done_callback(discard_result)
+            call.add_done_callback(_discard_result)
             raise TimedOut(call)
         answer = await call
         if isinstance(answer, Answer):
@@ -150,10 +152,10 @@ class Threads:
         return Answer(success(await within(remaining, answer)))
 
     def close(self) -> None:
-        self._pool.close()
+        self._threads.close()
 
 
-def discard_result(call: asyncio.Future[Any]) -> None:
+def _discard_result(call: asyncio.Future[Any]) -> None:
     """Discard an awaitable that `call` returned after its time limit."""
     if not call.cancelled() and call.exception() is None:
         discard(call.result())

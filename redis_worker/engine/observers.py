@@ -2,66 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from redis_worker.engine.awaitables import unawaited
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.ports import Observer
-from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.logger import library_logger
-from redis_worker.vocabulary.task import Delivery, Outcome
 
 logger = library_logger(__name__)
 
 
 class Observers(Observer):
-    """An observer that forwards events to several; an exception of one is logged and changes nothing."""
+    """An observer that forwards every event to several; an exception of one is logged and changes nothing."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def _notify(self, event: Callable[[Observer], None]) -> None:
+
+def _forwarding(event: str) -> Callable[..., None]:
+    def forward(self: Observers, *arguments: Any) -> None:
         for observer in self._observers:
             try:
-                if error := unawaited(event(observer), "the method"):  # type: ignore[func-returns-value]
+                if error := unawaited(getattr(observer, event)(*arguments), "the method"):
                     raise error
             except BaseException as error:
                 if is_interrupt(error):
                     raise
                 logger.exception("the observer %s raised an exception; the work continues", type(observer).__name__)
 
-    def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        self._notify(lambda observer: observer.claimed(deliveries))
+    return forward
 
-    def settled(self, outcomes: Sequence[Outcome]) -> None:
-        self._notify(lambda observer: observer.settled(outcomes))
 
-    def refused(self, outcomes: Sequence[Outcome]) -> None:
-        self._notify(lambda observer: observer.refused(outcomes))
-
-    def released(self, deliveries: Sequence[Delivery]) -> None:
-        self._notify(lambda observer: observer.released(deliveries))
-
-    def recovered(self, worker: str, count: int) -> None:
-        self._notify(lambda observer: observer.recovered(worker, count))
-
-    def lease_lost(self, worker: str) -> None:
-        self._notify(lambda observer: observer.lease_lost(worker))
-
-    def paused(self) -> None:
-        self._notify(lambda observer: observer.paused())
-
-    def resumed(self) -> None:
-        self._notify(lambda observer: observer.resumed())
-
-    def damaged(self, error: DamagedKey) -> None:
-        self._notify(lambda observer: observer.damaged(error))
-
-    def disconnected(self, error: Exception, delay: float) -> None:
-        self._notify(lambda observer: observer.disconnected(error, delay))
-
-    def reconnected(self, seconds: float) -> None:
-        self._notify(lambda observer: observer.reconnected(seconds))
-
-    def blocked(self, seconds: float, stack: str) -> None:
-        self._notify(lambda observer: observer.blocked(seconds, stack))
+for _event in (name for name in vars(Observer) if not name.startswith("_")):
+    setattr(Observers, _event, _forwarding(_event))

@@ -24,8 +24,12 @@ from redis_worker.vocabulary.error_text import raised_at, traceback_text
 from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied, RaisedInProcess
 from redis_worker.vocabulary.part import PART
 
-# The time to wait for the end of a killed process, in seconds.
+# The time to wait for the end of a killed process, in seconds; and for the imports of a new one, before its task's time
+# limit applies.
 _PATIENCE = 1.0
+_START_PATIENCE = 60.0
+# The first message of a process: its imports are done.
+_READY = "ready"
 
 
 class Processes:
@@ -66,7 +70,7 @@ class Processes:
         self._busy.add(child)
         call: asyncio.Future[Any] | None = None
         try:
-            if not child.is_started:  # apart from the call: the time limit is one of the task, not of the start
+            if not child.is_ready:  # apart from the call: the time limit is one of the task, not of the start
                 call = self._pool.run(child.start)
                 await asyncio.wait({call})
             call = self._pool.run(child.call, arguments)
@@ -114,6 +118,8 @@ class _Child:
         """Set when the process is gone, or will never start."""
         self._lock = threading.Lock()
         self._killed = False
+        self.is_ready = False
+        """True once the process waits for calls."""
         self._ended: int | None = None
         """A descriptor that becomes readable when the process ends."""
         self._events = select.poll()
@@ -124,9 +130,10 @@ class _Child:
         try:
             self._start()
             self._pipe.send(arguments)
-            # Not the pipe alone: it stays open while any process has a copy of the other end.
-            if any(descriptor != self._ended for descriptor, _ in self._events.poll()):
-                answer = _unpacked(*self._pipe.recv())
+            if (received := self._receive()) == _READY:  # it has started late
+                self.is_ready = True
+                received = self._receive()
+            answer = _unpacked(*received)
         except (EOFError, OSError):
             pass
         except BaseException as error:  # the arguments cannot be sent
@@ -135,15 +142,19 @@ class _Child:
             self.end()
         return answer
 
-    @property
-    def is_started(self) -> bool:
-        """True once the process runs."""
-        return self._ended is not None
-
     def start(self) -> None:
-        """Start the process; `call` reports a failure to start."""
+        """Start the process and wait until its imports are done; `call` reports a failure to start."""
         with suppress(Exception):
             self._start()
+            self.is_ready = self._receive(_START_PATIENCE) == _READY
+
+    def _receive(self, seconds: float | None = None) -> Any:
+        """Return the next message. Raises EOFError if the process has ended, TimeoutError after `seconds`."""
+        # Not of the pipe alone: it stays open while any process has a copy of the other end.
+        found = self._events.poll(None if seconds is None else seconds * 1000)
+        if any(descriptor != self._ended for descriptor, _ in found):
+            return self._pipe.recv()
+        raise EOFError if found else TimeoutError
 
     def is_idle(self) -> bool:
         """Return True if the process lives and has sent nothing."""
@@ -222,6 +233,7 @@ def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | 
     PART.set(part)
     contexts = Contexts()
     with suppress(EOFError, OSError):
+        pipe.send(_READY)
         while True:
             pipe.send(_packed(contexts.fresh().run(compute, processor, pipe.recv())))
     if os.getpid() == own_pid:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import Context
-from itertools import islice
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import Pace
-from redis_worker.engine.running import RunningTask, running_task
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -24,14 +22,6 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 _STRETCH = 0.001
 # Turns of the loop between stretches: a reply passes through several coroutines, one a turn, before the next command.
 _TURNS = 6
-
-
-class Running(NamedTuple):
-    """A running task."""
-
-    delivery: Delivery
-    seconds: float
-    """How long it has been running."""
 
 
 class BatchHandling(Protocol):
@@ -85,13 +75,9 @@ class Runner(ABC):
         """Return the tasks that are pending or running."""
         return list(self._pending)
 
-    def running_tasks(self) -> list[RunningTask]:
-        """Return the running tasks, oldest first; inline calls are never seen."""
-        return []
-
-    def longest(self, limit: int) -> list[Running]:  # noqa: ARG002 - an inline call is over before anybody can ask
-        """Return up to `limit` of the running tasks, oldest first."""
-        return []
+    def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
+        """Yield running deliveries with their tasks and ages in seconds, oldest first; never inline ones."""
+        return iter(())
 
     def stalled(self, seconds: float) -> bool:
         """Return True when tasks are pending and none has been started for `seconds`."""
@@ -216,18 +202,11 @@ class TaskRunner(Runner):
     def held(self) -> list[Delivery]:
         return [*super().held(), *(delivery for batch, _ in self._tasks.values() for delivery in batch)]
 
-    def running_tasks(self) -> list[RunningTask]:
+    def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
         now = perf_counter()
-        return [
-            running_task(task, delivery.raw, now - since)
-            for task, (batch, since) in self._tasks.items()
-            for delivery in batch
-        ]
-
-    def longest(self, limit: int) -> list[Running]:
-        now = perf_counter()
-        running = (Running(delivery, now - since) for batch, since in self._tasks.values() for delivery in batch)
-        return list(islice(running, limit))
+        for task, (batch, since) in self._tasks.items():
+            for delivery in batch:
+                yield task, delivery, now - since
 
     def cancel(self) -> None:
         self._handler.cancelled = True

@@ -29,28 +29,21 @@ class RunningTask(NamedTuple):
     """The processor's stack, as in a traceback, without values; empty if it is unknown."""
 
 
-def stack_of(coroutine: Any) -> str:
-    """Return the stack of `coroutine` and of its awaitables, as in a traceback."""
-    return _formatted(list(_awaited(coroutine)))
+def stack_of(task: asyncio.Task[Any]) -> str:
+    """Return the stack of the user's code that `task` runs by an execution, as in a traceback."""
+    frames = ((frame, frame.f_lineno) for frame in _processor(task))
+    return "".join(traceback.StackSummary.extract(frames).format())
 
 
-def running_task(task: asyncio.Task[None], raw: bytes, seconds: float) -> RunningTask:
-    """Return the description of `task`, which processes `raw`."""
-    return RunningTask(_id(raw), seconds, _formatted(_processor(task)))
-
-
-def _formatted(frames: list[FrameType]) -> str:
-    return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
-
-
-def _id(raw: bytes) -> str | None:
+def id_of(raw: bytes) -> str | None:
+    """Return the id of the task `raw`; None if it is unreadable."""
     try:
         return read_object(raw)[0]
     except Unreadable as error:
         return error.id
 
 
-def _processor(task: asyncio.Task[None]) -> list[FrameType]:
+def _processor(task: asyncio.Task[Any]) -> list[FrameType]:
     """Return the frames of the processor's code, outermost first: the engine's are always the same."""
     frames: list[FrameType] | None = None
     for frame in _awaited(task.get_coro()):

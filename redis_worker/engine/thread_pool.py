@@ -1,4 +1,4 @@
-"""Threads that call plain functions for an event loop, without delaying the program's exit."""
+"""Daemon threads that call plain functions for an event loop: a pool, or a new one for each call."""
 
 from __future__ import annotations
 
@@ -103,6 +103,24 @@ class ThreadPool:
                 future.set_result(value)
             else:
                 future.set_exception(error)
+
+
+class OwnThreads:
+    """A new daemon thread for each call, for calls that are rare or may never end."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the prefix of the threads' names."""
+        self._name = name
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Call `function` in a thread; return the future of its value, for the running loop."""
+        pool = ThreadPool(1, self._name)
+        future = pool.run(function, *arguments)
+        future.add_done_callback(lambda _: pool.close())
+        return future
+
+    def close(self) -> None:
+        """Do nothing: a thread ends with its call."""
 
 
 def _called(job: _Job) -> _Done:

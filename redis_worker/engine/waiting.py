@@ -1,8 +1,12 @@
-"""Waiting for an event, with a limit."""
+"""Waiting: for events with a limit, and for a task to the end."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def happens(event: asyncio.Event, seconds: float | None) -> bool:
@@ -15,3 +19,28 @@ async def happens(event: asyncio.Event, seconds: float | None) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def first_of(*work: Awaitable[Any], seconds: float | None = None) -> None:
+    """Wait until one of `work` is done, at most `seconds`; then cancel the coroutines among it, but no task or future.
+
+    Raises nothing of theirs.
+    """
+    tasks = {asyncio.ensure_future(each) for each in work}
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for started in tasks.difference(work):
+            started.cancel()
+
+
+async def to_the_end(work: asyncio.Task[T], cancel: Callable[[], None]) -> T:
+    """Return the result of `work`; if cancelled, call `cancel` and wait for `work` to end. Raises its exception."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait({work})
+        if not work.cancelled() and (error := work.exception()):
+            raise error from None
+        raise

@@ -1,29 +1,35 @@
-"""The worker: claimer, runner and settler at work together, and how they come to an end."""
+"""The worker: claimer, runner and settler together, and their end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
 
 from redis_worker.engine.claimer import Claimer
 from redis_worker.engine.execution import Execution
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import Runner, Running
-from redis_worker.engine.running import RunningTask
+from redis_worker.engine.runner import Runner
+from redis_worker.engine.running import RunningTask, id_of, stack_of
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.waiting import first_of
 from redis_worker.ports import Observer, Queue
+from redis_worker.vocabulary.task import Delivery
 
-# How long handing back may take, and how long cancelled coroutines get to clean up, in seconds.
+# The time limit for releasing tasks, and for the clean-up of cancelled coroutines, in seconds.
 _LAST_WORDS = 2.0
-# How long that and the writing of the last results may take together, in seconds.
+# The time limit for that and the writing of the last results together, in seconds.
 _FAREWELL = 3.0
-# How long a claim that is under way may still take: it is never cancelled while it waits on the server.
+# The time limit of a claim under way, in seconds: it is never cancelled while it waits for the server.
 _CLAIM_ENDS = 3.0
+
+Role: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Runs beside a worker until it is cancelled."""
 
 
 class Worker:
-    """Works on a queue until it is stopped or, with `burst`, until the queue is empty."""
+    """The roles of a queue at work, until stopped or, with `burst`, until the queue is empty."""
 
     def __init__(
         self,
@@ -36,10 +42,11 @@ class Worker:
         burst: bool = False,
         max_tasks: int | None = None,
         reconnect: Reconnect | None = None,
+        upkeep: Callable[[Worker], Sequence[Role]] = lambda _: (),
     ) -> None:
         """`runner` builds the runner; `execution`, if its processor needs one, is closed at the end.
 
-        Workers that share a server may share a `reconnect`.
+        Workers that share a server may share a `reconnect`. `upkeep` returns the roles that run beside this worker.
         """
         self._execution = execution
         self._shutdown_timeout = shutdown_timeout
@@ -53,50 +60,55 @@ class Worker:
             queue, self._runner, self._settler, self._reconnect, observer, burst=burst, max_tasks=max_tasks
         )
 
+        self._upkeep = upkeep(self)
+
     @property
     def running(self) -> int:
-        """How many tasks run just now."""
+        """The number of running tasks (or batches)."""
         return self._runner.running
 
     def running_tasks(self) -> list[RunningTask]:
-        """Those of them that can be seen, oldest first; to be called on the event loop."""
-        return self._runner.running_tasks()
+        """Return the running tasks, oldest first, except inline ones; call it on the event loop."""
+        return [
+            RunningTask(id_of(delivery.raw), seconds, stack_of(task))
+            for task, delivery, seconds in self._runner.underway()
+        ]
 
-    def longest(self, limit: int) -> list[Running]:
-        """Up to `limit` of the tasks that run, those that have run longest first; inline ones are not seen."""
-        return self._runner.longest(limit)
+    def longest(self, limit: int) -> list[tuple[Delivery, float]]:
+        """Return up to `limit` of the running tasks with their ages in seconds, oldest first, except inline ones."""
+        return [(delivery, seconds) for _, delivery, seconds in islice(self._runner.underway(), limit)]
 
     @property
     def claiming(self) -> bool:
-        """True until nothing more is to be claimed."""
+        """True until nothing more will be claimed."""
         return self._claiming and not self._stopping.is_set()
 
     @property
     def away(self) -> bool:
-        """True while the queue cannot be reached."""
+        """True while the queue is unreachable."""
         return self._reconnect.away
 
     @property
     def in_flight(self) -> int:
-        """How many tasks are claimed and not settled."""
+        """The number of claimed, unsettled tasks."""
         return len(self._runner.held()) + self._settler.waiting
 
     def stop(self) -> None:
-        """Stop gracefully: claim no more, hand back what is not started, let the rest finish."""
+        """Stop gracefully: claim no more, release unstarted tasks, let the others finish."""
         self._stopping.set()
         self._claimer.stop()
 
     def cancel(self) -> None:
-        """Stop at once: what still runs is cancelled and handed back."""
+        """Stop at once: cancel and release running tasks."""
         self.stop()
         self._hurry.set()
 
-    async def run(self, upkeep: Iterable[Callable[[], Coroutine[Any, Any, None]]] = ()) -> None:
-        """Work, with `upkeep` running beside it. The queue hands back what is in flight afterwards. Raises Refused."""
+    async def run(self) -> None:
+        """Work until stopped or done. Closing the queue then returns the tasks in flight. Raises Refused."""
         claiming = asyncio.create_task(self._claimer.run(), name="claimer")
         roles = [
             asyncio.create_task(role(), name=getattr(role, "__qualname__", "role"))
-            for role in (self._settler.run, self._runner.run, *upkeep)
+            for role in (self._settler.run, self._runner.run, *self._upkeep)
         ]
         ending = asyncio.create_task(self._end(claiming), name="ending")
         try:
@@ -114,12 +126,12 @@ class Worker:
                 self._execution.close()
 
     async def _end(self, claiming: asyncio.Task[None]) -> None:
-        """Wait for the claims to end, for whatever reason, and see the rest through. Raises Refused."""
+        """Wait for the end of claiming, then for the claimed tasks. Raises Refused."""
         await self._until(self._stopping, claiming)
         self._claiming = False
         if not self._stopping.is_set():
             claiming.result()
-            # Nothing more is to be claimed, and all that was is run: a burst, or a number of tasks.
+            # A burst, or a number of tasks: all that is claimed is run.
             await self._until(self._stopping, self._drained())
         if self._stopping.is_set():
             await self._shut_down(claiming)
@@ -130,7 +142,7 @@ class Worker:
         if not self._reconnect.away:
             await self._within(_CLAIM_ENDS, claiming)
         if self._reconnect.away or not claiming.done():
-            # Nothing is heard of the queue: what is pending stays in flight, for others to recover.
+            # The queue does not answer: pending tasks stay in flight, for others to recover.
             claiming.cancel()
             self._runner.take_back()
         else:
@@ -144,7 +156,7 @@ class Worker:
             await self._within(max(0.0, last - clock()), self._settler.flush())
 
     async def _drained(self) -> None:
-        """Everything started has finished, and everything finished is written."""
+        """Wait until all started tasks have finished and all outcomes are written."""
         await self._idle()
         await self._settler.flush()
 
@@ -155,18 +167,11 @@ class Worker:
 
     async def _until(self, event: asyncio.Event, work: Awaitable[None], end: float | None = None) -> None:
         """Wait for `work`, but only until `event` is set or the loop's clock shows `end`."""
-        task = asyncio.ensure_future(work)
-        signal = asyncio.create_task(event.wait())
-        timeout = None if end is None else max(0.0, end - asyncio.get_running_loop().time())
-        try:
-            await asyncio.wait({task, signal}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            signal.cancel()
-            if task is not work:
-                task.cancel()
+        seconds = None if end is None else max(0.0, end - asyncio.get_running_loop().time())
+        await first_of(work, event.wait(), seconds=seconds)
 
     async def _within(self, seconds: float, work: Awaitable[None]) -> None:
-        """Wait for `work`, for so long at the most. Raises what it raised."""
+        """Wait for `work`, at most `seconds`. Raises its exception."""
         task = asyncio.ensure_future(work)
         await asyncio.wait({task}, timeout=seconds)
         if task.done() and not task.cancelled():

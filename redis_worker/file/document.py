@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis_worker.file.lines import KeyPath, lines_of
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake, near
@@ -123,6 +123,8 @@ class Table:
         self.document = document
         self.path = path
         self.values = values
+        self.settings: dict[str, Any] = {}
+        """Its valid values, by key, once it is read."""
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
@@ -154,12 +156,13 @@ class Table:
         else:
             self.document.blame(self.path, f"{key} {text}")
 
-    def read(self, keys: TableKeys) -> dict[str, Any]:
-        """Return the valid values by key; record a mistake for each invalid or missing one."""
+    def read(self, keys: TableKeys) -> Self:
+        """Read the valid values into `settings`; record a mistake for each invalid or missing one. Return the table."""
         for key in keys.required:
             if key not in self.values:
                 self.document.blame(self.path, f"the key {key} is missing")
-        return dict(self._read(keys))
+        self.settings = dict(self._read(keys))
+        return self
 
     def _read(self, keys: TableKeys) -> Iterator[tuple[str, Any]]:
         for key, value in self.values.items():

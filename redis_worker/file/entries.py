@@ -30,10 +30,13 @@ class Entry:
     """The table that contains it."""
     name: str
     table: Table
-    settings: dict[str, Any]
-    """Its valid values, by key."""
     reason: str | None = None
     """Why it does not run; None if it runs."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its valid values, by key."""
+        return self.table.settings
 
     @property
     def qualified(self) -> str:
@@ -46,29 +49,22 @@ class Entry:
         return "url" in self.table
 
 
-@dataclass(slots=True)
-class Group:
-    """The settings of [pools], [topics], [daemons] or [cron] itself, without the entries."""
+def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> tuple[dict[str, Table], list[Entry]]:
+    """Return the tables [pools], [topics], [daemons] and [cron], and the entries in them; record mistakes.
 
-    table: Table
-    settings: dict[str, Any]
-
-
-def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> tuple[dict[str, Group], list[Entry]]:
-    """Return the settings of each group, and the entries in the order of the file; record mistakes.
-
-    `worker` holds the valid values of [worker], the defaults of every part's supervision.
+    The entries are in the order of the file. `worker` holds the valid values of [worker], the defaults of every
+    part's supervision.
     """
     groups, entries = {}, []
     for kind in KINDS:
         table, inner_tables = root.table(kind).split()
-        groups[kind] = Group(table, table.read(_OWN[kind]))
+        groups[kind] = table.read(_OWN[kind])
         for inner_table in inner_tables:
-            entry = Entry(kind, inner_table.name, inner_table, _read(inner_table, kind, groups[kind]))
-            entries.append(entry)
-            _check_name(entry)
-            _check_backoffs(entry, worker)
-    _check_backoff(groups["topics"].table, groups["topics"].settings, _RESTART, _supervision(worker))
+            _read(inner_table, kind, table)
+            entries.append(Entry(kind, inner_table.name, inner_table))
+            _check_name(entries[-1])
+            _check_backoffs(entries[-1], worker)
+    _check_backoff(groups["topics"], _RESTART, _supervision(worker))
     entries.sort(key=lambda entry: document.line(entry.table.path))
     _check_unique(document, entries)
     for entry in entries:
@@ -76,23 +72,22 @@ def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> 
     return groups, entries
 
 
-def check_worker(table: Table, settings: dict[str, Any]) -> None:
+def check_worker(table: Table) -> None:
     """Record a mistake if the restart backoffs of [worker] contradict each other."""
-    _check_backoff(table, settings, _RESTART, _supervision({}))
+    _check_backoff(table, _RESTART, _supervision({}))
 
 
-def _read(table: Table, kind: str, group: Group) -> dict[str, Any]:
-    settings = table.read(_with_hints(_INNER[kind], table))
+def _read(table: Table, kind: str, group: Table) -> None:
+    settings = table.read(_with_hints(_INNER[kind], table)).settings
     if kind == "topics" and "batch" in settings:
-        settings["batch"] = table.table("batch").read(BATCH)
+        settings["batch"] = table.table("batch").read(BATCH).settings
     if kind == "daemons" and "processes" in settings:
         _check_arguments(table, settings.get("arguments", {}))
     if kind == "cron":
         _check_job(table)
         if "push" in settings:
-            settings["push"] = table.table("push").read(PUSH)
+            settings["push"] = table.table("push").read(PUSH).settings
         settings.setdefault("timezone", group.settings.get("timezone", "UTC"))
-    return settings
 
 
 def _with_hints(keys: TableKeys, table: Table) -> TableKeys:
@@ -158,28 +153,25 @@ def _check_unique(document: Document, entries: list[Entry]) -> None:
 
 def _check_backoffs(entry: Entry, worker: Mapping[str, Any]) -> None:
     # No defaults: if the file sets only one, the function may declare the other.
-    _check_backoff(entry.table, entry.settings, _RETRY, {})
+    _check_backoff(entry.table, _RETRY, {})
     if entry.kind != "cron":
-        _check_backoff(entry.table, entry.settings, _RESTART, _supervision(worker))
+        _check_backoff(entry.table, _RESTART, _supervision(worker))
 
 
 def _supervision(worker: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: worker.get(field.name, field.default) for field in fields(Supervision)}
 
 
-def _check_backoff(
-    table: Table, settings: Mapping[str, Any], keys: tuple[str, str], defaults: Mapping[str, Any]
-) -> None:
+def _check_backoff(table: Table, keys: tuple[str, str], defaults: Mapping[str, Any]) -> None:
     """Record a mistake if the first delay is longer than the longest one."""
-    given = [key for key in keys if key in settings]
-    first, most = (settings.get(key, defaults.get(key)) for key in keys)
+    given = [key for key in keys if key in table.settings]
+    first, most = (table.settings.get(key, defaults.get(key)) for key in keys)
     if not given or first is None or most is None or first <= most:
         return
+    first, most = _given(table, keys[0], first), _given(table, keys[1], most)
     if given[0] == keys[0]:
-        most, first = _given(table, keys[1], most), _given(table, keys[0], first)
         table.blame(keys[0], f"must be at most {keys[1]}, which is {most}, got {first}")
     else:
-        most, first = _given(table, keys[1], most), _given(table, keys[0], first)
         table.blame(keys[1], f"must be at least {keys[0]}, which is {first}, got {most}")
 
 
@@ -189,7 +181,7 @@ def _given(table: Table, key: str, number: float) -> str:
     return shown(raw) if isinstance(raw, Substituted) else f"{number:g}"
 
 
-def _disabled(entry: Entry, group: Group) -> str | None:
+def _disabled(entry: Entry, group: Table) -> str | None:
     if entry.settings.get("enable") is False:
         return "enable = false"
     return f"{entry.kind}.enable = false" if group.settings.get("enable") is False else None

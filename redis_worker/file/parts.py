@@ -7,27 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from redis_worker.cron.settings import JobSettings, Push
-from redis_worker.file.entries import Entry, Group
-from redis_worker.file.plan import (
-    DaemonPart,
-    JobPart,
-    Part,
-    PoolPart,
-    Restart,
-    Supervision,
-    TopicSettings,
-    TopicsPart,
-)
-from redis_worker.file.schema import POOL_OPTIONS, RESTARTING, TOPIC_WORKER_OPTIONS
+from redis_worker.file.document import Table
+from redis_worker.file.entries import Entry
+from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, Restart, Supervision, TopicSettings, TopicsPart
+from redis_worker.file.schema import POOL_OPTIONS, RESTARTING, TOPIC, TOPIC_WORKER_OPTIONS
 
 _SUPERVISION = tuple(field.name for field in fields(Supervision))
 _JOB = tuple(field.name for field in fields(JobSettings) if field.name not in ("name", "app", "push"))
 # The other options are fields of PoolPart or Supervision.
 _POOL_OPTIONS = tuple(key for key in POOL_OPTIONS if key not in ("concurrency", "shutdown_timeout"))
-_TOPIC_OPTIONS = (
-    *("concurrency", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max"),
-    *("idempotent", "remember"),
-)
+_TOPIC_OPTIONS = tuple(key for key in TOPIC.kinds if key not in ("enable", "handler", "batch"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +28,8 @@ class Common:
     """The valid values of [worker]."""
     url: str | None
     """The Redis URL for parts without their own; None only if every part has one or needs none."""
-    topics: Group
-    cron: Group
+    topics: Table
+    cron: Table
 
 
 def parts_of(entries: list[Entry], common: Common) -> tuple[Part, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from redis_worker.broker.connection.address import address_of
 from redis_worker.environment import environment_and_file, url_of
-from redis_worker.file.document import Document, dotted, read_text
-from redis_worker.file.entries import Entry, Group, check_worker, read_entries
+from redis_worker.file.document import Document, Table, dotted, read_text
+from redis_worker.file.entries import Entry, check_worker, read_entries
 from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.parts import Common, parts_of
@@ -23,6 +23,7 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 def read_plan(
     path: str | os.PathLike[str],
+    text: str | None = None,
     *,
     environment: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
@@ -32,30 +33,15 @@ def read_plan(
 ) -> Plan:
     """Return the plan in a file. Imports no user code and opens no connection; `resolve` imports.
 
-    `environment` supplies variables: by default the process's environment, then `.env` in the working
-    directory. `only` and `without` select and exclude parts ("fibonacci" or "pools.fibonacci"), topics, or
-    kinds ("cron"); `only` replaces the file's own. `default_url` returns the Redis URL if the file has none,
-    and is called only if a part needs it; by default the URL comes from the environment. `url` overrides
-    [redis]. Raises FileMistakes.
+    With `text`, the content is not read from `path`, which only names the file in mistakes. `environment` supplies
+    variables: by default the process's environment, then `.env` in the working directory. `only` and `without` select
+    and exclude parts ("fibonacci" or "pools.fibonacci"), topics, or kinds ("cron"); `only` replaces the file's own.
+    `default_url` returns the Redis URL if the file has none, and is called only if a part needs it; by default the URL
+    comes from the environment. `url` overrides [redis]. Raises FileMistakes.
     """
     name = os.fspath(path)
-    text = read_text(name)
-    return read_plan_text(
-        text, name, environment=environment, only=only, without=without, default_url=default_url, url=url
-    )
-
-
-def read_plan_text(
-    text: str,
-    name: str,
-    *,
-    environment: Mapping[str, str] | None = None,
-    only: Sequence[str] = (),
-    without: Sequence[str] = (),
-    default_url: Callable[[], str] | None = None,
-    url: str | None = None,
-) -> Plan:
-    """Return the plan in `text`, as `read_plan`; mistakes call the file `name`."""
+    if text is None:
+        text = read_text(name)
     if environment is None:
         try:
             environment = environment_and_file(os.environ)
@@ -76,15 +62,10 @@ class _Reader:
         self._default_url = default_url
         self._given_url = given_url
         root = document.root(TABLES)
-        self._worker, self._redis, self._http = (
-            Group(table, table.read(keys))
-            for table, keys in (
-                (root.table("worker"), WORKER),
-                (root.table("redis"), REDIS),
-                (root.table("http"), HTTP),
-            )
-        )
-        check_worker(self._worker.table, self._worker.settings)
+        self._worker = root.table("worker").read(WORKER)
+        self._redis = root.table("redis").read(REDIS)
+        self._http = root.table("http").read(HTTP)
+        check_worker(self._worker)
         self._wants_http = "http" in root and _enabled(self._http) and _enabled(self._worker)
         self._groups, self._entries = read_entries(document, root, self._worker.settings)
         self._check_host()
@@ -128,13 +109,11 @@ class _Reader:
             if "host" in settings:
                 http_address(str(HttpAddress(settings["host"], 0)))
         except ConfigurationError:
-            self._http.table.blame(
-                "host", f"must be a host or an IP address, got {shown(self._http.table.values['host'])}"
-            )
+            self._http.blame("host", f"must be a host or an IP address, got {shown(self._http.values['host'])}")
 
     def _url(self, running: list[Entry]) -> str | None:
         """Return the URL for parts without their own; look outside the file only if there are any."""
-        if self._given_url is None and ("url" in self._redis.table or not self._needs_url(running)):
+        if self._given_url is None and ("url" in self._redis or not self._needs_url(running)):
             return self._redis.settings.get("url")
         try:
             url = self._given_url or self._default_url()
@@ -146,8 +125,7 @@ class _Reader:
 
     def _needs_url(self, running: list[Entry]) -> bool:
         return any(
-            entry.kind != "daemons" and not (entry.own_url or "url" in self._groups[entry.kind].table)
-            for entry in running
+            entry.kind != "daemons" and not (entry.own_url or "url" in self._groups[entry.kind]) for entry in running
         )
 
     def _idle(self, running: list[Entry]) -> Iterator[KeyPath]:
@@ -164,5 +142,5 @@ class _Reader:
             yield ("http",)
 
 
-def _enabled(group: Group) -> bool:
+def _enabled(group: Table) -> bool:
     return group.settings.get("enable") is not False

@@ -108,7 +108,7 @@ WORKER: Final = TableKeys(
         "mode": choice(*get_args(Mode)),
         "name": name,
         "only": names,
-        "shutdown_timeout": seconds(least=0),
+        "shutdown_timeout": SUPERVISION["shutdown_timeout"],
         "connect_timeout": POOL_OPTIONS["connect_timeout"],
         **RESTARTING,
     }

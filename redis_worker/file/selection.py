@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redis_worker.file.entries import Entry, Group, names_of
+from redis_worker.file.document import Table
+from redis_worker.file.entries import Entry, names_of
 from redis_worker.file.mistakes import near
 from redis_worker.file.substitution import UNSET
 
@@ -14,13 +15,13 @@ Blame = Callable[[int, str], None]
 
 
 def select(
-    worker: Group, groups: Mapping[str, Group], entries: list[Entry], only: Sequence[str], without: Sequence[str]
+    worker: Table, groups: Mapping[str, Table], entries: list[Entry], only: Sequence[str], without: Sequence[str]
 ) -> None:
     """Set the reason of each entry that does not run; record unknown names as mistakes.
 
     A non-empty `only` overrides that of [worker]. An empty list selects everything, on either side.
     """
-    document = worker.table.document
+    document = worker.document
     if worker.settings.get("enable") is False:
         _leave_out(entries, "worker.enable = false")
     for kind in ("cron", "daemons"):
@@ -33,7 +34,7 @@ def select(
     _leave_out([entry for entry in entries if entry.qualified in excepted], "in --except")
     of_file = _chosen(
         entries,
-        _strings(worker.table.values.get("only")),
+        _strings(worker.values.get("only")),
         lambda index, text: document.blame(("worker", "only", index), text),
     )
     of_call = _chosen(entries, only, blame_argument("--only"))
@@ -42,12 +43,12 @@ def select(
         _leave_out([entry for entry in entries if entry.qualified not in chosen], "not in only")
 
 
-def _select_jobs(kind: str, group: Group, entries: list[Entry]) -> None:
+def _select_jobs(kind: str, group: Table, entries: list[Entry]) -> None:
     own = {entry.name: entry for entry in entries if entry.kind == kind}
-    for index, name in enumerate(_strings(group.table.values.get("jobs"))):
+    for index, name in enumerate(_strings(group.values.get("jobs"))):
         if isinstance(name, str) and name not in own:
             noun = "job" if kind == "cron" else "daemon"
-            group.table.document.blame((kind, "jobs", index), f"unknown {noun} {str(name)!r}, {near(name, tuple(own))}")
+            group.document.blame((kind, "jobs", index), f"unknown {noun} {str(name)!r}, {near(name, tuple(own))}")
     if chosen := group.settings.get("jobs"):
         _leave_out([entry for name, entry in own.items() if name not in chosen], f"not in {kind}.jobs")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from redis_worker.broker.operator.depth import Depth
-from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
 from redis_worker.http.processes import processes
 from redis_worker.http.subject import Served, Supervised, not_ready
@@ -22,7 +21,8 @@ from redis_worker.vocabulary.stamps import made_at
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LABELS = ("queue", "processor")
-Queues = Mapping[Measured, QueueMetrics]
+Queues = Mapping[tuple[str, ...], QueueMetrics]
+"""By labels."""
 Depths = Mapping[tuple[str, str], Depth]
 """By part and queue."""
 
@@ -32,7 +32,7 @@ class Exposition:
 
     def __init__(self, service: Served, metrics: Metrics, depths: Depths, lag: float) -> None:
         labels = (*_LABELS, "part") if isinstance(service, Supervised) else _LABELS
-        queues = metrics.queues
+        queues = {measured[: len(labels)]: of_queue for measured, of_queue in metrics.queues.items()}
         self._families = [
             *processes(metrics.processes), *_process(service, lag),
             *_counted(queues, labels), *_measured(queues, labels), *_gauges(service, depths, labels),
@@ -42,10 +42,8 @@ class Exposition:
 
     def text(self) -> bytes:
         """Return the text format, in UTF-8."""
-        # A temporary registry: the global one belongs to the host application.
-        registry = CollectorRegistry()
-        registry.register(_Families(self._families))
-        return generate_latest(registry)
+        # Without a registry: the global one belongs to the host application.
+        return generate_latest(_Families(self._families))
 
 
 class _Families(Collector):
@@ -66,10 +64,6 @@ def _process(service: Served, lag: float) -> Iterator[Metric]:
 
 def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
     tasks = CounterMetricFamily("redis_worker_tasks", "Tasks handled, by outcome.", labels=(*names, "outcome"))
-    for measured, metrics in queues.items():
-        labels = measured[: len(names)]
-        for outcome, count in metrics.outcomes.items():
-            tasks.add_metric((*labels, outcome), count)
     retries, dead, redeliveries, recovered = (
         CounterMetricFamily(f"redis_worker_{name}", text, labels=names)
         for name, text in (
@@ -79,12 +73,14 @@ def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
             ("recovered", "Tasks of dead workers returned to the queue."),
         )
     )
-    for measured, metrics in queues.items():
-        labels = measured[: len(names)]
-        retries.add_metric(labels, metrics.outcomes["retried"])
-        dead.add_metric(labels, metrics.outcomes["dead"])
-        redeliveries.add_metric(labels, metrics.counters.redelivered)
-        recovered.add_metric(labels, metrics.counters.recovered)
+    for labels, metrics in queues.items():
+        outcomes, counters = metrics.outcomes, metrics.counters
+        for outcome, count in outcomes.items():
+            tasks.add_metric((*labels, outcome), count)
+        retries.add_metric(labels, outcomes["retried"])
+        dead.add_metric(labels, outcomes["dead"])
+        redeliveries.add_metric(labels, counters.redelivered)
+        recovered.add_metric(labels, counters.recovered)
     yield from (tasks, retries, dead, redeliveries, recovered)
 
 
@@ -97,10 +93,9 @@ def _measured(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:
         "From a task's time of creation to its first claim; sampled, at most 10 tasks a claim.",
         labels=names,
     )
-    for measured, metrics in queues.items():
-        labels = measured[: len(names)]
-        processing.add_metric(labels, buckets(metrics.processing), metrics.processing.sum)
-        latency.add_metric(labels, buckets(metrics.latency), metrics.latency.sum)
+    for labels, metrics in queues.items():
+        processing.add_metric(labels, metrics.processing.cumulative(), metrics.processing.sum)
+        latency.add_metric(labels, metrics.latency.cumulative(), metrics.latency.sum)
     yield processing
     yield latency
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
-from redis_worker.engine.counters import COUNTED, Counting
+from redis_worker.engine.counters import Counting
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -51,6 +52,10 @@ class Histogram:
             return
         for value in values:
             counts[bisect_left(bounds, value)] += 1
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return bounds and counts in Prometheus's form: each count includes those of all lower bounds."""
+        return list(zip((*map(str, self.bounds), "+Inf"), map(float, accumulate(self.counts)), strict=True))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counts and the sum, ready for JSON."""
@@ -96,7 +101,7 @@ class QueueMetrics(Counting):
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, ready for JSON."""
         return {
-            "counters": {name: getattr(self.counters, name) for name in COUNTED},
+            "counters": self.counters.snapshot(),
             "processing": self.processing.snapshot(),
             "latency": self.latency.snapshot(),
         }
@@ -108,24 +113,19 @@ class QueueMetrics(Counting):
         self.latency.absorb(snapshot["latency"])
 
 
-def _add(counts: dict[str, int], added: Mapping[str, int]) -> None:
-    for name, count in added.items():
-        counts[name] = counts.get(name, 0) + count
-
-
 class JobMetrics:
     """Metrics of one cron job."""
 
     def __init__(self) -> None:
         # Outcomes that alerts watch exist from the start: an alert on an increase needs a value before it.
-        self.outcomes = {"success": 0, "error": 0}
+        self.outcomes = Counter(success=0, error=0)
         self.seconds = Histogram(RUN_BOUNDS)
         self.succeeded_at: float | None = None
         """The time of the last success, in seconds since the epoch."""
 
     def outcome(self, outcome: str, seconds: float = 0.0) -> None:
         """Record the end of a run, as "success" or otherwise; `seconds` is its run time, 0 if nothing ran."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.outcomes[outcome] += 1
         if seconds:
             self.seconds.add([seconds])
         if outcome == "success":
@@ -141,7 +141,7 @@ class JobMetrics:
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
         """Add the snapshot of another process."""
-        _add(self.outcomes, snapshot["outcomes"])
+        self.outcomes.update(snapshot["outcomes"])
         self.seconds.absorb(snapshot["seconds"])
         times = [at for at in (self.succeeded_at, snapshot["succeeded_at"]) if at is not None]
         self.succeeded_at = max(times, default=None)
@@ -163,6 +163,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        self.counting = Counting()
+        """Counts of all queues together."""
         self.queues: dict[Measured, QueueMetrics] = {}
         self.jobs: dict[str, JobMetrics] = {}
         """By name."""
@@ -184,11 +186,13 @@ class Metrics:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the totals of this process and its children, ready for JSON, for the parent's `absorb`."""
-        total = self.total()
+        return {"life": self._life, **self.total()._numbers()}
+
+    def _numbers(self) -> dict[str, Any]:
         return {
-            "life": self._life,
-            "queues": [[*measured, metrics.snapshot()] for measured, metrics in total.queues.items()],
-            "jobs": {name: metrics.snapshot() for name, metrics in total.jobs.items()},
+            "counters": self.counting.counters.snapshot(),
+            "queues": [[*measured, metrics.snapshot()] for measured, metrics in self.queues.items()],
+            "jobs": {name: metrics.snapshot() for name, metrics in self.jobs.items()},
         }
 
     def absorb(self, source: str, snapshot: Mapping[str, Any]) -> None:
@@ -212,16 +216,15 @@ class Metrics:
             return self
         total = Metrics()
         total.processes = self.processes
-        for measured, metrics in self.queues.items():
-            total.of(*measured).absorb(metrics.snapshot())
-        for name, job in self.jobs.items():
-            total.job(name).absorb(job.snapshot())
+        total.counting.counters.started_at = self.counting.counters.started_at
+        total._add("", self._numbers())
         for source, lives in self._snapshots.items():
             for last in lives.values():
                 total._add(source, last)
         return total
 
     def _add(self, source: str, snapshot: Mapping[str, Any]) -> None:
+        self.counting.counters.add(snapshot["counters"])
         for queue, processor, part, numbers in snapshot["queues"]:
             self.of(queue, processor, part or source.rpartition("#")[0]).absorb(numbers)
         for name, numbers in snapshot["jobs"].items():

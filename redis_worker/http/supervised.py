@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import JobMetrics
 from redis_worker.http.subject import Supervised
 from redis_worker.vocabulary.service import READY
@@ -42,7 +41,7 @@ def jobs(jobs: Mapping[str, JobMetrics]) -> Iterator[Metric]:
     for name, job in jobs.items():
         for outcome, count in job.outcomes.items():
             runs.add_metric((name, outcome), count)
-        seconds.add_metric((name,), buckets(job.seconds), job.seconds.sum)
+        seconds.add_metric((name,), job.seconds.cumulative(), job.seconds.sum)
         if job.succeeded_at is not None:
             succeeded.add_metric((name,), job.succeeded_at)
     yield from (runs, seconds, succeeded)

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
-from redis_worker.engine.execution import Execution
-from redis_worker.engine.executions import execution_of
+from redis_worker.engine.execution import Coroutines, Execution, Threads
 from redis_worker.engine.handler import Handler
+from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
-from redis_worker.engine.running import RunningTask
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
-from redis_worker.engine.worker import Worker
+from redis_worker.engine.thread_pool import ThreadPool
+from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.processor import Declaration
 from redis_worker.vocabulary.service import Condition, Consuming
 
-Role: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Runs beside a worker until it is cancelled."""
 Upkeep: TypeAlias = Callable[[Worker], Sequence[Role]]
-"""The roles of one worker."""
+"""Returns the roles that run beside a worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +39,29 @@ class Work:
     concurrency: int
     max_deliveries: int
     may_retry: bool = True
-    """False where no task is ever tried again, not even one that raises Retry."""
+    """False if no task is retried, not even one that raises Retry."""
     bury: bool = False
-    """Write a dead letter for each failure that is not tried again."""
+    """Write a dead letter for each final failure."""
     batching: Batching | None = None
     """Call the function with many messages at once."""
     slots: Slots | None = None
     """Slots shared with other consumers: each call takes one of them as well."""
 
+    def execution(self) -> Execution | None:
+        """Return the execution that is declared; None is inline. Raises ConfigurationError if it is impossible."""
+        timeout = self.declaration.timeout
+        match self.declaration.execution:
+            case "inline":
+                return None
+            case "async":
+                return Coroutines(self.call, timeout)
+            case "thread":
+                return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"))
+            case "process":
+                return Processes(self.call, timeout, self.concurrency, self.max_deliveries)
+
     def runner(self, execution: Execution | None) -> Callable[[Settler], Runner]:
-        """Return what builds the runner for a settler; `execution` is None for inline calls."""
+        """Return the function that builds the runner for a settler; `execution` is None for inline calls."""
         declared, batching = self.declaration, self.batching
         policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max, bury=self.bury)
         if not self.may_retry:
@@ -65,8 +76,8 @@ class Work:
         return lambda settler: TaskRunner(handler, settler, self.concurrency, self.slots)
 
 
-class Consumer:
-    """One queue at work, from the claim to the settled outcome."""
+class Consumer(Worker):
+    """A worker on one queue, from the claim to the settled outcome."""
 
     def __init__(
         self,
@@ -83,19 +94,17 @@ class Consumer:
         burst: bool = False,
         max_tasks: int | None = None,
     ) -> None:
-        """`source` names the queue, `upkeep` gives the roles that run beside the worker.
+        """`source` names the queue; see Worker for the other options.
 
-        Consumers of one server may share a `reconnect`; see Worker for the other options. Raises ConfigurationError
-        where the function cannot be called as it declares.
+        Raises ConfigurationError if the function cannot be called as it declares.
         """
         self.source = source
         self.topic = source if topic is None else topic
         self.work = work
         self._queue = queue
         self._counting = counting
-        declared = work.declaration
-        execution = execution_of(work.call, declared.execution, declared.timeout, work.concurrency, work.max_deliveries)
-        self._worker = Worker(
+        execution = work.execution()
+        super().__init__(
             queue,
             work.runner(execution),
             execution,
@@ -104,8 +113,8 @@ class Consumer:
             burst=burst,
             max_tasks=max_tasks,
             reconnect=reconnect,
+            upkeep=upkeep,
         )
-        self._upkeep = upkeep(self._worker)
 
     @property
     def counters(self) -> Counters:
@@ -113,45 +122,24 @@ class Consumer:
         return self._counting.counters
 
     @property
-    def running(self) -> int:
-        """Return how many tasks (or batches) run."""
-        return self._worker.running
-
-    def running_tasks(self) -> list[RunningTask]:
-        """Return the tasks that run, oldest first; call it on the event loop."""
-        return self._worker.running_tasks()
-
-    @property
     def consuming(self) -> Consuming:
-        """The queue, its function, and how many tasks are in flight."""
-        return Consuming(self.source, self.topic, self.work.declaration.name, self._worker.in_flight)
+        """The queue, its function, and the number of tasks in flight."""
+        return Consuming(self.source, self.topic, self.work.declaration.name, self.in_flight)
 
     @property
     def condition(self) -> Condition:
-        """The state of a consumer that runs."""
-        if not self._worker.claiming:
+        """The condition of a running consumer."""
+        if not self.claiming:
             return "stopping"
-        return "Redis is away" if self._worker.away else "running"
+        return "Redis is away" if self.away else "running"
 
     async def open(self) -> None:
-        """Prepare the queue. Raises Disconnected or Refused."""
+        """Prepare the queue, before `run`. Raises Disconnected or Refused."""
         await self._queue.open()
 
-    async def run(self) -> None:
-        """Work until stopped or done; `open` comes before, `close` after. Raises Refused."""
-        await self._worker.run(self._upkeep)
-
     async def close(self) -> None:
-        """Hand back what is in flight; may be called again where that was refused. Raises nothing."""
+        """Release the tasks in flight, after `run`; may be called again if that was refused. Raises nothing."""
         try:
             await self._queue.close()
         except (Disconnected, Refused):
             pass  # the lease ends by itself, and other workers recover the tasks
-
-    def stop(self) -> None:
-        """Stop gracefully."""
-        self._worker.stop()
-
-    def cancel(self) -> None:
-        """Stop at once; unfinished tasks are handed back."""
-        self._worker.cancel()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from redis_worker.service.declared_options import Declared, note
 from redis_worker.service.routing import Route, new_route
@@ -17,10 +17,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H", bound=Callable[[Message], Any])
 B = TypeVar("B", bound=Callable[[list[Message]], Any])
 
-_OPTIONS = {
-    "concurrency", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "idempotent", "remember",
-}  # fmt: skip
-"""The options of `handler`."""
+
+class HandlerOptions(TypedDict, total=False):
+    """The options of a handler; None is the same as none."""
+
+    concurrency: int | None
+    execution: Execution | None
+    timeout: Duration | None
+    retries: int | None
+    retry_backoff: Duration | None
+    retry_backoff_max: Duration | None
+    idempotent: bool | None
+    remember: Duration | None
+
+
+class BatchOptions(HandlerOptions, total=False):
+    """The options of a batch handler."""
+
+    size: int | None
+    within: Duration | None
 
 
 class Handlers:
@@ -40,19 +55,7 @@ class Handlers:
         self._default: Route | None = None
         self._changed = asyncio.Event()
 
-    def handler(
-        self,
-        pattern: str,
-        *,
-        concurrency: int | None = None,
-        execution: Execution | None = None,
-        timeout: Duration | None = None,
-        retries: int | None = None,
-        retry_backoff: Duration | None = None,
-        retry_backoff_max: Duration | None = None,
-        idempotent: bool | None = None,
-        remember: Duration | None = None,
-    ) -> Callable[[H], H]:
+    def handler(self, pattern: str, **options: Unpack[HandlerOptions]) -> Callable[[H], H]:
         """Register the decorated function for `pattern`, a topic or a pattern such as `order.*`.
 
         The function receives a Message and runs as a processor does; its return value is ignored. If it raises, the
@@ -60,28 +63,9 @@ class Handlers:
         `idempotent` skips messages with an id that was completed within `remember` (24 h). A file that names the
         function inherits the options that it does not set. Raises ConfigurationError.
         """
-        options = {
-            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
-            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
-            "retry_backoff_max": retry_backoff_max,
-        }  # fmt: skip
-        return self._declaring(pattern, False, options)
+        return self._declaring(pattern, "handler", options)
 
-    def batch_handler(
-        self,
-        pattern: str,
-        *,
-        size: int | None = None,
-        within: Duration | None = None,
-        concurrency: int | None = None,
-        execution: Execution | None = None,
-        timeout: Duration | None = None,
-        retries: int | None = None,
-        retry_backoff: Duration | None = None,
-        retry_backoff_max: Duration | None = None,
-        idempotent: bool | None = None,
-        remember: Duration | None = None,
-    ) -> Callable[[B], B]:
+    def batch_handler(self, pattern: str, **options: Unpack[BatchOptions]) -> Callable[[B], B]:
         """Register the decorated function, as `handler` does, for lists of up to `size` (100) messages.
 
         A batch waits `within` (0.5 s) for more after its first message; `concurrency` (1) limits the batches that run
@@ -89,29 +73,21 @@ class Handlers:
         reason is a text or an exception, Retry and Reject included. If the function raises, all have failed.
         Raises ConfigurationError.
         """
-        options = {
-            "concurrency": concurrency, "idempotent": idempotent, "remember": remember, "execution": execution,
-            "timeout": timeout, "retries": retries, "retry_backoff": retry_backoff,
-            "retry_backoff_max": retry_backoff_max, "size": size, "within": within,
-        }  # fmt: skip
-        return self._declaring(pattern, True, options)
+        return self._declaring(pattern, "batch handler", options)
 
     @overload
     def default_handler(self, function: H, /) -> H: ...
     @overload
-    def default_handler(self, /, **options: Any) -> Callable[[H], H]: ...
+    def default_handler(self, /, **options: Unpack[HandlerOptions]) -> Callable[[H], H]: ...
 
-    def default_handler(self, function: H | None = None, /, **options: Any) -> H | Callable[[H], H]:
+    def default_handler(self, function: H | None = None, /, **options: Unpack[HandlerOptions]) -> H | Callable[[H], H]:
         """Register the decorated function for all known topics without another handler.
 
         Takes the options of `handler`, or none. Raises ConfigurationError.
         """
+        declared = _declared("default handler", options)
 
         def register(function: H) -> H:
-            if unknown := options.keys() - _OPTIONS:
-                names = ", ".join(sorted(unknown))
-                raise ConfigurationError(f"the default handler takes the options of handler(), not {names}")
-            declared = Declared(False, _given(options))
             self._default = new_route("*", function, declared)
             note(function, "*", declared)
             return function
@@ -149,8 +125,8 @@ class Handlers:
         """Return the routes in the order of registration, the default last."""
         return [*self._routes.values(), *([self._default] if self._default else [])]
 
-    def _declaring(self, pattern: str, batch: bool, options: dict[str, Any]) -> Callable[[F], F]:
-        declared = Declared(batch, _given(options))
+    def _declaring(self, pattern: str, kind: str, options: Mapping[str, Any]) -> Callable[[F], F]:
+        declared = _declared(kind, options)
 
         def register(function: F) -> F:
             self.add(pattern, function, declared)
@@ -170,5 +146,9 @@ class Handlers:
         self._changed.set()
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _declared(kind: str, options: Mapping[str, Any]) -> Declared:
+    batch = kind == "batch handler"
+    if unknown := options.keys() - (BatchOptions if batch else HandlerOptions).__optional_keys__:
+        taken = "batch_handler" if batch else "handler"
+        raise ConfigurationError(f"the {kind} takes the options of {taken}(), not {', '.join(sorted(unknown))}")
+    return Declared(batch, {name: value for name, value in options.items() if value is not None})

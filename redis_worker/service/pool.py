@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from redis_worker.broker.connection.address import Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry, check_keys, check_server, check_slots, lie_apart
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.delayed import WakeChannel
 from redis_worker.broker.queue.lease import LeaseKeeper
-from redis_worker.broker.queue.registry import Registrar
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.observers import Observers
@@ -184,7 +185,7 @@ class WorkerPool(Service):
                 *(ordinary, keys, queue, observer, role, self.counters),
                 lease=keeper.seconds,
                 wait=channel.wait,
-                others=(channel.run, Registrar(ordinary, keys).run, watchdog.run),
+                others=(channel.run, partial(announce_queue, ordinary, keys), watchdog.run),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,

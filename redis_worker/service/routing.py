@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from redis_worker.engine.awaitables import Deferred, is_awaitable, resolved
+from redis_worker.engine.awaitables import Deferred, QuietCall, QuietCoroutine, is_awaitable, resolved
 from redis_worker.engine.batches import failures
 from redis_worker.service.declared_options import Declared
 from redis_worker.vocabulary.calls import check_takes_one
@@ -73,7 +73,7 @@ def new_route(pattern: str, function: Callable[..., Any], declared: Declared) ->
         remember = 0.0
     if not declared.batch:
         check_takes_one("handler", function, "one message")
-        call = _Quiet(function) if declaration.execution == "async" else _QuietCall(function)
+        call = QuietCoroutine(function) if declaration.execution == "async" else QuietCall(function)
         return Route(pattern, call, declaration, concurrency, remember)
     if declaration.execution == "inline":
         raise ConfigurationError(f"{handler}: a batch cannot be handled inline; use thread")
@@ -92,26 +92,11 @@ def no_route(topic: str) -> Route:
 # Classes, not closures: a handler may be pickled for another process.
 
 
-class _Wrapper:
+class _BatchCall:
+    """A batch handler's call that returns the failures; an awaitable value is deferred."""
+
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-
-
-class _QuietCall(_Wrapper):
-    """A handler's call that drops the value, which need not be JSON; an awaitable value is deferred."""
-
-    def __call__(self, message: Message) -> Any:
-        value = self._function(message)
-        return Deferred(value, lambda _: None) if is_awaitable(value) else None
-
-
-class _Quiet(_Wrapper):
-    async def __call__(self, message: Message) -> None:
-        await resolved(self._function(message))
-
-
-class _BatchCall(_Wrapper):
-    """A batch handler's call that returns the failures; an awaitable value is deferred."""
 
     def __call__(self, messages: Sequence[Message]) -> Any:
         value = self._function(messages)
@@ -120,7 +105,7 @@ class _BatchCall(_Wrapper):
         return failures(value, messages)
 
 
-class _Batch(_Wrapper):
+class _Batch(_BatchCall):
     async def __call__(self, messages: Sequence[Message]) -> dict[str, list[Any]]:
         return failures(await resolved(self._function(messages)), messages)
 

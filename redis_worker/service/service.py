@@ -1,4 +1,4 @@
-"""How what works in an event loop begins and ends: in the foreground, or around a `with` block."""
+"""Services: objects that work in an event loop, in the foreground or during a `with` block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
@@ -15,6 +15,7 @@ from redis_worker.broker.connection.forks import watch_forks
 from redis_worker.broker.connection.preflight import connected
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.running import RunningTask
+from redis_worker.engine.waiting import first_of, to_the_end
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_running
 from redis_worker.signals import serve
@@ -22,20 +23,18 @@ from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from redis_worker.http.server import HttpServer
 
 
 Measuring: TypeAlias = Callable[[str, str], Observer]
-"""A queue and the name of its processor or handler -> what observes it for the metrics."""
+"""Returns the observer, for metrics, of a queue and the name of its processor or handler."""
 
 
 class Service(ABC):
-    """Works in the caller's event loop until it is stopped. Only `serve` takes signals; logging is the program's."""
+    """Work in the caller's event loop until stopped. Only `serve` installs signal handlers; logging is left alone."""
 
     _given: Client | None = None
-    """The caller's client, if it is to be used."""
+    """The caller's client, if there is one."""
 
     def __init__(
         self,
@@ -46,10 +45,10 @@ class Service(ABC):
         http: str | None,
         measuring: Measuring | None = None,
     ) -> None:
-        """`connect_timeout` is how many seconds to wait for a server at start; 0 is for ever.
+        """`connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit.
 
-        `service` is what it is called in answers over HTTP, for which `http` says where to listen. Without `http`,
-        `measuring` gives what observes a queue for the metrics of somebody else's server.
+        `service` is the name in answers over HTTP; `http` is the address to listen on. Without `http`, `measuring`
+        returns the observer of a queue for the metrics of another server.
         """
         self._name = name
         self.service = service
@@ -72,32 +71,32 @@ class Service(ABC):
 
     @property
     def address(self) -> str:
-        """Where the server is, without its password."""
+        """The server's address, without the password."""
         return self._address.name
 
     @property
     def started(self) -> bool:
-        """True once the server has been found fit and work has begun."""
+        """True once the server has passed the checks and work has begun."""
         return self._started.is_set()
 
     @property
     def condition(self) -> Condition:
-        """How it stands."""
+        """The condition of the service."""
         if self._stop_asked:
             return "stopping"
         return self._condition_at_work() if self.started else "waiting for Redis"
 
     @property
     def http_address(self) -> str | None:
-        """The host and port that HTTP is answered on; None where it is not, or not yet."""
+        """The host and port of the HTTP server; None without one, or before it listens."""
         return None if self._http is None else self._http.listening
 
     async def wait_until_started(self) -> None:
-        """Wait until work begins, which it does not if `run` fails before."""
+        """Wait until work begins; never return if `run` fails before."""
         await self._started.wait()
 
     def stop(self) -> None:
-        """Stop gracefully: claim no more, hand back what is not started, let running tasks finish."""
+        """Stop gracefully: claim no more, release unstarted tasks, let running ones finish."""
         self._stop_asked = True
         if self.started:
             self._stop_work()
@@ -105,7 +104,7 @@ class Service(ABC):
             self._waiting.cancel()
 
     def cancel(self) -> None:
-        """Stop at once: running coroutines are cancelled, and what is unfinished is handed back."""
+        """Stop at once: cancel running coroutines, and release unfinished tasks."""
         self.stop()
         if self.started:
             self._cancel_work()
@@ -113,47 +112,41 @@ class Service(ABC):
     async def run(self) -> None:
         """Work until stopped, cancelled or done.
 
-        Cancelling it stops at once: coroutines are cancelled and what is unfinished is handed back.
-        Raises Unreachable when no server answers at start, and Refused for what trying again cannot mend.
+        Cancelling it has the effect of `cancel`. Raises Unreachable if no server answers at start, and Refused if a
+        retry cannot help.
         """
         if self._ran:
             raise ConfigurationError(f"{self._name} runs once; make another one")
         self._ran = True
-        work = asyncio.ensure_future(self._work_and_answer())
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
+        work = asyncio.create_task(self._work_and_answer())
+
+        def cancel() -> None:
             self.cancel()
             if not self.started:
                 work.cancel()  # still waiting for a server
-            await asyncio.wait({work})
-            if not work.cancelled() and (error := work.exception()):
-                raise error from None
-            raise
+
+        await to_the_end(work, cancel)
 
     async def serve(self) -> bool:
-        """Run, as the main thing that a program does: `asyncio.run(worker.serve())`.
+        """Run as a program: `asyncio.run(worker.serve())`.
 
         The first SIGTERM or SIGINT stops gracefully, a second one cancels, a third one ends the process at once;
-        SIGUSR1 logs what runs. Nothing else here installs a signal handler. Returns False where a second signal has
-        cut it short. Raises as `run` does, and ConfigurationError outside of the main thread.
+        SIGUSR1 logs the running tasks. No other method installs a signal handler. Return False if a second signal
+        cancelled it. Raises as `run` does, and ConfigurationError outside the main thread.
         """
         return await serve(self.run, self.stop, self.cancel, lambda: report_running(self.running_tasks()))
 
     async def __aenter__(self) -> Self:
-        """Start; returns when work has begun. Raises as `run` does."""
+        """Start, and return when work has begun. Raises as `run` does."""
         self._task = asyncio.create_task(self.run(), name=f"redis-worker {self._name}")
-        started = asyncio.create_task(self._started.wait())
         try:
-            await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(self._task, self._started.wait())
         except asyncio.CancelledError:
             self._task.cancel()
             raise
-        finally:
-            started.cancel()
         if self._task.done():
             self._task.result()
-        # When the work fails, the block fails too: nobody should go on submitting to what is dead.
+        # If the work fails, the block fails too: it must not continue to submit tasks.
         self._host = asyncio.current_task()
         self._task.add_done_callback(self._fail_host)
         return self
@@ -170,7 +163,7 @@ class Service(ABC):
         if kind is None:
             self._task.result()
         elif not self._task.cancelled():
-            self._task.exception()  # heard, and less than what the block raises itself
+            self._task.exception()  # retrieved; the block's own exception matters more
 
     def _fail_host(self, task: asyncio.Task[None]) -> None:
         if self._host is not None and not task.cancelled() and task.exception() is not None:
@@ -178,18 +171,18 @@ class Service(ABC):
             self._host.cancel()
 
     async def _work_and_answer(self) -> None:
-        """Answer HTTP, if asked to, from before the first connection until the last result is written."""
+        """Work, and answer HTTP, if configured, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
                 await stack.enter_async_context(self._http.answering(self, lambda _: self._address))
             await self._work()
 
     def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:
-        """What observes `queue` for the metrics; nothing, where nobody can ask for them."""
+        """Return the observer of `queue` for the metrics, if anything serves them."""
         return () if self._measure is None else (self._measure(queue, processor),)
 
     async def _connected(self, connection: Connection, prepare: Callable[[], Awaitable[None]]) -> bool:
-        """Wait for a server, and `prepare`; False when there was a stop before that."""
+        """Wait for a server and run `prepare`. Return False if stopped before."""
         if not self._stop_asked:
             name, timeout = self._address.name, self._connect_timeout
             self._waiting = asyncio.ensure_future(connected(connection, name, timeout, prepare))
@@ -201,23 +194,23 @@ class Service(ABC):
     @property
     @abstractmethod
     def counters(self) -> Counters:
-        """What has been done so far."""
+        """Counts of the tasks so far."""
 
     @abstractmethod
     def consuming(self) -> list[Consuming]:
-        """The queues that are claimed from just now."""
+        """Return the queues that it claims from."""
 
     @abstractmethod
     def running_tasks(self) -> list[RunningTask]:
-        """What runs just now, oldest first; to be called on the event loop."""
+        """Return the running tasks, oldest first; call it on the event loop."""
 
     @abstractmethod
     def _condition_at_work(self) -> Condition:
-        """See `condition`; once it has started and before a stop."""
+        """Return the condition between start and stop."""
 
     @abstractmethod
     async def _work(self) -> None:
-        """Everything from the first connection on; sets `_started` once there is something to stop."""
+        """Work from the first connection to the last result; set `_started` once there is something to stop."""
 
     @abstractmethod
     def _stop_work(self) -> None:
@@ -229,7 +222,7 @@ class Service(ABC):
 
 
 def http_server(address: str, token: str | None = None) -> HttpServer:
-    """Raises ConfigurationError where that is no address, or the extra is not installed."""
+    """Return a server for `address`. Raises ConfigurationError if it is no address, or the extra is not installed."""
     try:
         from redis_worker.http.server import HttpServer
     except ImportError as error:

@@ -12,9 +12,9 @@ from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter
 from redis_worker.broker.queue.recovery import Recoverer
 from redis_worker.engine.counters import Counters
-from redis_worker.engine.worker import Worker
+from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
-from redis_worker.service.consumer import Role, Upkeep
+from redis_worker.service.consumer import Upkeep
 
 
 def upkeep_of(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from redis_worker.engine.awaitables import resolved, unawaited
-from redis_worker.engine.guard import is_interrupt
+from redis_worker.engine.awaitables import QuietCoroutine, unawaited
+from redis_worker.engine.execution import Coroutines, Execution, Threads
+from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.running import RunningTask, stack_of
-from redis_worker.engine.threads import in_own_thread
+from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.plan import DaemonPart
 from redis_worker.registry import find_function
@@ -39,13 +40,17 @@ class Daemon:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         """`function` receives an asyncio.Event if it is a coroutine function, else a threading.Event, in a thread."""
         self._name = name
-        self._function = function
         self._stopping = asyncio.Event()
         self._stopping_thread = threading.Event()
+        self._is_async = is_coroutine_function(function)
+        self._execution: Execution = (
+            Coroutines(QuietCoroutine(function), None)
+            if self._is_async
+            else Threads(partial(_call, function), None, OwnThreads(f"redis-worker {name}"))
+        )
+        self._guard = CallGuard(None)
         self._task: asyncio.Task[BaseException | None] | None = None
-        self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._began = time.monotonic()
-        self._cancelled = False
 
     @property
     def condition(self) -> Condition:
@@ -57,9 +62,9 @@ class Daemon:
         return []
 
     def running_tasks(self) -> list[RunningTask]:
-        """Return the daemon itself, with its stack if it is a coroutine."""
+        """Return the daemon itself, with its stack."""
         seconds = time.monotonic() - self._began
-        return [RunningTask(self._name, seconds, stack_of(self._coroutine) if self._coroutine is not None else "")]
+        return [RunningTask(self._name, seconds, "" if self._task is None else stack_of(self._task))]
 
     def stop(self) -> None:
         """Set its stop event."""
@@ -69,16 +74,14 @@ class Daemon:
     def cancel(self) -> None:
         """Cancel a coroutine. A thread cannot be cancelled: it is abandoned."""
         self.stop()
-        self._cancelled = True
+        self._guard.cancelled = True
         if self._task is not None:
             self._task.cancel()
 
     async def run(self) -> None:
         """Run the function to its end. Raises the function's exception."""
-        self._task = asyncio.create_task(
-            self._call() if is_coroutine_function(self._function) else self._call_in_thread(), name=self._name
-        )
-        if self._cancelled:
+        self._task = asyncio.create_task(self._run(), name=self._name)
+        if self._guard.cancelled:
             self._task.cancel()
         try:
             await asyncio.wait({self._task})
@@ -89,31 +92,18 @@ class Daemon:
         if not self._task.cancelled() and (error := self._task.result()) is not None:
             raise error
 
-    async def _call(self) -> BaseException | None:
+    async def _run(self) -> BaseException | None:
         """Return the exception, if any: a SystemExit that leaves a task would end the event loop and the host."""
         try:
-            self._coroutine = self._function(self._stopping)
-            await resolved(self._coroutine)
+            answer = await self._execution.call(self._stopping if self._is_async else self._stopping_thread)
         except BaseException as error:
-            if is_interrupt(error):
+            if not self._is_async and is_a(error, asyncio.CancelledError):
+                logger.error("the thread of %s does not end: abandoning it", self._name)
                 raise
-            if is_a(error, asyncio.CancelledError) and self._cancelled:
-                return None
-            return error
-        return None
+            answer, _ = self._guard.caught(error)
+        return answer.exception
 
-    async def _call_in_thread(self) -> BaseException | None:
-        """Run the function in a daemon thread, which does not keep the program from ending."""
 
-        def call() -> BaseException | None:
-            try:
-                return unawaited(self._function(self._stopping_thread), "the daemon")
-            except BaseException as error:
-                return error
-
-        ended = in_own_thread(call, f"redis-worker {self._name}")
-        try:
-            return await ended
-        except asyncio.CancelledError:
-            logger.error("the thread of %s does not end: abandoning it", self._name)
-            raise
+def _call(function: Callable[..., Any], stopping: threading.Event) -> None:
+    if error := unawaited(function(stopping), "the daemon"):
+        raise error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from redis_worker.vocabulary.error_text import error_text, is_a
 from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.vocabulary.service import PartStatus
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -21,3 +22,8 @@ def without_own_frames(error: BaseException) -> BaseException:
 def one_line(error: BaseException) -> str:
     """Return the text of `error` in one line, with its type unless it is an error of the library."""
     return " ".join(error_text(error, named=not is_a(error, RedisWorkerError)).split())
+
+
+def failure_of(part: PartStatus) -> str:
+    """Return the failure of `part` as a sentence without a period."""
+    return f"{part.name} has failed ({part.error})"

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from redis_worker.file.plan import Part
 from redis_worker.supervisor.running import RunningPart
 from redis_worker.supervisor.unit import BEGINNING
 from redis_worker.supervisor.wiring import Wiring
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Consuming, PartState, PartStatus
+
+logger = library_logger("redis_worker.supervisor")
 
 # The time limit for all parts to start, in seconds: a starting host must not wait for Redis.
 _START_TIMEOUT = 5.0
 _TICK = 0.01
-
-
-class Change(NamedTuple):
-    """The numbers of parts that a change of the file keeps, stops and starts."""
-
-    kept: int
-    gone: int
-    new: int
 
 
 class Roster:
@@ -70,17 +64,18 @@ class Roster:
         self._changing = False
         self._look_if_over()
 
-    async def change(self, parts: Sequence[Part], on_change: Callable[[Change], None], seconds: float) -> None:
+    async def change(self, parts: Sequence[Part], path: str, seconds: float) -> None:
         """Stop parts that `parts` lacks or changes, within `seconds`; start parts that are new or have failed.
 
-        `on_change` is called with the change before it is made.
+        `path` names the file that holds them, for the log.
         """
         wanted = {part.name: part for part in parts}
         kept = [part for part in self._parts if wanted.get(part.part.name) == part.part and part.state != "failed"]
         gone = [part for part in self._parts if part not in kept]
         names = {part.part.name for part in kept}
         new = [part for part in parts if part.name not in names]
-        on_change(Change(len(kept), len(gone), len(new)))
+        counts = len(kept), len(gone), len(new)
+        logger.info("%s was read again: %d parts go on, %d end, %d begin", path, *counts)
         self._changing = True
         if not self._closed:
             self.over.clear()

@@ -1,11 +1,11 @@
-"""What is said of a part made into what does its work."""
+"""Builds the object that runs a part from its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from redis_worker.engine.counters import COUNTED, Counters, Counting
+from redis_worker.engine.counters import Counters
 from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, TopicSettings, TopicsPart
 from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
@@ -22,22 +22,19 @@ if TYPE_CHECKING:
 
 
 class Wiring:
-    """Makes the work of parts, of which it counts and measures what is done. What a part needs is imported for it."""
+    """The maker of the parts' work, and their metrics. Modules are imported when a part needs them."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self._counting = Counting()
-        self._lives: dict[str, Counters] = {}
-        """What each process of its own has counted, in its present life."""
         self._stores: dict[str, CronStore] = {}
 
     @property
     def counters(self) -> Counters:
-        """What all parts together have done so far."""
-        return self._counting.counters
+        """Counts of all parts together."""
+        return self.metrics.total().counting.counters
 
     def make(self, part: Part) -> Work:
-        """One life of `part`. Raises ConfigurationError."""
+        """Return the work of one run of `part`. Raises ConfigurationError."""
         match part:
             case PoolPart():
                 return self.pool(part)
@@ -49,24 +46,24 @@ class Wiring:
                 return self._job(part)
 
     def pool(self, part: PoolPart) -> WorkerPool:
-        """Raises ConfigurationError."""
+        """Return the pool of `part`. Raises ConfigurationError."""
         from redis_worker.service.pool import WorkerPool
 
         return WorkerPool(
             *(part.url, part.input_key, part.output_key, part.parser, part.processor, part.concurrency),
-            observers=(self._counting,),
+            observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
             shutdown_timeout=part.supervision.shutdown_timeout,
             **part.options,
         )
 
     def topic_worker(self, part: TopicsPart) -> TopicWorker:
-        """Raises ConfigurationError."""
+        """Return the topic worker of `part`. Raises ConfigurationError."""
         from redis_worker.service.topic_worker import TopicWorker
 
         worker = TopicWorker(
             part.url,
-            observers=(self._counting,),
+            observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
             shutdown_timeout=part.supervision.shutdown_timeout,
             **part.options,
@@ -86,33 +83,21 @@ class Wiring:
     def _measuring(self, part: str) -> Callable[[str, str], Observer]:
         return lambda queue, processor: self.metrics.of(queue, processor, part)
 
-    def absorb(self, source: str, counters: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Add what the process `source` has counted since it was last asked."""
-        now, before = Counters(**counters), self._lives.get(source, Counters())
-        self.counters.add({name: getattr(now, name) - getattr(before, name) for name in COUNTED})
-        self._lives[source] = now
-        self.metrics.absorb(source, metrics)
-
-    def retire(self, source: str) -> None:
-        """The process `source` has ended; another one may come in its place, and begins from nothing."""
-        self._lives.pop(source, None)
-        self.metrics.retire(source)
-
     async def close(self) -> None:
-        """Close what its parts have shared."""
+        """Close the resources that parts share."""
         for store in self._stores.values():
             await store.close()
         self._stores.clear()
 
 
 def add_handlers(handlers: Handlers, part: TopicsPart) -> None:
-    """Have `handlers` take over the topics of `part`. Raises ConfigurationError."""
+    """Register the topics of `part` with `handlers`. Raises ConfigurationError."""
     for topic in part.topics:
         handlers.add(topic.pattern, *handler_of(topic))
 
 
 def handler_of(topic: TopicSettings) -> tuple[Callable[..., Any], Declared]:
-    """Return the function of a topic, and what its decorator and the file say of it. Raises ConfigurationError."""
+    """Return the function of a topic, with the options of its decorator and the file. Raises ConfigurationError."""
     from redis_worker.service.declared_options import Declared, inheriting
 
     function = find_function("handler", topic.handler)

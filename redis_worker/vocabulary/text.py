@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e0fff]"
 )
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _INDENT = "  "
 
 SHOWN = "shown"
@@ -64,10 +64,4 @@ def _argument(value: Any) -> Any:
 
 def _escaped(match: re.Match[str]) -> str:
     character = match.group()
-    if character in _SHORT:
-        return _SHORT[character]
-    code = ord(character)
-    if code < 0x10000:
-        return f"\\u{code:04x}"
-    code -= 0x10000
-    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]  # JSON may hold DEL as it is

@@ -78,7 +78,7 @@ class Member:
         self.line = Line(url)
         self.losses = Losses()
         self.keys = keys = Keys(keys.waiting) if idempotent else keys  # messages have no results
-        options: dict[str, Any] = {"max_deliveries": 3, "limits": limits or Limits()}
+        options: dict[str, Any] = {"max_deliveries": 3, "limits": limits or Limits(dead=10_000)}
         if idempotent:
             doorbell = Doorbell(address_of(url))
             self.queue: AtLeastOnceQueue = IdempotentQueue(self.line, doorbell, keys, keeper, self.losses, **options)

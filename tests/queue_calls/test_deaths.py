@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from redis_worker.broker.queue.at_least_once import reclaim
+from redis_worker.broker.queue.registration import reclaim
 from redis_worker.vocabulary.errors import Disconnected
 from tests.queue_calls.members import (
     DAY_MS,

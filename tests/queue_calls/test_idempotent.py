@@ -25,7 +25,7 @@ def message(id: str, data: int = 0) -> bytes:
 
 @pytest.fixture
 def join_idempotent(join: Join) -> Join:
-    return lambda: join(idempotent=True, limits=Limits(remember=DAY_MS))
+    return lambda: join(idempotent=True, limits=Limits(dead=10_000, remember=DAY_MS))
 
 
 async def delayed(queue: Queue) -> list[bytes]:

@@ -66,6 +66,27 @@ async def test_a_settlement_is_repeated_after_a_lost_reply(queue: Queue, join: J
     assert len(await queue.dead()) == 2
 
 
+async def test_a_release_is_repeated_after_a_lost_reply(queue: Queue, join: Join) -> None:
+    member = await join()
+    await queue.push(*map(task, range(3)))
+    held = await member.claim()
+    await member.lose("release", member.queue.release(held))
+    await member.queue.release(held)
+    assert await waiting(queue) == ["0", "1", "2"]
+
+
+async def test_tasks_of_a_list_that_somebody_deleted_are_answered_or_returned(queue: Queue, join: Join) -> None:
+    """While the worker has its lease, nobody else has them."""
+    member = await join()
+    await queue.push(*map(task, range(4)))
+    held = await member.claim()
+    await queue.redis.delete(queue.keys.inflight(member.name))
+    assert await member.queue.settle([done(held[0]), dead(held[1])]) == []
+    await member.queue.release(held[2:])
+    assert set(await queue.results()) == {"0", "1"}
+    assert await waiting(queue) == ["2", "3"]
+
+
 async def test_only_what_is_settled_leaves_the_list_of_tasks_in_flight(queue: Queue, join: Join) -> None:
     member = await join()
     await queue.push(*map(task, range(5)))
@@ -149,7 +170,7 @@ async def test_a_stop_returns_what_is_in_flight_in_order_and_uncharged(queue: Qu
 
 async def test_at_most_once_returns_in_order_too(queue: Queue, server: EmbeddedServer) -> None:
     line = Line(server.url)
-    taking = AtMostOnceQueue(line, line, queue.keys, Observer(), Limits())
+    taking = AtMostOnceQueue(line, line, queue.keys, Observer(), Limits(dead=10_000))
     await queue.push(*map(task, range(3)))
     await taking.release(await taking.claim(3, wait=False))
     assert await waiting(queue) == ["0", "1", "2"]

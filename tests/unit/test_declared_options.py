@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from redis_worker.cli.plans import describe
+from redis_worker.cli.describing import describe
 from redis_worker.cron.settings import declared_by
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.file.plan import JobPart, Plan, PoolPart, TopicsPart
-from redis_worker.file.reading import read_plan_text
+from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import resolve
 from redis_worker.registry import find_function
 from redis_worker.service.pool import WorkerPool
@@ -86,7 +86,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def plan_of(text: str) -> Plan:
-    plan = read_plan_text(text, "workers.toml", environment={}, default_url=lambda: URL)
+    plan = read_plan("workers.toml", text, environment={}, default_url=lambda: URL)
     resolve(plan)
     return plan
 

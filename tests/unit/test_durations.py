@@ -138,6 +138,8 @@ def test_handlers_options_of_the_wrong_type() -> None:
         Handlers().batch_handler("t", size=1.5)(handle)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"the default handler takes the options of handler\(\), not size"):
         Handlers().default_handler(size=3)(handle)
+    with pytest.raises(ConfigurationError, match=r"the batch handler takes the options of batch_handler\(\), not sise"):
+        Handlers().batch_handler("t", sise=3)
 
 
 @given(st.integers(0, 10**9))

@@ -7,7 +7,7 @@ import pytest
 from redis_worker import ConfigurationError, Supervisor
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.file.plan import Plan
-from redis_worker.file.reading import read_plan_text
+from redis_worker.file.reading import read_plan
 
 PARTS = """
 [daemons]
@@ -28,7 +28,7 @@ job = "m:f"
 
 
 def plan_of(text: str) -> Plan:
-    return read_plan_text(text, "workers.toml", environment={}, default_url=lambda: "redis://there")
+    return read_plan("workers.toml", text, environment={}, default_url=lambda: "redis://there")
 
 
 def running(worker: str = "", daemons: str = "", cron: str = "") -> list[str]:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
-from redis_worker.cli.plans import next_firing
+from redis_worker.cli.describing import next_firing
 from redis_worker.cron.settings import JobSettings
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.file.plan import JobPart
-from redis_worker.file.reading import read_plan_text
+from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import resolve
 from tests.support import PATIENCE, ROOT
 
@@ -48,7 +48,7 @@ def mistakes_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Res
     (tmp_path / "t_parts.py").write_text(MODULE)
 
     def resolved(text: str) -> list[str]:
-        plan = read_plan_text(text, "workers.toml", environment={}, default_url=lambda: URL)
+        plan = read_plan("workers.toml", text, environment={}, default_url=lambda: URL)
         try:
             resolve(plan)
         except FileMistakes as error:

@@ -30,7 +30,7 @@ from redis_worker.file.plan import (
     TopicSettings,
     TopicsPart,
 )
-from redis_worker.file.reading import read_plan, read_plan_text
+from redis_worker.file.reading import read_plan
 from tests.support import PATIENCE, ROOT
 
 URL = "redis://there:6379/0"
@@ -44,7 +44,7 @@ ALL = POOL + TOPIC + DAEMON + JOB
 def plan_of(text: str, environment: Mapping[str, str] | None = None, **selection: Any) -> Plan:
     """The plan in a text, in which no line is indented by intention."""
     variables = {} if environment is None else environment
-    return read_plan_text(dedent(text), "workers.toml", environment=variables, default_url=lambda: URL, **selection)
+    return read_plan("workers.toml", dedent(text), environment=variables, default_url=lambda: URL, **selection)
 
 
 def mistakes_of(text: str, environment: Mapping[str, str] | None = None, **selection: Any) -> list[str]:
@@ -576,7 +576,7 @@ def test_the_server_is_looked_for_only_if_a_part_needs_it() -> None:
         raise AssertionError("nobody needs it")
 
     def plan(text: str, **more: Any) -> Plan:
-        return read_plan_text(text, "w.toml", environment={}, default_url=fail, **more)
+        return read_plan("w.toml", text, environment={}, default_url=fail, **more)
 
     assert plan(DAEMON).url is None
     assert plan(POOL + f'url = "{URL}"').url is None
@@ -584,9 +584,9 @@ def test_the_server_is_looked_for_only_if_a_part_needs_it() -> None:
     assert plan(ALL, only=["daemons"]).url is None
     assert plan(f'{JOB}[cron]\nurl = "{URL}"\n{TOPIC}[topics]\nurl = "{URL}"').url is None
     with pytest.raises(FileMistakes, match=r"^w.toml: REDIS_PORT must be a whole number"):
-        read_plan_text(JOB, "w.toml", environment={"REDIS_PORT": "x"})
+        read_plan("w.toml", JOB, environment={"REDIS_PORT": "x"})
     with pytest.raises(FileMistakes, match=r"^w.toml: the Redis URL must begin with"):
-        read_plan_text(JOB, "w.toml", environment={"REDIS_URL": "x"})
+        read_plan("w.toml", JOB, environment={"REDIS_URL": "x"})
 
 
 # --- what runs ---

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from redis_worker.broker.client.per_loop import PerLoop
-from redis_worker.broker.client.topic_hint import meant_list
 from redis_worker.broker.connection.address import Client, address_of
 from redis_worker.broker.connection.connection import Connection
-
-if TYPE_CHECKING:
-    from typing import Self
+from redis_worker.broker.keys import QUEUES, TOPICS, Keys, topic_list, topic_of
+from redis_worker.vocabulary.errors import Disconnected, Refused
 
 
 class Access:
@@ -35,9 +32,7 @@ class Access:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -46,7 +41,19 @@ class Access:
 
     async def meant(self, key: str) -> str | None:
         """Return the list of the topic `key`, if this topic exists and no queue `key`, otherwise None."""
-        return await meant_list(self._connection, key)
+        call = self._connection.call
+        try:
+            if topic_of(key) is None and not (await self._exists(key) or await call("SISMEMBER", QUEUES, key)):
+                named = topic_list(key)
+                if await call("SISMEMBER", TOPICS, key) or await self._exists(named):
+                    return named
+        except (Disconnected, Refused):
+            pass  # a failed hint raises no error
+        return None
+
+    async def _exists(self, key: str) -> bool:
+        keys = Keys(key)
+        return bool(await self._connection.call("EXISTS", keys.waiting, keys.delayed, keys.dead, keys.workers))
 
     @property
     def _connection(self) -> Connection:

@@ -31,11 +31,6 @@ class BackgroundLoop:
         self._loop_thread: _LoopThread | None = None
         watch_forks(self)
 
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._closed
-
     def run(self, call: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Run `call` and return its result. Raises ConfigurationError in a running event loop, which it would block."""
         return self.run_in(self.loop_thread(), call, *arguments, **options)
@@ -116,11 +111,7 @@ class _LoopThread:
 def _run_loop(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
     # A finalizing interpreter starts no threads, which raises RuntimeError after everything is closed.
     with contextlib.suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_wait_for(ended))
-
-
-async def _wait_for(ended: asyncio.Event) -> None:
-    await ended.wait()
+        runner.run(ended.wait())
 
 
 def _finish(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, thread: threading.Thread) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from datetime import datetime
+from functools import partial, wraps
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.results import Result
@@ -16,28 +17,25 @@ from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from typing import Self
-
+C = TypeVar("C", bound=Access)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Most tasks or messages in one call.
 _BATCH = 500
 
 
-class _Sync:
+class _Sync(Generic[C]):
     """Common base: any thread may make calls and close, and after a fork parent and child continue."""
 
-    def __init__(self, name: str) -> None:
-        self._background = BackgroundLoop(name)
-        self._run = self._background.run
+    def __init__(self, client: C) -> None:
+        self._client: C = client
+        self._background = BackgroundLoop(type(client).__name__)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -45,7 +43,17 @@ class _Sync:
         self._background.close()
 
 
-class SyncTaskClient(_Sync):
+def _plain(method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[_Sync[C], P], T]:
+    """Return the plain method that runs `method` of the asynchronous client."""
+
+    @wraps(method)
+    def call(sync: _Sync[C], /, *arguments: P.args, **options: P.kwargs) -> T:
+        return sync._background.run(partial(method, sync._client), *arguments, **options)
+
+    return call
+
+
+class SyncTaskClient(_Sync[TaskClient]):
     """TaskClient with plain calls.
 
         with SyncTaskClient("redis://localhost", "fib:input", "fib:output") as client:
@@ -57,30 +65,22 @@ class SyncTaskClient(_Sync):
 
     def __init__(self, redis: str, input_key: str, output_key: str) -> None:
         """Raises ConfigurationError if the URL is not valid. No connection is opened before the first call."""
-        super().__init__("TaskClient")
-        self._client = TaskClient(redis, input_key, output_key)
+        super().__init__(TaskClient(redis, input_key, output_key))
 
-    def submit(
-        self, task: Any, id: str | int | None = None, *, delay: Duration | None = None, at: datetime | None = None
-    ) -> str:
-        """See TaskClient.submit."""
-        return self._run(self._client.submit, task, id, delay=delay, at=at)
+    submit = _plain(TaskClient.submit)
+    cancel = _plain(TaskClient.cancel)
+    result = _plain(TaskClient.result)
+    run = _plain(TaskClient.run)
 
     def submit_many(
         self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
     ) -> list[str]:
         """See TaskClient.submit_many."""
         return [
-            id for batch in _batches(tasks) for id in self._run(self._client.submit_many, batch, delay=delay, at=at)
+            id
+            for batch in _batches(tasks)
+            for id in self._background.run(self._client.submit_many, batch, delay=delay, at=at)
         ]
-
-    def cancel(self, id: str | int) -> bool:
-        """See TaskClient.cancel."""
-        return self._run(self._client.cancel, id)
-
-    def result(self, id: str | int, timeout: Duration | None = None, *, delete: bool = False) -> Any:
-        """See TaskClient.result."""
-        return self._run(self._client.result, id, timeout, delete=delete)
 
     def results(
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
@@ -96,16 +96,12 @@ class SyncTaskClient(_Sync):
             with contextlib.suppress(ConfigurationError):  # of the parent, or closed: it ends by itself
                 self._background.run_in(loop_thread, results.aclose)
 
-    def run(self, task: Any, timeout: Duration | None = None) -> Any:
-        """See TaskClient.run."""
-        return self._run(self._client.run, task, timeout)
-
     def delete(self, ids: Iterable[str | int]) -> int:
         """See TaskClient.delete."""
-        return self._run(self._client.delete, list(ids))
+        return self._background.run(self._client.delete, list(ids))
 
 
-class SyncPublisher(_Sync):
+class SyncPublisher(_Sync[Publisher]):
     """Publisher with plain calls, for any number of threads, and for the children of a fork.
 
     with SyncPublisher("redis://localhost") as publisher:
@@ -114,26 +110,16 @@ class SyncPublisher(_Sync):
 
     def __init__(self, redis: str) -> None:
         """Raises ConfigurationError if the URL is not valid. No connection is opened before the first call."""
-        super().__init__("Publisher")
-        self._publisher = Publisher(redis)
+        super().__init__(Publisher(redis))
 
-    def publish(
-        self,
-        topic: str,
-        data: Any,
-        delay: float | None = None,
-        id: str | int | None = None,
-        *,
-        at: datetime | None = None,
-    ) -> str:
-        """See Publisher.publish."""
-        return self._run(self._publisher.publish, topic, data, delay, id, at=at)
+    publish = _plain(Publisher.publish)
+    cancel = _plain(Publisher.cancel)
 
     def publish_many(
         self,
         topic: str,
         messages: Iterable[Any],
-        delay: float | None = None,
+        delay: Duration | None = None,
         *,
         at: datetime | None = None,
         ids: Iterable[str | int] | None = None,
@@ -143,14 +129,10 @@ class SyncPublisher(_Sync):
         names: list[str] = []
         for batch in _batches(pairs):
             data, given = [data for data, _ in batch], [id for _, id in batch if id is not None]
-            names += self._run(
-                self._publisher.publish_many, topic, data, delay, at=at, ids=given if ids is not None else None
+            names += self._background.run(
+                self._client.publish_many, topic, data, delay, at=at, ids=given if ids is not None else None
             )
         return names
-
-    def cancel(self, topic: str, id: str | int) -> bool:
-        """See Publisher.cancel."""
-        return self._run(self._publisher.cancel, topic, id)
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis.crc import key_slot
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    stop_never,
-    wait_exponential,
-    wait_random,
-)
 
 from redis_worker.broker.connection.connection import PATIENCE, Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.engine.reconnect import Reconnect
+from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
 
 # Added BLMOVE and LPOP with a count.
 OLDEST = (6, 2)
 """The oldest supported version."""
+
+# The first and the longest pause between tries, in seconds: programs start together with their server.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
 async def connected(connection: Connection, name: str, timeout: float, prepare: Callable[[], Awaitable[None]]) -> None:
@@ -32,33 +30,25 @@ async def connected(connection: Connection, name: str, timeout: float, prepare: 
     A server may answer and still refuse commands: while it is full, a replica, or loading. Raises Unreachable or
     Refused.
     """
-    clock = asyncio.get_running_loop().time
-    end = clock() + timeout
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(Disconnected),
-        wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0.0, 0.1),
-        stop=stop_after_delay(timeout) if timeout else stop_never,
-        reraise=True,
-    )
-
-    answers = False
+    end = time.monotonic() + timeout if timeout else math.inf
 
     async def begin() -> None:
-        nonlocal answers
         answers = False
-        # A server that accepts connections without answering gets the remaining time.
-        await connection.ping(max(0.1, end - clock()) if timeout else PATIENCE)
-        answers = True
-        await prepare()
+        try:
+            # A server that accepts connections without answering gets the remaining time.
+            await connection.ping(max(0.1, end - time.monotonic()) if timeout else PATIENCE)
+            answers = True
+            await prepare()
+        except Disconnected as error:
+            if time.monotonic() < end:
+                raise
+            if answers:
+                text = f"Redis at {name} is up but refuses commands (waited {timeout:g} s): {error}"
+            else:
+                text = f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
+            raise Unreachable(text) from None
 
-    try:
-        await retrying(begin)
-    except Disconnected as error:
-        if answers:
-            raise Unreachable(f"Redis at {name} is up but refuses commands (waited {timeout:g} s): {error}") from None
-        raise Unreachable(
-            f"no Redis at {name} within {timeout:g} s ({error}); is it running, and is the address right?"
-        ) from None
+    await Reconnect(Observer(), first=_FIRST_PAUSE, longest=_LONGEST_PAUSE).call(begin)
 
 
 async def check_server(connection: Connection) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.logger import library_logger
-
-if TYPE_CHECKING:
-    from typing import Self
 
 logger = library_logger()
 
@@ -45,14 +41,12 @@ class Subscription:
             async with asyncio.timeout(_OPEN_PATIENCE):
                 await self._pubsub.subscribe(self._channel)
         except BaseException as error:
-            await self.__aexit__(type(error), error, None)
+            await self.__aexit__(type(error))
             raise
         self._received_at = _now()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not GeneratorExit:  # the event loop is gone, and nothing can be awaited
             await self._pubsub.aclose()
 

@@ -6,15 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis_worker.broker.connection.connection import PATIENCE, Connection
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable
-from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import CRON, CronKeys
-from redis_worker.broker.scripts import script
+from redis_worker.broker.operator.run_each import Call, run_each
 from redis_worker.vocabulary.errors import Refused
 
-# Jobs per round trip.
-_PAGE = 200
 _COUNT = "count:"
 # A number in the record; another program wrote anything else.
 _INTEGER = re.compile("-?[0-9]{1,15}")
@@ -63,9 +60,7 @@ async def read_jobs(connection: Connection) -> list[JobStatus]:
     known = await call_on(connection, CRON, "hash", "HGETALL")
     pairs = list(known.items() if isinstance(known, dict) else zip(known[::2], known[1::2], strict=True))
     jobs = sorted((name.decode(), CronKeys(stem.decode())) for name, stem in pairs if _is_text(name, stem))
-    replies: list[Any] = []
-    for start in range(0, len(jobs), _PAGE):
-        replies += await _read(connection, [keys for _, keys in jobs[start : start + _PAGE]])
+    replies = await run_each(connection, "cron_read", [_script_arguments(keys) for _, keys in jobs])
     forgotten = [name for (name, _), reply in zip(jobs, replies, strict=True) if _is_empty(reply)]
     if forgotten:
         await _forget(connection, forgotten)
@@ -94,29 +89,8 @@ async def _forget(connection: Connection, names: list[str]) -> None:
         pass  # a reader needs no write permission
 
 
-async def _read(connection: Connection, jobs: list[CronKeys]) -> list[Any]:
-    """Return the script's reply or error for each job. The first call loads the script."""
-    first = await _read_one(connection, jobs[0])
-    if len(jobs) == 1:
-        return [first]
-    digest = script("cron_read").digest
-    commands = [("EVALSHA", digest, 4, *_script_keys(keys)) for keys in jobs[1:]]
-    replies = await connection.together(*commands, patience=PATIENCE)
-    for position, reply in enumerate(replies):
-        if isinstance(reply, UnknownScript):  # in a cluster, another node owns the keys
-            replies[position] = await _read_one(connection, jobs[1 + position])
-    return [first, *replies]
-
-
-async def _read_one(connection: Connection, keys: CronKeys) -> Any:
-    try:
-        return await connection.run("cron_read", _script_keys(keys), [])
-    except Refused as error:
-        return error
-
-
-def _script_keys(keys: CronKeys) -> list[str]:
-    return [keys.running, keys.runs, keys.queued, keys.record]
+def _script_arguments(keys: CronKeys) -> Call:
+    return [keys.running, keys.runs, keys.queued, keys.record], []
 
 
 def _status(known_as: str, reply: Any) -> JobStatus:
@@ -130,16 +104,15 @@ def _status(known_as: str, reply: Any) -> JobStatus:
         for key, value in record.items()
         if key.startswith(_COUNT) and _INTEGER.fullmatch(value)
     }
+    times: dict[str, Any] = {
+        time: _seconds(record.get(time)) for time in ("next", "instant", "started", "finished", "duration")
+    }
     return JobStatus(
         name,
         app,
+        **times,
         schedule=record.get("schedule", ""),
         timezone=record.get("timezone", ""),
-        next=_seconds(record.get("next")),
-        instant=_seconds(record.get("instant")),
-        started=_seconds(record.get("started")),
-        finished=_seconds(record.get("finished")),
-        duration=_seconds(record.get("duration")),
         outcome=record.get("outcome"),
         error=record.get("error") or None,
         worker=record.get("worker"),

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import random
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
-from redis_worker.engine.counters import COUNTED, Counters
-from redis_worker.engine.runner import Running
+from redis_worker.engine.counters import Counters
 from redis_worker.engine.worker import Worker
-from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused, Unreadable
+from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.payload import read_object
-from redis_worker.vocabulary.version import __version__
+from redis_worker.vocabulary.task import Delivery
 
-# Publishing interval in seconds; random, so that a fleet does not publish in step.
-_EVERY = (1.0, 1.5)
-# Pause after a refusal, in seconds: the server may log each one.
-_REFUSED_PAUSE = 30.0
 # Limits on tasks listed and bytes parsed for their ids: parsing blocks the event loop.
 _MOST_TASKS = 20
 _MOST_BYTES = 64 * 1024
 # Longer ids are truncated: every reader fetches whole descriptions.
 _MOST_CHARACTERS = 200
-
-_COUNTED = ("processed", *COUNTED)
 
 
 class Role(NamedTuple):
@@ -63,30 +53,20 @@ class Presence:
         self._queue = queue
         self._counters = counters
         self._worker = worker
-        self._constant: dict[str, Any] = {
-            "host": _clean(socket.gethostname()),
-            "pid": os.getpid(),
-            "version": __version__,
-            "queue": _clean(keys.waiting),
-            "processor": _clean(role.name),
+        self._constant = process_members() | {
+            "queue": clean(keys.waiting),
+            "processor": clean(role.name),
             "concurrency": role.concurrency,
-            "started_at": round(time.time(), 3),
         }
         self._before = (counters.processed, time.monotonic())
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        while True:
-            pause = random.uniform(*_EVERY)
-            try:
-                await self._publish()
-            except Disconnected:
-                pass  # the pool gets the same error and logs it
-            except DamagedKey as error:
-                self._queue.damaged(error)
-            except Refused:
-                pause = _REFUSED_PAUSE  # the user may lack only the permission for this key
-            await asyncio.sleep(pause)
+        await keep_announced(self._publish, self._damaged)
+
+    def _damaged(self, keys: Iterable[DamagedKey]) -> None:
+        for key in keys:
+            self._queue.damaged(key)
 
     async def _publish(self) -> None:
         keys = [self._keys.workers, self._keys.presence]
@@ -98,7 +78,7 @@ class Presence:
             "running": worker.running,
             "tasks": _named(worker.longest(_MOST_TASKS)),
             "rate": self._rate(),
-            "counters": {name: getattr(counters, name) for name in _COUNTED},
+            "counters": {"processed": counters.processed, **counters.snapshot()},
         }
 
     def _rate(self) -> float:
@@ -108,7 +88,7 @@ class Presence:
         return round((processed - earlier) / max(now - then, 0.001), 1)
 
 
-def _named(running: Sequence[Running]) -> list[dict[str, Any]]:
+def _named(running: Sequence[tuple[Delivery, float]]) -> list[dict[str, Any]]:
     """Return ids and ages of running tasks; the id is None if missing or in a task too large to parse here."""
     named: list[dict[str, Any]] = []
     budget = _MOST_BYTES
@@ -123,11 +103,6 @@ def _named(running: Sequence[Running]) -> list[dict[str, Any]]:
 
 def _id(raw: bytes) -> str | None:
     try:
-        return _clean(read_object(raw)[0][:_MOST_CHARACTERS])
+        return clean(read_object(raw)[0][:_MOST_CHARACTERS])
     except Unreadable:
         return None
-
-
-def _clean(text: str) -> str:
-    """Return `text` with lone surrogates escaped: orjson accepts only UTF-8."""
-    return text.encode(errors="backslashreplace").decode()

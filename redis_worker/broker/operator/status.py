@@ -11,21 +11,17 @@ import orjson
 
 from redis_worker.broker.client.access import Access
 from redis_worker.broker.connection.address import Client
-from redis_worker.broker.connection.connection import PATIENCE, Connection
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable, strangers
-from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import ARRIVED, CRON, QUEUES, SUPERVISORS, TOPICS, Keys, topic_list
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
+from redis_worker.broker.operator.run_each import Call, run_each
 from redis_worker.broker.operator.supervisors import SupervisorStatus, read_supervisors
-from redis_worker.broker.scripts import script
 from redis_worker.vocabulary.errors import DamagedKey, Refused, WrongType
 from redis_worker.vocabulary.service import PartStatus
 
 T = TypeVar("T")
-
-# Queues per round trip.
-_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +106,7 @@ class Status:
 
     def json(self) -> bytes:
         """Return the status as one JSON object."""
-        return orjson.dumps(self, default=_members)
+        return orjson.dumps(self, default=PartStatus._asdict)
 
 
 class StatusReader(Access):
@@ -131,9 +127,7 @@ class StatusReader(Access):
         Raises Disconnected, and Refused if no queue can be read.
         """
         names, problems = (self._queues, []) if self._queues else await self._known()
-        replies: list[Any] = []
-        for start in range(0, len(names), _PAGE):
-            replies += await self._inspect([Keys(name) for name in names[start : start + _PAGE]])
+        replies = await run_each(self._connection, "inspect", [_script_arguments(Keys(name)) for name in names])
         if replies and all(isinstance(reply, Exception) for reply in replies):
             raise replies[0]
         status = _status(zip(names, replies, strict=True))
@@ -171,31 +165,8 @@ class StatusReader(Access):
             problems += [QueueStatus(key, problem=text) for text in strangers(key, strange)]
         return sorted(names), problems
 
-    async def _inspect(self, queues: list[Keys]) -> list[Any]:
-        """Return the script's reply or error for each queue. The first call loads the script."""
-        first = await self._inspect_one(queues[0])
-        if len(queues) == 1:
-            return [first]
-        digest = script("inspect").digest
-        commands = []
-        for queue in queues[1:]:
-            keys, arguments = _script_arguments(queue)
-            commands.append(("EVALSHA", digest, len(keys), *keys, *arguments))
-        replies = await self._connection.together(*commands, patience=PATIENCE)
-        for position, reply in enumerate(replies):
-            if isinstance(reply, UnknownScript):  # in a cluster, another node owns the keys
-                replies[position] = await self._inspect_one(queues[1 + position])
-        return [first, *replies]
 
-    async def _inspect_one(self, queue: Keys) -> Any:
-        keys, arguments = _script_arguments(queue)
-        try:
-            return await self._connection.run("inspect", keys, arguments)
-        except Refused as error:
-            return error
-
-
-def _script_arguments(queue: Keys) -> tuple[list[str], list[str]]:
+def _script_arguments(queue: Keys) -> Call:
     keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
     return keys, [queue.inflight(""), ARRIVED]
 
@@ -208,13 +179,6 @@ def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
         for key, found in zip(_script_arguments(queue)[0], types, strict=True)
         if found.decode() not in (expected[key], "none")
     ]
-
-
-def _members(value: Any) -> Any:
-    """Return a PartStatus as a dict, for orjson. Raises TypeError for anything else."""
-    if isinstance(value, PartStatus):
-        return value._asdict()
-    raise TypeError
 
 
 def _status(replies: Iterable[tuple[str, Any]]) -> Status:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +15,10 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints
 from redis_worker.broker.keys import SUPERVISORS
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
-from redis_worker.vocabulary.errors import Disconnected, Refused, WrongType
-from redis_worker.vocabulary.logger import library_logger
+from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
+from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.service import PartStatus
-from redis_worker.vocabulary.version import __version__
 
-logger = library_logger()
-
-# Publishing interval in seconds; random, so that a fleet does not publish in step.
-_EVERY = (1.0, 1.5)
-# Pause after a refusal, in seconds: the server may log each one.
-_REFUSED_PAUSE = 30.0
 # Timeout of a reply, in seconds: readers consider a supervisor dead after _ALIVE.
 _PATIENCE = 5.0
 # A supervisor silent for this many seconds counts as dead.
@@ -55,60 +45,41 @@ class Announcer:
 
     def __init__(self, connection: Connection, describe: Callable[[], Description]) -> None:
         """`describe` is called for each announcement, on the event loop."""
-        host = _clean(socket.gethostname())
-        self.id = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._constant = process_members()
+        self.id = f"{self._constant['host']}-{self._constant['pid']}-{secrets.token_hex(3)}"
         self._connection = connection
         self._describe = describe
-        self._constant: dict[str, Any] = {
-            "host": host,
-            "pid": os.getpid(),
-            "version": __version__,
-            "started_at": round(time.time(), 3),
-        }
         self._born = time.monotonic()
         self._looked = float("-inf")
-        self._complaints = Complaints()
-        self._announcing: asyncio.Task[float] | None = None
+        self._publishing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Announce until cancelled; after a graceful stop, call `withdraw`."""
-        while True:
-            # A separate task: a call survives the cancellation of its caller, and `withdraw` waits for it.
-            self._announcing = asyncio.create_task(self._announce())
-            await asyncio.wait({self._announcing})
-            await asyncio.sleep(self._announcing.result())
+        await keep_announced(self._announce, Complaints().tell)
 
     async def withdraw(self) -> None:
         """Stop announcing and delete the description. Takes about two seconds at most; raises nothing."""
-        if self._announcing is not None and not self._announcing.done():
-            await asyncio.wait({self._announcing}, timeout=_WITHDRAW_TIMEOUT)
-            if not self._announcing.done():  # the server hangs
-                self._announcing.cancel()
+        if self._publishing is not None:
+            await asyncio.wait({self._publishing}, timeout=_WITHDRAW_TIMEOUT)
+            if not self._publishing.done():  # the server hangs
+                self._publishing.cancel()
                 return
+            if not self._publishing.cancelled():
+                self._publishing.exception()  # retrieved, or asyncio logs it
         try:
             await self._connection.call("HDEL", SUPERVISORS, self.id, patience=_WITHDRAW_TIMEOUT)
         except (Disconnected, Refused):
             pass  # readers show it as dead for an hour, or until its successor starts
 
-    async def _announce(self) -> float:
-        """Announce once. Return the seconds to wait until the next announcement."""
-        try:
-            await self._publish()
-        except Disconnected:
-            pass  # the parts get the same error and log it
-        except WrongType as error:
-            self._complaints.tell([f"the key {SUPERVISORS!r}: {error}"])
-            return _REFUSED_PAUSE
-        except Refused:
-            return _REFUSED_PAUSE  # the user may lack only the permission for this key
-        except Exception:
-            logger.exception("the supervisor cannot be announced; its parts keep running")
-            return _REFUSED_PAUSE
-        return random.uniform(*_EVERY)
+    async def _announce(self) -> None:
+        # A separate task: a call survives the cancellation of its caller, and `withdraw` waits for it.
+        self._publishing = asyncio.create_task(self._publish())
+        await asyncio.wait({self._publishing})
+        self._publishing.result()
 
     async def _publish(self) -> None:
         description = self._constant | {**self._describe()}
-        description["name"] = _clean(description["name"])
+        description["name"] = clean(description["name"])
         description["parts"] = [_part(part) for part in description["parts"]]
         looks = time.monotonic() - self._looked >= _LOOK_EVERY
         forgotten = _FORGOTTEN if looks else 0
@@ -122,13 +93,8 @@ class Announcer:
 
 
 def _part(part: PartStatus) -> dict[str, Any]:
-    error = None if part.error is None else _clean(part.error)[:_MOST_CHARACTERS]
-    return part._asdict() | {"name": _clean(part.name), "error": error}
-
-
-def _clean(text: str) -> str:
-    """Return `text` with lone surrogates escaped: orjson accepts only UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+    error = None if part.error is None else clean(part.error)[:_MOST_CHARACTERS]
+    return part._asdict() | {"name": clean(part.name), "error": error}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.queue.lease import Lease, LeaseKeeper, renew_lease, worker_name
+from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.pause import Pause
 from redis_worker.broker.queue.refused_content import retry_hangups
+from redis_worker.broker.queue.registration import Registration
 from redis_worker.broker.queue.results_writer import write_results
-from redis_worker.broker.queue.settlement import COUNTS_MS, Limits, Settlement, settlements
+from redis_worker.broker.queue.settlement import Limits, Settlement, settlements
+from redis_worker.broker.queue.unanswered import Unanswered
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer, Unwritten
-from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable, WrongType
 from redis_worker.vocabulary.payload import has_long_number
 from redis_worker.vocabulary.task import Delivery, Outcome
 
@@ -25,17 +28,12 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 # cancelled. Its connection counts as dead after the longer time.
 BLOCK = 1.0
 _BLOCK_PATIENCE = BLOCK + 5.0
-# Longest time for giving up a lease, in seconds: a stop waits for it, and the server may hang.
-_CLOSE_PATIENCE = 2.0
-# Time for which a retired worker's in-flight list is checked: a late BLMOVE may sit in a socket until
-# TCP gives up, after some 15 minutes.
-RETIRED_MS = 3_600_000
 # Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
 _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
 
 # States of claim.lua.
-_LEASE_LOST, _ALONE, _PAUSED = 1, 2, 3
+_OK, _LEASE_LOST, _ALONE, _PAUSED = 0, 1, 2, 3
 
 
 class AtLeastOnceQueue:
@@ -56,79 +54,91 @@ class AtLeastOnceQueue:
         self._ordinary = ordinary
         self._blocking = blocking
         self._keys = keys
-        self._keeper = keeper
         self._observer = observer
         self._max_deliveries = max_deliveries
         self._limits = limits
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
-        self._lease = Lease(worker_name())
+        self._registration = Registration(ordinary, keys, keeper, observer)
         self._pause = Pause(observer)
-        self._opened = False
+        self._unanswered = Unanswered()
+        self._name_in_use = asyncio.Lock()
+        """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._drained = False
         """True if the last claim emptied the queue: the next one may wait at once."""
+        self._make_names()
 
     @property
     def worker(self) -> str:
         """The current name of this worker."""
-        return self._lease.name
+        return self._registration.lease.name
 
     async def open(self) -> None:
         """Take a lease. Raises Disconnected or Refused."""
-        await self._register()
-        self._opened = True
+        await self._registration.begin()
+
+    async def close(self) -> None:
+        """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
+        await self._registration.end()
+
+    def _make_names(self) -> None:
+        """Make the arguments of claims and settlements that change only with the lease."""
+        keys, name = self._keys, self._registration.lease.name
+        inflight, arrived = keys.inflight(name), keys.arrived(name)
+        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused]
+        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped]
+        if keys.output and not self._output_apart:
+            self._settled_keys.append(keys.output)
+        self._pop = ("BLMOVE", keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. If a key needed for claiming is damaged, return nothing; without `wait`, raise DamagedKey."""
+        registration = self._registration
         try:
-            if self._lease.lost:
-                await self._register_anew()
-            deliveries = await self._claim_under(self._lease, limit, wait)
+            if registration.lease.lost:
+                await registration.replace()
+                self._make_names()
+                await registration.begin()
+            lease = registration.lease
+            lease.unanswered += 1
+            try:
+                deliveries = await self._claim(limit, wait)
+            except WrongType:
+                lease.unanswered -= 1  # this is an answer
+                raise
         except DamagedKey as error:
             if not wait:
                 raise
             await self._wait_for_repair(error)
             return []
+        except WrongType as error:
+            await self._leave_damaged_lists(error)
+            return []
+        lease.unanswered -= 1
         if self._pause.on and wait:
             await self._pause.wait()
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        command = self._claim_command(limit)
-        if self._pause.on or not (wait and self._drained):
-            deliveries = await self._deliveries_of(await self._blocking.run(*command))
-            self._drained = len(deliveries) < limit
-            if deliveries or not wait or self._lease.lost or self._pause.on:
+        keys, arguments = self._claimed_keys, [self._registration.lease.name, limit, self._max_deliveries]
+        if not (wait and self._drained):
+            deliveries = await self._deliveries_of(await self._blocking.run("claim", keys, arguments), limit)
+            if deliveries or not (wait and self._drained):
                 return deliveries
-        started = self._now()
-        arrived = self._keys.arrived(self._lease.name)
-        pop = ("BLMOVE", self._keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
-        name, keys, arguments = command
+        started = monotonic()
         # Sent together, so that the popped task is claimed without another round trip, and even if
         # this worker dies in between.
-        claim = ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
-        popped, reply = await self._blocking.together(pop, claim, patience=_BLOCK_PATIENCE)
+        claim = ("EVALSHA", script("claim").digest, len(keys), *keys, *arguments)
+        popped, reply = await self._blocking.together(self._pop, claim, patience=_BLOCK_PATIENCE)
         if isinstance(popped, Exception):
             raise popped
         if isinstance(reply, UnknownScript):
-            return await self._deliveries_of(await self._blocking.run(*command))
+            return await self._deliveries_of(await self._blocking.run("claim", keys, arguments), limit)
         if isinstance(reply, Exception):
             raise reply
-        if popped is None and self._now() - started < BLOCK / 2:  # the server does not block, like fakeredis
+        if popped is None and monotonic() - started < BLOCK / 2:  # the server does not block, like fakeredis
             await asyncio.sleep(_RETRY_PAUSE)
-        deliveries = await self._deliveries_of(reply)
-        self._drained = len(deliveries) < limit
-        return deliveries
-
-    async def _claim_under(self, lease: Lease, limit: int, wait: bool) -> list[Delivery]:
-        lease.unanswered += 1
-        try:
-            deliveries = await self._claim(limit, wait)
-        except DamagedKey:
-            lease.unanswered -= 1  # this is an answer
-            raise
-        lease.unanswered -= 1
-        return deliveries
+        return await self._deliveries_of(reply, limit)
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -136,25 +146,29 @@ class AtLeastOnceQueue:
         self._drained = False  # or the next blocking pop would take a task that cannot be claimed
         await asyncio.sleep(_REPAIR_PAUSE)
 
+    async def _leave_damaged_lists(self, error: WrongType) -> None:
+        """Continue under a new name, with all tasks, if a list of the present one holds another type.
+
+        Raises `error` otherwise. Recovery reports the damaged key, and returns what it holds once it is mended.
+        """
+        async with self._name_in_use:
+            damages = await self._registration.rename()
+            self._make_names()
+        if not damages:
+            raise error
+        for damage in damages:
+            self.damaged(damage)
+
     def damaged(self, error: DamagedKey) -> None:
         """Report a damaged key to the observer."""
         self._observer.damaged(error)
 
-    def _claim_command(self, limit: int) -> tuple[str, list[str], list[Any]]:
-        keys, name = self._keys, self._lease.name
-        return (
-            "claim",
-            [keys.waiting, keys.inflight(name), keys.arrived(name), keys.workers, keys.attempts, keys.paused],
-            [name, limit, self._max_deliveries],
-        )
-
-    async def _deliveries_of(self, reply: list[Any]) -> list[Delivery]:
-        lease = self._lease
+    async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
+        lease = self._registration.lease
         state, tasks, counts, *found = reply
-        if state == _LEASE_LOST and not await renew_lease(
-            self._ordinary, self._registries, lease, self._keeper.seconds
-        ):
-            self._lose(lease)
+        self._drained = state == _OK and len(tasks) < limit
+        if state == _LEASE_LOST:
+            await self._registration.check()
         elif state or self._pause.on:
             self._pause.update(state == _PAUSED)
         if found:
@@ -171,11 +185,14 @@ class AtLeastOnceQueue:
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
-        lease = self._lease
+        lease = self._registration.lease
         # Counted before the list is read, which may still contain tasks settled meanwhile.
-        known = Counter(delivery.raw for delivery in held if delivery.receipt is lease)
-        keys = [self._keys.inflight(lease.name), self._keys.attempts]
-        listed, counts = await self._blocking.run("missing", keys, [])
+        known = Counter(delivery.raw for delivery in held if not delivery.receipt.lost)
+        try:
+            listed, counts = await self._blocking.run("missing", self._settled_keys[:2], [])
+        except WrongType as error:
+            await self._leave_damaged_lists(error)
+            return []
         missing = (Counter(listed) - known).elements()
         if not counts:
             return [Delivery(raw, lease) for raw in missing]
@@ -184,18 +201,26 @@ class AtLeastOnceQueue:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Fenced: nothing is written for a task that is no longer in flight here."""
-        # A worker has one lease at a time: tasks claimed under an earlier one are lost.
+        async with self._name_in_use:
+            return await self._settle(outcomes)
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        # Tasks claimed under a lost lease are lost.
         lost = [outcome for outcome in outcomes if outcome.delivery.receipt.lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
-        worker = self._lease.name
+        worker, keys = self._registration.lease.name, self._settled_keys
         unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
-        for settlement in settlements(outcomes, worker, self._keys, self._limits):
+        for settlement in self._settlements(outcomes, worker):
             try:
-                reply = await self._write(settlement, worker)
+                reply = await self._write(settlement, worker, keys)
             except Unacceptable as error:
                 unwritten.append((error, settlement.outcomes))
                 continue
+            except Disconnected:
+                self._unanswered.add(outcome.delivery for outcome in settlement.outcomes)
+                raise
+            self._unanswered.remove(outcome.delivery for outcome in settlement.outcomes)
             if reply:
                 verdict = settlement.verdict(reply)
                 lost += verdict.lost
@@ -206,14 +231,22 @@ class AtLeastOnceQueue:
             raise Unwritten(unwritten, lost)
         return lost
 
-    async def _write(self, settlement: Settlement, worker: str) -> list[Any]:
+    def _settlements(self, outcomes: Sequence[Outcome], worker: str) -> Iterator[Settlement]:
+        for group, repeated in self._unanswered.split(outcomes, lambda outcome: outcome.delivery):
+            yield from settlements(group, worker, self._keys, self._limits, repeated)
+
+    async def _write(self, settlement: Settlement, worker: str, keys: list[str]) -> list[Any]:
         """Return the reply of settle.lua. Raises Disconnected, Refused, or Unacceptable if the content is refused."""
-        connection, keys, count = self._ordinary, self._settled_keys(worker), len(settlement.outcomes)
+        connection, count = self._ordinary, len(settlement.outcomes)
 
         async def write() -> list[Any]:
             if self._output_apart:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
-            reply: list[Any] = await connection.run("settle", keys, settlement.arguments())
+            try:
+                reply: list[Any] = await connection.run("settle", keys, settlement.arguments())
+            except Disconnected:
+                settlement.repeated = True
+                raise
             return reply
 
         try:
@@ -223,85 +256,18 @@ class AtLeastOnceQueue:
                 raise
             return await retry_hangups(connection, write, settlement.size, count)
 
-    def _settled_keys(self, worker: str) -> list[str]:
-        keys = self._keys
-        settled = [keys.inflight(worker), keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped]
-        return [*settled, keys.output] if keys.output and not self._output_apart else settled
-
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
-        held = [delivery.raw for delivery in deliveries if not delivery.receipt.lost]
-        if not held:
-            return
-        lease = self._lease
-        try:
-            await self._ordinary.run("release", [self._keys.inflight(lease.name), self._keys.waiting], held)
-        except DamagedKey as error:
-            self.damaged(error)
-        except Unacceptable:
-            pass  # they stay in flight, and `missing` finds them
-
-    async def close(self) -> None:
-        """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
-        if not self._opened:
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_PATIENCE):
-                await self._retire(self._lease)
-        except TimeoutError:
-            raise Disconnected("the server does not answer") from None  # it may still execute the script later
-
-    async def _register_anew(self) -> None:
-        """Continue under a new name: tasks claimed under the old one belong to other workers."""
-        await self._retire(self._lease)
-        self._lease = Lease(worker_name())
-        await self._register()
-
-    async def _register(self) -> None:
-        lease, milliseconds = self._lease, int(self._keeper.seconds * 1000)
-        await self._ordinary.run("register", [self._keys.workers, self._keys.claimants], [lease.name, milliseconds])
-        loop = asyncio.get_running_loop()
-        self._keeper.keep(self._registries, lease, lambda: _notify_lease_lost(loop, self._observer, lease.name))
-
-    async def _retire(self, lease: Lease) -> None:
-        """Return the tasks in flight; if a late reply may move more, have other workers watch for it."""
-        self._keeper.drop(lease)
-        await reclaim(
-            self._ordinary, self._keys, lease.name, force=True, retired_ms=RETIRED_MS if lease.unanswered else 0
-        )
-
-    @property
-    def _registries(self) -> list[str]:
-        return [self._keys.workers, self._keys.retired, self._keys.claimants]
-
-    def _lose(self, lease: Lease) -> None:
-        if not lease.lost:
-            lease.lost = True
-            self._observer.lease_lost(lease.name)
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
-
-
-async def reclaim(
-    connection: Connection, keys: Keys, worker: str, force: bool = False, retired_ms: int = RETIRED_MS
-) -> int:
-    """Return the tasks of `worker` to the queue. Returns their number, or -1 if it has a lease and `force` is off."""
-    count: int = await connection.run(
-        "reclaim",
-        [
-            *(keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts),
-            *(keys.arrived(worker), keys.presence, keys.claimants),
-        ],
-        [worker, retired_ms, COUNTS_MS, int(force)],
-    )
-    return count
-
-
-def _notify_lease_lost(loop: asyncio.AbstractEventLoop, observer: Observer, worker: str) -> None:
-    """Forward the loss of a lease from the keeper's thread to the observer, on the event loop."""
-    try:
-        loop.call_soon_threadsafe(observer.lease_lost, worker)
-    except RuntimeError:
-        pass  # the loop is closed
+        async with self._name_in_use:
+            held = [delivery for delivery in deliveries if not delivery.receipt.lost]
+            keys = [self._settled_keys[0], self._keys.waiting, self._keys.workers]
+            for group, repeated in self._unanswered.split(held, lambda delivery: delivery):
+                arguments = [self.worker, "1" if repeated else "", *(delivery.raw for delivery in group)]
+                try:
+                    await self._ordinary.run("release", keys, arguments)
+                except Unacceptable:
+                    continue  # they stay in flight, and `missing` finds them
+                except Disconnected:
+                    self._unanswered.add(group)
+                    raise
+                self._unanswered.remove(group)

@@ -31,10 +31,7 @@ def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
         letter |= {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
         id, reason = id and id[:_TEXT], reason[:_TEXT]
     else:
-        try:
-            letter["raw"] = raw.decode()
-        except UnicodeDecodeError:
-            letter["raw_base64"] = base64.b64encode(raw).decode()
+        letter |= raw_members(raw)
     letter |= {
         "id": id,
         "reason": reason,
@@ -44,3 +41,11 @@ def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
     }
     written = orjson.dumps(letter)
     return written if cut or len(written) <= _LARGEST else dead_letter(outcome, worker, cut=True)
+
+
+def raw_members(raw: bytes) -> dict[str, str]:
+    """Return the member that holds a task: `raw`, or `raw_base64` if it is not UTF-8."""
+    try:
+        return {"raw": raw.decode()}
+    except UnicodeDecodeError:
+        return {"raw_base64": base64.b64encode(raw).decode()}

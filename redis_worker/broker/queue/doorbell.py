@@ -2,7 +2,7 @@
 
 `BLMOVE` waits on one list. The server's support for client-side caches (CLIENT TRACKING, Redis 6) waits on any
 number of keys, takes nothing from them and needs no setting: the server remembers each key that a connection
-reads, and notifies it once on a change.
+reads, and notifies it once on a change. The reply to that read shows a change that came before it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import Any
 
+from hiredis import pack_command
 from redis.exceptions import RedisError
 
 from redis_worker.broker.connection.address import Address
@@ -46,8 +47,10 @@ class Doorbell:
         self._connected = False
 
     async def wait(self, key: str, seconds: float) -> None:
-        """Return when `key` has changed, or may have, since the last call; at the latest after `seconds`."""
-        changed = self._changed.setdefault(key, asyncio.Event())
+        """Return when `key` exists and may have changed since the last call; at the latest after `seconds`."""
+        changed = self._changed.get(key)
+        if changed is None:
+            changed = self._changed[key] = asyncio.Event()
         if not self._connected:
             seconds = min(seconds, _POLL)
         elif key not in self._tracked:
@@ -98,7 +101,7 @@ class Doorbell:
             while True:
                 reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
                 if reply is not None:  # not the return value of the handler above
-                    self._on_tracked(self._unanswered.popleft()[1])
+                    self._on_tracked(self._unanswered.popleft()[1], reply)
         finally:
             tracking.cancel()
             await asyncio.wait({tracking})
@@ -106,27 +109,31 @@ class Doorbell:
 
     async def _track(self, connection: Any) -> None:
         """Read the keys with waiters, so that the server tracks them; ping if there are none."""
+        transport = connection._writer.transport
         while True:
             await happens(self._requested, PING_EVERY)
             self._requested.clear()
             if self._is_overdue():
                 await asyncio.sleep(LAST_WAIT)  # if this event loop stood still, the reply may have arrived unread
-            if self._is_overdue():
-                logger.warning("the connection that watches topics does not answer: replacing it")
-                connection._writer.transport.abort()
-                return
+                if self._is_overdue():
+                    logger.warning("the connection that watches topics does not answer: replacing it")
+                    transport.abort()
+                    return
             keys, self._to_track = list(self._to_track), set()
             self._unanswered.append((time.monotonic(), keys))
-            await connection.send_command(*(("EXISTS", *keys) if keys else ("PING",)))
+            # Past redis-py, and not drained: the reply comes after the last byte was sent anyway.
+            command: tuple[Any, ...] = ("EXISTS", *keys) if keys else ("PING",)
+            transport.write(pack_command(command))
 
     def _is_overdue(self) -> bool:
         return bool(self._unanswered) and time.monotonic() - self._unanswered[0][0] > PING_PATIENCE
 
-    def _on_tracked(self, keys: list[str]) -> None:
-        """Mark `keys` as tracked, and wake their waiters: a key may have changed before."""
+    def _on_tracked(self, keys: list[str], existing: Any) -> None:
+        """Mark `keys` as tracked. If any of them exists, wake all their waiters: it may have changed before."""
         self._tracked.update(keys)
-        for key in keys:
-            self._changed[key].set()
+        if existing:
+            for key in keys:
+                self._changed[key].set()
 
     async def _invalidate(self, message: list[Any]) -> None:
         """Handle a notification of changed keys; None instead of a list means all, after a flush."""
@@ -135,7 +142,8 @@ class Doorbell:
             self._tracked.clear()
             self.ring()
             return
-        for key in (raw.decode(errors="surrogateescape") for raw in keys):
+        for raw in keys:
+            key = raw.decode(errors="surrogateescape")
             self._tracked.discard(key)
             if changed := self._changed.get(key):
                 changed.set()

@@ -24,12 +24,19 @@ from redis_worker.vocabulary.errors import Disconnected, Refused
 class Lease:
     """One registration of a worker in Redis; the receipt of all tasks claimed under it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, earlier: Lease | None = None) -> None:
         self.name = name
+        self._earlier = earlier
         self.lost = False
         """True once Redis has replied that the worker was presumed dead: other workers have its tasks."""
         self.unanswered = 0
         """Claims without a reply so far, or ever: they may still move a task."""
+
+    def lose(self) -> None:
+        """Mark this lease as lost, and those that it continues under another name."""
+        self.lost = True
+        if self._earlier is not None:
+            self._earlier.lose()
 
 
 def worker_name() -> str:
@@ -120,7 +127,7 @@ class LeaseKeeper:
             return  # the pool gets the same refusal and reports it
         # If the pool has given up the lease meanwhile, nothing was taken away.
         if not renewed and lease in self._kept and not self._ended.is_set():
-            lease.lost = True
+            lease.lose()
             kept.on_lost()
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, readable, strangers
 from redis_worker.broker.keys import ARRIVED, Keys
-from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue, reclaim
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.registration import reclaim
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger

@@ -25,7 +25,7 @@ _ANSWERED, _AGAIN, _DEAD = 0, 1, 2
 class Limits:
     """Limits on stored results, dead letters and ids."""
 
-    dead: int = 10_000
+    dead: int
     """The most dead letters; older ones are dropped and counted."""
     result_ttl: int = 0
     """Seconds until a result expires; 0 keeps it."""
@@ -47,10 +47,12 @@ class Verdict(NamedTuple):
 class Settlement:
     """One call of settle.lua: answered, delayed and dead tasks, in this order."""
 
-    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "size")
+    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "repeated", "size")
 
-    def __init__(self, header: list[Any]) -> None:
+    def __init__(self, header: list[Any], repeated: bool) -> None:
         self._header = header
+        self.repeated = repeated
+        """True if an earlier settlement of these outcomes got no reply: the server may have executed it."""
         self.outcomes: Sequence[Outcome] = ()
         """The outcomes settled."""
         self.size = 0
@@ -106,8 +108,9 @@ class Settlement:
 
     def arguments(self) -> list[Any]:
         """Return the arguments of the script."""
+        repeated = "1" if self.repeated else ""
         counts = (len(self._answered) // 3, len(self._again) // 3)
-        return [*self._header, *counts, *self._answered, *self._again, *self._dead]
+        return [*self._header, repeated, *counts, *self._answered, *self._again, *self._dead]
 
     def verdict(self, reply: list[Any]) -> Verdict:
         """Return the parsed reply of the script."""
@@ -133,11 +136,13 @@ def _section(outcome: Outcome) -> int:
     return _ANSWERED if outcome.again is None else _AGAIN
 
 
-def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
-    """Yield `outcomes` in as few settlements as their size allows."""
+def settlements(
+    outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits, repeated: bool
+) -> Iterator[Settlement]:
+    """Yield `outcomes` in as few settlements as their size allows; `repeated`: see `Settlement`."""
     header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
     while outcomes:
-        settlement = Settlement(header)
+        settlement = Settlement(header, repeated)
         taken = settlement.take(outcomes, worker)
         outcomes = outcomes[taken:]
         yield settlement

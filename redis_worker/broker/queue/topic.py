@@ -46,11 +46,11 @@ class TopicQueue(AtLeastOnceQueue):
             raise damaged
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        deliveries = await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
-        if deliveries or not wait or self._lease.lost or self._pause.on:
-            return deliveries
-        await self._doorbell.wait(self._keys.waiting, _WAIT)
-        return await self._deliveries_of(await self._ordinary.run(*self._claim_command(limit)))
+        if wait and self._drained:
+            await self._doorbell.wait(self._keys.waiting, _WAIT)
+        self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
+        arguments = [self._registration.lease.name, limit, self._max_deliveries]
+        return await self._deliveries_of(await self._ordinary.run("claim", self._claimed_keys, arguments), limit)
 
 
 class IdempotentQueue(TopicQueue):
@@ -95,11 +95,14 @@ class IdempotentQueue(TopicQueue):
         await super().release(deliveries)
         self._end(deliveries)
 
-    def _settled_keys(self, worker: str) -> list[str]:
-        return [*super()._settled_keys(worker), self._keys.done, self._keys.begun]
+    def _make_names(self) -> None:
+        super()._make_names()
+        keys = self._keys
+        self._settled_keys += [keys.done, keys.begun]
+        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed]
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
-        arguments: list[Any] = [self._lease.name, self._keys.inflight(""), _POSTPONE_MS]
+        arguments: list[Any] = [self.worker, self._keys.inflight(""), _POSTPONE_MS]
         candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:
@@ -115,10 +118,8 @@ class IdempotentQueue(TopicQueue):
             arguments += (delivery.raw, id, new_token(), "1" if busy else "0")
         if not candidates:
             return begun
-        keys = self._keys
-        names = [keys.inflight(self._lease.name), keys.done, keys.begun, keys.workers, keys.delayed]
         try:
-            verdicts = await self._ordinary.run("begin", names, arguments)
+            verdicts = await self._ordinary.run("begin", self._begun_keys, arguments)
         except DamagedKey:
             self._not_begun(candidates)
             await super().release(deliveries)  # nothing can run before that key is repaired: they wait in the queue

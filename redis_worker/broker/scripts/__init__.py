@@ -21,11 +21,9 @@ def _all_scripts() -> dict[str, Script]:
         if file.name.endswith(".lua")
     }
     common = texts.pop("common")
-    return {name: _script(f"{common}\n{text}") for name, text in texts.items()}
-
-
-def _script(source: str) -> Script:
-    return Script(source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - the name EVALSHA knows it by
+    sources = {name: f"{common}\n{text}" for name, text in texts.items()}
+    # SHA-1, because EVALSHA knows scripts by it.
+    return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
 
 
 # Read when this is imported: a process that has no descriptor left later on must still be able to settle.
@@ -33,5 +31,5 @@ _SCRIPTS = _all_scripts()
 
 
 def script(name: str) -> Script:
-    """The script in the file `name`.lua."""
+    """Return the script in the file `name`.lua."""
     return _SCRIPTS[name]

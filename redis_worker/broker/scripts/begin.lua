@@ -28,7 +28,8 @@ for i = 4, #ARGV, 4 do
   if remembered and tonumber(remembered) > now then
     verdicts[#verdicts + 1] = 1
   elseif busy or is_handled_elsewhere(id) then
-    if redis.call('LREM', KEYS[1], -1, raw) == 1 then
+    -- Not in flight although the worker has its lease: somebody deleted the list.
+    if redis.call('LREM', KEYS[1], -1, raw) == 1 or redis.call('ZSCORE', KEYS[4], ARGV[1]) then
       redis.call('ZADD', KEYS[5], now + ARGV[3], token .. ':' .. raw)
     end
     verdicts[#verdicts + 1] = 2

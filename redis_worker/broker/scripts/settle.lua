@@ -4,11 +4,12 @@
 --      idempotent topic, which has no output, 7 done, 8 begun
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results in s (0: for ever), 6 ms for which counts are kept, 7 ms for which completed messages are
---      remembered (0: not idempotent), 8 number of answered tasks N, 9 number of delayed tasks M; then
---      N times raw, field, result; M times raw, token, delay in ms; for each dead one raw, letter,
---      has result ('1' or ''), field, result
+--      remembered (0: not idempotent), 8 '1' if they may have been settled before and the reply was lost,
+--      9 number of answered tasks N, 10 number of delayed tasks M; then N times raw, field, result;
+--      M times raw, token, delay in ms; for each dead one raw, letter, has result ('1' or ''), field, result
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
--- them. A task that is not held while the worker has its lease was settled before, and the reply was lost.
+-- them. While the worker has its lease, no other has its tasks: one that is not held was settled before (8), or
+-- somebody deleted or overwrote the in-flight list, and its outcome is written.
 -- If a needed key holds another type, the tasks that need it stay unchanged and in flight, and all others are
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
@@ -33,12 +34,16 @@ local function needs(section, key, kind)
   end
 end
 
+local function has_lease()
+  return type(redis.pcall('ZSCORE', KEYS[4], ARGV[1])) == 'string'
+end
+
+local is_list = redis.call('TYPE', KEYS[1]).ok == 'list'
 local function acknowledge(raw, position)
-  if redis.call('LREM', KEYS[1], 1, raw) == 0 then
-    refused[#refused + 1] = position
-    return false
-  end
-  return true
+  if is_list and redis.call('LREM', KEYS[1], 1, raw) == 1 then return true end
+  if ARGV[8] == '' and has_lease() then return true end
+  refused[#refused + 1] = position
+  return false
 end
 
 local function forget(raw)
@@ -54,8 +59,8 @@ local function answer(field, result)
   fields[#fields + 1] = result
 end
 
-local answered, again = tonumber(ARGV[8]), tonumber(ARGV[9])
-local first_again = 10 + 3 * answered
+local answered, again = tonumber(ARGV[9]), tonumber(ARGV[10])
+local first_again = 11 + 3 * answered
 local first_dead = first_again + 3 * again
 
 if remember > 0 and answered > 0 then needs(0, KEYS[7], 'zset') end
@@ -68,15 +73,15 @@ if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
 -- Tasks settled in the order of their claim are acknowledged all at once: one command each
 -- would cost more than the rest of the script.
 local in_order = 0
-if answered > 1 and not is_left[0] and redis.call('LINDEX', KEYS[1], 0) == ARGV[10] then
+if answered > 1 and is_list and not is_left[0] and redis.call('LINDEX', KEYS[1], 0) == ARGV[11] then
   local held = redis.call('LRANGE', KEYS[1], 0, answered - 1)
-  while held[in_order + 1] and held[in_order + 1] == ARGV[10 + 3 * in_order] and in_order < answered do
+  while held[in_order + 1] and held[in_order + 1] == ARGV[11 + 3 * in_order] and in_order < answered do
     in_order = in_order + 1
   end
   redis.call('LTRIM', KEYS[1], in_order, -1)
 end
-for i = 10, is_left[0] and 0 or first_again - 1, 3 do
-  local position = (i - 10) / 3
+for i = 11, is_left[0] and 0 or first_again - 1, 3 do
+  local position = (i - 11) / 3
   if position < in_order or acknowledge(ARGV[i], position) then
     forget(ARGV[i])
     answer(ARGV[i + 1], ARGV[i + 2])
@@ -143,7 +148,7 @@ if output and #fields > 0 then
   -- pcall: a user without permission for the channel still gets results; clients then poll.
   redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
 end
-if #refused > 0 and type(redis.pcall('ZSCORE', KEYS[4], ARGV[1])) == 'string' then
+if #refused > 0 and has_lease() then
   refused = {}
 end
 if #damages > 0 then

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
@@ -140,12 +139,11 @@ class Child:
         return None
 
     def _report(self) -> None:
-        """Send the condition, queues, counters and metrics."""
+        """Send the condition, queues and metrics."""
         work = self._work
         self._channel.send(
             condition="starting" if work is None else work.condition,
             consuming=[] if work is None else work.consuming(),
-            counters=asdict(self._wiring.counters),
             metrics=self._wiring.metrics.snapshot(),
         )
 

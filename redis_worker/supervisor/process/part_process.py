@@ -48,7 +48,7 @@ class PartProcess:
         """`title` is its name in logs and metrics; `wiring` receives its counters and metrics."""
         self._part = part
         self._title = title
-        self._wiring = wiring
+        self._metrics = wiring.metrics
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._condition: PartState = "starting"
@@ -108,7 +108,7 @@ class PartProcess:
             except OSError as error:
                 own_end.close()
                 raise PartFailed(f"its process cannot be started: {error}") from error
-        self._wiring.metrics.processes[self._title] = self._process.pid
+        self._metrics.processes[self._title] = self._process.pid
         self._channel = channel = await Channel.over(own_end)
         pinging = asyncio.create_task(self._ping(channel))
         try:
@@ -123,7 +123,7 @@ class PartProcess:
             self._process.wait()
             end_group(self._process.pid)  # processes that it started and left
             self._consuming = []
-            self._wiring.retire(self._title)
+            self._metrics.retire(self._title)
             await channel.close()
         self._raise_failure()
 
@@ -158,7 +158,7 @@ class PartProcess:
             else:
                 self._condition = message["condition"]
                 self._consuming = [Consuming(*values) for values in message["consuming"]]
-                self._wiring.absorb(self._title, message["counters"], message["metrics"])
+                self._metrics.absorb(self._title, message["metrics"])
 
     async def _ended(self) -> None:
         """Wait for the process to end; its end of the channel is closed."""

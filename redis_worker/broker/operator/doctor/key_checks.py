@@ -76,12 +76,12 @@ def _forms(keys: Keys) -> dict[str, _Form]:
     }
 
 
-_SUBJECTS = {QUEUES: "known queues", TOPICS: "known topics", SUPERVISORS: "supervisors", CRON: "cron jobs"}
+_JOBS = "cron jobs"
 _REGISTRIES = {
-    QUEUES: _Form("set", "names that are not UTF-8", _is_text),
-    TOPICS: _Form("set", "names that are not UTF-8", _is_text),
-    SUPERVISORS: _Form("hash", "members that do not describe a supervisor", is_description),
-    CRON: _Form("hash", "names that are not UTF-8", _is_text),
+    QUEUES: ("known queues", _Form("set", "names that are not UTF-8", _is_text)),
+    TOPICS: ("known topics", _Form("set", "names that are not UTF-8", _is_text)),
+    SUPERVISORS: ("supervisors", _Form("hash", "members that do not describe a supervisor", is_description)),
+    CRON: (_JOBS, _Form("hash", "names that are not UTF-8", _is_text)),
 }
 
 
@@ -113,12 +113,11 @@ async def examine_keys(connection: Connection, keys: Keys, subject: str, workers
 async def examine_registries(connection: Connection) -> list[Finding]:
     """Return findings for the registries of queues, topics, supervisors and cron jobs, and for the jobs' keys."""
     findings: list[Finding] = []
-    for key, form in _REGISTRIES.items():
-        subject = _SUBJECTS[key]
+    for key, (subject, form) in _REGISTRIES.items():
         findings += await findings_of(subject, partial(_examine, connection, subject, {key: form.type}, {key: form}))
-    if any(finding.subject == _SUBJECTS[CRON] and finding.level == "fault" for finding in findings):
+    if any(finding.subject == _JOBS and finding.level == "fault" for finding in findings):
         return findings
-    return findings + await findings_of(_SUBJECTS[CRON], partial(_examine_jobs, connection))
+    return findings + await findings_of(_JOBS, partial(_examine_jobs, connection))
 
 
 async def _examine_jobs(connection: Connection) -> list[Finding]:
