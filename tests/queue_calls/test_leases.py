@@ -10,6 +10,7 @@ from tests.queue_calls.members import (
     Join,
     Member,
     done,
+    ids,
     now,
     task,
     waiting,
@@ -28,6 +29,27 @@ async def test_a_worker_that_is_presumed_dead_claims_nothing(queue: Queue, join:
     [delivery] = await first.claim()  # under another name
     assert first.name != name
     assert await first.queue.settle([done(delivery)]) == []
+
+
+async def test_what_was_claimed_before_a_change_of_the_name_is_fenced_too(queue: Queue, join: Join) -> None:
+    """A worker that cannot use one of its lists goes on under another name; if that is presumed dead, all is lost."""
+    first, second = await join(), await join()
+    await queue.push(task(1))
+    [delivery] = await first.claim()
+    name = first.name
+    await queue.redis.set(queue.keys.arrived(name), "damage")
+    assert await first.claim() == []
+    await queue.redis.delete(queue.keys.arrived(name))
+    assert first.name != name
+    assert ids(await queue.inflight()) == ["1"]
+    await second.bury(first)
+    [theirs] = await second.claim()
+    assert await first.claim() == []  # it learns that it has lost its lease
+    assert await first.claim() == []  # and takes another one
+    outcome = done(delivery)
+    assert await first.queue.settle([outcome]) == [outcome]
+    assert await second.queue.settle([done(theirs, b"2")]) == []
+    assert await queue.result(1) == {"status": "success", "result": 2}
 
 
 async def test_a_lease_that_was_taken_away_is_not_renewed_and_one_that_was_deleted_is(queue: Queue, join: Join) -> None:
