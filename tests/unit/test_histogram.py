@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_worker.http.buckets import buckets
 from redis_worker.http.metrics import PROCESSING_BOUNDS, Histogram
 
 BOUNDS = (0.1, 0.5, 1.0)
@@ -19,7 +18,7 @@ def test_each_value_is_in_the_buckets_from_its_bound_on() -> None:
     histogram = Histogram(BOUNDS)
     for values in ([0.1], [0.1, 0.2], [0.5, 0.5], [0.6, 7.0], [0.05]):
         histogram.add(values)
-    assert buckets(histogram) == [("0.1", 3.0), ("0.5", 6.0), ("1.0", 7.0), ("+Inf", 8.0)]
+    assert histogram.cumulative() == [("0.1", 3.0), ("0.5", 6.0), ("1.0", 7.0), ("+Inf", 8.0)]
     assert histogram.sum == pytest.approx(9.05)
 
 
@@ -35,4 +34,4 @@ def test_batches_of_values_are_counted_one_by_one(batches: list[list[float]]) ->
     assert {place: count for place, count in enumerate(histogram.counts) if count} == expected
     whole = Histogram(PROCESSING_BOUNDS)
     whole.absorb(histogram.snapshot())
-    assert buckets(whole) == buckets(histogram)
+    assert whole.cumulative() == histogram.cumulative()
