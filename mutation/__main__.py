@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         chosen = _chosen(options.name)
         with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-            verdicts = list(_verdicts(chosen, Path(folder), options))
+            verdicts, errors = _tried(chosen, Path(folder), options)
     except WrongList as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -36,7 +36,9 @@ def main() -> int:
     unexplained = [verdict.mutant.name for verdict in verdicts if not (verdict.dead or verdict.mutant.alive)]
     if unexplained:
         print(f"Alive without an explanation: {', '.join(unexplained)}.")
-    return int(bool(unexplained) or dead < REQUIRED * len(core))
+    for wrong in errors:
+        print(f"Error: {wrong}", file=sys.stderr)
+    return 2 if errors else int(bool(unexplained) or dead < REQUIRED * len(core))
 
 
 def _options() -> argparse.Namespace:
@@ -58,8 +60,10 @@ def _chosen(patterns: Sequence[str]) -> list[Mutant]:
     return [mutant for mutant in every if not patterns or any(fnmatchcase(mutant.name, it) for it in patterns)]
 
 
-def _verdicts(chosen: Sequence[Mutant], folder: Path, options: argparse.Namespace) -> Iterator[Verdict]:
-    """Yield verdicts as they come, and report them on standard error. Raises WrongList."""
+def _tried(
+    chosen: Sequence[Mutant], folder: Path, options: argparse.Namespace
+) -> tuple[list[Verdict], list[WrongList]]:
+    """Return the verdicts, and the errors of mutants that cannot be tried; report progress on standard error."""
     copies = [Copy(folder / str(number)) for number in range(options.processes)]
     free: SimpleQueue[Copy] = SimpleQueue()
     for copy in copies:
@@ -72,21 +76,25 @@ def _verdicts(chosen: Sequence[Mutant], folder: Path, options: argparse.Namespac
         finally:
             free.put(copy)
 
+    verdicts, errors = list[Verdict](), list[WrongList]()
     with ThreadPoolExecutor(options.processes) as pool:
         trials = [pool.submit(try_out, mutant) for mutant in chosen]
         try:
             for count, trial in enumerate(as_completed(trials), 1):
-                verdict = trial.result()
-                state = "dead" if verdict.dead else "ALIVE"
-                print(
-                    f"{count}/{len(trials)} {state:5} {verdict.mutant.name}: {verdict.seconds:.1f} s", file=sys.stderr
-                )
-                yield verdict
+                try:
+                    verdict = trial.result()
+                except WrongList as error:
+                    errors.append(error)
+                    continue
+                verdicts.append(verdict)
+                state, name = "dead" if verdict.dead else "ALIVE", verdict.mutant.name
+                print(f"{count}/{len(trials)} {state:5} {name}: {verdict.seconds:.1f} s", file=sys.stderr)
         finally:
             for trial in trials:
                 trial.cancel()
             for copy in copies:
                 copy.interrupt()
+    return verdicts, errors
 
 
 def _table(verdicts: Sequence[Verdict]) -> str:
