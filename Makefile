@@ -9,10 +9,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 SHORT := tests/unit tests/test_protocol.py tests/test_library.py tests/test_concurrency.py tests/test_delivery.py \
 	tests/test_shutdown.py tests/test_cli.py tests/test_topics.py tests/test_supervisor.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := redis_worker benchmarks examples tests
+SOURCES := redis_worker benchmarks examples mutation tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-short bench chaos fuzz soak two-versions lint format types clean
+.PHONY: help demo test test-all test-short bench chaos mutate fuzz soak two-versions lint format types clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ chaos: $(VENV)/.demo ## Break workers, network and server in each mode, and show
 		echo "$$mode:"; $(BIN)/redis-worker chaos --mode $$mode --report build/chaos-$$mode.html $(ARGS) || exit 1; \
 	done
 	@echo "pool, with a replica:"; $(BIN)/redis-worker chaos --replica --report build/chaos-replica.html $(ARGS)
+
+mutate: $(VENV)/.dev ## Break promises on purpose, one by one: tests must notice (ARGS=NAME… for some)
+	@$(BIN)/python -m mutation $(ARGS)
 
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)

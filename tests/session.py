@@ -25,17 +25,27 @@ def restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
+# Apart from those of the programs that tests start: these draw from `embedded.PORTS`, whichever test started them.
+_PORTS = range(10_000, embedded.PORTS.start)
+
+
 def keep_to_ports_of_its_own() -> None:
-    """Give each process of a run a part of the ports: while a server restarts, no other may be given its port."""
+    """Give each process of a run ports of its own: while a server restarts, nobody else may be given its port."""
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % count
-    size = len(embedded.PORTS) // count
-    embedded.PORTS = embedded.PORTS[number * size : (number + 1) * size]
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    embedded.PORTS = ports_of(number, count)
+
+
+def ports_of(number: int, count: int) -> range:
+    """Return the ports of one of `count` processes of a run; xdist counts those that replace a crashed one on."""
+    size = len(_PORTS) // count
+    return _PORTS[number % count * size :][:size]
 
 
 def free_port(count: int = 1) -> int:
     """Return the first of as many free ports in a row: of those that no client is given as its own."""
-    for port in random.sample(embedded.PORTS[: 1 - count or None], 100):
+    ports = embedded.PORTS[: 1 - count or None]
+    for port in random.sample(ports, min(len(ports), 100)):
         if all(_is_free(port + offset) for offset in range(count)):
             return port
     raise AssertionError("no port is free")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,22 @@ async def wait_until(condition: Callable[[], Any], what: str = "the condition", 
             return value
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         await asyncio.sleep(0.01)
+
+
+async def rounds_until(
+    condition: Callable[[], Any], what: str = "the condition", seconds: float = 2 * PATIENCE
+) -> AsyncIterator[int]:
+    """Yield 0, 1, 2 … until `condition`, plain or async, is true before a round. Fails when it is not in time."""
+    end, number = time.monotonic() + seconds, 0
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return
+        assert time.monotonic() < end, f"waited {seconds:g} s, and {number} rounds, for {what}"
+        yield number
+        number += 1
 
 
 def ended_in_time(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -215,6 +231,36 @@ class Topic(Queue):
         """What is put off, and when it is due, in ms."""
         found = await self.redis.zrange(self.keys.delayed, 0, -1, withscores=True)
         return {member.partition(b":")[2]: int(score) for member, score in found}
+
+
+class DueTimes:
+    """What ran before it was due, by the server's clock, and how often each ran: none early, each once."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self.runs: Counter[int] = Counter()
+        self.early: list[float] = []
+
+    async def due_in(self, delay: float) -> float:
+        """The time of the server in so many seconds."""
+        seconds, micros = await self._redis.time()
+        return float(seconds + micros / 1e6 + delay)
+
+    async def ran(self, number: int, due: float) -> None:
+        """Note that it runs now."""
+        self.runs[number] += 1
+        if await self.due_in(0) < due - 1e-6:  # what a float holds of a clock
+            self.early.append(due)
+
+    def check(self, count: int) -> None:
+        assert self.early == []
+        assert self.runs == dict.fromkeys(range(count), 1)
+
+
+def assert_each_second_once(instants: Iterable[float]) -> None:
+    """The instants of a job for each second: none of them twice, and none left out. In any order."""
+    found = sorted(instants)
+    assert found == [found[0] + number for number in range(len(found))]
 
 
 # KEYS 1 waiting, 2 output, 3 dead, 4 delayed; ARGV 1 stem of the in-flight lists

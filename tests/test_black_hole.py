@@ -170,6 +170,7 @@ async def test_a_supervisor_is_announced_again(proxy: Proxy, redis: Redis) -> No
 
 
 async def test_a_cron_job_goes_on(proxy: Proxy, redis: Redis) -> None:
+    """It pushes again after its connection has become a black hole."""
     store = CronStore(proxy.url)
     job = CronJob(JobSettings("tick", "holes", "* * * * * *", push=Push("holes:in", 1)), store)
     running = asyncio.create_task(job.run())

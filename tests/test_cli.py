@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from redis_worker import Message, TopicWorker, __version__
+from redis_worker import Message, TopicWorker, WorkerPool, __version__
 from redis_worker.broker.keys import TOPICS
 from redis_worker.cli import main as command_line
 from redis_worker.cli import pushing
@@ -743,6 +743,37 @@ async def test_wait_prints_results_as_they_arrive(queue: Queue, server: Embedded
         assert await asyncio.to_thread(push.wait, PATIENCE) == 1
     process.signal(signal.SIGTERM)
     assert await process.ended() == 0
+
+
+async def test_wait_exits_with_1_where_a_task_has_failed(
+    queue: Queue, server: EmbeddedServer, outside: Callable[..., Ended]
+) -> None:
+    """Whichever it is, and whatever comes after it."""
+    keys = ("--url", server.url, "--input", queue.keys.waiting, "--output", queue.keys.output)
+    async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", "sum"):
+        for tasks, code in (("[1]\n[2]", 0), ('["x"]\n[2]', 1), ('[1]\n["x"]', 1)):
+            # Slowly, so that each line is a batch of its own.
+            ended = await asyncio.to_thread(_push_slowly, [*COMMAND, "push", *keys, "--wait", "--file", "-"], tasks)
+            assert (ended.code, ended.err) == (code, "")
+            assert [json.loads(line)["status"] for line in ended.out.splitlines()] == [
+                "error" if "x" in line else "success" for line in tasks.splitlines()
+            ]
+
+
+def _push_slowly(command: list[str], tasks: str) -> Ended:
+    """Send each line after the answer to the one before."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as push:
+        assert push.stdin
+        assert push.stdout
+        assert push.stderr
+        out = b""
+        for line in tasks.splitlines():
+            push.stdin.write(f"{line}\n".encode())
+            push.stdin.flush()
+            out += push.stdout.readline()
+        push.stdin.close()
+        error = push.stderr.read()
+        return Ended(push.wait(PATIENCE), out.decode(), error.decode())
 
 
 async def test_wait_holds_pushing_up_when_nobody_answers(

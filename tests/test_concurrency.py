@@ -113,6 +113,18 @@ async def test_a_coroutine_past_its_time_limit_is_cancelled(queue: Queue, drain:
     assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 0.05 s"}
 
 
+async def test_one_time_limit_holds_for_a_thread_and_for_what_it_returns(queue: Queue, drain: Any) -> None:
+    """Each takes less than the limit, and both together more, however fast the machine."""
+
+    def work(arguments: list[float]) -> Any:
+        time.sleep(arguments[0])
+        return asyncio.sleep(arguments[0], "done")
+
+    await queue.push_tasks([[1.5]])
+    await drain(work, timeout=2.5)
+    assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 2.5 s"}
+
+
 async def test_a_timeout_of_the_processor_itself_is_its_error(queue: Queue, drain: Any) -> None:
     async def work(_: list[Any]) -> None:
         raise TimeoutError("the other side is slow")
@@ -159,14 +171,12 @@ async def test_a_blocked_loop_is_reported_with_the_stack_that_blocks_it(queue: Q
 
 async def test_a_blocked_loop_does_not_cost_the_lease(queue: Queue, worker: Start) -> None:
     """A loop blocked for two leases: the other worker sees a living one, and the task is done once."""
+    processes = [await worker("--lease", "2", processor="tests.processors:block").started() for _ in range(2)]
     await queue.push_tasks([[4.5]])
-    first = worker("--lease", "2", processor="tests.processors:block")
-    await wait_until(queue.inflight)
-    second = await worker("--lease", "2", processor="tests.processors:block").started()
     await wait_until(lambda: queue.answered(1))
-    assert "recovered" not in second.log
-    assert "the event loop has been blocked" in first.log
-    for process in (first, second):
+    assert sum("the event loop has been blocked" in process.log for process in processes) == 1
+    for process in processes:
+        assert "recovered" not in process.log
         process.signal(15)
         assert await process.ended() == 0
         assert "presumed dead" not in process.log

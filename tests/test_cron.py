@@ -32,7 +32,7 @@ from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import JobSettings, Overlap, Push
 from redis_worker.embedded import HOST, EmbeddedServer
 from tests import cron_jobs
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, assert_each_second_once, wait_until
 from tests.test_servers import Cluster, cluster_nodes
 
 EVERY_SECOND = "* * * * * *"
@@ -180,11 +180,6 @@ async def notes(redis: Redis, jobs: Jobs, what: str = "begin") -> list[float]:
     return [instant for instant, said, _ in found if said == what]
 
 
-def contiguous(instants: list[float]) -> list[float]:
-    """As many whole seconds in a row."""
-    return [min(instants) + n for n in range(len(instants))]
-
-
 async def fired(redis: Redis, jobs: Jobs, input: str | None = None) -> list[float]:
     return [int(raw) / 1000 for raw in await redis.zrange(CronKeys(cron_stem(jobs.app, "job", input)).fired, 0, -1)]
 
@@ -202,7 +197,7 @@ async def test_processes_fire_each_second_once_and_record_it(redis: Redis, jobs:
     await wait_until(enough, "five instants")
     logs = [await process.end() for process in processes]
     instants = await notes(redis, jobs)
-    assert sorted(instants) == contiguous(instants)
+    assert_each_second_once(instants)
     assert sorted(await notes(redis, jobs, "end")) == sorted(instants)
     status = await jobs.status()
     assert status.counts == {"success": len(instants)}
@@ -223,7 +218,8 @@ async def test_a_process_whose_clock_is_wrong_goes_by_the_servers(redis: Redis, 
     await process.end()
     status = await jobs.status()
     instants = await notes(redis, jobs)
-    assert instants == contiguous(instants)
+    assert_each_second_once(instants)
+    assert instants == sorted(instants)
     assert status.started is not None
     assert status.started >= status.instant
     assert 0 <= (await redis.time())[0] - instants[-1] < 60
@@ -242,7 +238,8 @@ async def test_a_push_is_one_step_with_its_claim(redis: Redis, jobs: Jobs) -> No
     await asyncio.gather(*(process.end() for process in processes))
     tasks = [json.loads(raw) for raw in await redis.lrange("{tasks}:in", 0, -1)]
     instants = await fired(redis, jobs, "{tasks}:in")
-    assert instants == contiguous(instants)
+    assert_each_second_once(instants)
+    assert instants == sorted(instants)
     assert len(tasks) == len(instants) == len({task["id"] for task in tasks})
     assert all(task["task"] == {"kind": "report"} for task in tasks)
     assert all(abs(task["emit_ts"] - instants[0]) < 60 for task in tasks)
@@ -298,7 +295,7 @@ async def test_a_redis_that_restarts(
         assert len(set(instants)) == len(instants)
         assert len(instants) + counts.pop("skipped", 0) == max(instants) - min(instants) + 1
     else:
-        assert sorted(instants) == contiguous(instants)
+        assert_each_second_once(instants)
     assert counts == {"success": len(instants)}
 
 
@@ -415,7 +412,8 @@ async def test_queue_runs_all_one_after_the_other(redis: Redis, jobs: Jobs) -> N
     await jobs.until(lambda status: status.queued == 0, "the queue to be empty")
     await jobs.stop()
     instants = [at.timestamp() for what, at in cron_jobs.calls if what == "begin"]
-    assert instants == contiguous(instants) == await fired(redis, jobs)
+    assert_each_second_once(instants)
+    assert instants == await fired(redis, jobs)
     assert [what for what, _ in cron_jobs.calls] == ["begin", "end"] * len(instants)
 
 
@@ -440,7 +438,8 @@ async def test_what_is_queued_is_not_lost_with_its_process(redis: Redis, jobs: J
     await jobs.stop()
     [first] = await notes(redis, jobs)
     instants = [first, *(at.timestamp() for at in cron_jobs.calls)]
-    assert instants == contiguous(instants)
+    assert_each_second_once(instants)
+    assert instants == sorted(instants)
     assert (await jobs.status()).counts == {"success": len(instants) - 1, "lost": 1}
     await redis.delete(notes_key(jobs))
 
@@ -569,7 +568,8 @@ async def test_pushes_that_were_missed_are_made_up_for_at_once(redis: Redis, job
     status = await jobs.status()
     instants = await fired(redis, jobs, "{tasks}:in")
     assert len(instants) == 1000
-    assert instants == contiguous(instants)
+    assert_each_second_once(instants)
+    assert instants == sorted(instants)
     assert status.counts["missed"] + status.counts["success"] == instants[-1] - since
     assert status.counts["success"] == await redis.llen("{tasks}:in")
 

@@ -330,6 +330,7 @@ def named_once(caplog: pytest.LogCaptureFixture, case: Case, key: str) -> None:
 
 
 async def test_pools(server: EmbeddedServer, redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """`survives` checks each case: what is damaged waits, all else is done, and once mended, everything is."""
     keys = ["workers", "retired", "claimants", "presence", "attempts", "delayed", "dead", "dropped"]
 
     async def each(case: Case) -> None:

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError
 from redis_worker import TaskClient, WorkerPool
 from redis_worker.broker.keys import Keys
 from redis_worker.embedded import EmbeddedServer
-from tests.support import PATIENCE, Queue, WorkerProcess, wait_until
+from tests.support import PATIENCE, Queue, WorkerProcess, rounds_until, wait_until
 
 Start = Callable[..., WorkerProcess]
 LEASE = ("--lease", "2")
@@ -227,7 +227,7 @@ async def test_chaos(queue: Queue, worker: Start, processor: str) -> None:
     arguments = (*LEASE, "-c", "20", "--max-deliveries", "1000")
     processes = [worker(*arguments, processor=processor) for _ in range(3)]
     kills = 0
-    while not await queue.answered(count):
+    async for _ in rounds_until(lambda: queue.answered(count), f"all answers (seed {seed})"):
         await asyncio.sleep(chance.random() * 0.5)
         victim = chance.randrange(len(processes))
         if kills < 12:
@@ -281,14 +281,16 @@ async def test_the_server_is_restarted_with_its_data(own_server: EmbeddedServer)
             await worker.started()
             await queue.push_tasks([[0.005, n] for n in range(5000)])
             for by in (signal.SIGKILL, signal.SIGTERM):
-                count = len(await queue.results())
+                count, missed = len(await queue.results()), worker.log.count("Redis is away")
                 await wait_until(lambda count=count: queue.answered(count + 500))
-                await asyncio.to_thread(own_server.restart, by)
+                os.kill(own_server.pid, by)
+                await wait_until(lambda missed=missed: worker.log.count("Redis is away") > missed, "it to be missed")
+                await asyncio.to_thread(own_server.restart)
                 await wait_until(lambda: _answers(redis))
             await wait_until(lambda: queue.answered(5000), seconds=2 * PATIENCE)
             worker.signal(signal.SIGTERM)
             assert await worker.ended() == 0, worker.log
-            assert "Redis is back" in worker.log or "Redis is away" not in worker.log
+            assert worker.log.count("Redis is back") == 2
             assert await queue.ledger() == dict.fromkeys(map(str, range(5000)), 1)
         finally:
             worker.close()

@@ -237,6 +237,7 @@ class TestRestart:
 class TestTheEndOfTheParent:
     @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal(self, binary: Path, by: signal.Signals) -> None:
+        """Whatever ends the parent, server, guard and folder are gone."""
         with parent(WAITS, binary) as process:
             told = told_by(process)
             process.send_signal(by)
@@ -244,6 +245,7 @@ class TestTheEndOfTheParent:
 
     @pytest.mark.parametrize("ending", [WAITS, RAISES, DIES_IN_RESTART])
     def test_its_own_doing(self, binary: Path, ending: str) -> None:
+        """However the parent ends, server, guard and folder are gone."""
         with parent(ending, binary) as process:
             told = told_by(process)
             nudge(process)
@@ -251,6 +253,7 @@ class TestTheEndOfTheParent:
             wait_until(lambda: gone(told))
 
     def test_a_stopped_server_goes_too(self, binary: Path) -> None:
+        """A server that hears nothing, as it is stopped, ends with its parent."""
         with parent(WAITS, binary) as process:
             told = told_by(process)
             os.kill(told["pid"], signal.SIGSTOP)

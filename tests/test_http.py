@@ -155,6 +155,25 @@ async def test_every_outcome_is_counted(server: EmbeddedServer, queue: Queue) ->
     assert metrics["in_flight"] == metrics["queue_depth"] == metrics["delayed"] == metrics["reconnects_total"] == 0
 
 
+async def test_latency_is_that_of_the_first_attempt(server: EmbeddedServer, queue: Queue) -> None:
+    """What a retry waits is a delay that was asked for, and what a recovery waits is somebody's death."""
+
+    async def work(arguments: list[Any]) -> None:
+        if not tried.pop(arguments[0], False):
+            tried[arguments[0]] = True
+            raise Retry(delay=0)
+
+    tried: dict[Any, bool] = {}
+    await queue.push(*({"id": n, "task": [n], "emit_ts": time.time()} for n in range(3)))
+    await queue.redis.zadd(queue.keys.workers, {"dead": 1})
+    await queue.redis.rpush(queue.keys.inflight("dead"), b'{"id":"a","task":["a"],"emit_ts":1}')
+    async with pool(server.url, queue, work) as at_work:
+        await wait_until(lambda: at_work.counters.succeeded == 4)
+        metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="work")
+    assert metrics["retries_total"] == 4
+    assert metrics["queue_latency_seconds_count"] == 3
+
+
 async def test_depths_and_ages(server: EmbeddedServer, queue: Queue) -> None:
     gate = asyncio.Event()
 
@@ -304,6 +323,7 @@ async def test_a_drain_is_told_first_and_the_server_closes_last(server: Embedded
 
 
 async def test_what_ends_by_itself_is_not_ready_either(fake: FakeAsyncRedis) -> None:
+    """Readiness is over once the last task is claimed, while it still runs."""
     gate = asyncio.Event()
 
     async def work(_: list[Any]) -> None:

@@ -114,6 +114,7 @@ async def test_an_idle_connection_is_closed_and_one_in_use_is_kept(monkeypatch: 
 
 
 async def test_who_does_not_read_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks and never reads loses its connection."""
     limited(monkeypatch, request_seconds=0.5, idle_seconds=0.5)
     async with pool() as address:
         host, port = address.rsplit(":", 1)

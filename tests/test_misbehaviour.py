@@ -91,6 +91,8 @@ def test_every_way_to_misbehave_is_an_answer_of_its_own(server: EmbeddedServer, 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_any_mixture_of_misbehaviour_is_answered_task_by_task(server: EmbeddedServer, execution: str) -> None:
+    """`answers` checks each result, the ledger, and that the pool still works."""
+
     @settings(max_examples=2 if execution == "process" else 5, deadline=None, database=None)
     @given(ways=lists_of_ways(execution), concurrency=st.integers(1, 8))
     def check(ways: list[str], concurrency: int) -> None:
@@ -119,6 +121,8 @@ async def answers(url: str, execution: str, ways: list[str], concurrency: int = 
 
 @pytest.mark.parametrize("execution", ["inline", "thread", "process", "async"])
 def test_a_message_that_misbehaves_is_handled_or_dead(server: EmbeddedServer, execution: str) -> None:
+    """`handled` checks which messages are dead, and that the worker still works."""
+
     @settings(max_examples=2 if execution == "process" else 5, deadline=None, database=None)
     @given(ways=lists_of_ways("limited" if execution == "async" else execution))
     def check(ways: list[str]) -> None:
@@ -160,6 +164,7 @@ async def handled(url: str, execution: str, ways: list[str]) -> None:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_batch_that_misbehaves_buries_its_own_messages_only(server: EmbeddedServer, whole: bool) -> None:
+    """`batched` checks which messages are dead."""
     ways = [way for way in misbehaviour.WAYS if way != "retry delta"]
 
     @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))

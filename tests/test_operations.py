@@ -89,9 +89,11 @@ async def test_what_a_blocking_pop_brings_after_a_pause_goes_back_in_order(
     async with WorkerPool(*names, max_tasks=len(TASKS), observers=[pauses]) as pool:
         if tried:
             await queue.redis.hset(queue.keys.attempts, "d", 1)
-        await asyncio.sleep(0.1)  # so that it is likely to wait in its pop
-        await queue.redis.set(queue.keys.paused, "by hand")
-        await queue.push(*TASKS)
+        await wait_until(lambda: _a_pop_waits(queue), "it to wait in its pop")
+        # Together, so that the pop brings one and the claim behind it finds the pause.
+        async with queue.redis.pipeline(transaction=True) as pipeline:
+            pipeline.set(queue.keys.paused, "by hand").rpush(queue.keys.waiting, *TASKS)
+            await pipeline.execute()
         await wait_until(lambda: pauses.begun)
         assert await queue.waiting() == TASKS
         assert await queue.inflight() == []
@@ -99,6 +101,10 @@ async def test_what_a_blocking_pop_brings_after_a_pause_goes_back_in_order(
         await queue.redis.delete(queue.keys.paused, queue.keys.attempts)
         await wait_until(lambda: queue.answered(len(TASKS)))
     assert pool.counters.redelivered == 0
+
+
+async def _a_pop_waits(queue: Queue) -> bool:
+    return any(client["cmd"] == "blmove" and "b" in client["flags"] for client in await queue.redis.client_list())
 
 
 async def test_running_tasks_finish_and_new_workers_respect_the_pause(

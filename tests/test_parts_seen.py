@@ -57,8 +57,9 @@ def nowhere(_: Consuming) -> Address:
     raise AssertionError("nothing is consumed")
 
 
-def _ask(address: str, path: str, token: str) -> tuple[Answer, str | None]:
-    request = urllib.request.Request(f"http://{address}{path}", headers={"Authorization": token})
+def _ask(address: str, path: str, token: str, accept: str) -> tuple[Answer, str | None]:
+    headers = {"Authorization": token, "Accept": accept}
+    request = urllib.request.Request(f"http://{address}{path}", headers=headers)
     try:
         reply = urllib.request.urlopen(request, timeout=10)
     except urllib.error.HTTPError as error:
@@ -68,9 +69,9 @@ def _ask(address: str, path: str, token: str) -> tuple[Answer, str | None]:
         return answer, reply.headers["WWW-Authenticate"]
 
 
-async def ask(http: HttpServer, path: str, token: str) -> tuple[Answer, str | None]:
+async def ask(http: HttpServer, path: str, token: str, accept: str = "*/*") -> tuple[Answer, str | None]:
     assert http.listening
-    return await asyncio.to_thread(_ask, http.listening, path, token)
+    return await asyncio.to_thread(_ask, http.listening, path, token, accept)
 
 
 async def samples(http: HttpServer) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -134,9 +135,10 @@ async def test_a_token_is_asked_for_where_there_is_more_to_see_than_the_state() 
     async with http.answering(service, nowhere):
         for shown in ("", "Bearer", "Bearer geheim", "Basic geheim ß", "geheim ß", "Bearer \udcff"):
             sent = shown.encode(errors="surrogateescape").decode("latin-1")
-            answer, wanted = await ask(http, "/metrics", sent)
-            assert (answer.status, wanted) == (401, 'Bearer realm="redis_worker"')
-            assert "redis_worker_ready" not in answer.body
+            for accept in ("*/*", "application/json", "text/html, application/json"):
+                answer, wanted = await ask(http, "/metrics", sent, accept)
+                assert (answer.status, wanted) == (401, 'Bearer realm="redis_worker"')
+                assert answer.json.keys() == {"error"}
             answer, wanted = await ask(http, "/ready", sent)
             assert (answer.status, answer.json, wanted) == (200, {"status": "ready"}, None)
             assert (await ask(http, "/healthz", sent))[0].status == 200
@@ -146,6 +148,7 @@ async def test_a_token_is_asked_for_where_there_is_more_to_see_than_the_state() 
         for shown in ("Bearer geheim ß", "bearer  geheim ß"):
             sent = shown.encode().decode("latin-1")
             assert (await ask(http, "/metrics", sent))[0].status == 200
+            assert (await ask(http, "/metrics", sent, "application/json"))[0].json["service"] == "shop"
             answer, _ = await ask(http, "/ready", sent)
             assert "table_consumer: failed" in answer.json["reason"]
 
@@ -666,6 +669,7 @@ async def test_a_user_without_rights_to_the_keys_of_supervisors(server: Embedded
 
 
 async def test_announcing_outlives_the_server_and_mistakes(own_server: EmbeddedServer) -> None:
+    """The description is there again after a restart of the server, and after somebody has deleted it."""
     async with announced(own_server.url, HEALTHY) as announcer, Access(own_server.url) as access:
         connection = access._connection
         await wait_until(lambda: connection.call("HEXISTS", SUPERVISORS, announcer.id))

@@ -139,6 +139,7 @@ restart_backoff_max = 600
 async def test_what_a_part_in_a_process_of_its_own_has_started_ends_with_it(
     server: EmbeddedServer, tmp_path: Path, whom: str
 ) -> None:
+    """`gone` waits until each program, and the process of the part, has ended."""
     file = tmp_path / "workers.toml"
     file.write_text(FILE.format(url=server.url, folder=tmp_path))
     supervisor = CommandProcess("serve", str(file))

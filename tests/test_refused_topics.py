@@ -136,6 +136,7 @@ async def user(redis: Redis, *rights: str) -> None:
 async def test_a_topic_without_rights_stops_no_other(
     server: EmbeddedServer, topic: Topic, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Others are handled, and so is this one once it may be read."""
     redis, other, handled = topic.redis, f"{topic.name}.other", Handled()
     await user(redis, "~{mq*", f"~mq:{other}", "+@all")
     worker = TopicWorker(server.url.replace("://", "://limited:secret@"), lease=2)

@@ -86,6 +86,7 @@ async def test_the_tasks_of_a_dead_worker_are_found(
 async def test_what_comes_late_to_a_retired_worker_is_found_when_the_retired_are_deleted(
     server: EmbeddedServer, queue: Queue, worker: Start
 ) -> None:
+    """By the second copy of its name: the task is answered."""
     keys = queue.keys
     await queue.push_tasks([[60, 1]])
     name = await killed(worker(*LEASE, processor="tests.processors:sleep"), queue, 1)

@@ -17,7 +17,7 @@ import pytest
 
 from redis_worker import ConfigurationError, Refused, Reject, Retry, TaskClient, WorkerPool, start_worker_pool
 from redis_worker.embedded import EmbeddedServer
-from tests.support import Queue, WorkerProcess, wait_until
+from tests.support import DueTimes, Queue, WorkerProcess, rounds_until, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -93,6 +93,22 @@ async def test_a_processor_may_ask_for_either(queue: Queue, pool: Any, kind: str
     assert [letter["id"] for letter in await queue.dead()] == ["1"]
 
 
+async def test_retry_is_granted_ten_times(queue: Queue, pool: Any) -> None:
+    """By default, and as often as the processor's own number of retries if it has one; what is rejected, never."""
+    tries: Counter[str] = Counter()
+
+    async def work(arguments: list[str]) -> None:
+        tries[arguments[0]] += 1
+        raise Reject if arguments == ["rejected"] else Retry("never ready", delay=0)
+
+    for name, options in (("default", {}), ("own", {"retries": 2}), ("rejected", {"retries": 2})):
+        await queue.push({"id": name, "task": [name]})
+        async with pool(work, **options):
+            await wait_until(lambda name=name: queue.result(name))
+    assert tries == {"default": 11, "own": 3, "rejected": 1}
+    assert [letter["attempts"] for letter in await queue.dead()] == [11, 3, 1]
+
+
 async def test_a_pool_without_retries_answers_at_once_and_keeps_no_dead_letter(queue: Queue, pool: Any) -> None:
     def work(_: list[int]) -> None:
         raise ValueError("no")
@@ -128,7 +144,7 @@ async def test_chaos_with_retries(queue: Queue, worker: Start) -> None:
     arguments = ("--lease", "2", "-c", "20", "--max-deliveries", "1000", "--retries", "50", "--retry-backoff", "0.05")
     processes = [worker(*arguments, processor="tests.processors:unreliable") for _ in range(3)]
     kills = 0
-    while not await queue.answered(count):
+    async for _ in rounds_until(lambda: queue.answered(count), "all answers"):
         await asyncio.sleep(random.random() * 0.5)
         victim = random.randrange(3)
         if kills < 6:
@@ -149,14 +165,10 @@ async def test_chaos_with_retries(queue: Queue, worker: Start) -> None:
 
 async def test_delays_none_early_each_once(server: EmbeddedServer, queue: Queue, pool: Any) -> None:
     """Many tasks with delays of their own, four pools: Redis's clock decides, and exactly one promotes each."""
-    runs: Counter[int] = Counter()
-    early: list[float] = []
+    times = DueTimes(queue.redis)
 
     async def work(arguments: list[Any]) -> None:
-        runs[arguments[0]] += 1
-        seconds, micros = await queue.redis.time()
-        if seconds + micros / 1e6 < arguments[1] - 1e-6:  # what a float holds of a clock
-            early.append(arguments[1])
+        await times.ran(*arguments)
 
     async with TaskClient(server.url, queue.keys.waiting, queue.keys.output) as client:
         pools = [pool(work, 20) for _ in range(4)]
@@ -164,13 +176,11 @@ async def test_delays_none_early_each_once(server: EmbeddedServer, queue: Queue,
             await one.__aenter__()
         for n in range(300):
             delay = random.random() * 1.5
-            seconds, micros = await queue.redis.time()
-            await client.submit([n, seconds + micros / 1e6 + delay], n, delay=delay)
+            await client.submit([n, await times.due_in(delay)], n, delay=delay)
         await wait_until(lambda: queue.answered(300))
         for one in pools:
             await one.__aexit__(None, None, None)
-    assert early == []
-    assert runs == dict.fromkeys(range(300), 1)
+    times.check(300)
 
 
 async def test_many_due_at_once_keep_their_order_and_twins_stay_two(server: EmbeddedServer, queue: Queue) -> None:

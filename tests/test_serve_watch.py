@@ -13,6 +13,7 @@ from tests.test_supervisor import File
 
 
 async def test_a_change_while_it_waits_for_redis_is_noticed(tmp_path: Path) -> None:
+    """Once there is a server, the part begins with the settings of the changed file."""
     port = free_port()
     file = File(tmp_path, f"redis://{HOST}:{port}")
     pool = '[pools.adding]\ninput = "in"\noutput = "out"\nprocessor = "sum"'

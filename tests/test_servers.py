@@ -295,6 +295,7 @@ async def test_results_are_heard_of_in_a_cluster(
 
 
 async def test_a_node_dies_and_its_replica_takes_over(server: EmbeddedServer) -> None:
+    """`answers_after` gets each answer; the pool has reconnected."""
     with cluster_nodes(server.binary, 4) as [*masters, replica]:
         cluster = Cluster(masters)
         master = cluster.node_of(NAMES[0])
@@ -492,6 +493,7 @@ async def test_a_sentinel_with_a_password(watched: Replicated, tmp_path: Path) -
 
 
 async def test_the_master_dies_and_its_replica_takes_over(server: EmbeddedServer, tmp_path: Path) -> None:
+    """`answers_after` gets each answer; the pool has reconnected."""
     with replicated(server.binary, tmp_path) as servers:
         async with WorkerPool(servers.url, *NAMES, "list", double) as pool, TaskClient(servers.url, *NAMES) as client:
             await answers_after(client, servers.master)

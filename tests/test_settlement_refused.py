@@ -70,6 +70,7 @@ async def _all_are_answered(queue: Queue, pool: WorkerPool) -> None:
 @pytest.mark.parametrize("call", [large, large_inline, large_in_process, large_coroutine])
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
 async def test_a_result_that_is_too_large(server: EmbeddedServer, queue: Queue, call: Any, delivery: Any) -> None:
+    """`_all_are_answered` checks each result: an error for each that is too large, and its own for any other."""
     await queue.push_tasks([[size] for size in SIZES])
     async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", call, delivery=delivery) as pool:
         await _all_are_answered(queue, pool)

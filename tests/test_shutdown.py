@@ -78,6 +78,49 @@ async def test_what_does_not_finish_in_time_is_handed_back(queue: Queue, worker:
     assert not await queue.redis.exists(queue.keys.attempts)
 
 
+async def test_what_was_claimed_ahead_goes_back_while_the_last_task_runs(
+    server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: others may run it, and need not wait for the end of the worker that has claimed it."""
+    monkeypatch.setattr("redis_worker.engine.claimer._STALLED", 600.0)  # it would go back after a while anyway
+
+    async def work(arguments: list[int]) -> str:
+        if pool.counters.claimed < pool.counters.processed + 20 or "waiting" in seen:
+            return "quick"
+        # Some are claimed behind this one.
+        seen["waiting"] = len(await queue.waiting())
+        pool.stop()
+        rest = range(arguments[0] + 1, 5000)
+        await wait_until(lambda: _waiting(queue, [*rest]), "the rest to be back in the queue")
+        return "slow"
+
+    seen: dict[str, int] = {}
+    await queue.push_tasks([[n] for n in range(5000)])
+    pool = WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", work, 1)
+    await pool.run()
+    assert pool.counters.released > 0
+    assert [result["result"] for result in (await queue.results()).values()].count("slow") == 1
+
+
+async def test_what_finishes_last_is_written(server: EmbeddedServer, queue: Queue) -> None:
+    """Thousands of tasks that end when they are cancelled, with results: more than one write takes."""
+    count = 3000
+
+    async def work(arguments: list[int]) -> int:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+        return arguments[0]
+
+    await queue.push_tasks([[n] for n in range(count)])
+    names = (server.url, queue.keys.waiting, queue.keys.output, "list")
+    async with WorkerPool(*names, work, count, shutdown_timeout=0) as pool:
+        await wait_until(lambda: pool.running == count)
+    assert {id: result["result"] for id, result in (await queue.results()).items()} == {str(n): n for n in range(count)}
+    assert await queue.waiting() == []
+
+
 async def test_a_second_signal_cancels_and_hands_back(queue: Queue, worker: Start) -> None:
     process = await worker("-c", "2", "--shutdown-timeout", "600", processor="tests.processors:sleep").started()
     await queue.push_tasks([[600]] * 3)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from redis_worker import embedded
 from tests.processes import kill, runs
+from tests.session import free_port, ports_of
 from tests.support import PATIENCE, ROOT, ended_in_time
 
 TESTS = """
@@ -54,7 +56,7 @@ def test_it_ends_and_says_what_was_wrong(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=2 * PATIENCE,
     )
     outcomes = {
         name: outcome
@@ -77,3 +79,20 @@ def test_it_ends_and_says_what_was_wrong(tmp_path: Path) -> None:
     assert f"processes left behind, and killed: {left} sleep 300" in ended.stdout
     assert was_killed
     assert ended.returncode == 1
+
+
+def test_no_two_processes_of_a_run_draw_the_same_port() -> None:
+    """Nor does a program that a test starts, which draws from those of the package."""
+    for count in (1, 2, 8, 64):
+        drawn = [port for number in range(count) for port in ports_of(number, count)]
+        assert len(set(drawn)) == len(drawn) >= 9_000
+    shown = subprocess.run(
+        [sys.executable, "-c", "from redis_worker.embedded import PORTS; print(PORTS.start)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    assert max(drawn) < int(shown)
+    assert free_port() in embedded.PORTS
+    assert max(embedded.PORTS) < int(shown)

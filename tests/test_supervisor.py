@@ -129,6 +129,7 @@ async def test_what_failed_once_is_started_again(file: File) -> None:
 
 
 async def test_failures_long_ago_are_not_held_against_a_part(file: File) -> None:
+    """It is allowed one restart in a short time, and gets five in a longer one."""
     seldom = "max_restarts = 1\nrestart_window = 0.02\nrestart_backoff = 0.1\nrestart_backoff_max = 0.1"
     async with file.supervisor(file.daemon("consumer", "fails", seldom)) as supervisor:
         await wait_until(lambda: status(supervisor, "consumer").restarts >= 5, "it to be started again and again")
@@ -389,6 +390,7 @@ async def test_without_redis_a_host_starts_and_parts_that_need_none_work(tmp_pat
 
 
 async def test_a_server_that_is_not_there_is_not_held_against_a_part(tmp_path: Path) -> None:
+    """It is allowed one restart, and gets more while there is no server."""
     file = File(tmp_path, "redis://127.0.0.1:1")
     more = f"connect_timeout = 0.01\nmax_restarts = 1\n{AT_ONCE}"
     pool = f'[pools.adding]\ninput = "in"\noutput = "out"\nprocessor = "sum"\n{more}'

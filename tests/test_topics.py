@@ -30,7 +30,7 @@ from redis_worker import (
 )
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
-from tests.support import wait_until
+from tests.support import DueTimes, wait_until
 
 New = Callable[..., TopicWorker]
 
@@ -361,6 +361,27 @@ async def test_caps_hold_and_a_flood_starves_nobody(publisher: Publisher, new: N
     assert max(place for place, topic in enumerate(order) if topic == "other") < 400
 
 
+@pytest.mark.parametrize("batch", [False, True])
+async def test_a_shared_cap_holds_for_claims_too(redis: Redis, publisher: Publisher, new: New, batch: bool) -> None:
+    """What one worker has no slot for stays in the queue, for others."""
+    worker, gate = new(concurrency=3), asyncio.Event()
+
+    async def handle(_: Any) -> None:
+        await gate.wait()
+
+    if batch:
+        worker.batch_handler("flood", concurrency=50, size=1, within=0)(handle)
+    else:
+        worker.handler("flood", concurrency=50)(handle)
+    await publisher.publish_many("flood", range(100))
+    async with worker:
+        await wait_until(lambda: worker.running == 3)
+        assert worker.counters.claimed <= 4  # one waits for the next slot
+        assert await redis.llen("mq:flood") >= 96
+        gate.set()
+        await wait_until(lambda: worker.counters.succeeded == 100)
+
+
 async def test_many_topics_share_their_connections(redis: Redis, publisher: Publisher, new: New) -> None:
     worker, seen = new(), Seen()
     before = len(await redis.client_list())
@@ -425,6 +446,36 @@ async def test_a_batch_that_fails_as_a_whole(
     async with worker:
         letters = await buried(redis, "t", 3)
     assert {letter["reason"] for letter in letters} == {f"Processing error: {reason}"}
+
+
+async def test_a_batch_in_a_thread_past_its_time_limit_keeps_its_slot(
+    redis: Redis, publisher: Publisher, new: New
+) -> None:
+    """The thread goes on, whatever has become of its messages: another one would be one too many."""
+    worker, gate, running, most = new(), threading.Event(), [0], [0]
+
+    @worker.batch_handler("t", size=1, within=0, concurrency=1, timeout=0.05, retries=0)
+    def handle(messages: list[Message]) -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        if messages[0].data == "slow":
+            gate.wait(60)
+        running[0] -= 1
+
+    await publisher.publish_many("t", ["slow", "quick", "quick"])
+    try:
+        async with worker:
+            [letter] = await buried(redis, "t")
+            assert letter["reason"] == "Processing error: timed out after 0.05 s"
+            # Nothing else is begun, however often the loop turns: the one slot is taken.
+            for _ in range(200):
+                await asyncio.sleep(0.002)
+            assert (worker.running, worker.counters.succeeded) == (1, 0)
+            gate.set()
+            await wait_until(lambda: worker.counters.succeeded == 2)
+    finally:
+        gate.set()
+    assert most == [1]
 
 
 async def test_of_idempotent_twins_one_is_handled(redis: Redis, publisher: Publisher, new: New) -> None:
@@ -519,28 +570,22 @@ async def test_a_message_put_off_by_its_twin_is_handled_when_the_twin_fails(
 
 async def test_delays_none_early_each_once(redis: Redis, publisher: Publisher, new: New) -> None:
     """Four workers wait; the server's clock decides, and one of them brings each message back."""
-    runs: Counter[int] = Counter()
-    early: list[float] = []
+    times = DueTimes(redis)
     workers = [new() for _ in range(4)]
 
     async def handle(message: Message) -> None:
-        runs[message.data[0]] += 1
-        seconds, micros = await redis.time()
-        if seconds + micros / 1e6 < message.data[1] - 1e-6:  # what a float holds of a clock
-            early.append(message.data[1])
+        await times.ran(*message.data)
 
     for worker in workers:
         worker.handler("t")(handle)
         await worker.__aenter__()
     for number in range(200):
         delay = random.random()
-        seconds, micros = await redis.time()
-        await publisher.publish("t", [number, seconds + micros / 1e6 + delay], delay)
+        await publisher.publish("t", [number, await times.due_in(delay)], delay)
     await wait_until(lambda: sum(worker.counters.succeeded for worker in workers) == 200)
     for worker in workers:
         await worker.__aexit__(None, None, None)
-    assert early == []
-    assert runs == dict.fromkeys(range(200), 1)
+    times.check(200)
 
 
 async def test_a_server_that_goes_away_and_comes_back(own_server: EmbeddedServer) -> None:
@@ -562,6 +607,7 @@ async def test_a_server_that_goes_away_and_comes_back(own_server: EmbeddedServer
 async def test_without_the_right_to_track_it_looks_now_and_then(
     server: EmbeddedServer, redis: Redis, publisher: Publisher
 ) -> None:
+    """All messages are handled, without a doorbell."""
     await redis.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
     worker, seen = TopicWorker(server.url.replace("://", "://limited:secret@")), Seen()
     worker.handler("t")(seen)
@@ -587,6 +633,7 @@ async def test_with_fakeredis() -> None:
 async def test_a_list_that_is_none(
     redis: Redis, publisher: Publisher, new: New, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is left alone with a log line, and others are handled."""
     await redis.set("mq:bad.x", "a string")
     await redis.sadd("{mq}:topics", "bad.x")
     worker, seen = new(), Seen()

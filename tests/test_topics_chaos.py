@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis_worker import Publisher
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, rounds_until, wait_until
 from tests.topic_worker import TOPICS, is_idempotent
 
 QUEUES = [Keys(topic_list(topic)) for topic in TOPICS]
@@ -77,6 +77,10 @@ async def _left(redis: Redis) -> int:
     return sum(await pipeline.execute()) + len(await _held(redis, "*"))
 
 
+async def _none_left(redis: Redis) -> bool:
+    return not await _left(redis)
+
+
 async def test_nothing_is_lost_and_the_idempotent_are_completed_once(server: EmbeddedServer, redis: Redis) -> None:
     published: dict[str, str] = {}
     held_by_the_dead: set[str] = set()
@@ -90,7 +94,7 @@ async def test_nothing_is_lost_and_the_idempotent_are_completed_once(server: Emb
             for id in twice:
                 await publisher.publish(published[id], "again", id=id)
         kills = 0
-        while await _left(redis):
+        async for _ in rounds_until(lambda: _none_left(redis), "all messages to be handled or dead"):
             await asyncio.sleep(1.0)
             if kills < 8:
                 victim = kills % 3

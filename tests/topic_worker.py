@@ -24,7 +24,8 @@ def is_idempotent(topic: str) -> bool:
 
 async def main(url: str) -> None:
     redis = Redis.from_url(url)
-    worker = TopicWorker(url, concurrency=60, lease=2, max_deliveries=1000)
+    # A lease of usual length: on a busy machine a shorter one ends under workers that live.
+    worker = TopicWorker(url, concurrency=60, max_deliveries=1000)
 
     async def handle(message: Message) -> None:
         await asyncio.sleep(random.uniform(0.0, 0.05))

@@ -80,6 +80,7 @@ def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
     ids=lambda function: getattr(function, "__name__", type(function).__name__),  # the same in each process
 )
 def test_what_can_be_called_so_or_does_not_tell_is_let_through(function: Callable[..., Any]) -> None:
+    """No declaration raises."""
     pool(function)
     pool(sum, parser=function)
     Handlers().handler("t")(function)

@@ -134,6 +134,7 @@ def test_a_fixed_time_comes_once_every_day_of_a_year(expression: str, zone: str)
     ],
 )
 def test_clocks_that_change_in_odd_ways(expression: str, zone: str, start: datetime, days: int) -> None:
+    """`check` compares the instants with those that are found minute by minute."""
     check(expression, zone, start, days)
 
 

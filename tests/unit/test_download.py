@@ -340,6 +340,15 @@ def test_paths_that_lead_out_are_refused(path: str, server: Server, folder: Path
     assert (outside / "kept").read_text() == "kept"
 
 
+def test_a_sibling_of_the_folder_with_its_name_at_the_beginning_is_outside(server: Server, folder: Path) -> None:
+    sibling = folder.with_name(f"{folder.name}-of-others")
+    sibling.mkdir()
+    for path in (f"../{sibling.name}/x", str(sibling / "x"), f"../{folder.name}x"):
+        text = refusal(server.url("/file"), path, kind=ValueError)
+        assert text == "the path leads out of the download directory"
+    assert (files(sibling), server.requests) == ([], [])
+
+
 def test_paths_that_come_back_in_are_fine(server: Server, folder: Path) -> None:
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")

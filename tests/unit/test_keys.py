@@ -77,6 +77,7 @@ def test_braces_that_are_no_tag_are_refused_in_a_cluster(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["a", "a:b", "{a}", "x{a}y", "{a}{}", "}{a}"])
 def test_other_keys_are_not(key: str) -> None:
+    """`check_slots` raises for keys that it refuses, and for these it does not."""
     check_slots(Keys(key, "out"))
 
 

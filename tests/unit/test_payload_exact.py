@@ -97,6 +97,21 @@ def test_numbers_are_exact_wherever_they_stand(value: Any) -> None:
             assert repr(loads(raw)) == repr(json.loads(raw))
 
 
+POWERS = (10**17, 10**18, 2**63, 10**19, 2**64, 10**20)
+EDGES = [sign * power + by for power in POWERS for sign in (1, -1) for by in (-1, 0, 1)]
+
+
+@pytest.mark.parametrize("number", EDGES)
+def test_numbers_at_the_edges_of_what_64_bits_hold_are_exact(number: int) -> None:
+    for form in ("%d", "[%d]", "[1.5,%d,2]", '{"a":%d}'):
+        raw = (form % number).encode()
+        assert repr(loads(raw)) == repr(json.loads(raw))
+        assert dumps(loads(raw)) == raw
+    plain = not has_long_number([b"%d" % number])
+    assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain).payload == number
+    assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain).id == str(number)
+
+
 @pytest.mark.parametrize("member", ["id", "task", "other", "key", "nested"])
 @pytest.mark.parametrize("pad", ["1", str(LONG), f'"{LONG}"'])
 def test_a_payload_with_half_a_pair_is_unreadable_with_long_digits_and_without(member: str, pad: str) -> None:
