@@ -1,0 +1,514 @@
+"""Queues and scripts against the model in model.py: after each step, all keys hold what the model holds.
+
+Time is a key here, so that it can jump. Any call of a worker may be left out, lose its reply, or arrive late; a crash is
+that, and no further step of this worker. See stateful.py for longer runs, and for repeating one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from redis_worker.broker.client.delayed_tasks import Delayed
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import Keys
+from redis_worker.broker.operator.control import QueueControl
+from redis_worker.broker.operator.dead_letters import DeadLetters
+from redis_worker.broker.queue import at_least_once, pause
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.delayed import Promoter, delay_tasks
+from redis_worker.broker.queue.lease import renew_lease
+from redis_worker.broker.queue.recovery import Recoverer
+from redis_worker.broker.queue.settlement import Limits
+from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.ports import Observer
+from redis_worker.vocabulary.errors import Disconnected
+from redis_worker.vocabulary.task import Delivery, Outcome
+from tests import model
+from tests.clock import CLOCK
+from tests.faults import FAULTS, NONE, Fault, Late, Line, play
+from tests.snapshot import queue_keys
+from tests.stateful import ServerMachine, run_machine
+
+T = TypeVar("T")
+
+KINDS = {
+    "pool": (AtLeastOnceQueue, model.Worker),
+    "topic": (TopicQueue, model.TopicWorker),
+    "idempotent": (IdempotentQueue, model.IdempotentWorker),
+}
+MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
+# In microseconds. A lease has 60 s, a retired name an hour, a mark as completed two, a count seven days.
+JUMPS = [1, 999, 1_000, 500_000, 20_000_000, MINUTE - 1_000, MINUTE, MINUTE + 1_001, HOUR, 2 * HOUR, DAY, 8 * DAY]
+DELAYS = [0.0, 0.0001, 0.25, 30.0, 3600.0, 9 * 86_400.0]
+# The server expires keys by its own clock, which runs on during an example.
+SLACK_MS = 60_000
+
+
+class Held(NamedTuple):
+    """A claim, as the queue returned it and as the model did."""
+
+    delivery: Delivery
+    claimed: model.Claimed
+
+
+class Ended(NamedTuple):
+    """An outcome, for the queue and for the model."""
+
+    outcome: Outcome
+    ending: model.Ending
+
+
+@dataclass(eq=False)
+class Pair:
+    """A worker, and its model."""
+
+    queue: AtLeastOnceQueue
+    line: Line
+    model: model.Worker
+    held: list[Held] = field(default_factory=list)
+    settling: list[Ended] = field(default_factory=list)
+    """A settlement without a reply so far: it is repeated, as the settler does."""
+    releasing: list[Held] = field(default_factory=list)
+    """The same for a release."""
+
+
+class Keeper:
+    """A stand-in for the thread that renews leases: a rule does."""
+
+    seconds = model.LEASE_MS / 1000
+
+    def keep(self, keys: list[str], lease: Any, on_lost: Callable[[], None]) -> None:
+        pass
+
+    def drop(self, lease: Any) -> None:
+        pass
+
+
+class Bell:
+    """A doorbell that rings at once."""
+
+    async def wait(self, key: str, seconds: float) -> None:
+        pass
+
+
+class Slept(Exception):
+    """Raised instead of sleeping."""
+
+
+class Machine(ServerMachine):
+    """Random steps of producers, operators and up to four workers."""
+
+    kind: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers: list[Pair] = []
+        self.late: Late = []
+        self.ids, self.values = count(1), count(1)
+        self.client = Connection(self.redis, owned=False)
+        self.sound = False
+        """True if all keys were as they should be after the last step."""
+
+    @initialize(max_deliveries=st.sampled_from([1, 2, 3]), ttl=st.sampled_from([0, 3600]), workers=st.integers(1, 2))
+    def start(self, max_deliveries: int, ttl: int, workers: int) -> None:
+        pool = self.kind == "pool"
+        self.keys = Keys("mq:in", "out" if pool else "")
+        ttl = ttl if pool and self.expires_fields else 0
+        remember = 2 * HOUR // 1000 if self.kind == "idempotent" else 0
+        self.server = model.Server(self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember)
+        self.limits = Limits(self.server.most_dead, ttl, remember)
+        self.run(self.redis.flushall())
+        self.set_clock()
+        for _ in range(workers):
+            self.new_worker(NONE)
+
+    # Producers and operators
+
+    @rule(
+        tasks=st.lists(st.sampled_from(["new", "new", "new", "twin", "same id", "junk"]), min_size=1, max_size=5),
+        first=st.sampled_from([False, False, True]),
+    )
+    def push(self, tasks: list[str], first: bool) -> None:
+        raws = [self.raw(task) for task in tasks]
+        self.server.push(raws, first)
+        self.run((self.redis.lpush if first else self.redis.rpush)(self.keys.waiting, *raws))
+
+    def raw(self, task: str) -> bytes:
+        readable = [raw for raw in self.server.pushed if raw != b"junk"]
+        if task == "junk":
+            return b"junk"
+        if task == "new" or not readable:
+            return b'{"id":"t%d","task":1,"data":1}' % next(self.ids)
+        return readable[-1] if task == "twin" else readable[-1].replace(b'"data":1', b'"data":11', 1)
+
+    @rule(delay=st.sampled_from(DELAYS), number=st.integers(1, 3), at=st.booleans())
+    def delay(self, delay: float, number: int, at: bool) -> None:
+        raws = [self.raw("new") for _ in range(number)]
+        if at:
+            due = self.server.now + int(delay * 1000)
+            when = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=due)
+            self.run(delay_tasks(self.client, self.keys, raws, delay=None, at=when))
+        else:
+            due = self.server.soonest + _ceil_ms(delay)
+            self.run(delay_tasks(self.client, self.keys, raws, delay=delay, at=None))
+        self.server.delay(raws, due)
+
+    @rule(on=st.booleans())
+    def pause(self, on: bool) -> None:
+        control = QueueControl(self.redis, self.keys.waiting)
+        assert self.run(control.pause() if on else control.resume()) == (self.server.paused != on)
+        self.server.paused = on
+
+    @rule()
+    def purge(self) -> None:
+        assert self.run(QueueControl(self.redis, self.keys.waiting).purge()) == self.server.purge()
+
+    @precondition(lambda self: self.server.dead)
+    @rule(data=st.data(), requeue=st.sampled_from([True, True, False]))
+    def revive(self, data: st.DataObject, requeue: bool) -> None:
+        chosen = data.draw(_some(range(len(self.server.dead))))
+        dead = DeadLetters(self.redis, self.keys.waiting)
+
+        async def revive() -> int:
+            letters = [letter async for letter in dead.letters()]
+            some = [letters[index] for index in chosen]
+            return await (dead.requeue(some) if requeue else dead.purge(some))
+
+        assert self.run(revive()) == len(chosen)
+        self.server.revive([self.server.dead[index] for index in chosen], requeue)
+
+    @precondition(lambda self: self.server.delayed)
+    @rule(data=st.data(), cancel=st.booleans())
+    def end_delay(self, data: st.DataObject, cancel: bool) -> None:
+        delayed = Delayed(self.client, self.keys.waiting)
+        chosen = data.draw(_some(range(len(self.server.delayed))))
+
+        async def end() -> int:
+            found = await delayed.first(1000)
+            some = [found[index] for index in chosen]
+            return await (delayed.drop(some) if cancel else delayed.run(some))
+
+        assert self.run(end()) == len(chosen)
+        self.server.end_delay([self.server.delayed[index] for index in chosen], cancel)
+
+    @rule(data=st.data())
+    def registry_vanishes(self, data: st.DataObject) -> None:
+        """Delete one entry of the registry of workers, or all."""
+        chosen = data.draw(st.sampled_from([*self.server.workers, ""]))
+        for name in [chosen] if chosen else list(self.server.workers):
+            del self.server.workers[name]
+            self.run(self.redis.zrem(self.keys.workers, name))
+
+    # Workers
+
+    def both(self, pair: Pair, fault: Fault, operation: Awaitable[T], steps: model.Steps[Any]) -> tuple[T, Any] | None:
+        """Do the same in the queue and in the model. Returns both results; None if the fault cut it off."""
+        self.sound = False
+        pair.line.expect(fault)
+        try:
+            result: Any = self.run(operation)
+        except Disconnected:
+            result = Disconnected
+        expected, calls = play(steps, fault, self.late)
+        assert pair.line.calls == calls
+        assert (result is Disconnected) == (expected is Disconnected)
+        return None if result is Disconnected else (result, expected)
+
+    def one_of(self, data: st.DataObject, is_meant: Callable[[Pair], Any] = lambda pair: True) -> Pair:
+        return data.draw(st.sampled_from([pair for pair in self.workers if is_meant(pair)]))
+
+    @precondition(lambda self: len(self.workers) < 4)
+    @rule(fault=FAULTS)
+    def new_worker(self, fault: Fault) -> None:
+        queue_class, model_class = KINDS[self.kind]
+        line = Line(self.redis, self.late)
+        options = {"max_deliveries": self.server.max_deliveries, "limits": self.limits}
+        other = line if self.kind == "pool" else Bell()
+        queue = queue_class(line, other, self.keys, Keeper(), Observer(), **options)
+        pair = Pair(queue, line, model_class(self.server, lambda: queue.worker))
+        if self.both(pair, fault, queue.open(), pair.model.open()):
+            self.workers.append(pair)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), limit=st.integers(1, 5), wait=st.booleans(), fault=FAULTS)
+    def claim(self, data: st.DataObject, limit: int, wait: bool, fault: Fault) -> None:
+        self.claim_as(self.one_of(data), limit, wait, fault)
+
+    def claim_as(self, pair: Pair, limit: int, wait: bool, fault: Fault) -> None:
+        self.take(pair, self.both(pair, fault, pair.queue.claim(limit, wait), pair.model.claim(limit, wait)))
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), fault=FAULTS)
+    def missing(self, data: st.DataObject, fault: Fault) -> None:
+        pair = self.one_of(data)
+        held = [*pair.held, *pair.releasing]
+        deliveries = [*(some.delivery for some in held), *(some.outcome.delivery for some in pair.settling)]
+        claims = [*(some.claimed for some in held), *(some.ending.claimed for some in pair.settling)]
+        self.take(pair, self.both(pair, fault, pair.queue.missing(deliveries), pair.model.missing(claims)))
+
+    def take(self, pair: Pair, found: tuple[list[Delivery], list[model.Claimed]] | None) -> None:
+        deliveries, claims = found or ([], [])
+        assert [_described(delivery, delivery.receipt) for delivery in deliveries] == [
+            _described(claim, claim.lease) for claim in claims
+        ]
+        pair.held += map(Held, deliveries, claims)
+
+    @precondition(lambda self: any(map(_may_settle, self.workers)))
+    @rule(data=st.data(), fault=FAULTS)
+    def settle(self, data: st.DataObject, fault: Fault) -> None:
+        pair = self.one_of(data, _may_settle)
+        for held in data.draw(_some(pair.held)):
+            pair.held.remove(held)
+            how = data.draw(st.sampled_from(["done", "done", "failed", "again", "dead"]))
+            delay = data.draw(st.sampled_from(DELAYS)) if how == "again" else None
+            pair.settling.append(self.ended(held, how, delay))
+        self.settle_again(pair, fault)
+
+    @precondition(lambda self: any(pair.settling for pair in self.workers))
+    @rule(data=st.data(), fault=FAULTS)
+    def repeat_settlement(self, data: st.DataObject, fault: Fault) -> None:
+        self.settle_again(self.one_of(data, lambda pair: pair.settling), fault)
+
+    def settle_again(self, pair: Pair, fault: Fault) -> None:
+        outcomes, endings = [some.outcome for some in pair.settling], [some.ending for some in pair.settling]
+        if found := self.both(pair, fault, pair.queue.settle(outcomes), pair.model.settle(endings)):
+            lost, refused = found
+            expected = [some.outcome for some in pair.settling if some.ending in refused]
+            assert sorted(map(id, lost)) == sorted(map(id, expected))
+            pair.settling = []
+
+    def ended(self, held: Held, how: str, delay: float | None = None) -> Ended:
+        """Return an outcome of a task: a result, an error, a retry, a dead letter; as far as it can have it."""
+        delivery, claimed = held
+        if claimed.done:
+            how = "done"
+        elif claimed.id is None or (how == "failed" and self.kind != "pool"):
+            how = "dead"
+        number = next(self.values)
+        result = b"%d" % number if self.kind == "pool" and claimed.id is not None else None
+        reason = f"reason {number}"
+        if how == "done":
+            return Ended(Outcome(delivery, claimed.id, result), model.Ending(claimed, result))
+        if how == "again":
+            assert delay is not None
+            outcome = Outcome(delivery, claimed.id, None, reason, again=delay)
+            return Ended(outcome, model.Ending(claimed, again=_ceil_ms(delay)))
+        dead = how == "dead"
+        ending = model.Ending(claimed, result, dead=dead, reason=reason)
+        return Ended(Outcome(delivery, claimed.id, result, reason, dead), ending)
+
+    @precondition(lambda self: any(map(_may_release, self.workers)))
+    @rule(data=st.data(), fault=FAULTS)
+    def release(self, data: st.DataObject, fault: Fault) -> None:
+        pair = self.one_of(data, _may_release)
+        pair.releasing = data.draw(_some(pair.held))
+        pair.held = [held for held in pair.held if held not in pair.releasing]
+        self.release_again(pair, fault)
+
+    @precondition(lambda self: any(pair.releasing for pair in self.workers))
+    @rule(data=st.data(), fault=FAULTS)
+    def repeat_release(self, data: st.DataObject, fault: Fault) -> None:
+        self.release_again(self.one_of(data, lambda pair: pair.releasing), fault)
+
+    def release_again(self, pair: Pair, fault: Fault) -> None:
+        deliveries, claims = [some.delivery for some in pair.releasing], [some.claimed for some in pair.releasing]
+        if self.both(pair, fault, pair.queue.release(deliveries), pair.model.release(claims)):
+            pair.releasing = []
+
+    @precondition(lambda self: any(not pair.model.lease.lost for pair in self.workers))
+    @rule(data=st.data(), fault=FAULTS)
+    def renew(self, data: st.DataObject, fault: Fault) -> None:
+        pair = self.one_of(data, lambda pair: not pair.model.lease.lost)
+        lease = pair.queue._lease
+
+        async def renew() -> None:
+            registries = [self.keys.workers, self.keys.retired, self.keys.claimants]
+            lease.lost = not await renew_lease(pair.line, registries, lease, Keeper.seconds)
+
+        self.both(pair, fault, renew(), pair.model.renew())
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), fault=FAULTS)
+    def present(self, data: st.DataObject, fault: Fault) -> None:
+        pair = self.one_of(data)
+        keys, arguments = [self.keys.workers, self.keys.presence], [pair.queue.worker, '{"host":""}']
+        self.both(pair, fault, pair.line.run("present", keys, arguments), pair.model.present())
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), fault=FAULTS)
+    def promote(self, data: st.DataObject, fault: Fault) -> None:
+        self.promote_as(self.one_of(data), fault)
+
+    def promote_as(self, pair: Pair, fault: Fault) -> None:
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            raise Slept
+
+        async def promote() -> None:
+            with suppress(Slept):
+                await Promoter(pair.line, self.keys, sleep, Observer()).run()
+            if fault.at == 1:
+                raise Disconnected("which the promoter leaves to the pool")
+
+        _, due = self.both(pair, fault, promote(), pair.model.promote()) or (None, -1)
+        assert slept == [1.0] if not 0 <= due < 1000 else due < slept[0] * 1000 <= due + 20.0
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), fault=FAULTS)
+    def sweep(self, data: st.DataObject, fault: Fault) -> None:
+        self.sweep_as(self.one_of(data), fault)
+
+    def sweep_as(self, pair: Pair, fault: Fault) -> None:
+        recoverer = Recoverer(pair.line, self.keys, pair.queue, Observer(), lease=Keeper.seconds)
+        self.both(pair, fault, recoverer.sweep(), pair.model.sweep())
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), fault=FAULTS)
+    def close(self, data: st.DataObject, fault: Fault) -> None:
+        pair = self.one_of(data)
+        if self.both(pair, fault, pair.queue.close(), pair.model.close()):
+            self.workers.remove(pair)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        self.workers.remove(self.one_of(data))
+
+    # Time, and what arrives late
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def late_call_arrives(self, data: st.DataObject) -> None:
+        call, effect = self.late.pop(data.draw(st.integers(0, len(self.late) - 1)))
+        self.run(call())
+        effect()
+
+    @rule(jump=st.sampled_from(JUMPS))
+    def time_jumps(self, jump: int) -> None:
+        self.server.pass_time(jump)
+        self.set_clock()
+
+    def set_clock(self) -> None:
+        """Set the clock of the scripts, and how long the server keeps what it expires by its own clock."""
+        server, keys = self.server, self.keys
+
+        async def set_clock() -> None:
+            await self.redis.set(CLOCK, server.time)
+            await self.redis.pexpire(keys.attempts, max(0, server.counts_end - server.now))
+            for id in await self.redis.hkeys(keys.output) if server.result_ttl else []:
+                _, end = server.results.get(id.decode(), (b"", 0))
+                await self.redis.execute_command("HPEXPIRE", keys.output, max(0, end - server.now), "FIELDS", 1, id)
+
+        self.run(set_clock())
+
+    # Comparison
+
+    @invariant()
+    def keys_hold_what_the_model_holds(self) -> None:
+        server = self.server
+        self.sound = False
+        found, expiries = self.run(queue_keys(self.redis, self.keys, server.pushed))
+        assert found == server.snapshot()
+        if counts := expiries.pop(self.keys.attempts, 0):
+            assert _is_near(counts, server.counts_end - server.now)
+        assert set(expiries.values()) <= {-1}
+        if server.result_ttl and server.results:
+            ttls = self.run(
+                self.redis.execute_command("HPTTL", self.keys.output, "FIELDS", len(server.results), *server.results)
+            )
+            assert all(
+                _is_near(ttl, end - server.now) for ttl, (_, end) in zip(ttls, server.results.values(), strict=True)
+            )
+        self.sound = True
+
+    @invariant()
+    def each_task_is_in_one_place(self) -> None:
+        assert self.server.ledger() == self.server.pushed
+
+    def teardown(self) -> None:
+        """Let all workers die, and one finish all tasks."""
+        if not self.sound:
+            return
+        self.workers.clear()
+        if self.server.paused:
+            self.pause(on=False)
+        self.new_worker(NONE)
+        [pair] = self.workers
+        for _ in range(100):
+            if self.server.is_finished():
+                return
+            self.finish_some(pair)
+            self.keys_hold_what_the_model_holds()
+        raise AssertionError("some tasks are never finished")
+
+    def finish_some(self, pair: Pair) -> None:
+        self.time_jumps(DAY)
+        self.sweep_as(pair, NONE)
+        self.promote_as(pair, NONE)
+        self.claim_as(pair, 100, False, NONE)
+        pair.settling = [self.ended(held, "done") for held in pair.held]
+        pair.held = []
+        self.settle_again(pair, NONE)
+
+
+def _some(items: Sequence[T]) -> st.SearchStrategy[list[T]]:
+    """Some of `items`, in their order."""
+    indices = st.sets(st.integers(0, len(items) - 1), min_size=1)
+    return indices.map(lambda chosen: [items[index] for index in sorted(chosen)])
+
+
+def _may_settle(pair: Pair) -> bool:
+    return bool(pair.held and not pair.settling)
+
+
+def _may_release(pair: Pair) -> bool:
+    return bool(pair.held and not pair.releasing)
+
+
+def _ceil_ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
+
+
+def _is_near(milliseconds: int, expected: int) -> bool:
+    return expected - SLACK_MS < milliseconds <= expected
+
+
+def _described(claim: Delivery | model.Claimed, lease: Any) -> tuple[Any, ...]:
+    return claim.raw, lease.name, claim.deaths, claim.retries, claim.done
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses of queues."""
+    monkeypatch.setattr(at_least_once, "BLOCK", 0.01)
+    monkeypatch.setattr(at_least_once, "_RETRY_PAUSE", 0.0)
+    monkeypatch.setattr(pause, "_CHECK_INTERVAL", 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_queue_does_as_its_model(
+    kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 15)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_queue_does_as_its_model_for_long(
+    kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 150)
