@@ -192,6 +192,11 @@ class Server:
             self.retries.clear()
         self.results = {id: (value, end) for id, (value, end) in self.results.items() if not 0 < end <= self.now}
 
+    def moments(self) -> list[int]:
+        """Times to come at which a lease, a mark or a delay ends."""
+        ends = [*self.workers.values(), *self.retired.values(), *self.done.values()]
+        return sorted({end for end in (*ends, *(waiter.due for waiter in self.delayed)) if end > self.now})
+
     # Leases
 
     def register(self, name: str) -> None:
@@ -479,10 +484,13 @@ class Worker:
     def sweep(self) -> Steps[None]:
         dead, retired, expired = yield Call("overdue", self.server.overdue)
         for name in (*(name for name in dead if name != self.lease.name), *retired):
-            yield Call("reclaim", partial(self.server.reclaim, name, RETIRED_MS, False))
+            yield from self.reclaim(name)
         if expired:
             for registry in (self.server.claimants, self.server.retired):
                 yield Call("ZREM", partial(_drop, registry, expired))
+
+    def reclaim(self, name: str) -> Steps[int]:
+        return (yield Call("reclaim", partial(self.server.reclaim, name, RETIRED_MS, False)))
 
 
 def _drop(registry: dict[str, int], names: Iterable[str]) -> None:

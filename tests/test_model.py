@@ -25,7 +25,7 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.broker.operator.dead_letters import DeadLetters
 from redis_worker.broker.queue import at_least_once, pause
-from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue, reclaim
 from redis_worker.broker.queue.delayed import Promoter, delay_tasks
 from redis_worker.broker.queue.lease import renew_lease
 from redis_worker.broker.queue.recovery import Recoverer
@@ -51,6 +51,7 @@ KINDS = {
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 # In microseconds. A lease has 60 s, a retired name an hour, a mark as completed two, a count seven days.
 JUMPS = [1, 999, 1_000, 500_000, 20_000_000, MINUTE - 1_000, MINUTE, MINUTE + 1_001, HOUR, 2 * HOUR, DAY, 8 * DAY]
+TASKS = st.lists(st.sampled_from(["new", "new", "new", "twin", "same id", "junk"]), min_size=1, max_size=5)
 DELAYS = [0.0, 0.0001, 0.25, 30.0, 3600.0, 9 * 86_400.0]
 # The server expires keys by its own clock, which runs on during an example.
 SLACK_MS = 60_000
@@ -82,6 +83,9 @@ class Pair:
     """A settlement without a reply so far: it is repeated, as the settler does."""
     releasing: list[Held] = field(default_factory=list)
     """The same for a release."""
+
+    def __repr__(self) -> str:
+        return self.model.lease.name
 
 
 class Keeper:
@@ -136,10 +140,7 @@ class Machine(ServerMachine):
 
     # Producers and operators
 
-    @rule(
-        tasks=st.lists(st.sampled_from(["new", "new", "new", "twin", "same id", "junk"]), min_size=1, max_size=5),
-        first=st.sampled_from([False, False, True]),
-    )
+    @rule(tasks=TASKS, first=st.sampled_from([False, False, True]))
     def push(self, tasks: list[str], first: bool) -> None:
         raws = [self.raw(task) for task in tasks]
         self.server.push(raws, first)
@@ -165,15 +166,15 @@ class Machine(ServerMachine):
             self.run(delay_tasks(self.client, self.keys, raws, delay=delay, at=None))
         self.server.delay(raws, due)
 
-    @rule(on=st.booleans())
-    def pause(self, on: bool) -> None:
+    @rule(how=st.sampled_from(["pause", "resume", "resume", "purge"]))
+    def control(self, how: str) -> None:
         control = QueueControl(self.redis, self.keys.waiting)
-        assert self.run(control.pause() if on else control.resume()) == (self.server.paused != on)
-        self.server.paused = on
-
-    @rule()
-    def purge(self) -> None:
-        assert self.run(QueueControl(self.redis, self.keys.waiting).purge()) == self.server.purge()
+        if how == "purge":
+            assert self.run(control.purge()) == self.server.purge()
+        else:
+            on = how == "pause"
+            assert self.run(control.pause() if on else control.resume()) == (self.server.paused != on)
+            self.server.paused = on
 
     @precondition(lambda self: self.server.dead)
     @rule(data=st.data(), requeue=st.sampled_from([True, True, False]))
@@ -250,6 +251,15 @@ class Machine(ServerMachine):
         self.take(pair, self.both(pair, fault, pair.queue.claim(limit, wait), pair.model.claim(limit, wait)))
 
     @precondition(lambda self: self.workers)
+    @rule(data=st.data(), tasks=TASKS, fault=FAULTS)
+    def claim_what_arrives(self, data: st.DataObject, tasks: list[str], fault: Fault) -> None:
+        """Push tasks while a worker waits."""
+        pair = self.one_of(data)
+        self.claim_as(pair, 100, False, NONE)
+        self.push(tasks, first=False)
+        self.claim_as(pair, 2, True, fault)
+
+    @precondition(lambda self: self.workers)
     @rule(data=st.data(), fault=FAULTS)
     def missing(self, data: st.DataObject, fault: Fault) -> None:
         pair = self.one_of(data)
@@ -297,7 +307,7 @@ class Machine(ServerMachine):
         elif claimed.id is None or (how == "failed" and self.kind != "pool"):
             how = "dead"
         number = next(self.values)
-        result = b"%d" % number if self.kind == "pool" and claimed.id is not None else None
+        result = (b"%d" % number if self.kind == "pool" else b"") if claimed.id is not None else None
         reason = f"reason {number}"
         if how == "done":
             return Ended(Outcome(delivery, claimed.id, result), model.Ending(claimed, result))
@@ -376,17 +386,20 @@ class Machine(ServerMachine):
         recoverer = Recoverer(pair.line, self.keys, pair.queue, Observer(), lease=Keeper.seconds)
         self.both(pair, fault, recoverer.sweep(), pair.model.sweep())
 
-    @precondition(lambda self: self.workers)
+    @precondition(lambda self: self.workers and self.server.claimants)
     @rule(data=st.data(), fault=FAULTS)
-    def close(self, data: st.DataObject, fault: Fault) -> None:
-        pair = self.one_of(data)
-        if self.both(pair, fault, pair.queue.close(), pair.model.close()):
-            self.workers.remove(pair)
+    def reclaim(self, data: st.DataObject, fault: Fault) -> None:
+        """Go on with a sweep that looked at the leases some time ago: any worker may have been overdue."""
+        pair, name = self.one_of(data), data.draw(st.sampled_from(list(self.server.claimants)))
+        steps = pair.model.reclaim(name)
+        self.both(pair, fault, reclaim(pair.line, self.keys, name), steps)
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def crash(self, data: st.DataObject) -> None:
-        self.workers.remove(self.one_of(data))
+    @rule(data=st.data(), crashes=st.booleans(), fault=FAULTS)
+    def end(self, data: st.DataObject, crashes: bool, fault: Fault) -> None:
+        pair = self.one_of(data)
+        if crashes or self.both(pair, fault, pair.queue.close(), pair.model.close()):
+            self.workers.remove(pair)
 
     # Time, and what arrives late
 
@@ -401,6 +414,14 @@ class Machine(ServerMachine):
     def time_jumps(self, jump: int) -> None:
         self.server.pass_time(jump)
         self.set_clock()
+
+    @precondition(lambda self: self.server.moments())
+    @rule(data=st.data(), past=st.sampled_from([-1, 0, 0, 1, 1000]))
+    def time_reaches_a_moment(self, data: st.DataObject, past: int) -> None:
+        """Jump to when something ends or is due, give or take a microsecond."""
+        jump = data.draw(st.sampled_from(self.server.moments())) * 1000 + past - self.server.time
+        if jump > 0:
+            self.time_jumps(jump)
 
     def set_clock(self) -> None:
         """Set the clock of the scripts, and how long the server keeps what it expires by its own clock."""
@@ -444,8 +465,7 @@ class Machine(ServerMachine):
         if not self.sound:
             return
         self.workers.clear()
-        if self.server.paused:
-            self.pause(on=False)
+        self.control("resume")
         self.new_worker(NONE)
         [pair] = self.workers
         for _ in range(100):
@@ -503,7 +523,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_queue_does_as_its_model(
     kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 15)
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 40)
 
 
 @pytest.mark.long
@@ -511,4 +531,4 @@ def test_a_queue_does_as_its_model(
 def test_a_queue_does_as_its_model_for_long(
     kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 150)
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 400)
