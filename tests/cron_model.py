@@ -45,9 +45,12 @@ class Job:
     ended: list[str] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    pushed: list[bytes] = field(default_factory=list)
+    pushed: list[str] = field(default_factory=list)
     known: bool = False
-    forgotten_at: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    """The time until which a key is kept: 90 days from the last opening, if it existed then."""
+    remembers: bool = True
+    """False once a key has expired."""
     begun: int = 0
     """Runs begun so far."""
 
@@ -64,15 +67,27 @@ class Job:
         """The latest instant dealt with."""
         return max(self.floor, *self.fired[-1:], 0)
 
-    def pass_time(self, microseconds: int) -> bool:
-        """Return True if the job was forgotten."""
+    def pass_time(self, microseconds: int) -> None:
         self.time += microseconds
-        if not self.forgotten_at or max(self.forgotten_at.values()) > self.now:
-            return False
-        for place in (self.fired, self.running, self.runs, self.queued, self.ended, self.record, self.counts):
-            place.clear()
-        self.forgotten_at = {}
-        return True
+        keys = self.keys
+        places = {
+            keys.fired: (self.fired,),
+            keys.running: (self.running,),
+            keys.runs: (self.runs,),
+            keys.queued: (self.queued,),
+            keys.ended: (self.ended,),
+            keys.record: (self.record, self.counts),
+        }
+        for key in [key for key, end in self.ends.items() if end <= self.now]:
+            del self.ends[key]
+            self.remembers = False
+            for place in places[key]:
+                place.clear()
+
+    def let_expiries_go(self) -> None:
+        """Forget the end of each key that does not exist: it has none when it is made again."""
+        existing = self.content()
+        self.ends = {key: end for key, end in self.ends.items() if key in existing}
 
     def open(self, schedule: str, how: str) -> tuple[int, int]:
         record = self.record
@@ -83,8 +98,8 @@ class Job:
             record.pop("next", None)
         if "schedule" not in record or how == "first":
             record |= {"app": "app", "name": "job", "schedule": schedule, "timezone": "UTC"}
-        self.forgotten_at = dict.fromkeys(self.content(), self.now + FORGOTTEN_MS)
-        self.forgotten_at.pop(self.input or "", None)
+        self.ends = dict.fromkeys(self.content(), self.now + FORGOTTEN_MS)
+        self.ends.pop(self.input or "", None)
         return self.now, self.last
 
     def register(self) -> None:
@@ -99,13 +114,13 @@ class Job:
             return self.now, Claim(Verdict.EARLY, instant - self.now, lost)
         if next:
             self.record["next"] = next
-        verdict, instant = getattr(self, kind)(instant, run)
-        if verdict is Verdict.SKIPPED or verdict is Verdict.FULL:
-            self.counts["skipped"] += kind != "hand"
+        verdict, instant = {"due": self.due, "queued": self.take, "hand": self.hand}[kind](instant, run)
+        if verdict in (Verdict.SKIPPED, Verdict.FULL) and kind != "hand":
+            self.counts["skipped"] += 1
         if verdict is not Verdict.FIRED:
             return self.now, Claim(verdict, 0, lost)
         if self.input is not None and kind != "queued":
-            self.pushed.append(payload)
+            self.pushed.append(payload.decode())
             self.note("success" + self.by_hand(kind), instant, self.now, "", "0", where)
             self.counts["success"] += 1
         else:
@@ -134,7 +149,7 @@ class Job:
             return Verdict.QUEUED, instant
         return Verdict.FIRED, instant
 
-    def queued_one(self, instant: int, run: str) -> tuple[Verdict, int]:
+    def take(self, instant: int, run: str) -> tuple[Verdict, int]:
         if not self.queued:
             return Verdict.EMPTY, 0
         if any(self.overlap != "allow" or its.trigger == "queued" for its in self.runs.values()):
@@ -158,6 +173,7 @@ class Job:
                 self.note("lost", its.instant, its.started, "its process is gone, or was cut off from Redis", "", its.where)
                 self.counts["lost"] += 1
                 lost.append(its.where)
+        self.let_expiries_go()
         return lost
 
     def remember(self, instants: Sequence[int]) -> None:
@@ -174,7 +190,8 @@ class Job:
         if run in self.ended:
             return False
         was_lost = f"lost {run}" in self.ended
-        self.counts["lost"] -= was_lost
+        if was_lost:
+            self.counts["lost"] -= 1
         self.ended.insert(0, run)
         self.counts[outcome] += 1
         self.note(outcome + " by hand" * by_hand, its.instant, its.started, error, str(ms), its.where)

@@ -46,6 +46,12 @@ async def all_keys(redis: Redis) -> tuple[dict[str, Any], dict[str, int]]:
     return found, expiries
 
 
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what differs, by key: as found, and as expected."""
+    keys = found.keys() | expected.keys()
+    return {key: (found.get(key), expected.get(key)) for key in keys if found.get(key) != expected.get(key)}
+
+
 async def queue_keys(redis: Redis, keys: Keys, raws: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, int]]:
     """Return all keys as `Server.snapshot` does, for tasks `raws`, and their PTTL."""
     found, expiries = await all_keys(redis)

@@ -1,6 +1,7 @@
 """Runs of hypothesis state machines against a server, with a clock that jumps.
 
-MODEL_EXAMPLES is the number of sequences of steps, MODEL_SEED repeats a run: each one prints its seed.
+MODEL_EXAMPLES is the number of sequences of steps. MODEL_SEED repeats a run: a failure prints its seed, and all steps.
+MODEL_SHRINK=1 looks for a shorter sequence that fails; this takes minutes, so it needs `--timeout=0`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -56,6 +57,7 @@ def run_machine(
                 settings=settings(
                     max_examples=int(os.environ.get("MODEL_EXAMPLES", examples)),
                     stateful_step_count=STEPS,
+                    phases=(Phase.generate, *((Phase.shrink,) if os.environ.get("MODEL_SHRINK") else ())),
                     deadline=None,
                     database=None,
                     suppress_health_check=list(HealthCheck),
