@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -26,6 +27,13 @@ from tests.clock import with_clock_in_a_key
 STEPS = 50
 
 
+class AllRules:
+    """All rules are enabled."""
+
+    def is_enabled(self, name: str) -> bool:
+        return True
+
+
 class ServerMachine(RuleBasedStateMachine):
     """A machine that talks to a server, without an event loop of its own."""
 
@@ -33,6 +41,11 @@ class ServerMachine(RuleBasedStateMachine):
     loop: ClassVar[asyncio.AbstractEventLoop]
     expires_fields: ClassVar[bool]
     """True if the server has HEXPIRE."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By default each sequence leaves out some rules at random: too few sequences would have all that a fault needs.
+        self._rules_strategy.enabled_rules_strategy = st.just(AllRules())
 
     def run(self, operation: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(operation)

@@ -259,7 +259,7 @@ class Machine(ServerMachine):
     @invariant()
     def keys_hold_what_the_model_holds(self) -> None:
         found, expiries = self.run(all_keys(self.redis))
-        assert not differences({key: _text(value) for key, value in found.items()}, self.job.snapshot())
+        assert differences({key: _text(value) for key, value in found.items()}, self.job.snapshot()) == {}
         self.job.let_expiries_go()
         for key, ttl in expiries.items():
             end = self.job.ends.get(key)

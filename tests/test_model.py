@@ -121,7 +121,7 @@ class Machine(ServerMachine):
         self.sound = False
         """True if all keys were as they should be after the last step."""
 
-    @initialize(max_deliveries=st.sampled_from([1, 2, 3]), ttl=st.sampled_from([0, 3600]), workers=st.integers(1, 2))
+    @initialize(max_deliveries=st.sampled_from([1, 2, 3]), ttl=st.sampled_from([0, 3600]), workers=st.integers(1, 3))
     def start(self, max_deliveries: int, ttl: int, workers: int) -> None:
         pool = self.kind == "pool"
         self.keys = Keys("mq:in", "out" if pool else "")
@@ -161,6 +161,11 @@ class Machine(ServerMachine):
             due = self.server.soonest + _ceil_ms(delay)
             self.run(delay_tasks(self.client, self.keys, raws, delay=delay, at=None))
         self.server.delay(raws, due)
+
+    @precondition(lambda self: self.server.paused)
+    @rule()
+    def resume(self) -> None:
+        self.control("resume")
 
     @rule(how=st.sampled_from(["pause", "resume", "resume", "purge"]))
     def control(self, how: str) -> None:
@@ -248,6 +253,13 @@ class Machine(ServerMachine):
         self.take(pair, self.both(pair, fault, pair.queue.claim(limit, wait), pair.model.claim(limit, wait)))
 
     @precondition(lambda self: self.workers)
+    @rule(data=st.data(), tasks=TASKS, limit=st.integers(1, 5), fault=FAULTS)
+    def push_and_claim(self, data: st.DataObject, tasks: list[str], limit: int, fault: Fault) -> None:
+        pair = self.one_of(data)
+        self.push(tasks, first=False)
+        self.claim_as(pair, limit, False, fault)
+
+    @precondition(lambda self: self.workers)
     @rule(data=st.data(), tasks=TASKS, fault=FAULTS)
     def claim_what_arrives(self, data: st.DataObject, tasks: list[str], fault: Fault) -> None:
         """Push tasks while a worker waits."""
@@ -281,6 +293,15 @@ class Machine(ServerMachine):
             how = data.draw(st.sampled_from(["done", "done", "failed", "again", "dead"]))
             delay = data.draw(st.sampled_from(DELAYS)) if how == "again" else None
             pair.settling.append(self.ended(held, how, delay))
+        self.settle_again(pair, fault)
+
+    @precondition(lambda self: any(map(_may_settle, self.workers)))
+    @rule(data=st.data(), how=st.sampled_from(["done", "again", "dead"]), fault=FAULTS)
+    def settle_all(self, data: st.DataObject, how: str, fault: Fault) -> None:
+        """Settle all tasks of a worker in the same way, in the order of their claims."""
+        pair = self.one_of(data, _may_settle)
+        pair.settling = [self.ended(held, how, 0.25) for held in pair.held]
+        pair.held = []
         self.settle_again(pair, fault)
 
     @precondition(lambda self: any(pair.settling for pair in self.workers))
@@ -440,7 +461,7 @@ class Machine(ServerMachine):
         server = self.server
         self.sound = False
         found, expiries = self.run(queue_keys(self.redis, self.keys, server.pushed))
-        assert not differences(found, server.snapshot())
+        assert differences(found, server.snapshot()) == {}
         if counts := expiries.pop(self.keys.attempts, 0):
             assert _is_near(counts, server.counts_end - server.now)
         assert set(expiries.values()) <= {-1}
@@ -520,7 +541,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_queue_does_as_its_model(
     kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 40)
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 60)
 
 
 @pytest.mark.long
