@@ -84,7 +84,11 @@ class Watch(Observer):
 
 def pool(url: str, execution: str, watch: Watch, lease: float) -> WorkerPool:
     return WorkerPool(
-        url, "in", "out", "list", EXECUTIONS[execution], 4, observers=[watch], lease=lease, retries=2, retry_backoff=0.02
+        *(url, "in", "out", "list", EXECUTIONS[execution], 4),
+        observers=[watch],
+        lease=lease,
+        retries=2,
+        retry_backoff=0.02,
     )
 
 

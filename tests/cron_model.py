@@ -170,7 +170,8 @@ class Job:
             its = self.runs.pop(run)
             if run not in self.ended:
                 self.ended.insert(0, f"lost {run}")
-                self.note("lost", its.instant, its.started, "its process is gone, or was cut off from Redis", "", its.where)
+                reason = "its process is gone, or was cut off from Redis"
+                self.note("lost", its.instant, its.started, reason, "", its.where)
                 self.counts["lost"] += 1
                 lost.append(its.where)
         self.let_expiries_go()
@@ -263,8 +264,9 @@ class Process:
         _, claim = yield Call("cron_claim", effect)
         return claim
 
-    def finish(self, run: str, outcome: str, by_hand: bool, error: str, ms: int, its: Running, goes_on: bool) -> Steps[bool]:
-        return (yield Call("cron_finish", partial(self.job.finish, run, outcome, by_hand, error, ms, its, goes_on)))
+    def finish(self, *ending: Any) -> Steps[bool]:
+        """`ending` are the arguments of `Job.finish`."""
+        return (yield Call("cron_finish", partial(self.job.finish, *ending)))
 
     def give_up(self, last: int, until: int, number: int) -> Steps[bool]:
         return (yield Call("cron_miss", partial(self.job.give_up, last, until, number)))

@@ -1,7 +1,8 @@
 """A queue as documented, in plain Python: the measure of the scripts and of the queue objects in test_model.py.
 
-`Server` has one method for each step that Redis executes at once. `Worker` has the operations of a worker as generators:
-each yields its calls one by one, so that a driver can leave any of them out, lose its reply or execute it late.
+`Server` has one method for each step that Redis executes at once. `Worker` has the operations of a worker as
+generators: each yields its calls one by one, so that a driver can leave any of them out, lose its reply or execute it
+late.
 """
 
 from __future__ import annotations
@@ -191,6 +192,16 @@ class Server:
             self.deaths.clear()
             self.retries.clear()
         self.results = {id: (value, end) for id, (value, end) in self.results.items() if not 0 < end <= self.now}
+
+    def notable(self) -> list[bytes]:
+        """Tasks that can be read; last those that are dead, counted or begun."""
+        last = [
+            *(letter.raw for letter in self.dead),
+            *self.deaths,
+            *self.retries,
+            *(raw for _, raw in self.begun.values()),
+        ]
+        return [raw for raw in (*self.pushed, *last) if id_of(raw) is not None]
 
     def moments(self) -> list[int]:
         """Times to come at which a lease, a mark or a delay ends."""
@@ -562,7 +573,5 @@ class IdempotentWorker(TopicWorker):
     def end(self, claims: Iterable[Claimed]) -> None:
         ended = {claimed.raw for claimed in claims}
         self.handled = {
-            id: claimed
-            for id, claimed in self.handled.items()
-            if claimed.raw not in ended and not claimed.lease.lost
+            id: claimed for id, claimed in self.handled.items() if claimed.raw not in ended and not claimed.lease.lost
         }

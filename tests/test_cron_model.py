@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from redis_worker.broker import cron
-from redis_worker.broker.cron import Claim, CronStore, JobState, Run, Verdict
+from redis_worker.broker.cron import CronStore, JobState, Run, Verdict
 from redis_worker.broker.keys import CronKeys, cron_stem
 from redis_worker.broker.queue.lease import Lease, renew_lease
 from redis_worker.embedded import EmbeddedServer
@@ -67,6 +67,7 @@ class Pair:
     recorded: list[Run] = field(default_factory=list)
     """Those that go on, though their outcome is recorded."""
     finishing: list[Finishing] = field(default_factory=list)
+
 
 class Machine(ServerMachine):
     """Random steps of up to three processes that have the same job."""
@@ -166,7 +167,12 @@ class Machine(ServerMachine):
                 pair.runs.append(Run(lease, claim.value, self.job.now, kind == "hand"))
 
     @precondition(lambda self: any(pair.runs for pair in self.processes))
-    @rule(data=st.data(), outcome=st.sampled_from(["success", "error"]), goes_on=st.sampled_from([False, False, True]), fault=FAULTS)
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(["success", "error"]),
+        goes_on=st.sampled_from([False, False, True]),
+        fault=FAULTS,
+    )
     def finish(self, data: st.DataObject, outcome: str, goes_on: bool, fault: Fault) -> None:
         pair = self.one_of(data, lambda pair: pair.runs)
         run = data.draw(st.sampled_from(pair.runs))
@@ -279,7 +285,10 @@ class Machine(ServerMachine):
 
 def _text(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name.decode(): content.decode() if isinstance(content, bytes) else content for name, content in value.items()}
+        return {
+            name.decode(): content.decode() if isinstance(content, bytes) else content
+            for name, content in value.items()
+        }
     return [raw.decode() for raw in value]
 
 

@@ -51,7 +51,9 @@ KINDS = {
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 # In microseconds. A lease has 60 s, a retired name an hour, a mark as completed two, a count seven days.
 JUMPS = [1, 999, 1_000, 500_000, 20_000_000, MINUTE - 1_000, MINUTE, MINUTE + 1_001, HOUR, 2 * HOUR, DAY, 8 * DAY]
-TASKS = st.lists(st.sampled_from(["new", "new", "new", "twin", "same id", "junk"]), min_size=1, max_size=5)
+TASKS = st.lists(
+    st.sampled_from(["new", "new", "new", "twin", "twin", "same id", "same id", "junk"]), min_size=1, max_size=5
+)
 DELAYS = [0.0, 0.0001, 0.25, 30.0, 3600.0, 9 * 86_400.0]
 # The server expires keys by its own clock, which runs on during an example.
 SLACK_MS = 60_000
@@ -83,6 +85,7 @@ class Pair:
     """A settlement without a reply so far: it is repeated, as the settler does."""
     releasing: list[Held] = field(default_factory=list)
     """The same for a release."""
+
 
 class Keeper:
     """A stand-in for the thread that renews leases: a rule does."""
@@ -143,12 +146,16 @@ class Machine(ServerMachine):
         self.run((self.redis.lpush if first else self.redis.rpush)(self.keys.waiting, *raws))
 
     def raw(self, task: str) -> bytes:
-        readable = [raw for raw in self.server.pushed if raw != b"junk"]
+        """Return a task, or message; its twin has the same bytes, and one of the same id has others."""
+        number = next(self.ids)
         if task == "junk":
             return b"junk"
-        if task == "new" or not readable:
-            return b'{"id":"t%d","task":1,"data":1}' % next(self.ids)
-        return readable[-1] if task == "twin" else readable[-1].replace(b'"data":1', b'"data":11', 1)
+        # Twins of tasks that have failed, and ids of messages that are handled, are the ones to confuse.
+        notable = self.server.notable()
+        if task == "new" or not notable:
+            return b'{"id":"t%d","task":1,"data":1}' % number
+        some = notable[-1 - number % min(3, len(notable))]
+        return some if task == "twin" else some.replace(b'"data":', b'"data":%d' % (number % 9 + 1), 1)
 
     @rule(delay=st.sampled_from(DELAYS), number=st.integers(1, 3), at=st.booleans())
     def delay(self, delay: float, number: int, at: bool) -> None:
@@ -260,7 +267,7 @@ class Machine(ServerMachine):
         self.claim_as(pair, limit, False, fault)
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), tasks=TASKS, fault=FAULTS)
+    @rule(data=st.data(), tasks=TASKS, fault=st.one_of(FAULTS, st.just(Fault(2, "not sent"))))
     def claim_what_arrives(self, data: st.DataObject, tasks: list[str], fault: Fault) -> None:
         """Push tasks while a worker waits."""
         pair = self.one_of(data)
@@ -404,6 +411,19 @@ class Machine(ServerMachine):
         recoverer = Recoverer(pair.line, self.keys, pair.queue, Observer(), lease=Keeper.seconds)
         self.both(pair, fault, recoverer.sweep(), pair.model.sweep())
 
+    @precondition(lambda self: self.workers and self.server.workers)
+    @rule(data=st.data(), past=st.sampled_from([-1000, 0, 0, 1000]), fault=FAULTS)
+    def sweep_when_a_lease_ends(self, data: st.DataObject, past: int, fault: Fault) -> None:
+        pair, name = self.one_of(data), data.draw(st.sampled_from(list(self.server.workers)))
+        self.time_reaches(self.server.workers[name] * 1000 + past)
+        self.sweep_as(pair, fault)
+
+    @precondition(lambda self: self.workers and self.server.delayed)
+    @rule(data=st.data(), past=st.sampled_from([-1, 0]), fault=FAULTS)
+    def promote_when_a_task_is_due(self, data: st.DataObject, past: int, fault: Fault) -> None:
+        self.time_reaches(data.draw(st.sampled_from(self.server.delayed)).due * 1000 + past)
+        self.promote_as(self.one_of(data), fault)
+
     @precondition(lambda self: self.workers and self.server.claimants)
     @rule(data=st.data(), fault=FAULTS)
     def reclaim(self, data: st.DataObject, fault: Fault) -> None:
@@ -437,9 +457,11 @@ class Machine(ServerMachine):
     @rule(data=st.data(), past=st.sampled_from([-1, 0, 0, 1, 1000]))
     def time_reaches_a_moment(self, data: st.DataObject, past: int) -> None:
         """Jump to when something ends or is due, give or take a microsecond."""
-        jump = data.draw(st.sampled_from(self.server.moments())) * 1000 + past - self.server.time
-        if jump > 0:
-            self.time_jumps(jump)
+        self.time_reaches(data.draw(st.sampled_from(self.server.moments())) * 1000 + past)
+
+    def time_reaches(self, time: int) -> None:
+        if time > self.server.time:
+            self.time_jumps(time - self.server.time)
 
     def set_clock(self) -> None:
         """Set the clock of the scripts, and how long the server keeps what it expires by its own clock."""
