@@ -304,6 +304,7 @@ def test_a_cron_job_does_as_its_model(server: EmbeddedServer, few: None, monkeyp
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_cron_job_does_as_its_model_for_long(
     server: EmbeddedServer, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

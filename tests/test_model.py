@@ -1,13 +1,12 @@
 """Queues and scripts against the model in model.py: after each step, all keys hold what the model holds.
 
-Time is a key here, so that it can jump. Any call of a worker may be left out, lose its reply, or arrive late; a crash is
-that, and no further step of this worker. See stateful.py for longer runs, and for repeating one.
+Time is a key here, so that it can jump. Any call of a worker may be left out, lose its reply, or arrive late; a crash
+is that, and no further step of this worker. See stateful.py for longer runs, and for repeating one.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -567,6 +566,7 @@ def test_a_queue_does_as_its_model(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_queue_does_as_its_model_for_long(
     kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
