@@ -300,7 +300,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cron_job_does_as_its_model(server: EmbeddedServer, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_machine(Machine, server, monkeypatch, 40)
+    run_machine(Machine, server, monkeypatch, 60)
 
 
 @pytest.mark.long
@@ -308,4 +308,4 @@ def test_a_cron_job_does_as_its_model(server: EmbeddedServer, few: None, monkeyp
 def test_a_cron_job_does_as_its_model_for_long(
     server: EmbeddedServer, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(Machine, server, monkeypatch, 400)
+    run_machine(Machine, server, monkeypatch, 600)

@@ -571,4 +571,4 @@ def test_a_queue_does_as_its_model(
 def test_a_queue_does_as_its_model_for_long(
     kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 400)
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 600)
