@@ -99,9 +99,14 @@ def topic_worker(url: str, kind: str, watch: Watch, lease: float) -> TopicWorker
     async def handle(message: Message) -> None:
         work(message.data)
 
-    async def handle_all(messages: list[Message]) -> None:
+    async def handle_all(messages: list[Message]) -> dict[str, Exception]:
+        failed: dict[str, Exception] = {}
         for message in messages:
-            work(message.data)
+            try:
+                work(message.data)
+            except (Reject, Retry) as error:
+                failed[message.id] = error
+        return failed
 
     if kind == "batch":
         worker.batch_handler(TOPIC, size=len(TASKS), within=0.05, **options)(handle_all)

@@ -134,7 +134,8 @@ async def check(life: str, queue: Queue, crash: Crash, watch: Watch, folder: Pat
     if "retry" in first:
         assert first["retry"].retries == crash.retries
     [letter] = await queue.dead()
-    assert (letter["id"], letter["reason"]) == ("reject", "Processing error: not wanted")
+    assert letter["id"] == "reject"
+    assert "not wanted" in letter["reason"]
     assert letter["attempts"] == 1 + ("reject" in crash.held)
     handled = Counter((folder / "handled").read_text().split())
     assert handled.keys() == {"retry", "delayed"}

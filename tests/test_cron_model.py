@@ -33,7 +33,7 @@ T = TypeVar("T")
 SCHEDULES = ["*/10 * * * * *", "*/5 * * * * *"]
 SECOND, DAY = 1_000_000, 86_400_000_000
 # In microseconds; a lease has 15 s, and a job is forgotten after 90 days.
-JUMPS = [1, 999, SECOND, 10 * SECOND, 15 * SECOND - 1, 15 * SECOND, 60 * SECOND, DAY, 91 * DAY]
+JUMPS = [1, 999, SECOND, *[10 * SECOND] * 5, 15 * SECOND - 1, 15 * SECOND, 60 * SECOND, DAY, 91 * DAY]
 # The server expires keys by its own clock, which runs on during an example.
 SLACK_MS = 60_000
 
@@ -141,8 +141,9 @@ class Machine(ServerMachine):
         self.claim_as(pair, pair.claiming[-1], fault)
 
     @precondition(lambda self: any(pair.claiming for pair in self.processes))
-    @rule(data=st.data(), fault=FAULTS)
-    def repeat_claim(self, data: st.DataObject, fault: Fault) -> None:
+    @rule(data=st.data(), after=st.sampled_from([1, 5 * SECOND, 15 * SECOND]), fault=FAULTS)
+    def repeat_claim(self, data: st.DataObject, after: int, fault: Fault) -> None:
+        self.time_jumps(after)
         pair = self.one_of(data, lambda pair: pair.claiming)
         self.claim_as(pair, data.draw(st.sampled_from(pair.claiming)), fault)
 
