@@ -208,6 +208,11 @@ class Server:
         ends = [*self.workers.values(), *self.retired.values(), *self.done.values()]
         return sorted({end for end in (*ends, *(waiter.due for waiter in self.delayed)) if end > self.now})
 
+    def is_watched(self, name: str, microseconds: int) -> bool:
+        """Return True if tasks in the lists of `name` will be found for that time."""
+        until = self.retired.get(name, float("inf"))
+        return name in self.claimants and until - self.now > microseconds // 1000
+
     # Leases
 
     def register(self, name: str) -> None:
