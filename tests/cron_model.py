@@ -109,6 +109,9 @@ class Job:
         if run in self.running:
             self.running[run] = self.now + LEASE_MS
             return self.now, Claim(Verdict.FIRED, self.runs[run].instant, [])
+        if run in self.ended or (kind != "due" and f"lost {run}" in self.ended):
+            # It was repeated, and arrives late: the run has ended.
+            return self.now, Claim(Verdict.EMPTY if kind == "queued" else Verdict.TAKEN, 0, [])
         lost = self.bury()
         if kind == "due" and instant > self.now:
             return self.now, Claim(Verdict.EARLY, instant - self.now, lost)
