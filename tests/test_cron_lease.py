@@ -45,12 +45,31 @@ async def test_a_claim_whose_reply_was_lost_is_fired_however_late_it_is_repeated
     await redis.flushall()
 
 
+async def test_a_repeated_claim_that_arrives_after_its_run_fires_no_other_queued_instant(
+    server: EmbeddedServer, redis: Redis
+) -> None:
+    store = CronStore(server.url)
+    state = JobState(store, "test", "job", "* * * * * *", "UTC", "queue", None)
+    now = await state.open()
+    await state.queue([now + 1000, now + 2000])
+    run = store.new_run()
+    first = await state.take(run, now + 3000)
+    assert (first.verdict, first.value) == (Verdict.FIRED, now + 1000)
+    await state.finish(Run(run, first.value, now), "success", None, 0.0)
+    assert (await state.take(run, now + 3000)).verdict is Verdict.EMPTY
+    assert (await state.take(store.new_run(), now + 3000)).value == now + 2000
+    await store.close()
+    await redis.flushall()
+
+
 async def test_a_job_that_nobody_looks_after_is_forgotten(server: EmbeddedServer, redis: Redis) -> None:
     store = CronStore(server.url)
     state = JobState(store, "test", "job", "* * * * *", "UTC", "skip", None)
     await state.open()
+    await state.begin(store.new_run())  # a run that no process ends
+    await state.open()
     keys = [key async for key in redis.scan_iter("*:cron:*")]
-    assert keys
+    assert len(keys) == 3  # record, running, runs
     for key in keys:
         assert await redis.ttl(key) > 89 * 86_400
         await redis.expire(key, 0)

@@ -153,6 +153,7 @@ class JobState:
         sent = self._store.clock.sent_at()
         how = "hand" if by_hand else "again" if self._opened else "first"
         keys = [self._keys.fired, self._keys.record, self._keys.queued, self._keys.ended]
+        keys += [self._keys.running, self._keys.runs]
         now, last = await self._run("cron_open", keys, [*self._identity, how, _FORGOTTEN])
         self._store.clock.received(sent, now)
         try:

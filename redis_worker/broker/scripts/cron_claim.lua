@@ -36,13 +36,14 @@ if said then
   return {now, 1, tonumber(string.match(said, '^%S+ (%d+)')) or instant}
 end
 
+local ended = {}
+for _, name in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do ended[name] = true end
+-- A call that was repeated, and arrives after its run has ended, or is presumed lost: another instant is not its own.
+if ended[run] or (which ~= 'due' and ended['lost ' .. run]) then return {now, which == 'queued' and 6 or 2, 0} end
+
 -- Runs of dead processes. A run with a recorded outcome (it went on past its time limit) is not reported.
 local lost = {}
 local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)
-local ended = {}
-if #gone > 0 then
-  for _, name in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do ended[name] = true end
-end
 for _, name in ipairs(gone) do
   local its, start, where = string.match(redis.call('HGET', KEYS[3], name) or '', '^%S+ (%d+) (%d+) (.*)$')
   redis.call('ZREM', KEYS[2], name)

@@ -1,5 +1,5 @@
 -- Register a job in its keys. A new job, or one with a changed schedule, has missed nothing.
--- KEYS 1 fired, 2 record, 3 queued, 4 ended
+-- KEYS 1 fired, 2 record, 3 queued, 4 ended, 5 running, 6 runs
 -- ARGV 1 application, 2 name, 3 schedule, 4 time zone, 5 'first', 'again' if this process has done so before,
 --      or 'hand' if it will run the job once without taking over its schedule; 6 seconds for which the job is
 --      remembered after that

@@ -98,6 +98,7 @@ if again > 0 and not is_left[1] then
     if acknowledge(raw, answered + (i - first_again) / 3) then
       redis.call('ZADD', KEYS[5], now + delay, ARGV[i + 1] .. ':' .. raw)
       add_to(KEYS[2], 'r' .. digest(raw), 1)
+      tried = true
       keep = math.max(keep, delay + tonumber(ARGV[6]))
     end
   end
