@@ -453,22 +453,20 @@ class Worker:
         return claimed
 
     def claims(self, limit: int, wait: bool) -> Steps[list[Claimed]]:
-        if self.paused or not (wait and self.drained):
+        if not (wait and self.drained):
             claimed = yield from self.claim_once(limit)
-            self.drained = len(claimed) < limit
-            if claimed or not wait or self.lease.lost or self.paused:
+            if claimed or not (wait and self.drained):
                 return claimed
         yield Call("BLMOVE", partial(self.server.pop, self.lease.name))
-        claimed = yield from self.claim_once(limit)
-        self.drained = len(claimed) < limit
-        return claimed
+        return (yield from self.claim_once(limit))
 
     def claim_once(self, limit: int) -> Steps[list[Claimed]]:
         lease = self.lease
         state, tasks = yield Call("claim", partial(self.server.claim, lease.name, limit))
+        self.drained = state == OK and len(tasks) < limit
         if state == LEASE_LOST:
             yield from self.renew()
-        if not lease.lost:
+        else:
             self.paused = state == PAUSED
         return [Claimed(raw, lease, *counts) for raw, counts in tasks]
 
@@ -518,9 +516,7 @@ class TopicWorker(Worker):
     """A worker of a topic, which waits at the doorbell instead of in a blocking call."""
 
     def claims(self, limit: int, wait: bool) -> Steps[list[Claimed]]:
-        claimed = yield from self.claim_once(limit)
-        if claimed or not wait or self.lease.lost or self.paused:
-            return claimed
+        self.drained = False
         return (yield from self.claim_once(limit))
 
 

@@ -23,11 +23,12 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.broker.operator.dead_letters import DeadLetters
-from redis_worker.broker.queue import at_least_once, pause
-from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue, reclaim
+from redis_worker.broker.queue import at_least_once, pause, registration
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter, delay_tasks
 from redis_worker.broker.queue.lease import renew_lease
 from redis_worker.broker.queue.recovery import Recoverer
+from redis_worker.broker.queue.registration import reclaim
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.embedded import EmbeddedServer
@@ -374,7 +375,7 @@ class Machine(ServerMachine):
     @rule(data=st.data(), fault=FAULTS)
     def renew(self, data: st.DataObject, fault: Fault) -> None:
         pair = self.one_of(data, lambda pair: not pair.model.lease.lost)
-        lease = pair.queue._lease
+        lease = pair.queue._registration.lease
 
         async def renew() -> None:
             registries = [self.keys.workers, self.keys.retired, self.keys.claimants]
@@ -568,7 +569,7 @@ def _described(claim: Delivery | model.Claimed, lease: Any) -> tuple[Any, ...]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses of queues, and number workers."""
-    monkeypatch.setattr(at_least_once, "worker_name", lambda: f"w{next(Machine.names)}")
+    monkeypatch.setattr(registration, "worker_name", lambda: f"w{next(Machine.names)}")
     monkeypatch.setattr(at_least_once, "BLOCK", 0.01)
     monkeypatch.setattr(at_least_once, "_RETRY_PAUSE", 0.0)
     monkeypatch.setattr(pause, "_CHECK_INTERVAL", 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -17,7 +17,6 @@ from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.registration import Registration
 from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, Settlement, settlements
-from redis_worker.broker.queue.unanswered import Unanswered
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable, WrongType
@@ -61,7 +60,6 @@ class AtLeastOnceQueue:
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._registration = Registration(ordinary, keys, keeper, observer)
         self._pause = Pause(observer)
-        self._unanswered = Unanswered()
         self._name_in_use = asyncio.Lock()
         """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._drained = False
@@ -209,65 +207,66 @@ class AtLeastOnceQueue:
         lost = [outcome for outcome in outcomes if outcome.delivery.receipt.lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
-        worker, keys = self._registration.lease.name, self._settled_keys
+        unheld: list[Outcome] = []
         unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
-        for settlement in self._settlements(outcomes, worker):
+        for settlement in settlements(outcomes, self.worker, self._keys, self._limits):
             try:
-                reply = await self._write(settlement, worker, keys)
+                reply = await self._write(settlement)
             except Unacceptable as error:
                 unwritten.append((error, settlement.outcomes))
                 continue
-            except Disconnected:
-                self._unanswered.add(outcome.delivery for outcome in settlement.outcomes)
-                raise
-            self._unanswered.remove(outcome.delivery for outcome in settlement.outcomes)
             if reply:
                 verdict = settlement.verdict(reply)
                 lost += verdict.lost
+                unheld += verdict.unheld
                 unwritten += verdict.left
                 for damage in verdict.damages:
                     self.damaged(damage)
+        if unheld and not self._registration.lease.unsure:
+            # Somebody deleted the in-flight list, or overwrote it.
+            for settlement in settlements(unheld, self.worker, self._keys, self._limits, force=True):
+                lost += settlement.verdict(await self._write(settlement)).lost
         if unwritten:
             raise Unwritten(unwritten, lost)
         return lost
 
-    def _settlements(self, outcomes: Sequence[Outcome], worker: str) -> Iterator[Settlement]:
-        for group, repeated in self._unanswered.split(outcomes, lambda outcome: outcome.delivery):
-            yield from settlements(group, worker, self._keys, self._limits, repeated)
-
-    async def _write(self, settlement: Settlement, worker: str, keys: list[str]) -> list[Any]:
+    async def _write(self, settlement: Settlement) -> list[Any]:
         """Return the reply of settle.lua. Raises Disconnected, Refused, or Unacceptable if the content is refused."""
-        connection, count = self._ordinary, len(settlement.outcomes)
+        connection, lease, count = self._ordinary, self._registration.lease, len(settlement.outcomes)
 
         async def write() -> list[Any]:
             if self._output_apart:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
             try:
-                reply: list[Any] = await connection.run("settle", keys, settlement.arguments())
+                reply: list[Any] = await connection.run("settle", self._settled_keys, settlement.arguments())
             except Disconnected:
-                settlement.repeated = True
+                # What is not in flight at the next attempt may have been settled by this one.
+                lease.unsure, settlement.force = True, False
                 raise
             return reply
 
         try:
             return await retry_hangups(connection, write, settlement.size, count)
         except Unacceptable:
-            if not settlement.cut_letter(worker):
+            if not settlement.cut_letter(lease.name):
                 raise
             return await retry_hangups(connection, write, settlement.size, count)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
         async with self._name_in_use:
-            held = [delivery for delivery in deliveries if not delivery.receipt.lost]
-            keys = [self._settled_keys[0], self._keys.waiting, self._keys.workers]
-            for group, repeated in self._unanswered.split(held, lambda delivery: delivery):
-                arguments = [self.worker, "1" if repeated else "", *(delivery.raw for delivery in group)]
-                try:
-                    await self._ordinary.run("release", keys, arguments)
-                except Unacceptable:
-                    continue  # they stay in flight, and `missing` finds them
-                except Disconnected:
-                    self._unanswered.add(group)
-                    raise
-                self._unanswered.remove(group)
+            held = [delivery.raw for delivery in deliveries if not delivery.receipt.lost]
+            if held and (unheld := await self._release(held)) and not self._registration.lease.unsure:
+                await self._release([held[position] for position in unheld], force=True)
+
+    async def _release(self, raws: list[bytes], force: bool = False) -> list[int]:
+        """Return tasks to the queue; the positions of those not in flight are returned, unless with `force`."""
+        keys = [self._settled_keys[0], self._keys.waiting, self._keys.workers]
+        try:
+            unheld: list[int] = await self._ordinary.run("release", keys, [self.worker, "1" if force else "", *raws])
+        except Unacceptable:
+            return []  # they stay in flight, and `missing` finds them
+        except Disconnected:
+            self._registration.lease.unsure = True
+            raise
+        return unheld

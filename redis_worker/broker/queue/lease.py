@@ -31,6 +31,8 @@ class Lease:
         """True once Redis has replied that the worker was presumed dead: other workers have its tasks."""
         self.unanswered = 0
         """Claims without a reply so far, or ever: they may still move a task."""
+        self.unsure = False
+        """True once a settlement or release got no reply: the server may have executed it, or may still do so."""
 
     def lose(self) -> None:
         """Mark this lease as lost, and those that it continues under another name."""

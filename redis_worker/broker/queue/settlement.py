@@ -38,6 +38,8 @@ class Verdict(NamedTuple):
 
     lost: list[Outcome]
     """Outcomes whose tasks other workers have now."""
+    unheld: list[Outcome]
+    """Outcomes whose tasks are not in flight, although the worker has its lease."""
     left: list[tuple[DamagedKey, list[Outcome]]]
     """Unwritten outcomes, by the damaged key they need."""
     damages: list[DamagedKey]
@@ -47,12 +49,12 @@ class Verdict(NamedTuple):
 class Settlement:
     """One call of settle.lua: answered, delayed and dead tasks, in this order."""
 
-    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "repeated", "size")
+    __slots__ = ("_again", "_answered", "_dead", "_header", "force", "outcomes", "size")
 
-    def __init__(self, header: list[Any], repeated: bool) -> None:
+    def __init__(self, header: list[Any], force: bool) -> None:
         self._header = header
-        self.repeated = repeated
-        """True if an earlier settlement of these outcomes got no reply: the server may have executed it."""
+        self.force = force
+        """True to write outcomes of tasks that are not in flight, if the worker has its lease."""
         self.outcomes: Sequence[Outcome] = ()
         """The outcomes settled."""
         self.size = 0
@@ -108,9 +110,9 @@ class Settlement:
 
     def arguments(self) -> list[Any]:
         """Return the arguments of the script."""
-        repeated = "1" if self.repeated else ""
+        force = "1" if self.force else ""
         counts = (len(self._answered) // 3, len(self._again) // 3)
-        return [*self._header, repeated, *counts, *self._answered, *self._again, *self._dead]
+        return [*self._header, force, *counts, *self._answered, *self._again, *self._dead]
 
     def verdict(self, reply: list[Any]) -> Verdict:
         """Return the parsed reply of the script."""
@@ -122,12 +124,13 @@ class Settlement:
                 damages.append(DamagedKey(key.decode(errors="replace"), kind.decode(), expected.decode()))
                 left[section] = damages[-1]
         ordered = sorted(self.outcomes, key=_section)
-        lost = [ordered[position] for position in positions]
+        lost = [ordered[position] for position in positions if position >= 0]
+        unheld = [ordered[-1 - position] for position in positions if position < 0]
         waiting = [
             (damage, [outcome for outcome in ordered if _section(outcome) == section])
             for section, damage in left.items()
         ]
-        return Verdict(lost, [(damage, outcomes) for damage, outcomes in waiting if outcomes], damages)
+        return Verdict(lost, unheld, [(damage, outcomes) for damage, outcomes in waiting if outcomes], damages)
 
 
 def _section(outcome: Outcome) -> int:
@@ -137,12 +140,12 @@ def _section(outcome: Outcome) -> int:
 
 
 def settlements(
-    outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits, repeated: bool
+    outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits, force: bool = False
 ) -> Iterator[Settlement]:
-    """Yield `outcomes` in as few settlements as their size allows; `repeated`: see `Settlement`."""
+    """Yield `outcomes` in as few settlements as their size allows; `force`: see `Settlement`."""
     header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
     while outcomes:
-        settlement = Settlement(header, repeated)
+        settlement = Settlement(header, force)
         taken = settlement.take(outcomes, worker)
         outcomes = outcomes[taken:]
         yield settlement

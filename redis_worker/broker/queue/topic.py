@@ -14,7 +14,7 @@ from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.ports import Unwritten
-from redis_worker.vocabulary.errors import DamagedKey, Unreadable
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unreadable
 from redis_worker.vocabulary.message import is_topic
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -26,7 +26,7 @@ _POSTPONE_MS = 500
 # Interval of registering the consumed topics, in seconds: the registry may have been deleted.
 _KNOWN_FOR = 60.0
 
-_HANDLE, _DONE, _POSTPONED = 0, 1, 2
+_HANDLE, _DONE, _POSTPONED, _UNHELD = 0, 1, 2, 3
 
 
 class TopicQueue(AtLeastOnceQueue):
@@ -125,8 +125,10 @@ class IdempotentQueue(TopicQueue):
             self._not_begun(candidates)
             await super().release(deliveries)  # nothing can run before that key is repaired: they wait in the queue
             raise
-        except BaseException:
+        except BaseException as error:
             self._not_begun(candidates)  # they are in flight, and `missing` finds them
+            if isinstance(error, Disconnected):
+                self._registration.lease.unsure = True
             raise
         for (delivery, id), verdict in zip(candidates, verdicts, strict=True):
             if verdict == _HANDLE:
@@ -135,6 +137,9 @@ class IdempotentQueue(TopicQueue):
                 self._not_begun([(delivery, id)])
             if verdict == _DONE:
                 begun.append(replace(delivery, done=True))
+        unheld = [delivery for (delivery, _), verdict in zip(candidates, verdicts, strict=True) if verdict == _UNHELD]
+        if unheld:
+            await super().release(unheld)  # not in flight: not delayed either
         return begun
 
     def _not_begun(self, deliveries: Iterable[tuple[Delivery, str]]) -> None:

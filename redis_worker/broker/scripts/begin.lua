@@ -3,7 +3,8 @@
 -- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed
 -- ARGV 1 worker, 2 stem of the in-flight lists, 3 delay in ms; then raw, id, token,
 --      busy ('1' if this worker is running the id) for each
--- Returns for each 0 (run it), 1 (completed before) or 2 (delayed)
+-- Returns for each 0 (run it), 1 (completed before), 2 (delayed) or 3 (to be delayed, but not in flight although the
+-- worker has its lease: see settle.lua)
 local wrong = damage(KEYS[1], 'list', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'zset', KEYS[5], 'zset')
 if wrong then return wrong end
 local time = redis.call('TIME')
@@ -28,11 +29,12 @@ for i = 4, #ARGV, 4 do
   if remembered and tonumber(remembered) > now then
     verdicts[#verdicts + 1] = 1
   elseif busy or is_handled_elsewhere(id) then
-    -- Not in flight although the worker has its lease: somebody deleted the list.
-    if redis.call('LREM', KEYS[1], -1, raw) == 1 or redis.call('ZSCORE', KEYS[4], ARGV[1]) then
+    if redis.call('LREM', KEYS[1], -1, raw) == 1 then
       redis.call('ZADD', KEYS[5], now + ARGV[3], token .. ':' .. raw)
+      verdicts[#verdicts + 1] = 2
+    else
+      verdicts[#verdicts + 1] = redis.call('ZSCORE', KEYS[4], ARGV[1]) and 3 or 2
     end
-    verdicts[#verdicts + 1] = 2
   else
     redis.call('HSET', KEYS[3], id, ARGV[1] .. '\n' .. raw)
     verdicts[#verdicts + 1] = 0

@@ -4,12 +4,13 @@
 --      idempotent topic, which has no output, 7 done, 8 begun
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results in s (0: for ever), 6 ms for which counts are kept, 7 ms for which completed messages are
---      remembered (0: not idempotent), 8 '1' if they may have been settled before and the reply was lost,
+--      remembered (0: not idempotent), 8 '1' to write outcomes although their tasks are not held,
 --      9 number of answered tasks N, 10 number of delayed tasks M; then N times raw, field, result;
 --      M times raw, token, delay in ms; for each dead one raw, letter, has result ('1' or ''), field, result
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
--- them. While the worker has its lease, no other has its tasks: one that is not held was settled before (8), or
--- somebody deleted or overwrote the in-flight list, and its outcome is written.
+-- them. While the worker has its lease, no other has its tasks: one that is not held was settled before, and the reply
+-- was lost, or somebody deleted or overwrote the in-flight list. Only the worker can know: its position p is returned
+-- as -1 - p. If it was not settled before, the worker calls again, with 8.
 -- If a needed key holds another type, the tasks that need it stay unchanged and in flight, and all others are
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
@@ -41,8 +42,9 @@ end
 local is_list = redis.call('TYPE', KEYS[1]).ok == 'list'
 local function acknowledge(raw, position)
   if is_list and redis.call('LREM', KEYS[1], 1, raw) == 1 then return true end
-  if ARGV[8] == '' and has_lease() then return true end
-  refused[#refused + 1] = position
+  local owned = has_lease()
+  if ARGV[8] == '1' and owned then return true end
+  refused[#refused + 1] = owned and -1 - position or position
   return false
 end
 
@@ -148,9 +150,6 @@ if output and #fields > 0 then
   end
   -- pcall: a user without permission for the channel still gets results; clients then poll.
   redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
-end
-if #refused > 0 and has_lease() then
-  refused = {}
 end
 if #damages > 0 then
   return {refused, unpack(damages)}
