@@ -366,6 +366,8 @@ class Server:
         end = self.workers.get(name)
         if end is not None and end > self.now and not force:
             return -1
+        if end is None and name not in self.retired and not force:
+            return -1
         self.presence.discard(name)
         held, arrived = self.inflight.pop(name, []), self.arrived.pop(name, [])
         self.waiting = held + arrived + self.waiting

@@ -17,6 +17,10 @@ local ends = workers == 'zset' and redis.call('ZSCORE', KEYS[1], ARGV[1])
 if ends and not force and tonumber(ends) > now then
   return -1
 end
+-- A name in neither registry may be that of a living worker, whose entry was deleted: overdue.lua enters it again.
+if not ends and not force and type(redis.pcall('ZSCORE', KEYS[2], ARGV[1])) ~= 'string' then
+  return -1
+end
 if ends and not force and redis.call('EXISTS', KEYS[3]) == 1 then
   wrong = damage(KEYS[5], 'hash')
   if wrong then return wrong end
