@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from redis_worker.chaos.faults import KINDS, schedule
@@ -157,6 +158,9 @@ def test_a_server_of_the_users_keeps_its_own_keys_and_gets_no_others(folder: Pat
     assert "left out, because the server is not private: restart, crash, client-kill" in output
     assert "pushed 3000, answered 2993, dead 7" in output
     assert asyncio.run(keys()) == before
+    server_client = SyncRedis.from_url(server.url)
+    server_client.delete("mine")
+    server_client.close()
 
 
 @pytest.mark.long

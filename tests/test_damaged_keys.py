@@ -343,6 +343,7 @@ async def test_pools(server: EmbeddedServer, redis: Redis, caplog: pytest.LogCap
             named_once(caplog, case, getattr(queue.keys, case.key))
 
     await go_through(cases(keys, 24), each, caplog)
+    await redis.flushall()  # malformed members stay
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
@@ -366,6 +367,7 @@ async def test_topics(server: EmbeddedServer, redis: Redis, caplog: pytest.LogCa
             assert lines, str(case)
 
     await go_through(cases(keys, 12), each, caplog)
+    await redis.flushall()
 
 
 CRON_MALFORMED: dict[str, list[Any]] = {

@@ -17,6 +17,12 @@ import pytest
 from redis_worker.embedded import EmbeddedServer
 from tests.support import PATIENCE, ROOT, Queue, WorkerProcess, wait_until
 
+# celestialflow leaves its connections to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
 celestialflow = pytest.importorskip(
     "celestialflow", reason="celestialflow, whose TaskGraph is tried here, is not installed"
 )

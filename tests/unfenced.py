@@ -7,6 +7,7 @@ the worker still holds their tasks or not.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ from redis_worker.vocabulary.task import Outcome
 _FENCE = "if ARGV[8] == '1' and owned then return true end"
 _source = scripts.script("settle").source
 assert _FENCE in _source, "settle.lua has changed: this module must follow"
-scripts._SCRIPTS["settle"] = scripts._script(_source.replace(_FENCE, "do return true end"))
+_text = _source.replace(_FENCE, "do return true end")
+scripts._SCRIPTS["settle"] = scripts.Script(_text, hashlib.sha1(_text.encode()).hexdigest())
 
 _settle = AtLeastOnceQueue.settle
 

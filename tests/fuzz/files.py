@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Self
 from unittest.mock import patch
 
-from redis_worker.cli.plans import describe
+from redis_worker.cli.describing import describe
 from redis_worker.environment import environment_and_file, url_of
 from redis_worker.file.mistakes import FileMistakes
 from redis_worker.file.plan import Plan
-from redis_worker.file.reading import read_plan, read_plan_text
+from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import resolved
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.text import visible_lines
@@ -182,7 +182,7 @@ def _plan(raw: bytes) -> Plan:
     except UnicodeDecodeError:
         Path("workers.toml").write_bytes(raw)
         return read_plan("workers.toml", environment=_ENVIRONMENT)
-    return read_plan_text(text, "workers.toml", environment=_ENVIRONMENT)
+    return read_plan("workers.toml", text, environment=_ENVIRONMENT)
 
 
 def _read_env(raw: bytes) -> None:
