@@ -268,7 +268,7 @@ async def test_a_process_that_dies_between_two_tasks_is_no_death_of_a_task() -> 
         assert (await processes.call([])).error is None
         (child,) = multiprocessing.active_children()
         os.kill(child.pid or 0, signal.SIGKILL)
-        await wait_until(lambda: not lives(child.pid or 0))
+        await wait_until(lambda: not child.is_alive())  # with all of its threads, as the worker sees it
         assert (await processes.call([])).error is None
     finally:
         processes.close()
