@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -22,6 +22,7 @@ from redis_worker.broker import scripts
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.logger import library_logger
 from tests.clock import with_clock_in_a_key
+from tests.faults import Late
 
 STEPS = 50
 
@@ -43,11 +44,20 @@ class ServerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.late: Late = []
         # By default each sequence leaves out some rules at random: too few sequences would have all that a fault needs.
         self._rules_strategy.enabled_rules_strategy = st.just(AllRules())
 
     def run(self, operation: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(operation)
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def late_call_arrives(self, data: st.DataObject) -> None:
+        """Let the server execute a call whose caller was disconnected."""
+        call, effect = self.late.pop(data.draw(st.integers(0, len(self.late) - 1)))
+        self.run(call())
+        effect()
 
 
 def run_machine(

@@ -23,7 +23,7 @@ from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import Disconnected
 from tests import cron_model as model
 from tests.clock import CLOCK
-from tests.faults import FAULTS, NONE, Fault, Late, Line, play
+from tests.faults import FAULTS, NONE, Fault, Line, play
 from tests.model import Steps
 from tests.snapshot import all_keys, differences
 from tests.stateful import ServerMachine, run_machine
@@ -75,7 +75,6 @@ class Machine(ServerMachine):
     def __init__(self) -> None:
         super().__init__()
         self.processes: list[Pair] = []
-        self.late: Late = []
         self.numbers = count(1)
         self.firings: dict[int, set[str]] = defaultdict(set)
 
@@ -237,13 +236,6 @@ class Machine(ServerMachine):
         instants = [now + step * 10_000 for step in range(first, min(first + number, 1))]
         pair = self.one_of(data)
         self.both(pair, fault, pair.state.queue(instants), pair.model.queue(instants))
-
-    @precondition(lambda self: self.late)
-    @rule(data=st.data())
-    def late_call_arrives(self, data: st.DataObject) -> None:
-        call, effect = self.late.pop(data.draw(st.integers(0, len(self.late) - 1)))
-        self.run(call())
-        effect()
 
     @rule(jump=st.sampled_from(JUMPS))
     def time_jumps(self, jump: int) -> None:

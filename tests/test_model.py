@@ -37,7 +37,7 @@ from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery, Outcome
 from tests import model
 from tests.clock import CLOCK
-from tests.faults import FAULTS, NONE, Fault, Late, Line, play
+from tests.faults import FAULTS, NONE, Fault, Line, play
 from tests.snapshot import differences, queue_keys
 from tests.stateful import ServerMachine, run_machine
 
@@ -123,7 +123,6 @@ class Machine(ServerMachine):
         super().__init__()
         Machine.names = count(1)
         self.workers: list[Pair] = []
-        self.late: Late = []
         self.late_since = 0
         """A time since which all late calls were sent."""
         self.ids, self.values = count(1), count(1)
@@ -449,13 +448,6 @@ class Machine(ServerMachine):
             self.workers.remove(pair)
 
     # Time, and what arrives late
-
-    @precondition(lambda self: self.late)
-    @rule(data=st.data())
-    def late_call_arrives(self, data: st.DataObject) -> None:
-        call, effect = self.late.pop(data.draw(st.integers(0, len(self.late) - 1)))
-        self.run(call())
-        effect()
 
     @rule(jump=st.sampled_from(JUMPS))
     def time_jumps(self, jump: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections import Counter
@@ -10,14 +9,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, ClassVar
 
-from redis.asyncio import Redis
-
 from redis_worker import WorkerPool
 from redis_worker.broker.keys import Keys
-from redis_worker.embedded import EmbeddedServer
 from tests.fuzz import letters
 from tests.fuzz.inputs import choose, id_, json_text, json_value
-from tests.fuzz.running import AsyncTarget, Violation
+from tests.fuzz.running import Violation, WorkerTarget
 
 _VALID = [b'{"id":"t1","task":[30]}', b'{"id":7,"task":{"a":[null,1.5]},"emit_ts":1.5,"more":"\\u00e9"}']
 
@@ -49,7 +45,7 @@ async def work_later(arguments: list[Any]) -> Any:
     return work(arguments)
 
 
-class Lists(AsyncTarget):
+class Lists(WorkerTarget):
     """A pool with an inline processor, at-least-once."""
 
     name = "lists"
@@ -61,40 +57,21 @@ class Lists(AsyncTarget):
     def make(self, random: Random) -> bytes:
         return choose(random, payload, _VALID)
 
-    async def open(self) -> None:
-        self._server = EmbeddedServer()
-        self._server.start()
+    def new_worker(self, url: str) -> WorkerPool:
         self._keys = Keys("fuzz:in", "fuzz:out")
-        self._redis = Redis.from_url(self._server.url)
-        self._pool = WorkerPool(
-            self._server.url, "fuzz:in", "fuzz:out", "list", self.processor, 16, dead_limit=100_000, **self.options
-        )
-        self._work = asyncio.create_task(self._pool.run())
         self._pushed = self._sentinels = 0
-
-    async def close(self) -> None:
-        self._pool.stop()
-        try:
-            await self._work
-            if keys := await self._redis.keys("*:inflight:*"):
-                raise Violation(f"left in flight: {keys}")
-        finally:
-            await self._redis.aclose()
-            self._server.stop()
+        return WorkerPool(url, "fuzz:in", "fuzz:out", "list", self.processor, 16, dead_limit=100_000, **self.options)
 
     async def check(self, inputs: Sequence[bytes]) -> None:
-        redis, keys = self._redis, self._keys
+        redis, keys = self.redis, self._keys
         await redis.delete(keys.output, keys.dead)
         sentinel = f"sentinel {self._sentinels}"
         self._sentinels += 1
         await redis.rpush(keys.waiting, *inputs, json.dumps({"id": sentinel, "task": [1]}))
         self._pushed += len(inputs) + 1
-        while self._pool.counters.processed < self._pushed:
-            if self._work.done():
-                raise Violation(f"the pool has stopped: {self._work.exception()!r}")
-            await asyncio.sleep(0.002)
-        if self._pool.counters.processed > self._pushed:
-            raise Violation(f"{self._pool.counters} of {self._pushed}")
+        await self.processed(self._pushed)
+        if self.worker.counters.processed > self._pushed:
+            raise Violation(f"{self.worker.counters} of {self._pushed}")
         results = await redis.hgetall(keys.output)
         if sentinel.encode() not in results:
             raise Violation("the good task behind them has no result")

@@ -15,6 +15,9 @@ from random import Random
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
+from redis.asyncio import Redis
+
+from redis_worker.embedded import EmbeddedServer
 from redis_worker.log_lines import JsonFormatter, TextFormatter
 from redis_worker.vocabulary.text import visible
 
@@ -88,6 +91,42 @@ class AsyncTarget(Target):
     async def check(self, inputs: Sequence[bytes]) -> None:
         """See Target.feed."""
         raise NotImplementedError
+
+
+class WorkerTarget(AsyncTarget):
+    """A target that is a worker, on a server of its own."""
+
+    async def open(self) -> None:
+        self.server = EmbeddedServer()
+        self.server.start()
+        self.redis = Redis.from_url(self.server.url)
+        self.worker = self.new_worker(self.server.url)
+        self._work = asyncio.create_task(self.worker.run())
+
+    def new_worker(self, url: str) -> Any:
+        """Return the worker, which is not started."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.worker.stop()
+        try:
+            await self._work
+            if keys := await self.redis.keys("*:inflight:*"):
+                raise Violation(f"left in flight: {keys}")
+        finally:
+            await self.redis.aclose()
+            self.server.stop()
+
+    async def processed(self, number: int) -> None:
+        """Wait until the worker has processed so many tasks or messages."""
+        while self.worker.counters.processed < number:
+            await self.pause()
+
+    async def pause(self) -> None:
+        """Wait a little. Raises Violation if the worker has stopped."""
+        if self._work.done():
+            raise Violation(f"the worker has stopped: {self._work.exception()!r}")
+        await asyncio.sleep(0.002)
 
 
 class Watch(logging.Handler):

@@ -11,6 +11,13 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.client_connections import (
+    RETRY_INTERVAL,
+    abort_connections,
+    connections_of,
+    most_connections,
+    with_connection,
+)
 from redis_worker.broker.connection.error_translation import UnknownScript, translated
 from redis_worker.broker.connection.forks import close_silently, watch_forks
 from redis_worker.broker.connection.kept_connections import KeptConnections
@@ -25,8 +32,6 @@ T = TypeVar("T")
 PATIENCE = 15.0
 # Most concurrent calls; more wait for a turn, because redis-py's pool raises when it is exhausted.
 _MAX_CONCURRENT = 32
-# Interval, in seconds, of attempts to get a connection from an exhausted pool.
-_RETRY_INTERVAL = 0.02
 # Seconds left to calls under way when another connection finds the server silent.
 _HURRIED_PATIENCE = 2.0
 # Seconds a call may take to end after its connection is cut.
@@ -43,7 +48,7 @@ class Connection:
         """
         self.client = client
         self._kept: KeptConnections | None = None
-        at_once = min(_MAX_CONCURRENT, _max_connections(client))
+        at_once = min(_MAX_CONCURRENT, most_connections(client) or _MAX_CONCURRENT)
         if lasting and owned and isinstance(client, Redis) and is_plain(client):
             self._kept = KeptConnections(client, self._on_timeout, at_once)
         self._owned = owned
@@ -144,7 +149,7 @@ class Connection:
             self._turns.free -= 1
         else:
             await self._turns.wait()
-        call = asyncio.create_task(_with_connection(send, patience - _RETRY_INTERVAL))
+        call = asyncio.create_task(with_connection(send, patience - RETRY_INTERVAL))
         call.add_done_callback(lambda _: self._turns.give_back())
         try:
             done, _ = await asyncio.wait({call}, timeout=patience)
@@ -186,8 +191,8 @@ class Connection:
         """
         if not self._owned:
             return
-        self._abort_all()
-        for connection in _connections(self.client):
+        abort_connections(self.client)
+        for connection in connections_of(self.client):
             try:
                 await connection.disconnect(nowait=True)
             except (exceptions.RedisError, OSError):
@@ -202,24 +207,18 @@ class Connection:
         """Limit or end the other calls, here and beside, after one got no reply."""
         if self._beside is not None:
             self._beside.hurry(_HURRIED_PATIENCE)
-        self._abort_all()
-
-    def _abort_all(self) -> None:
-        for connection in _connections(self.client):
-            transport = getattr(connection._writer, "transport", None)  # fakeredis has none
-            if transport is not None:
-                transport.abort()
+        abort_connections(self.client)
 
     def forked(self) -> None:
         """See Inheritable. A connection that was never opened may be used by parent and child."""
-        if _connections(self.client):
+        if connections_of(self.client):
             self.leave(forked=True)
 
     def leave(self, *, forked: bool) -> None:
         """Close the sockets of a client of ours, without sending anything and without its event loop."""
         self._unusable = "the parent of this process" if forked else "a closed event loop"
         if self._owned:
-            for connection in _connections(self.client):
+            for connection in connections_of(self.client):
                 close_silently(connection, forked=forked)
             if isinstance(self.client, RedisCluster):
                 self.client._initialize = True  # avoids the warning about an unclosed client
@@ -259,46 +258,3 @@ class Connection:
             pass
         # An aborted transport closes its socket in the next iteration of the loop.
         await asyncio.sleep(0)
-
-
-async def _with_connection(send: Callable[[], Awaitable[T]], patience: float) -> T:
-    """Run `send` once the client has a free connection: other code may hold those of a caller's client.
-
-    Raises Disconnected if none is free after `patience` seconds.
-    """
-    end = asyncio.get_running_loop().time() + patience
-    while True:
-        try:
-            return await send()
-        except exceptions.ConnectionError as error:
-            if not _is_exhausted(error):
-                raise
-        await asyncio.sleep(_RETRY_INTERVAL)
-        if asyncio.get_running_loop().time() >= end:
-            raise Disconnected("all connections of the client are in use: raise its max_connections")
-
-
-def _is_exhausted(error: exceptions.ConnectionError) -> bool:
-    """Return True if redis-py's pool had no connection left, so that nothing was sent."""
-    return isinstance(error, exceptions.MaxConnectionsError) or str(error) == "No connection available."
-
-
-def _max_connections(client: Client) -> int:
-    options: Any = client.connection_kwargs if isinstance(client, RedisCluster) else vars(client.connection_pool)
-    return int(options.get("max_connections") or _MAX_CONCURRENT)
-
-
-def _connections(client: Client) -> list[Any]:
-    """Return all connections of a client, idle and in use; redis-py has no public way to list them.
-
-    For a cluster, list those of every node: a client that has lost one node considers itself closed and does
-    not close the others.
-    """
-    if isinstance(client, RedisCluster):
-        manager = client.nodes_manager
-        nodes = {id(node): node for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values())}
-        return [connection for node in nodes.values() for connection in node._connections]
-    pools = [client.connection_pool]
-    if isinstance(client.connection_pool, SentinelConnectionPool):
-        pools += [sentinel.connection_pool for sentinel in client.connection_pool.sentinel_manager.sentinels]
-    return [connection for pool in pools for connection in (*pool._available_connections, *pool._in_use_connections)]

@@ -207,11 +207,27 @@ class AtLeastOnceQueue:
         lost = [outcome for outcome in outcomes if outcome.delivery.receipt.lost]
         if lost:
             outcomes = [outcome for outcome in outcomes if not outcome.delivery.receipt.lost]
-        unheld: list[Outcome] = []
         unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
+        unheld = await self._write_all(outcomes, lost, unwritten)
+        if unheld and not self._registration.lease.unsure:
+            # Somebody deleted the in-flight list, or overwrote it.
+            await self._write_all(unheld, lost, unwritten, force=True)
+        if unwritten:
+            raise Unwritten(unwritten, lost)
+        return lost
+
+    async def _write_all(
+        self,
+        outcomes: Sequence[Outcome],
+        lost: list[Outcome],
+        unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]],
+        force: bool = False,
+    ) -> list[Outcome]:
+        """Write `outcomes`, adding to `lost` and `unwritten`. Returns those not in flight, see settle.lua."""
+        unheld: list[Outcome] = []
         for settlement in settlements(outcomes, self.worker, self._keys, self._limits):
             try:
-                reply = await self._write(settlement)
+                reply = await self._write(settlement, force)
             except Unacceptable as error:
                 unwritten.append((error, settlement.outcomes))
                 continue
@@ -222,28 +238,18 @@ class AtLeastOnceQueue:
                 unwritten += verdict.left
                 for damage in verdict.damages:
                     self.damaged(damage)
-        if unheld and not self._registration.lease.unsure:
-            # Somebody deleted the in-flight list, or overwrote it.
-            for settlement in settlements(unheld, self.worker, self._keys, self._limits, force=True):
-                lost += settlement.verdict(await self._write(settlement)).lost
-        if unwritten:
-            raise Unwritten(unwritten, lost)
-        return lost
+        return unheld
 
-    async def _write(self, settlement: Settlement) -> list[Any]:
+    async def _write(self, settlement: Settlement, force: bool) -> list[Any]:
         """Return the reply of settle.lua. Raises Disconnected, Refused, or Unacceptable if the content is refused."""
         connection, lease, count = self._ordinary, self._registration.lease, len(settlement.outcomes)
 
         async def write() -> list[Any]:
             if self._output_apart:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
-            try:
-                reply: list[Any] = await connection.run("settle", self._settled_keys, settlement.arguments())
-            except Disconnected:
-                # What is not in flight at the next attempt may have been settled by this one.
-                lease.unsure, settlement.force = True, False
-                raise
-            return reply
+            # What an attempt without a reply may have settled is not written by the next one.
+            arguments = settlement.arguments(force and not lease.unsure)
+            return await self._end_claims("settle", self._settled_keys, arguments)
 
         try:
             return await retry_hangups(connection, write, settlement.size, count)
@@ -251,6 +257,16 @@ class AtLeastOnceQueue:
             if not settlement.cut_letter(lease.name):
                 raise
             return await retry_hangups(connection, write, settlement.size, count)
+
+    async def _end_claims(self, name: str, keys: list[str], arguments: list[Any]) -> list[Any]:
+        """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`."""
+        lease = self._registration.lease
+        try:
+            reply: list[Any] = await self._ordinary.run(name, keys, arguments)
+        except Disconnected:
+            lease.unsure = True
+            raise
+        return reply
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
@@ -260,13 +276,9 @@ class AtLeastOnceQueue:
                 await self._release([held[position] for position in unheld], force=True)
 
     async def _release(self, raws: list[bytes], force: bool = False) -> list[int]:
-        """Return tasks to the queue; the positions of those not in flight are returned, unless with `force`."""
+        """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
         keys = [self._settled_keys[0], self._keys.waiting, self._keys.workers]
         try:
-            unheld: list[int] = await self._ordinary.run("release", keys, [self.worker, "1" if force else "", *raws])
+            return await self._end_claims("release", keys, [self.worker, "1" if force else "", *raws])
         except Unacceptable:
             return []  # they stay in flight, and `missing` finds them
-        except Disconnected:
-            self._registration.lease.unsure = True
-            raise
-        return unheld

@@ -60,7 +60,12 @@ class Registration:
             names = [*self._registries, keys.inflight(old.name), keys.inflight(new.name), keys.presence]
             arguments = [old.name, new.name, int(self._keeper.seconds * 1000), RETIRED_MS]
             self._keeper.drop(old)
-            if await self._connection.run("rename", names, arguments):
+            try:
+                is_renamed = await self._connection.run("rename", names, arguments)
+            except BaseException:
+                self._keep(old)  # until the next attempt
+                raise
+            if is_renamed:
                 self.lease = new
                 self._keep(new)
             else:

@@ -49,12 +49,10 @@ class Verdict(NamedTuple):
 class Settlement:
     """One call of settle.lua: answered, delayed and dead tasks, in this order."""
 
-    __slots__ = ("_again", "_answered", "_dead", "_header", "force", "outcomes", "size")
+    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "size")
 
-    def __init__(self, header: list[Any], force: bool) -> None:
+    def __init__(self, header: list[Any]) -> None:
         self._header = header
-        self.force = force
-        """True to write outcomes of tasks that are not in flight, if the worker has its lease."""
         self.outcomes: Sequence[Outcome] = ()
         """The outcomes settled."""
         self.size = 0
@@ -108,11 +106,10 @@ class Settlement:
         self.size -= saved
         return True
 
-    def arguments(self) -> list[Any]:
-        """Return the arguments of the script."""
-        force = "1" if self.force else ""
+    def arguments(self, force: bool) -> list[Any]:
+        """Return the arguments of the script; `force` writes outcomes of tasks that are not in flight too."""
         counts = (len(self._answered) // 3, len(self._again) // 3)
-        return [*self._header, force, *counts, *self._answered, *self._again, *self._dead]
+        return [*self._header, "1" if force else "", *counts, *self._answered, *self._again, *self._dead]
 
     def verdict(self, reply: list[Any]) -> Verdict:
         """Return the parsed reply of the script."""
@@ -139,13 +136,11 @@ def _section(outcome: Outcome) -> int:
     return _ANSWERED if outcome.again is None else _AGAIN
 
 
-def settlements(
-    outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits, force: bool = False
-) -> Iterator[Settlement]:
-    """Yield `outcomes` in as few settlements as their size allows; `force`: see `Settlement`."""
+def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
+    """Yield `outcomes` in as few settlements as their size allows."""
     header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
     while outcomes:
-        settlement = Settlement(header, force)
+        settlement = Settlement(header)
         taken = settlement.take(outcomes, worker)
         outcomes = outcomes[taken:]
         yield settlement

@@ -14,7 +14,7 @@ from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.ports import Unwritten
-from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unreadable
+from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.message import is_topic
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -120,15 +120,13 @@ class IdempotentQueue(TopicQueue):
         if not candidates:
             return begun
         try:
-            verdicts = await self._ordinary.run("begin", self._begun_keys, arguments)
+            verdicts = await self._end_claims("begin", self._begun_keys, arguments)
         except DamagedKey:
             self._not_begun(candidates)
             await super().release(deliveries)  # nothing can run before that key is repaired: they wait in the queue
             raise
-        except BaseException as error:
+        except BaseException:
             self._not_begun(candidates)  # they are in flight, and `missing` finds them
-            if isinstance(error, Disconnected):
-                self._registration.lease.unsure = True
             raise
         for (delivery, id), verdict in zip(candidates, verdicts, strict=True):
             if verdict == _HANDLE:
