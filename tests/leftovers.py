@@ -58,10 +58,10 @@ def nothing_left(server: EmbeddedServer | None) -> Iterator[None]:
     assert not _tasks, f"asyncio tasks left when their event loop closed: {_tasks}"
     left = _in_time(lambda: {thread for thread in set(threading.enumerate()) - threads if _lasts(thread)})
     assert not left, f"threads left: {left}"
-    if _in_time(lambda: _sockets() - sockets):
+    if _sockets() - sockets:
         # Those of objects that nobody closed and nobody holds: their destructors warn here, in the guilty test.
         gc.collect()
-        open_still = _sockets() - sockets
+        open_still = _in_time(lambda: _sockets() - sockets)
         assert not open_still, f"sockets left: {open_still}"
     if server is not None and keys is not None:
         # The records of cron jobs stay, as the registries do.

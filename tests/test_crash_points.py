@@ -42,9 +42,8 @@ class Crash:
     """Its names in the registry of workers."""
 
 
-@pytest.mark.parametrize(
-    "life", [pytest.param(life, marks=[] if life == "idempotent" else pytest.mark.long) for life in LIVES]
-)
+@pytest.mark.long  # tests/queue_calls shows the same call by call
+@pytest.mark.parametrize("life", LIVES)
 @pytest.mark.timeout(600)
 async def test_each_task_ends_once_wherever_its_worker_dies(
     life: str, server: EmbeddedServer, redis: Redis, tmp_path: Path

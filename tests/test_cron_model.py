@@ -307,7 +307,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cron_job_does_as_its_model(server: EmbeddedServer, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_machine(Machine, server, monkeypatch, 100)
+    run_machine(Machine, server, monkeypatch, 30)
 
 
 @pytest.mark.long

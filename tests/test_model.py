@@ -571,7 +571,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_queue_does_as_its_model(
     kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 60)
+    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 20)
 
 
 @pytest.mark.long

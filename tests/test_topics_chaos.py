@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Publisher
@@ -81,6 +82,7 @@ async def _none_left(redis: Redis) -> bool:
     return not await _left(redis)
 
 
+@pytest.mark.long  # test_gateway.py kills a worker of topics too
 async def test_nothing_is_lost_and_the_idempotent_are_completed_once(server: EmbeddedServer, redis: Redis) -> None:
     published: dict[str, str] = {}
     held_by_the_dead: set[str] = set()

@@ -44,7 +44,6 @@ class Claimer:
         self._burst = burst
         self._remaining = max_tasks
         self._stopping = False
-        self._returning: list[Delivery] = []
         self._compare_at = time.monotonic() + _COMPARE_EVERY
 
     def stop(self) -> None:
@@ -90,7 +89,7 @@ class Claimer:
             raise
 
     def _held(self) -> list[Delivery]:
-        return [*self._runner.held(), *self._settler.held(), *self._returning]
+        return [*self._runner.held(), *self._settler.held()]
 
     def _arrived(self, deliveries: list[Delivery]) -> None:
         if self._remaining is not None:
@@ -109,9 +108,7 @@ class Claimer:
             return
         if self._remaining is not None:
             self._remaining += len(unstarted)
-        self._returning = unstarted
         await self._reconnect.call(lambda: self._queue.release(unstarted))
-        self._returning = []
         self._observer.released(unstarted)
 
     async def _all_done(self) -> bool:
