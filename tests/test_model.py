@@ -130,7 +130,7 @@ class Machine(ServerMachine):
         self.sound = False
         """True if all keys were as they should be after the last step."""
 
-    @initialize(max_deliveries=st.sampled_from([1, 2, 3]), ttl=st.just(0), workers=st.integers(1, 3))
+    @initialize(max_deliveries=st.sampled_from([1, 2, 3]), ttl=st.sampled_from([0, 3600]), workers=st.integers(1, 3))
     def start(self, max_deliveries: int, ttl: int, workers: int) -> None:
         pool = self.kind == "pool"
         self.keys = Keys("mq:in", "out" if pool else "")
@@ -474,10 +474,10 @@ class Machine(ServerMachine):
 
         async def set_clock() -> None:
             await self.redis.set(CLOCK, server.time)
-            await self.redis.pexpire(keys.attempts, max(0, server.counts_end - server.now))
+            await self.redis.pexpire(keys.attempts, _kept(server.counts_end - server.now))
             for id in await self.redis.hkeys(keys.output) if server.result_ttl else []:
                 _, end = server.results.get(id.decode(), (b"", 0))
-                await self.redis.execute_command("HPEXPIRE", keys.output, max(0, end - server.now), "FIELDS", 1, id)
+                await self.redis.execute_command("HPEXPIRE", keys.output, _kept(end - server.now), "FIELDS", 1, id)
 
         self.run(set_clock())
 
@@ -550,8 +550,13 @@ def _ceil_ms(seconds: float) -> int:
     return math.ceil(seconds * 1000)
 
 
+def _kept(milliseconds: int) -> int:
+    """Return the time for which the server keeps what the model keeps for `milliseconds`: its own clock runs on."""
+    return milliseconds + SLACK_MS if 0 < milliseconds <= SLACK_MS else max(0, milliseconds)
+
+
 def _is_near(milliseconds: int, expected: int) -> bool:
-    return expected - SLACK_MS < milliseconds <= expected
+    return expected - SLACK_MS < milliseconds <= _kept(expected)
 
 
 def _described(claim: Delivery | model.Claimed, lease: Any) -> tuple[Any, ...]:
