@@ -65,6 +65,7 @@ def test_a_quick_run_prints_every_row() -> None:
     assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[16:18], "memory: idle worker"]
 
 
+@pytest.mark.long
 def test_one_part_can_be_asked_for() -> None:
     ended = bench("--quick", "--check", "memory")
     # Tiny as the run is, an idle worker's memory is what it is.

@@ -24,7 +24,9 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
-@pytest.mark.parametrize("kind", ["process", "thread", "async", "in processes", "topics", "cron"])
+@pytest.mark.parametrize(
+    "kind", ["process", "thread", "async", pytest.param("in processes", marks=pytest.mark.long), "topics", "cron"]
+)
 async def test_a_reload_gives_back_what_it_ends(
     server: EmbeddedServer, queue: Queue, tmp_path: Path, kind: str
 ) -> None:

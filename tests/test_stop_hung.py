@@ -54,7 +54,7 @@ async def push(server: EmbeddedServer, task: Any, count: int = 4) -> None:
             await client.rpush("in", f'{{"id":{id},"task":{task}}}')
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("busy", [pytest.param(False, marks=pytest.mark.long), True], ids=["idle", "busy"])
 @pytest.mark.parametrize("arguments", [(), ("-w", "2"), ("--delivery", "at-most-once")], ids=["run", "fleet", "lossy"])
 async def test_run(
     own_server: EmbeddedServer, hang: Callable[[], None], arguments: tuple[str, ...], busy: bool

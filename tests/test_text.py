@@ -127,6 +127,7 @@ def test_users_have_their_lines_and_tracebacks(capfd: pytest.CaptureFixture[str]
     assert json.loads(said.splitlines()[-1])["number"] == 2**70
 
 
+@pytest.mark.long  # tests/fuzz runs the commands in one process
 async def test_what_commands_show_is_harmless(
     queue: Queue, server: EmbeddedServer, worker: Start, command: Callable[..., str]
 ) -> None:

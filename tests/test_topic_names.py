@@ -79,6 +79,7 @@ COMMANDS: list[tuple[str, ...]] = [
 ]
 
 
+@pytest.mark.long  # a process for each command
 async def test_a_topic_is_no_list(server: EmbeddedServer, topic: Topic, queue: Queue) -> None:
     """Each command that looks at a queue answered "0 of 0" and no more."""
     topic = Topic(queue.redis, "a.topic")
