@@ -103,7 +103,7 @@ def _embedded(stack: ExitStack, settings: dict[str, Any]) -> str:
     server = stack.enter_context(EmbeddedServer())
     keys = f"--input {quote(settings['input_key'])} --output {quote(settings['output_key'])}"
     logs.announce(
-        f"An embedded server runs at {server.url}; to push a task from another terminal:\n"
+        f"An embedded server runs at {server.url}\nTo push a task from another terminal:\n"
         f"  redis-worker push --url {server.url} {keys} --wait '[30]'"
     )
     return server.url
