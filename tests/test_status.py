@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from redis_worker import Message, Publisher, Refused, TaskClient, TopicWorker, WorkerPool, __version__
 from redis_worker.broker.keys import QUEUES, TOPICS
-from redis_worker.broker.operator.status import QueueStatus, RunningTask, Status, StatusReader, WorkerStatus
+from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader, TaskStatus, WorkerStatus
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
 from tests.support import PATIENCE, ROOT, Queue, Topic, WorkerProcess, wait_until
@@ -272,7 +272,7 @@ def test_tables_are_no_longer_than_a_screen(queues: int, workers: int) -> None:
 
 
 def test_what_others_have_written_is_shown_safely_and_no_wider_than_a_terminal() -> None:
-    evil = WorkerStatus("q\x1b[31m\n", "w" * 100, True, 1.0, 1, tasks=[RunningTask("\x1b]0;x", 130)])
+    evil = WorkerStatus("q\x1b[31m\n", "w" * 100, True, 1.0, 1, tasks=[TaskStatus("\x1b]0;x", 130)])
     [_, shown] = tables(Status(1.0, [], [evil]), 24)
     assert shown.rows[0][1:5] == ["w" * 39 + "…", r"q\u001b[31m\n", "0/?", r"2m \u001b]0;x"]
     for width in (10, 60, 80, 100):

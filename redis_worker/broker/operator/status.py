@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class RunningTask:
-    """A running task of a worker."""
+class TaskStatus:
+    """Status of a running task, as its worker publishes it."""
 
     id: str | None
     """None if missing, or if the task is too large to parse for a description."""
@@ -59,7 +59,7 @@ class WorkerStatus:
     concurrency: int | None = None
     running: int = 0
     """Number of running tasks (or batches)."""
-    tasks: list[RunningTask] = field(default_factory=list)
+    tasks: list[TaskStatus] = field(default_factory=list)
     """Up to 20 running tasks, longest running first."""
     rate: float = 0.0
     """Tasks settled per second."""
@@ -227,5 +227,5 @@ def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, desc
         return WorkerStatus(*known)  # no description yet, or one of another version
 
 
-def _running(members: Mapping[str, Any], seen: float) -> RunningTask:
-    return RunningTask(text_or_none(members, "id"), round(number(members, "seconds") + seen, 3))
+def _running(members: Mapping[str, Any], seen: float) -> TaskStatus:
+    return TaskStatus(text_or_none(members, "id"), round(number(members, "seconds") + seen, 3))
