@@ -20,11 +20,13 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import report_running
 from redis_worker.signals import serve
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
     from redis_worker.http.server import HttpServer
 
+logger = library_logger("redis_worker.run")
 
 Measuring: TypeAlias = Callable[[str, str], Observer]
 """Returns the observer, for metrics, of a queue and the name of its processor or handler."""
@@ -103,6 +105,17 @@ class Service(ABC):
         elif self._waiting is not None:
             self._waiting.cancel()
 
+    def stop_aloud(self) -> None:
+        """Stop gracefully, and log what is still to be done."""
+        self.stop()
+        if not self.started:
+            logger.info("stopping: work has not begun")
+        elif running := self.running:
+            has = " is" if running == 1 else "s are"
+            logger.info("stopping: %d task%s running; once more to cancel", running, has)
+        else:
+            logger.info("stopping")
+
     def cancel(self) -> None:
         """Stop at once: cancel running coroutines, and release unfinished tasks."""
         self.stop()
@@ -134,7 +147,7 @@ class Service(ABC):
         SIGUSR1 logs the running tasks. No other method installs a signal handler. Return False if a second signal
         cancelled it. Raises as `run` does, and ConfigurationError outside the main thread.
         """
-        return await serve(self.run, self.stop, self.cancel, lambda: report_running(self.running_tasks()))
+        return await serve(self.run, self.stop_aloud, self.cancel, lambda: report_running(self.running_tasks()))
 
     async def __aenter__(self) -> Self:
         """Start, and return when work has begun. Raises as `run` does."""
@@ -190,6 +203,11 @@ class Service(ABC):
             if not self._waiting.cancelled():
                 self._waiting.result()
         return not self._stop_asked
+
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """How many tasks, messages or batches are running."""
 
     @property
     @abstractmethod
