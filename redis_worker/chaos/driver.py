@@ -49,6 +49,10 @@ class Story:
     is_complete: bool = False
     """False if it was interrupted."""
 
+    def first_offence(self) -> Violation | None:
+        """Return the first violation with a history, if there is one."""
+        return next((violation for violation in self.violations if violation.history), None)
+
 
 def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
     """Return the history of a task and the faults in that time: seconds after the start, and a text."""

@@ -16,7 +16,7 @@ from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import resolved
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
-from redis_worker.signals import reload_signal, serve
+from redis_worker.signals import serve
 from redis_worker.supervisor.announcing import StatusPublisher
 from redis_worker.supervisor.failure import failure_of
 from redis_worker.supervisor.rereading import read_again
@@ -240,8 +240,8 @@ class Supervisor:
         self.standalone = True
         if (why := self.why_nothing) is not None:
             raise ConfigurationError(why)
-        with reload_signal(self._reload_by_signal):
-            return await serve(self.run, self.stop_aloud, self.cancel, self.report_running)
+        reload = self._reload_by_signal
+        return await serve(self.run, self.stop_aloud, self.cancel, self.report_running, reload=reload)
 
     def stop_aloud(self) -> None:
         """Begin the stop, and log it."""
