@@ -166,3 +166,15 @@ class Observer:
 
     def blocked(self, seconds: float, stack: str) -> None:
         """Called when the event loop was blocked for `seconds`; `stack` shows where."""
+
+    def written(self, values: int, refused: int, seconds: float) -> None:
+        """Called after a write to a sink took `seconds`: values written, and values that it refused (dead letters)."""
+
+    def assigned(self, partitions: Collection[Partition]) -> None:
+        """Called when a rebalance gave partitions to this worker."""
+
+    def revoked(self, partitions: Collection[Partition], lost: bool) -> None:
+        """Called after a rebalance took partitions away; `lost` if it was without notice: nothing could be drained."""
+
+    def committed(self, partitions: Collection[Partition]) -> None:
+        """Called after the offsets of partitions were committed."""
