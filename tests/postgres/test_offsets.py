@@ -102,7 +102,7 @@ async def test_a_successor_waits_for_a_transaction_under_way(consumer: Callable[
 
 async def test_each_event_is_applied_once_whatever_is_killed(database: str, consumer: Callable[[], UpsertSink]) -> None:
     """Two consumers in turn own a partition; connections are killed, and a consumer is replaced without notice."""
-    log = list(range(120))
+    log = list(range(60))
     replaced = 0
 
     async def consume(owner: str) -> None:
