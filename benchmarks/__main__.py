@@ -16,11 +16,12 @@ from benchmarks.delays import delays
 from benchmarks.drain import drain
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
+from benchmarks.postgres import postgres
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = ("drain", "pickup", "delays", "memory")
+SPEED = ("drain", "pickup", "delays", "memory", "postgres")
 PARTS = (*SPEED, "structure")
 
 
@@ -78,6 +79,9 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _print_progress)
     if "memory" in parts:
         yield from memory(bench, options.memory_tasks // ROUNDS, _print_progress)
+    if "postgres" in parts:
+        batches = [(500, 4), (5000, 1)] if options.quick else [(500, 100), (5000, 10)]
+        yield from postgres(batches, options.rounds, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 

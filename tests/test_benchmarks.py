@@ -36,6 +36,10 @@ ROWS = [
     "memory: idle worker",
     "memory: first half of 8,000 tasks",
     "memory: second half of 8,000 tasks",
+    "postgres: driver alone, unnest, 500 rows",
+    "postgres: UpsertSink, 500 rows a batch",
+    "postgres: driver alone, COPY and merge, 5,000 rows",
+    "postgres: UpsertSink, 5,000 rows a batch",
 ]
 
 
