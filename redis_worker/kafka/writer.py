@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.waiting import happens
-from redis_worker.kafka.delivery import KafkaDelivery
+from redis_worker.kafka.partitions import KafkaDelivery
 from redis_worker.ports import Observer, Partition, PartitionsLost, Refusals, Sink
 from redis_worker.vocabulary.task import Outcome
 
