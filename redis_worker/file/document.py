@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -138,11 +138,11 @@ class Table:
             value = {}
         return Table(self.document, (*self.path, key), value)
 
-    def split(self) -> tuple[Table, list[Table]]:
-        """Return the table without its subtables, and the subtables."""
-        settings = {key: value for key, value in self.values.items() if not isinstance(value, dict)}
-        inner = [self.table(key) for key, value in self.values.items() if isinstance(value, dict)]
-        return Table(self.document, self.path, settings), inner
+    def split(self, own: Container[str] = ()) -> tuple[Table, list[Table]]:
+        """Return the table without its subtables, and the subtables; those named in `own` are settings."""
+        inner = [key for key, value in self.values.items() if isinstance(value, dict) and key not in own]
+        settings = {key: value for key, value in self.values.items() if key not in inner}
+        return Table(self.document, self.path, settings), [self.table(key) for key in inner]
 
     @property
     def name(self) -> str:
