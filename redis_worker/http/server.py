@@ -53,8 +53,12 @@ class HttpServer:
         """The address while it listens; with the real port if 0 was configured."""
 
     @asynccontextmanager
-    async def answering(self, service: Served, redis: Callable[[Consuming], Address]) -> AsyncIterator[None]:
-        """Serve `service`; `redis` returns the address of a queue. Raises ConfigurationError if it cannot listen.
+    async def answering(
+        self, service: Served, redis: Callable[[Consuming], Address | None]
+    ) -> AsyncIterator[None]:
+        """Serve `service`; `redis` returns the address of a queue, or None if it is not in Redis.
+
+        Raises ConfigurationError if it cannot listen.
 
         Queues on one Redis server should share one address object, because each object gets a connection.
         """

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart
+from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart
 from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.unit import Unit
 from redis_worker.supervisor.wiring import Wiring
@@ -102,6 +102,8 @@ def kind_of(part: Part) -> PartKind:
     match part:
         case PoolPart():
             return "pool"
+        case KafkaPart():
+            return "kafka"
         case DaemonPart():
             return "daemon"
         case JobPart():

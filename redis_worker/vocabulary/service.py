@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from redis_worker.vocabulary.partition import PartitionStatus
+
 Condition = Literal["running", "waiting for Redis", "Redis is away", "stopping"]
 """`running` is connected and claiming; `waiting for Redis` is before the first connection, `Redis is away` after it
 was lost; `stopping` is from the stop request, or from the last claim, to the end."""
@@ -14,7 +16,7 @@ PartState = Literal[
 """A Condition, or: `starting` is before its first run; `restarting` waits for its next one after a failure, `failed`
 had too many of them, `ended` has returned and will not run again."""
 
-PartKind = Literal["pool", "topics", "daemon", "cron job"]
+PartKind = Literal["pool", "topics", "kafka", "daemon", "cron job"]
 
 READY = ("running", "ended")
 """The states in which a part counts as ready."""
@@ -33,6 +35,13 @@ class Consuming(NamedTuple):
     """Tasks claimed here and not settled."""
     part: str = ""
     """The part of a supervisor that claims them; empty without a supervisor."""
+    partitions: Sequence[PartitionStatus] = ()
+    """The partitions of a Kafka topic that this worker owns."""
+
+    @property
+    def lag(self) -> int | None:
+        """The messages of these partitions that are not settled; None if it is unknown, or this is no Kafka topic."""
+        return sum_of_lags([self])
 
 
 class PartStatus(NamedTuple):
@@ -47,3 +56,5 @@ class PartStatus(NamedTuple):
     """The last failure, in one line; None without a failure since it was started or reloaded."""
     processes: int = 0
     """The number of its processes; 0 if it runs in the supervisor's event loop."""
+    lag: int | None = None
+    """The messages of its Kafka partitions that are not settled; None for other parts, or if it is unknown."""
