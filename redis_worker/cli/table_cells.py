@@ -85,10 +85,12 @@ PART: dict[str, Callable[[Part], str]] = {
     "part": lambda each: each.part.name,
     "kind": lambda each: each.part.kind,
     "restarts": lambda each: f"{each.part.restarts:,}",
+    "lag": lambda each: NONE if each.part.lag is None else f"{each.part.lag:,}",
     "error": lambda each: each.part.error or NONE,
     "host": lambda each: each.supervisor.host,
     "pid": lambda each: str(each.supervisor.pid),
 }
+PART_WITHOUT_LAG = {heading: cell for heading, cell in PART.items() if heading != "lag"}
 JOB: dict[str, Callable[[Job], str]] = {
     "job": lambda each: f"{each.job.app}/{each.job.name}",
     "schedule": lambda each: each.job.schedule or NONE,

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from redis_worker.broker.operator.status import QueueStatus, Status, WorkerStatus
-from redis_worker.cli.table_cells import JOB, NONE, PART, PART_TEXTS, age, jobs_of, parts_of
+from redis_worker.cli.table_cells import JOB, NONE, PART, PART_TEXTS, PART_WITHOUT_LAG, age, jobs_of, parts_of
 from redis_worker.vocabulary.text import visible
 
 T = TypeVar("T")
@@ -54,7 +54,8 @@ def tables(status: Status, lines: int) -> list[Table]:
     some = min(len(jobs), max(room - most, 1))
     shown = _queues_and_workers(status, lines - most - some)
     if parts:
-        shown.append(_table(PART, parts[:most], len(parts) - most, "part"))
+        columns = PART if any(each.part.lag is not None for each in parts) else PART_WITHOUT_LAG
+        shown.append(_table(columns, parts[:most], len(parts) - most, "part"))
     if jobs:
         shown.append(_table(JOB, jobs[:some], len(jobs) - some, "cron job"))
     return shown

@@ -126,9 +126,7 @@ class _Reader:
         return url
 
     def _needs_url(self, running: list[Entry]) -> bool:
-        return any(
-            entry.uses_redis and not (entry.own_url or "url" in self._groups[entry.kind]) for entry in running
-        )
+        return any(entry.uses_redis and not (entry.own_url or "url" in self._groups[entry.kind]) for entry in running)
 
     def _idle(self, running: list[Entry]) -> Iterator[KeyPath]:
         """Yield the unused tables; their variables need not be set."""

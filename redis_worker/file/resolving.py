@@ -12,9 +12,20 @@ from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import ATTEMPT_OPTIONS, declared_by
 from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.document import dotted
+from redis_worker.file.kafka_parts import kafka_worker_of, sink_of
 from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
-from redis_worker.file.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
+from redis_worker.file.plan import (
+    DaemonPart,
+    JobPart,
+    KafkaPart,
+    Part,
+    Plan,
+    PoolPart,
+    SinkSettings,
+    TopicSettings,
+    TopicsPart,
+)
 from redis_worker.file.substitution import unquoted
 from redis_worker.registry import find_function, find_parser, find_processor
 from redis_worker.service.declared_options import Declared, inheriting
@@ -61,6 +72,8 @@ def _problems(part: Part) -> Iterator[_Problem]:
             yield from _pool_problems(part)
         case TopicsPart():
             yield from _topics_problems(part)
+        case KafkaPart():
+            yield from _kafka_problems(part)
         case DaemonPart():
             yield from _daemon_problems(part)
         case JobPart():
@@ -119,6 +132,38 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
 
     options = topic.options | ({"batch": True} if topic.batch else {})
     yield from _build_problems(blamed, options, build)
+
+
+def _kafka_problems(part: KafkaPart) -> Iterator[_Problem]:
+    table = ("kafka", part.name)
+    problems = [*_named_problems(table, part), *_sink_problems(table, part.sink)]
+    yield from problems
+    if not problems:
+        yield from _build_problems(
+            (*table, "handler"), part.options, lambda options: kafka_worker_of(replace(part, options=dict(options)))
+        )
+
+
+def _named_problems(table: KeyPath, part: KafkaPart) -> Iterator[_Problem]:
+    """Yield an error for each name of `part` that names nothing."""
+    for key, find, noun, name in (
+        ("handler", find_function, "handler", part.handler),
+        ("decode", find_object, "decoder", part.decode),
+    ):
+        try:
+            if name is not None:
+                find(noun, name)
+        except ConfigurationError as error:
+            yield (*table, key), str(error)
+
+
+def _sink_problems(table: KeyPath, sink: SinkSettings | str | None) -> Iterator[_Problem]:
+    if isinstance(sink, SinkSettings):
+        yield from _build_problems(
+            (*table, "sink", "table"), sink.options, lambda options: sink_of(replace(sink, options=dict(options)))
+        )
+    elif sink is not None:
+        yield from _build_problems((*table, "sink"), {}, lambda _: sink_of(sink))
 
 
 def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
@@ -183,7 +228,7 @@ def _build_problems(
     try:
         build(options)
     except ConfigurationError as error:
-        table = blamed[:2] if len(blamed) > 1 else blamed
+        table = blamed[:-1] or blamed
         guilty = [key for key in reversed(tuple(options)) if _builds(build, options, key)]
         yield (*table, guilty[0]) if guilty else blamed, str(error)
 

@@ -53,9 +53,7 @@ class HttpServer:
         """The address while it listens; with the real port if 0 was configured."""
 
     @asynccontextmanager
-    async def answering(
-        self, service: Served, redis: Callable[[Consuming], Address | None]
-    ) -> AsyncIterator[None]:
+    async def answering(self, service: Served, redis: Callable[[Consuming], Address | None]) -> AsyncIterator[None]:
         """Serve `service`; `redis` returns the address of a queue, or None if it is not in Redis.
 
         Raises ConfigurationError if it cannot listen.
@@ -200,4 +198,5 @@ def _parts(service: Supervised) -> dict[str, dict[str, Any]]:
 
 def _part(part: PartStatus) -> dict[str, Any]:
     answer: dict[str, Any] = {"kind": part.kind, "state": part.state, "restarts": part.restarts}
-    return answer if part.error is None else answer | {"error": part.error}
+    optional = {"lag": part.lag, "error": part.error}
+    return answer | {name: value for name, value in optional.items() if value is not None}

@@ -12,7 +12,7 @@ from redis_worker.supervisor.unit import Unit
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.logger import library_logger
-from redis_worker.vocabulary.service import Consuming, PartKind, PartState, PartStatus
+from redis_worker.vocabulary.service import Consuming, PartKind, PartState, PartStatus, lag_of
 
 logger = library_logger("redis_worker.supervisor")
 
@@ -58,7 +58,8 @@ class RunningPart:
         """Return the status: state, restarts, last error and processes."""
         error = next((unit.error for unit in self.units if unit.error), None)
         restarts = sum(unit.restarts for unit in self.units)
-        return PartStatus(self.part.name, kind_of(self.part), self.state, restarts, error, self.processes)
+        lag = lag_of(self.consuming())
+        return PartStatus(self.part.name, kind_of(self.part), self.state, restarts, error, self.processes, lag)
 
     def consuming(self) -> list[Consuming]:
         """Return the queues that the part claims from."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 from redis_worker.vocabulary.partition import PartitionStatus
 
@@ -38,10 +39,18 @@ class Consuming(NamedTuple):
     partitions: Sequence[PartitionStatus] = ()
     """The partitions of a Kafka topic that this worker owns."""
 
-    @property
-    def lag(self) -> int | None:
-        """The messages of these partitions that are not settled; None if it is unknown, or this is no Kafka topic."""
-        return sum_of_lags([self])
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """Return the queue that was sent to another process as JSON."""
+        *others, partitions = values
+        return cls(*others, [PartitionStatus(*partition) for partition in partitions])
+
+
+def lag_of(queues: Iterable[Consuming]) -> int | None:
+    """Return the number of messages in the queues' partitions that are not settled; None if it is unknown."""
+    lags = [partition.lag for queue in queues for partition in queue.partitions]
+    known = [lag for lag in lags if lag is not None]
+    return sum(known) if known else None
 
 
 class PartStatus(NamedTuple):

@@ -1,0 +1,49 @@
+"""The objects that a Kafka part names, and the worker made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis_worker.file.plan import KafkaPart, SinkSettings
+from redis_worker.ports import Sink
+from redis_worker.registry import find_function, find_object
+from redis_worker.service.kafka_worker import KafkaWorker
+from redis_worker.vocabulary.errors import ConfigurationError
+
+
+def kafka_worker_of(part: KafkaPart, **more: Any) -> KafkaWorker:
+    """Return the worker of `part`; `more` are further arguments. Raises ConfigurationError."""
+    return KafkaWorker(
+        part.brokers,
+        part.topics,
+        part.group,
+        find_function("handler", part.handler),
+        sink=None if part.sink is None else sink_of(part.sink),
+        decode=None if part.decode is None else find_object("decoder", part.decode),
+        properties=part.properties,
+        redis=part.url,
+        **part.options,
+        **more,
+    )
+
+
+def sink_of(settings: SinkSettings | str) -> Sink:
+    """Return a new sink for a table, or the one at `module:name`. Raises ConfigurationError."""
+    if isinstance(settings, SinkSettings):
+        try:
+            from redis_worker.postgres.upsert_sink import UpsertSink
+        except ImportError as error:
+            raise ConfigurationError(
+                f"a sink for PostgreSQL needs the extra `postgres` ({error.name} is missing): "
+                "pip install 'redis-worker[postgres]'"
+            ) from None
+        return UpsertSink(settings.dsn, settings.table, key=settings.key, **settings.options)
+    found = find_object("sink", settings)
+    if isinstance(found, type) or not hasattr(found, "write"):
+        found = found() if callable(found) else found
+    if not hasattr(found, "write"):
+        raise ConfigurationError(
+            f"the sink {settings!r} is of type {type(found).__name__}; it must be a Sink, or a function that returns one"
+        )
+    sink: Sink = found
+    return sink
