@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from redis_worker.vocabulary.errors import DamagedKey, RedisWorkerError, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -81,6 +81,7 @@ class PartitionsLost(RedisWorkerError):
         self.partitions = partitions
 
 
+@runtime_checkable
 class Sink(Protocol):
     """The destination of what handlers return. Raises Disconnected or Refused, no driver errors.
 
@@ -157,15 +158,6 @@ class Observer:
 
     def damaged(self, error: DamagedKey) -> None:
         """Called repeatedly while a key has the wrong type: work that needs the key waits."""
-
-    def rebalanced(self, gained: Collection[Partition], lost: Collection[Partition]) -> None:
-        """Called after partitions were assigned to this worker, or taken from it."""
-
-    def committed(self, offsets: Mapping[Partition, int]) -> None:
-        """Called after offsets were committed, to Kafka or with the values: the next ones to read."""
-
-    def flushed(self, values: int, refused: int, seconds: float) -> None:
-        """Called after a sink wrote a batch of `values`, all but the `refused`, in `seconds`."""
 
     def disconnected(self, error: Exception, delay: float) -> None:
         """Called when the queue is unreachable; the next try is in `delay` seconds."""

@@ -22,6 +22,8 @@ def read_inner(part: Table) -> None:
         settings["batch"] = part.table("batch").read(BATCH).settings
     if isinstance(settings.get("sink"), dict):
         settings["sink"] = part.table("sink").read(SINK)
+    elif settings.get("offsets") == "postgres":
+        part.blame("offsets", 'must be "kafka" without a table [….sink]: they are stored beside the rows')
 
 
 def complete(group: Table, parts: Iterable[Table]) -> None:

@@ -39,11 +39,10 @@ def sink_of(settings: SinkSettings | str) -> Sink:
             ) from None
         return UpsertSink(settings.dsn, settings.table, key=settings.key, **settings.options)
     found = find_object("sink", settings)
-    if isinstance(found, type) or not hasattr(found, "write"):
-        found = found() if callable(found) else found
-    if not hasattr(found, "write"):
+    sink = found() if callable(found) else found
+    if not isinstance(sink, Sink):
+        kind = type(sink).__name__
         raise ConfigurationError(
-            f"the sink {settings!r} is of type {type(found).__name__}; it must be a Sink, or a function that returns one"
+            f"the sink {settings!r} is a {kind}; it must be a Sink, or a function that returns one"
         )
-    sink: Sink = found
     return sink

@@ -112,7 +112,7 @@ def _kafka(entry: Entry, common: Common) -> KafkaPart:
         settings["topics"],
         settings["group"],
         settings["handler"],
-        sink=_sink(settings["sink"]) if "sink" in settings else None,
+        sink=_sink(settings["sink"], settings.get("offsets")) if "sink" in settings else None,
         url=_url(settings, common) if "dead_list" in settings else None,
         properties=shared.get("properties", {}) | entry.settings.get("properties", {}),
         options=options,
@@ -121,11 +121,12 @@ def _kafka(entry: Entry, common: Common) -> KafkaPart:
     )
 
 
-def _sink(sink: Table | str) -> SinkSettings | str:
+def _sink(sink: Table | str, offsets: str | None) -> SinkSettings | str:
     if isinstance(sink, str):
         return sink
     settings = dict(sink.settings)
     settings.pop("type", None)
+    settings["stores_offsets"] = offsets == "postgres"
     return SinkSettings(settings.pop("dsn"), settings.pop("table"), settings.pop("key"), settings)
 
 

@@ -27,7 +27,7 @@ from redis_worker.file.plan import (
     TopicsPart,
 )
 from redis_worker.file.substitution import unquoted
-from redis_worker.registry import find_function, find_parser, find_processor
+from redis_worker.registry import find_function, find_object, find_parser, find_processor
 from redis_worker.service.declared_options import Declared, inheriting
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.pool import WorkerPool

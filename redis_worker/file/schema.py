@@ -89,6 +89,11 @@ def _brokers(value: Any) -> str:
     return ",".join(texts(value))
 
 
+def _columns(value: Any) -> Any:
+    """Return a list of columns, or a table of their types."""
+    return table(value) if isinstance(value, dict) else texts(value)
+
+
 def _sink(value: Any) -> Any:
     """Return a table, or the name of an object."""
     return table(value) if isinstance(value, dict) else text(value)
@@ -198,6 +203,7 @@ KAFKA_PART: Final = TableKeys(
         "decode": text,
         "batch": table,
         "sink": _sink,
+        "offsets": choice("kafka", "postgres"),
         **KAFKA_OPTIONS,
         **SUPERVISION,
     },
@@ -210,11 +216,13 @@ SINK: Final = TableKeys(
         "dsn": text,
         "table": text,
         "key": texts,
-        "columns": texts,
+        "columns": _columns,
         "update": texts,
         "version": text,
         "batch_size": whole(1),
         "flush_after": seconds(least=0),
+        "timeout": seconds(above=0),
+        "offsets_table": text,
     },
     ("table", "key"),
 )

@@ -73,33 +73,23 @@ class StreamMetrics:
     """Metrics of a source with partitions, and of the sink behind it."""
 
     def __init__(self) -> None:
-        self.rebalances = 0
-        self.commits = 0
-        self.written = 0
-        """Values that the sink has written."""
-        self.refused = 0
-        """Values that the sink has refused."""
+        # They exist from the start: an alert on an increase needs a value before it.
+        self.counts = Counter(dict.fromkeys(("assigned", "revoked", "lost", "commits", "written", "refused"), 0))
+        """Rebalances by what they did, commits of offsets, and values that the sink has written or refused."""
         self.rows = Histogram(ROWS_BOUNDS)
-        """Values of each flush."""
+        """Values of each write."""
         self.seconds = Histogram(PROCESSING_BOUNDS)
-        """Duration of each flush."""
+        """Duration of each write."""
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, ready for JSON."""
-        return {name: getattr(self, name) for name in _STREAM_COUNTS} | {
-            "rows": self.rows.snapshot(),
-            "seconds": self.seconds.snapshot(),
-        }
+        return {"counts": dict(self.counts), "rows": self.rows.snapshot(), "seconds": self.seconds.snapshot()}
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
         """Add the snapshot of another process."""
-        for name in _STREAM_COUNTS:
-            setattr(self, name, getattr(self, name) + snapshot[name])
+        self.counts.update(snapshot["counts"])
         self.rows.absorb(snapshot["rows"])
         self.seconds.absorb(snapshot["seconds"])
-
-
-_STREAM_COUNTS = ("rebalances", "commits", "written", "refused")
 
 
 class QueueMetrics(Counting):
@@ -135,17 +125,20 @@ class QueueMetrics(Counting):
         # Tasks that never ran took exactly 0.
         self.processing.add([outcome.seconds for outcome in outcomes if outcome.seconds])
 
-    def rebalanced(self, gained: Collection[Partition], lost: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
-        self._streaming().rebalances += 1
+    def assigned(self, partitions: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
+        self._streaming().counts["assigned"] += 1
 
-    def committed(self, offsets: Mapping[Partition, int]) -> None:  # noqa: ARG002 - the port's signature
-        self._streaming().commits += 1
+    def revoked(self, partitions: Collection[Partition], lost: bool) -> None:  # noqa: ARG002 - the port's signature
+        self._streaming().counts["lost" if lost else "revoked"] += 1
 
-    def flushed(self, values: int, refused: int, seconds: float) -> None:
+    def committed(self, partitions: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
+        self._streaming().counts["commits"] += 1
+
+    def written(self, values: int, refused: int, seconds: float) -> None:
         stream = self._streaming()
-        stream.written += values - refused
-        stream.refused += refused
-        stream.rows.add([values])
+        stream.counts["written"] += values
+        stream.counts["refused"] += refused
+        stream.rows.add([values + refused])
         stream.seconds.add([seconds])
 
     def _streaming(self) -> StreamMetrics:

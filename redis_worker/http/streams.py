@@ -11,26 +11,32 @@ from redis_worker.http.metrics import Measured, QueueMetrics
 from redis_worker.vocabulary.service import Consuming
 
 _COUNTED = {
-    "kafka_rebalances": "Assignments and revocations of partitions.",
-    "kafka_commits": "Commits of offsets, to Kafka or with the rows.",
-    "sink_rows": "Values that the sink has written.",
-    "sink_refused": "Values that the database has refused; each became a dead letter.",
+    "commits": ("kafka_commits", "Commits of offsets, to Kafka or with the rows."),
+    "written": ("sink_rows", "Values that the sink has written."),
+    "refused": ("sink_refused", "Values that the database has refused: each becomes a dead letter."),
 }
 
 
 def streams(queues: Mapping[tuple[str, ...], QueueMetrics], names: Sequence[str]) -> Iterator[Metric]:
-    """Yield the metrics of each source that has partitions; `names` are the labels' names."""
-    counted = {name: CounterMetricFamily(f"redis_worker_{name}", text, labels=names) for name, text in _COUNTED.items()}
-    rows = HistogramMetricFamily("redis_worker_sink_flush_rows", "Values of one flush of the sink.", labels=names)
-    seconds = HistogramMetricFamily("redis_worker_sink_flush_seconds", "Duration of one flush.", labels=names)
+    """Yield the metrics of each queue that has partitions; `names` are the labels' names."""
+    rebalances = CounterMetricFamily(
+        "redis_worker_kafka_rebalances", "Rebalances that concerned this worker, by event.", labels=(*names, "event")
+    )
+    counted = {
+        key: CounterMetricFamily(f"redis_worker_{name}", text, labels=names) for key, (name, text) in _COUNTED.items()
+    }
+    rows = HistogramMetricFamily("redis_worker_sink_flush_rows", "Values of one write to the sink.", labels=names)
+    seconds = HistogramMetricFamily("redis_worker_sink_flush_seconds", "Duration of one write.", labels=names)
     for labels, metrics in queues.items():
-        if (stream := metrics.stream) is not None:
-            counts = (stream.rebalances, stream.commits, stream.written, stream.refused)
-            for family, count in zip(counted.values(), counts, strict=True):
-                family.add_metric(labels, count)
-            rows.add_metric(labels, stream.rows.cumulative(), stream.rows.sum)
-            seconds.add_metric(labels, stream.seconds.cumulative(), stream.seconds.sum)
-    yield from (*counted.values(), rows, seconds)
+        if (stream := metrics.stream) is None:
+            continue
+        for event in ("assigned", "revoked", "lost"):
+            rebalances.add_metric((*labels, event), stream.counts[event])
+        for key, family in counted.items():
+            family.add_metric(labels, stream.counts[key])
+        rows.add_metric(labels, stream.rows.cumulative(), stream.rows.sum)
+        seconds.add_metric(labels, stream.seconds.cumulative(), stream.seconds.sum)
+    yield from (rebalances, *counted.values(), rows, seconds)
 
 
 def lags(consuming: Iterable[Consuming], names: Sequence[str]) -> Iterator[Metric]:

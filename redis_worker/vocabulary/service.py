@@ -42,8 +42,8 @@ class Consuming(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[Any]) -> Self:
         """Return the queue that was sent to another process as JSON."""
-        *others, partitions = values
-        return cls(*others, [PartitionStatus(*partition) for partition in partitions])
+        queue = cls(*values)
+        return queue._replace(partitions=[PartitionStatus(*partition) for partition in queue.partitions])
 
 
 def lag_of(queues: Iterable[Consuming]) -> int | None:
