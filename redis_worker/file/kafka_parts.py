@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from redis_worker.file.plan import KafkaPart, SinkSettings
+from redis_worker.kafka.settings import KafkaSettings, topics_of
 from redis_worker.ports import Sink
 from redis_worker.registry import find_function, find_object
+from redis_worker.service.kafka_options import KafkaOptions
 from redis_worker.service.kafka_worker import KafkaWorker
 from redis_worker.vocabulary.errors import ConfigurationError
 
@@ -25,6 +29,29 @@ def kafka_worker_of(part: KafkaPart, **more: Any) -> KafkaWorker:
         **part.options,
         **more,
     )
+
+
+def settings_of(part: KafkaPart) -> KafkaSettings:
+    """Return the settings of the group that `part` joins. Raises ConfigurationError."""
+    options = KafkaOptions(**part.options)
+    return KafkaSettings(
+        brokers=part.brokers,
+        topics=topics_of(part.topics),
+        group=part.group,
+        instance_id=options.instance_id,
+        start=options.start,
+        properties=part.properties,
+    )
+
+
+def inspection() -> ModuleType:
+    """Return the module that asks brokers. Raises ConfigurationError if the extra is not installed."""
+    try:
+        return import_module("redis_worker.kafka.inspection")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Kafka needs the extra `kafka` ({error.name} is missing): pip install 'redis-worker[kafka]'"
+        ) from None
 
 
 def sink_of(settings: SinkSettings | str) -> Sink:
