@@ -1,4 +1,4 @@
 """A persister: reports of cases from Kafka, checked, to rows of PostgreSQL; with a run that kills a consumer."""
 
 TOPIC = "covid.raw.data"
-GROUP = "covid-persister"
+DEAD_LETTERS = "covid.raw.data.dead"

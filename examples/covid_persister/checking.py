@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -11,7 +10,6 @@ from confluent_kafka import Consumer, TopicPartition
 from examples.covid_persister.reports import Key
 from examples.covid_persister.sending import Expected
 
-_SCHEMA = Path(__file__).with_name("schema.sql")
 _ROWS = """
 select date, cities.name as city, regions.name as region, cases, report
 from covid_cases join cities on cities.id = city_id join regions on regions.id = region_id
@@ -46,38 +44,31 @@ class DeadLetters:
     def __init__(self, brokers: str, topic: str) -> None:
         self.reasons: dict[tuple[int, int], str] = {}
         """The reasons found so far, by the partition and offset of the report."""
+        self._topic = topic
         self._consumer = Consumer({"bootstrap.servers": brokers, "group.id": f"{topic}-reader", "log_level": 0})
         partitions = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
-        ends = [TopicPartition(topic, number) for number in partitions]
-        for end in ends:
-            _, end.offset = self._consumer.get_watermark_offsets(end, timeout=30)
-        self._consumer.assign(ends)
+        self._next = {number: self._end(number) for number in partitions}
+        self._consumer.assign([TopicPartition(topic, number, offset) for number, offset in self._next.items()])
 
     def read(self) -> None:
         """Read what there is by now."""
-        while messages := self._consumer.consume(1000, 0.5):
-            for message in messages:
+        ends = {number: self._end(number) for number in self._next}
+        while any(self._next[number] < end for number, end in ends.items()):
+            for message in self._consumer.consume(1000, 0.05):
                 if message.error() is None:
-                    headers = {name: value or b"" for name, value in message.headers() or ()}
-                    place = int(_text(headers["partition"])), int(_text(headers["offset"]))
-                    self.reasons[place] = _text(headers["reason"])
+                    self._note(message)
+
+    def _end(self, partition: int) -> int:
+        return int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=30)[1])
+
+    def _note(self, message: Any) -> None:
+        headers = {name: value.decode() for name, value in message.headers()}
+        self.reasons[int(headers["partition"]), int(headers["offset"])] = headers["reason"]
+        self._next[message.partition()] = message.offset() + 1
 
     def close(self) -> None:
         """Close the connections."""
         self._consumer.close()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-async def create_tables(dsn: str) -> None:
-    """Create the tables that are missing."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(_SCHEMA.read_text(encoding="utf-8"))
-    finally:
-        await connection.close()
 
 
 async def count_rows(dsn: str) -> int:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +18,7 @@ class Consumers:
 
     def __init__(self, brokers: str, dsn: str, file: Path = FILE, **environment: str) -> None:
         self._command = [sys.executable, "-m", "redis_worker", "serve", str(file), "--log-level", "warning"]
-        self._environment: Mapping[str, str] = os.environ | {"KAFKA_BROKERS": brokers, "POSTGRES_DSN": dsn} | environment
+        self._environment = os.environ | {"KAFKA_BROKERS": brokers, "POSTGRES_DSN": dsn} | environment
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
+from functools import cache
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from redis_worker import KafkaMessage
+from redis_worker import ConfigurationError, KafkaMessage
 from redis_worker.postgres import Lookup
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
@@ -22,15 +24,11 @@ class CaseReport(msgspec.Struct, frozen=True):
     cases: Annotated[int, msgspec.Meta(ge=0)]
 
 
-cities = Lookup("select name, id from cities where name = any($1)", ttl=600, max_size=10_000)
-regions = Lookup("select name, id from regions where name = any($1)", ttl=600, max_size=1_000)
-
-
 async def to_rows(messages: list[KafkaMessage]) -> list[dict[str, Any]]:
     """Return a row for each report, in their order."""
     reports: list[CaseReport] = [message.data for message in messages]
-    city_ids = await cities.get({report.city for report in reports})
-    region_ids = await regions.get({report.region for report in reports})
+    city_ids = await ids_of("cities").get_many(report.city for report in reports)
+    region_ids = await ids_of("regions").get_many(report.region for report in reports)
     return [
         {
             "date": report.date,
@@ -41,3 +39,16 @@ async def to_rows(messages: list[KafkaMessage]) -> list[dict[str, Any]]:
         }
         for report, message in zip(reports, messages, strict=True)
     ]
+
+
+@cache
+def ids_of(table: str) -> Lookup:
+    """Return the ids of the names in a table; a name that it lacks is inserted."""
+    dsn = os.environ.get("POSTGRES_DSN") or os.environ.get("DATABASE_URL")
+    if dsn is None:
+        raise ConfigurationError("POSTGRES_DSN or DATABASE_URL must name the database")
+    return Lookup(
+        f"select name, id from {table} where name = any($1)",
+        dsn,
+        create=f"insert into {table} (name) select unnest($1::text[]) on conflict do nothing",
+    )

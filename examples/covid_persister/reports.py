@@ -1,4 +1,4 @@
-"""Reports as a health service would send them: waves of cases, corrections and repetitions, and now and then nonsense."""
+"""Reports as a health service sends them: waves of cases, corrections and repetitions, and now and then nonsense."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def reports(count: int, *, seed: int = 1, repeated: float = 0.2, poison: float =
     keys: list[Key] = []
     for _ in range(count):
         lot = chance.random()
-        if lot < poison or not keys and lot < poison + repeated:
+        if lot < poison or (not keys and lot < poison + repeated):
             yield _poison(chance)
             continue
         if lot < poison + repeated:
@@ -95,8 +95,8 @@ def _poison(chance: random.Random) -> Report:
 
 # Each makes nonsense of a report, and names what its dead letter must say.
 _FAULTS: list[Callable[[dict[str, object]], tuple[bytes | None, str]]] = [
-    lambda report: (None, "value"),
-    lambda report: (b"", "JSON"),
+    lambda _: (None, "value"),
+    lambda _: (b"", "JSON"),
     lambda report: (b"\xff\xfe" + orjson.dumps(report), "JSON"),
     lambda report: (orjson.dumps(report)[:-5], "JSON"),
     lambda report: (orjson.dumps([report]), "object"),

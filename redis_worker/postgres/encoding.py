@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from numbers import Real
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +16,11 @@ from redis_worker.postgres.table import Column
 from redis_worker.vocabulary.payload import dumps
 
 _TEXTS = frozenset((str, type(None)))
+# The driver would cut 1.5 to 1, and take True for it.
+_WHOLE = frozenset((int, type(None)))
+_REAL = frozenset((float, int, type(None)))
+_FLAGS = frozenset((bool, type(None)))
+_DIRECT = {"int2": _WHOLE, "int4": _WHOLE, "int8": _WHOLE, "float4": _REAL, "float8": _REAL, "bool": _FLAGS}
 _JSON = ("json", "jsonb")
 # Values of other types would become texts without notice.
 _STRINGS = ("text", "varchar", "bpchar", "name", "citext")
@@ -21,14 +28,12 @@ _STRINGS = ("text", "varchar", "bpchar", "name", "citext")
 
 def encoded(column: Column, values: Sequence[Any]) -> Sequence[Any]:
     """Return the values of a column for the driver. Raises Unfit, with the column's name."""
-    if column.direct:
-        return values
-    if column.base_name not in _JSON and _TEXTS.issuperset(map(type, values)):
+    if column.base_name not in _JSON and _DIRECT.get(column.base_name, _TEXTS).issuperset(map(type, values)):
         return values
     text = _converter(column)
     try:
         return [None if value is None else text(value) for value in values]
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise unfit(column, str(error)) from None
 
 
@@ -37,12 +42,32 @@ def unfit(column: Column, cause: str) -> Unfit:
     return Unfit(f"the column {column.name!r} is {column.type_name}: {cause}")
 
 
-def _converter(column: Column) -> Callable[[Any], str]:
+def _converter(column: Column) -> Callable[[Any], Any]:
+    if column.direct:
+        return {_WHOLE: _whole, _REAL: _real, _FLAGS: _flag}[_DIRECT[column.base_name]]
     if column.base_name in _JSON:
         return _json_text
     if column.base_name in _STRINGS:
         return _string
     return _array_of(column) if column.element_name else _text
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"a whole number is expected, not a value of the type {type(value).__name__}")
+    return operator.index(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        raise TypeError(f"a number is expected, not a value of the type {type(value).__name__}")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"True or False is expected, not a value of the type {type(value).__name__}")
+    return value
 
 
 def _string(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
 
@@ -15,6 +16,8 @@ from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Red
 _PASSING = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
 # Classes that concern the statement, the login, the database or the server, not the content of a row.
 _PERMANENT = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "42", "F0", "HV", "XX")
+# The place in an array, which is the batch.
+_PLACE = re.compile(r"^invalid array element at index \d+: ")
 # Serialisation failure, deadlock, lock not available.
 _CONFLICTS = ("40001", "40P01", "55P03")
 
@@ -79,4 +82,5 @@ def _unencodable(error: Exception) -> Unfit:
     text = str(error)
     number = text.partition("query argument $")[2].partition(":")[0]
     cause = error_text(error.__cause__) if error.__cause__ else text
+    cause = _PLACE.sub("", cause)
     return Unfit(cut(cause), int(number) if number.isdecimal() else None, cut(cause))
