@@ -217,7 +217,7 @@ SINK: Final = TableKeys(
         "table": text,
         "key": texts,
         "columns": _columns,
-        "update": texts,
+        "update": names,
         "version": text,
         "batch_size": whole(1),
         "flush_after": seconds(least=0),
