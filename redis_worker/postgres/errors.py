@@ -64,7 +64,7 @@ def translated(error: Exception, place: str) -> Exception:
 
 def _by_code(error: Any, code: str, place: str) -> Exception:
     message = cut(": ".join(filter(None, (error.message or error_text(error), error.detail))))
-    if error.args and error.message is None:  # raised by asyncpg itself, for a value it cannot encode
+    if isinstance(error, asyncpg.DataError) and error.message is None:  # asyncpg's own
         return _unencodable(error)
     if code in _CONFLICTS:
         return Conflict(f"PostgreSQL at {place}: {message}")

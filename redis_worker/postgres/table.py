@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,9 +99,14 @@ def table_name(text: str) -> str:
 
 
 async def read_table(
-    connection: Any, text: str, key: Sequence[str], columns: Sequence[str] | None, types: Mapping[str, str]
+    connection: Any,
+    text: str,
+    key: Sequence[str],
+    named: Collection[str],
+    columns: Sequence[str] | None,
+    types: Mapping[str, str],
 ) -> Table:
-    """Return the table `text` with these columns (None: all without a default) in the catalogue.
+    """Return the table `text` with these columns in the catalogue; None for `named` ones and all without a default.
 
     Raises Refused if the table, a column or a unique index for the key is missing, or a column has another type than
     `types` says.
@@ -114,8 +119,8 @@ async def read_table(
         raise Refused(f"{text!r} is no table: rows cannot be upserted into a view, a sequence or a foreign table")
     records = {record["name"]: record for record in await connection.fetch(_COLUMNS, found["oid"])}
     if columns is None:
-        columns = [n for n, r in records.items() if n in key or not (r["has_default"] or r["generated"])]
-    for column in (*columns, *key):
+        columns = [n for n, r in records.items() if n in named or not (r["has_default"] or r["generated"])]
+    for column in (*columns, *named):
         if column not in records:
             raise Refused(f"the table {text!r} has no column {column!r}; it has {', '.join(records)}")
         if records[column]["generated"]:

@@ -56,10 +56,10 @@ class UpsertSink:
         """Raises ConfigurationError for a setting that no table could make right.
 
         `key`: columns with a primary key or a unique index. `columns`: those to write, or their types too, which
-        `open` compares (`{"cases": "integer"}`); by default all without a default value. `update`: columns that change
-        in an existing row, by default all but the key; none at all leaves existing rows as they are. `version`: a
-        column; a row never overwrites one with a higher version. `stores_offsets`: commit offsets of Kafka with the
-        rows, in `offsets_table`. `timeout` limits each statement.
+        `open` compares (`{"cases": "integer"}`); by default those named here and all without a default value.
+        `update`: columns that change in an existing row, by default all but the key; none at all leaves existing rows
+        as they are. `version`: a column; a row never overwrites one with a higher version. `stores_offsets`: commit
+        offsets of Kafka with the rows, in `offsets_table`. `timeout` limits each statement.
         """
         self._database = Database(dsn, timeout)
         table_name(table)
@@ -176,7 +176,8 @@ class UpsertSink:
             return await Flush(connection, self._plan, values, self._database.place, advance, refused).run()
 
     async def _read_plan(self, connection: Any) -> Plan:
-        table = await read_table(connection, self._table, self._key, self._columns, self._types)
+        named = dict.fromkeys((*self._key, *(self._update or ()), *([self._version] if self._version else ())))
+        table = await read_table(connection, self._table, self._key, named, self._columns, self._types)
         names = [column.name for column in table.columns]
         update = [name for name in names if name not in self._key] if self._update is None else list(self._update)
         if self._version is not None and self._version not in update:
