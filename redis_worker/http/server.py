@@ -54,11 +54,10 @@ class HttpServer:
 
     @asynccontextmanager
     async def answering(self, service: Served, redis: Callable[[Consuming], Address | None]) -> AsyncIterator[None]:
-        """Serve `service`; `redis` returns the address of a queue, or None if it is not in Redis.
+        """Serve `service`; `redis` returns the address of a queue, None for one that is not in Redis.
 
-        Raises ConfigurationError if it cannot listen.
-
-        Queues on one Redis server should share one address object, because each object gets a connection.
+        Queues on one Redis server should share one address object, because each object gets a connection. Raises
+        ConfigurationError if it cannot listen.
         """
         depths, lag, connections = Depths(redis), LoopLag(), Connections()
         pages = _Pages(service, self.metrics, depths, lag, self._token)

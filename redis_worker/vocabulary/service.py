@@ -7,13 +7,19 @@ from typing import Any, Literal, NamedTuple, Self
 
 from redis_worker.vocabulary.partition import PartitionStatus
 
-Condition = Literal["running", "waiting for Redis", "Redis is away", "stopping"]
-"""`running` is connected and claiming; `waiting for Redis` is before the first connection, `Redis is away` after it
-was lost; `stopping` is from the stop request, or from the last claim, to the end."""
-
-PartState = Literal[
-    "starting", "running", "waiting for Redis", "Redis is away", "restarting", "failed", "stopping", "ended"
+Condition = Literal[
+    "running",
+    "waiting for Redis",
+    "Redis is away",
+    "waiting for Kafka",
+    "Kafka is away",
+    "the sink is away",
+    "stopping",
 ]
+"""`running` is connected and claiming; `waiting for …` is before the first connection, `… is away` after it was lost;
+`stopping` is from the stop request, or from the last claim, to the end."""
+
+PartState = Literal[Condition, "starting", "restarting", "failed", "ended"]
 """A Condition, or: `starting` is before its first run; `restarting` waits for its next one after a failure, `failed`
 had too many of them, `ended` has returned and will not run again."""
 
