@@ -30,6 +30,7 @@ class Depths:
     """The depths of queues, on one or more servers."""
 
     def __init__(self, address: Callable[[Consuming], Address | None]) -> None:
+        """`address` returns the server of a queue; None if it is not in Redis."""
         self._address = address
         self._readings: dict[Address, Readings] = {}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+from redis_worker.vocabulary.partition import PartitionStatus
 
 Condition = Literal[
     "running",
@@ -39,6 +42,21 @@ class Consuming(NamedTuple):
     """Tasks claimed here and not settled."""
     part: str = ""
     """The part of a supervisor that claims them; empty without a supervisor."""
+    partitions: Sequence[PartitionStatus] = ()
+    """The partitions of a Kafka topic that this worker owns."""
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """Return the queue that was sent to another process as JSON."""
+        queue = cls(*values)
+        return queue._replace(partitions=[PartitionStatus(*partition) for partition in queue.partitions])
+
+
+def lag_of(queues: Iterable[Consuming]) -> int | None:
+    """Return the number of messages in the queues' partitions that are not settled; None if it is unknown."""
+    lags = [partition.lag for queue in queues for partition in queue.partitions]
+    known = [lag for lag in lags if lag is not None]
+    return sum(known) if known else None
 
 
 class PartStatus(NamedTuple):
@@ -53,3 +71,5 @@ class PartStatus(NamedTuple):
     """The last failure, in one line; None without a failure since it was started or reloaded."""
     processes: int = 0
     """The number of its processes; 0 if it runs in the supervisor's event loop."""
+    lag: int | None = None
+    """The messages of its Kafka partitions that are not settled; None for other parts, or if it is unknown."""
