@@ -53,10 +53,11 @@ class HttpServer:
         """The address while it listens; with the real port if 0 was configured."""
 
     @asynccontextmanager
-    async def answering(self, service: Served, redis: Callable[[Consuming], Address]) -> AsyncIterator[None]:
-        """Serve `service`; `redis` returns the address of a queue. Raises ConfigurationError if it cannot listen.
+    async def answering(self, service: Served, redis: Callable[[Consuming], Address | None]) -> AsyncIterator[None]:
+        """Serve `service`; `redis` returns the address of a queue, None for one that is not in Redis.
 
-        Queues on one Redis server should share one address object, because each object gets a connection.
+        Queues on one Redis server should share one address object, because each object gets a connection. Raises
+        ConfigurationError if it cannot listen.
         """
         depths, lag, connections = Depths(redis), LoopLag(), Connections()
         pages = _Pages(service, self.metrics, depths, lag, self._token)
@@ -196,4 +197,5 @@ def _parts(service: Supervised) -> dict[str, dict[str, Any]]:
 
 def _part(part: PartStatus) -> dict[str, Any]:
     answer: dict[str, Any] = {"kind": part.kind, "state": part.state, "restarts": part.restarts}
-    return answer if part.error is None else answer | {"error": part.error}
+    optional = {"lag": part.lag, "error": part.error}
+    return answer | {name: value for name, value in optional.items() if value is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -37,20 +37,22 @@ class Service(ABC):
 
     _given: Client | None = None
     """The caller's client, if there is one."""
+    _waiting_condition: Condition = "waiting for Redis"
 
     def __init__(
         self,
         name: str,
-        address: Address,
+        address: Address | None,
         connect_timeout: float,
         service: str,
         http: str | None,
         measuring: Measuring | None = None,
     ) -> None:
-        """`connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit.
+        """`address` is that of Redis, None without Redis.
 
-        `service` is the name in answers over HTTP; `http` is the address to listen on. Without `http`, `measuring`
-        returns the observer of a queue for the metrics of another server.
+        `connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit. `service` is the
+        name in answers over HTTP; `http` is the address to listen on. Without `http`, `measuring` returns the observer
+        of a queue for the metrics of another server.
         """
         self._name = name
         self.service = service
@@ -74,7 +76,7 @@ class Service(ABC):
     @property
     def address(self) -> str:
         """The server's address, without the password."""
-        return self._address.name
+        return self._address.name if self._address is not None else "no server"
 
     @property
     def started(self) -> bool:
@@ -86,7 +88,7 @@ class Service(ABC):
         """The condition of the service."""
         if self._stop_asked:
             return "stopping"
-        return self._condition_at_work() if self.started else "waiting for Redis"
+        return self._condition_at_work() if self.started else self._waiting_condition
 
     @property
     def http_address(self) -> str | None:
@@ -196,9 +198,15 @@ class Service(ABC):
 
     async def _connected(self, connection: Connection, prepare: Callable[[], Awaitable[None]]) -> bool:
         """Wait for a server and run `prepare`. Return False if stopped before."""
-        if not self._stop_asked:
-            name, timeout = self._address.name, self._connect_timeout
-            self._waiting = asyncio.ensure_future(connected(connection, name, timeout, prepare))
+        assert self._address is not None
+        return await self._found(connected(connection, self._address.name, self._connect_timeout, prepare))
+
+    async def _found(self, search: Coroutine[Any, Any, None]) -> bool:
+        """Wait for the end of `search` for servers. Return False if stopped before."""
+        if self._stop_asked:
+            search.close()
+        else:
+            self._waiting = asyncio.ensure_future(search)
             await asyncio.wait({self._waiting})
             if not self._waiting.cancelled():
                 self._waiting.result()
