@@ -215,7 +215,7 @@ from tests.slow_import import answer
 async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
     os.environ["SLOW_IMPORT"] = "yes"
-    processes = Processes(answer, None, 1, 1)
+    processes = Processes(answer, None, 1)
     result = await processes.call([1])
     processes.close()
     print(result.error or "answered", flush=True)
@@ -247,28 +247,28 @@ async def test_processes_leave_nothing_behind(tmp_path: Path) -> None:
 
 
 async def _use_processes(folder: Path) -> None:
-    limited = Processes(process_tasks.program, 0.5, 2, 1)
+    limited = Processes(process_tasks.program, 0.5, 1)
     with pytest.raises(TimedOut):
         await limited.call([str(folder)])
     limited.close()
-    unlimited = Processes(process_tasks.program, None, 2, 1)
+    unlimited = Processes(process_tasks.program, None, 1)
     call = asyncio.create_task(unlimited.call([str(folder)]))
     await begun(folder, len(pids(folder, "programs")) + 1)
     unlimited.close()
     assert "died" in str((await call).error)
-    answering = Processes(process_tasks.signals, None, 2, 1)
+    answering = Processes(process_tasks.signals, None, 1)
     for _ in range(2):
         assert (await answering.call([])).error is None
     answering.close()
 
 
 async def test_a_process_that_dies_between_two_tasks_is_no_death_of_a_task() -> None:
-    processes = Processes(process_tasks.signals, None, 1, 1)
+    processes = Processes(process_tasks.signals, None, 1)
     try:
         assert (await processes.call([])).error is None
         (child,) = multiprocessing.active_children()
         os.kill(child.pid or 0, signal.SIGKILL)
-        await wait_until(lambda: not child.is_alive())  # with all of its threads, as the worker sees it
+        await wait_until(lambda: not multiprocessing.active_children())  # with all of its threads, as the worker sees it
         assert (await processes.call([])).error is None
     finally:
         processes.close()

@@ -77,7 +77,7 @@ def timed_out(timeout: float | None) -> Answer:
     return Answer(failure(text), text)
 
 
-def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer:
+def compute(processor: Callable[[Any], Any], arguments: Any) -> Answer:
     """Call a plain processor in the current thread and encode its value. Never raises."""
     value = None
     try:

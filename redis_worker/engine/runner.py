@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from contextvars import Context
 from time import perf_counter
 from typing import Any, Protocol
@@ -57,12 +58,17 @@ class Runner(ABC):
         """True when nothing is pending and nothing runs."""
         return not self._pending and not self.running
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks are claimed and do not run yet."""
+        return len(self._pending)
+
     def room(self) -> int:
         """Return how many tasks to claim now: one for each free slot, and those that are sure to start soon after."""
-        ahead = self._pace.ahead(self._concurrency)
-        if len(self._pending) > ahead // 2:
+        ahead, waiting = self._pace.ahead(self._concurrency), self.waiting
+        if waiting > ahead // 2:
             return 0  # a few large claims cost less than many small ones
-        return max(0, self._concurrency - self.running + ahead - len(self._pending))
+        return max(0, self._concurrency - self.running + ahead - waiting)
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` in their order as slots come free."""
@@ -75,8 +81,8 @@ class Runner(ABC):
         """Return the tasks that are pending or running."""
         return list(self._pending)
 
-    def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
-        """Yield running deliveries with their tasks and ages in seconds, oldest first; never inline ones."""
+    def underway(self) -> Iterator[tuple[Any, Delivery, float]]:
+        """Yield running deliveries with what runs them and ages in seconds, oldest first; never inline ones."""
         return iter(())
 
     def stalled(self, seconds: float) -> bool:
@@ -85,8 +91,10 @@ class Runner(ABC):
 
     def take_back(self) -> list[Delivery]:
         """Remove all pending tasks and return them."""
-        taken = list(self._pending)
-        self._pending.clear()
+        taken = list[Delivery]()
+        with suppress(IndexError):  # one by one: threads may take tasks meanwhile
+            while True:
+                taken.append(self._pending.popleft())
         if taken:
             # They have waited this long for a slot: claim no further ahead until tasks are short again.
             self._pace.note(perf_counter() - self._touched)
@@ -150,7 +158,7 @@ class InlineRunner(Runner):
 
         A task that changes nothing leaves the context as fresh as it was: a new one for each costs more than this look.
         """
-        pending, handle, is_changed = self._pending, self._handler.handle_inline, self._contexts.is_changed
+        pending, handle, is_changed = self._pending, self._handler.handle_here, self._contexts.is_changed
         while True:
             delivery = pending.popleft()
             if not delivery.receipt.lost:  # as in _pop
