@@ -44,7 +44,8 @@ class Child:
     """One process, which runs the calls that it has in hand one after the other; its methods are for the event loop.
 
     Calls and answers go through one pair of sockets, the numbers of the calls through another: the process takes a
-    number before it starts that call, and `take_back` takes the numbers that are left.
+    number before it starts that call, and `take_back` takes the numbers that are left. Where the process has its next
+    number already, an answer goes the way of the numbers, and waits for `collect`; the last one wakes the event loop.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Child:
         self._numbers, self._child_numbers = socket.socketpair()
         self._calls.setblocking(False)
         self._unsent = bytearray()
-        self._received = bytearray()
+        self._received = {self._numbers: bytearray(), self._calls: bytearray()}
         self._process = multiprocessing.get_context("spawn").Process(
             target=serve,
             args=(self._child_calls, self._child_numbers, processor, PART.get()),
@@ -101,7 +102,7 @@ class Child:
             return
         if self._ended is None:
             return  # it was closed meanwhile
-        self._loop.add_reader(self._calls, self._receive)
+        self._loop.add_reader(self._calls, self.collect)
         self._loop.add_reader(self._ended, self._end)
         if self._killed:
             self.kill()
@@ -150,39 +151,42 @@ class Child:
         return {number for (number,) in NUMBER.iter_unpack(data)}
 
     def collect(self) -> None:
-        """Call `answered` with the answers that are there."""
-        with suppress(OSError):
-            while data := self._calls.recv(_READ):
-                self._received += data
-        self._unpack()
+        """Call `answered` with the answers that are there, in the order of the calls."""
+        answers: list[Answered] = []
+        while sum(self._receive(end, answers) for end in self._received):
+            pass  # an answer that was sent before one of the other way may have come after the look for it
+        if answers:
+            answers.sort()
+            self._answered(answers)
 
-    def _receive(self) -> None:
+    def _receive(self, end: socket.socket, answers: list[Answered]) -> bool:
+        """Add the answers that came by `end` to `answers`; return True if there was anything."""
         try:
-            data = self._calls.recv(_READ)
+            data = end.recv(_READ, socket.MSG_DONTWAIT)
         except OSError:
-            return
-        if not data:  # the process closed it: its end follows
-            self._loop.remove_reader(self._calls)
-        self._received += data
-        self._unpack()
+            return False
+        if data:
+            self._received[end] += data
+            self._unpack(end, answers)
+        elif end is self._calls:  # the process closed it: its end follows
+            self._loop.remove_reader(end)
+        return bool(data)
 
-    def _unpack(self) -> None:
-        received, at, answers = self._received, 0, list[Answered]()
+    def _unpack(self, end: socket.socket, answers: list[Answered]) -> None:
+        received, at = self._received[end], 0
         while len(received) >= at + LENGTH.size:
             (length,) = LENGTH.unpack_from(received, at)
-            end = at + LENGTH.size + length
-            if len(received) < end:
+            stop = at + LENGTH.size + length
+            if len(received) < stop:
                 break
-            message = pickle.loads(memoryview(received)[at + LENGTH.size : end])  # noqa: S301 - of our child
-            at = end
+            message = pickle.loads(memoryview(received)[at + LENGTH.size : stop])  # noqa: S301 - of our child
+            at = stop
             if message == READY:
                 self._ready.set()
             else:
                 answers.append(_answered(*message))
         if at:
-            self._received = received[at:]
-        if answers:
-            self._answered(answers)
+            self._received[end] = received[at:]
 
     def kill(self) -> None:
         """Kill the process without waiting; `died` follows."""

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
-from socket import socket
+from socket import MSG_DONTWAIT, socket
 from time import perf_counter
 from typing import Any
 
@@ -61,10 +61,12 @@ def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any]) -> 
                 raise EOFError
             return data
 
+        data = b""
+
         def call(data: bytes) -> Any:
             return processor(pickle.loads(data))  # noqa: S301 - of our parent
 
-        while data := numbers.recv(NUMBER.size):  # a whole one: they are sent and taken back in eights of bytes too
+        while data := data or numbers.recv(NUMBER.size):
             (number,) = NUMBER.unpack(data)
             while True:  # calls that were taken back are passed over
                 (found,) = NUMBER.unpack(read(NUMBER.size))
@@ -76,10 +78,20 @@ def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any]) -> 
             ended = perf_counter()
             error = answer.exception  # as text: many exceptions cannot be pickled
             raised = None if error is None else (traceback_text(error), raised_at(error))
+            data = _next(numbers)
             _send(
-                calls,
+                # Nothing wakes the parent for an answer that goes the way of the numbers.
+                numbers if data else calls,
                 (number, ended - started, ended, raised, answer.result, answer.error, answer.verdict, answer.delay),
             )
+
+
+def _next(numbers: socket) -> bytes:
+    """Return the number of the next call, if it is there: a whole one, since they are sent and taken back whole."""
+    try:
+        return numbers.recv(NUMBER.size, MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
 
 
 def _send(calls: socket, message: Any) -> None:

@@ -20,10 +20,10 @@ from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 # The most tasks in the hand of a process.
-_MOST = 128
-# Outcomes of processes that have more tasks in hand wait this long for others, in seconds: to write each alone takes
-# more time than a short task.
-_GATHER = HORIZON / 2
+_MOST = 256
+# The answers of processes that have more tasks in hand are collected at this interval, in seconds: to take and to write
+# each alone takes more time than a short task.
+_COLLECT_EVERY = HORIZON / 2
 
 
 class _Task(NamedTuple):
@@ -75,7 +75,6 @@ class ProcessRunner(Runner):
         self._deaths: dict[Delivery, int] = {}
         self._number = 0
         self._outcomes: list[Outcome] = []
-        self._gathering: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -142,7 +141,7 @@ class ProcessRunner(Runner):
         for slot in self._slots:
             if slot.child is None or not slot.is_fed:
                 continue
-            if slot.hand and now - slot.since >= HORIZON:
+            if slot.hand and (len(slot.hand) > 1 or now - slot.since >= HORIZON):
                 slot.child.collect()
             if not slot.hand:
                 continue
@@ -151,11 +150,11 @@ class ProcessRunner(Runner):
                 continue
             if now - slot.since >= HORIZON:
                 self._put_back([slot])
-            elif len(slot.hand) > 1:
-                ends.append(slot.since + HORIZON)
             if limit is not None:
                 ends.append(slot.since + limit)
         self._feed()
+        if any(len(slot.hand) > 1 for slot in self._slots):
+            ends.append(now + _COLLECT_EVERY)
         return max(0.0, min(ends) - now) if ends else None
 
     def _end_limit(self, slot: _Slot) -> None:
@@ -207,7 +206,7 @@ class ProcessRunner(Runner):
                 self._number += 1
                 taken.append((_Task(self._number, delivery, read[0]), read[1]))
         if self._outcomes:
-            self._gather()
+            self._flush()
         return taken
 
     def _read(self, delivery: Delivery) -> tuple[str, bytes] | Outcome:
@@ -266,7 +265,7 @@ class ProcessRunner(Runner):
             self._outcomes.append(self._handler.outcome(task.delivery, task.id, answer, seconds))
         self._pace.note(longest)
         self._touched = perf_counter()
-        self._gather()
+        self._flush()
         self._feed()
 
     def died(self, slot: _Slot) -> None:
@@ -280,7 +279,7 @@ class ProcessRunner(Runner):
         self._pending.extendleft(task.delivery for task in reversed(slot.hand))
         slot.hand.clear()
         slot.is_killed = False
-        self._gather()
+        self._flush()
         self._arrived.set()
         self._feed()
 
@@ -291,18 +290,7 @@ class ProcessRunner(Runner):
             task = slot.hand.popleft()
             self._outcomes.append(self._handler.outcome(delivery, task.id, died(self._tries), 0.0))
 
-    def _gather(self) -> None:
-        """Write the outcomes soon; at once where a process has nothing in hand."""
-        if all(slot.hand for slot in self._slots if slot.child is not None):
-            if self._outcomes and self._gathering is None:
-                self._gathering = self._loop.call_later(_GATHER, self._flush)
-        else:
-            self._flush()
-
     def _flush(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
         if self._outcomes:
             self._settler.add(self._outcomes)
             self._outcomes = []

@@ -178,10 +178,9 @@ class TaskRunner(Runner):
         """`shared` slots are shared with other runners: a batch takes one of them as well."""
         super().__init__(settler, concurrency)
         self._handler = handler
-        self._slots = Slots(concurrency)
         self._shared = shared
-        self._tasks: dict[asyncio.Task[None], tuple[Sequence[Delivery], float]] = {}
-        """The batches that run, and since when, by perf_counter; in the order in which they were started."""
+        self._tasks: dict[Delivery, tuple[asyncio.Task[None], Sequence[Delivery], float]] = {}
+        """The batches that run, by their first, and since when, by perf_counter; in the order of their start."""
 
     @property
     def running(self) -> int:
@@ -195,42 +194,34 @@ class TaskRunner(Runner):
         return min(room, max(self._shared.free, 1 - len(self._pending)))
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
+        create_task, shared = asyncio.get_running_loop().create_task, self._shared
         while True:
-            await self._slots.take()
-            try:
-                batch = await self._next()
-            except asyncio.CancelledError:
-                self._slots.give_back()
-                raise
-            # `_touched` is the time when it was popped: asking for the time once more would cost every task.
-            task = loop.create_task(self._work(batch), context=self._contexts.fresh())
-            self._tasks[task] = batch, self._touched
+            while len(self._tasks) >= self._concurrency:
+                self.progress.clear()
+                await self.progress.wait()
+            await self._some_pending()
+            if shared is not None:
+                await shared.take()  # the tasks may be handed back meanwhile
+            if batch := self._pop():
+                # `_touched` is the time when it was popped: asking for the time once more would cost every task.
+                task = create_task(self._work(batch), context=self._contexts.fresh())
+                self._tasks[batch[0]] = task, batch, self._touched
+            elif shared is not None:
+                shared.give_back()
 
     def held(self) -> list[Delivery]:
-        return [*super().held(), *(delivery for batch, _ in self._tasks.values() for delivery in batch)]
+        return [*super().held(), *(delivery for _, batch, _ in self._tasks.values() for delivery in batch)]
 
     def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
         now = perf_counter()
-        for task, (batch, since) in self._tasks.items():
+        for task, batch, since in self._tasks.values():
             for delivery in batch:
                 yield task, delivery, now - since
 
     def cancel(self) -> None:
         self._handler.cancelled = True
-        for task in self._tasks:
+        for task, _, _ in self._tasks.values():
             task.cancel()
-
-    async def _next(self) -> Sequence[Delivery]:
-        """Return the next batch to start, with a shared slot for it."""
-        while True:
-            await self._some_pending()
-            if self._shared is not None:
-                await self._shared.take()  # the tasks may be handed back meanwhile
-            if batch := self._pop():
-                return batch
-            if self._shared is not None:
-                self._shared.give_back()
 
     def _pop(self) -> Sequence[Delivery]:
         """Return the next batch to start. Tasks that other workers own by now are dropped."""
@@ -253,8 +244,7 @@ class TaskRunner(Runner):
             if leftover is not None:
                 await asyncio.wait({leftover})
         finally:
-            del self._tasks[asyncio.current_task()]  # type: ignore[arg-type] # it is one of them
-            self._slots.give_back()
+            del self._tasks[batch[0]]
             if self._shared is not None:
                 self._shared.give_back()
             self.progress.set()
