@@ -15,14 +15,14 @@ def noop(arguments: list[Any]) -> None:
     """Do nothing, in a thread or a process."""
 
 
-def busy(arguments: list[Any]) -> None:
+def busy(_: list[Any]) -> None:
     """Use the CPU for a millisecond."""
     end = time.thread_time() + 0.001
     while time.thread_time() < end:
         pass
 
 
-async def nap(arguments: list[Any]) -> None:
+async def nap(_: list[Any]) -> None:
     """Sleep for a tenth of a second."""
     await asyncio.sleep(0.1)
 

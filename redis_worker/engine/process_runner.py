@@ -19,8 +19,9 @@ from redis_worker.engine.settler import Settler
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# The most tasks in the hand of a process.
+# The most tasks in the hand of a process; no more are added once they have this many bytes.
 _MOST = 256
+_MOST_BYTES = 64 * 1024
 # The answers of processes that have more tasks in hand are collected at this interval, in seconds: to take and to write
 # each alone takes more time than a short task.
 _COLLECT_EVERY = HORIZON / 2
@@ -194,8 +195,8 @@ class ProcessRunner(Runner):
 
     def _take(self, count: int) -> list[tuple[_Task, bytes]]:
         """Return the next `count` tasks that can be run, with their packed arguments."""
-        taken: list[tuple[_Task, bytes]] = []
-        while self._pending and len(taken) < count:
+        taken, size = list[tuple[_Task, bytes]](), 0
+        while self._pending and len(taken) < count and size < _MOST_BYTES:
             delivery = self._pending.popleft()
             if delivery.receipt.lost:
                 continue
@@ -205,6 +206,7 @@ class ProcessRunner(Runner):
             else:
                 self._number += 1
                 taken.append((_Task(self._number, delivery, read[0]), read[1]))
+                size += len(read[1])
         if self._outcomes:
             self._flush()
         return taken
@@ -254,16 +256,14 @@ class ProcessRunner(Runner):
 
     def answered(self, slot: _Slot, answers: list[Answered]) -> None:
         """Take the answers of a slot's process."""
-        longest = 0.0
         for number, answer, seconds, ended in answers:
             if not slot.hand or slot.hand[0].number != number:
                 continue  # it was over its time limit, or cancelled
             task = slot.hand.popleft()
             self._deaths.pop(task.delivery, None)
             slot.since = ended
-            longest = max(longest, seconds)
+            self._pace.note(seconds)
             self._outcomes.append(self._handler.outcome(task.delivery, task.id, answer, seconds))
-        self._pace.note(longest)
         self._touched = perf_counter()
         self._flush()
         self._feed()

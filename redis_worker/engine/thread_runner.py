@@ -140,10 +140,10 @@ class ThreadRunner(Runner):
             self._shared.give_back()
 
     async def _limit(self) -> None:
-        """Answer tasks that exceed their time limit; their threads go on."""
+        """Answer tasks that exceed their time limit, if there is one; their threads go on."""
         timeout = self._handler.timeout
-        while True:
-            if timeout is None or not self._held:
+        while timeout is not None:
+            if not self._held:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
@@ -163,7 +163,8 @@ class ThreadRunner(Runner):
             await asyncio.sleep(latest + timeout - now)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
-        self._pace.note(max(outcome.seconds for outcome in outcomes))
+        for outcome in outcomes:
+            self._pace.note(outcome.seconds)
         self._settler.add(outcomes)
         self.progress.set()
 
