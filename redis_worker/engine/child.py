@@ -16,7 +16,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 from redis_worker.engine.child_calls import LENGTH, NUMBER, READY, serve
-from redis_worker.engine.execution import Answer, Verdict
+from redis_worker.engine.execution import Answer, Encode, Verdict
 from redis_worker.engine.process_group import end_group
 from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.vocabulary.errors import RaisedInProcess
@@ -49,7 +49,11 @@ class Child:
     """
 
     def __init__(
-        self, processor: Callable[[Any], Any], answered: Callable[[list[Answered]], None], died: Callable[[], None]
+        self,
+        processor: Callable[[Any], Any],
+        encode: Encode,
+        answered: Callable[[list[Answered]], None],
+        died: Callable[[], None],
     ) -> None:
         """`died` is called once, when the process has ended, by itself or by `kill`, after its last `answered`."""
         self._answered = answered
@@ -61,7 +65,7 @@ class Child:
         self._received = {self._numbers: bytearray(), self._calls: bytearray()}
         self._process = multiprocessing.get_context("spawn").Process(
             target=serve,
-            args=(self._child_calls, self._child_numbers, processor, PART.get()),
+            args=(self._child_calls, self._child_numbers, processor, encode, PART.get()),
             name="redis-worker-process",
         )
         self._killed = False
@@ -236,7 +240,7 @@ def _answered(
     seconds: float,
     ended: float,
     raised: Any,
-    result: bytes,
+    result: Any,
     error: str | None,
     verdict: Verdict,
     delay: float | None,

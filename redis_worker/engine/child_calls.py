@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from redis_worker.engine.contexts import Contexts
-from redis_worker.engine.execution import compute
+from redis_worker.engine.execution import Answer, Encode, compute, refusal
 from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
 from redis_worker.vocabulary.error_text import raised_at, traceback_text
@@ -26,7 +26,7 @@ LENGTH = struct.Struct("=I")
 READY = "ready"
 
 
-def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], part: str | None) -> None:
+def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encode: Encode, part: str | None) -> None:
     """Run a child: answer calls until the parent closes the sockets."""
     own_pid = os.getpid()
     os.setsid()
@@ -44,13 +44,13 @@ def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], part:
         os.register_at_fork(after_in_child=end.close)
     PART.set(part)
     with suppress(EOFError, OSError):
-        _send(calls, READY)
-        _answer(calls, numbers, processor)
+        _send(calls, _pickled(READY))
+        _answer(calls, numbers, processor, encode)
     if os.getpid() == own_pid:
         end_own_group()
 
 
-def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any]) -> None:
+def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any], encode: Encode) -> None:
     """Run calls. Returns, or raises EOFError or OSError, at the end of the parent. The hot path."""
     contexts = Contexts()
     with open(calls.fileno(), "rb", closefd=False) as reader:
@@ -74,16 +74,23 @@ def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any]) -> 
                 if found == number:
                     break
             started = perf_counter()
-            answer = contexts.fresh().run(compute, call, arguments)
+            answer = contexts.fresh().run(compute, call, arguments, encode)
             ended = perf_counter()
-            error = answer.exception  # as text: many exceptions cannot be pickled
-            raised = None if error is None else (traceback_text(error), raised_at(error))
             data = _next(numbers)
-            _send(
-                # Nothing wakes the parent for an answer that goes the way of the numbers.
-                numbers if data else calls,
-                (number, ended - started, ended, raised, answer.result, answer.error, answer.verdict, answer.delay),
-            )
+            # Nothing wakes the parent for an answer that goes the way of the numbers.
+            _send(numbers if data else calls, _packed(number, ended - started, ended, answer))
+
+
+def _packed(number: int, seconds: float, ended: float, answer: Answer) -> bytes:
+    """Return `answer` as bytes, with its exception as text: many exceptions cannot be pickled."""
+    error = answer.exception
+    raised = None if error is None else (traceback_text(error), raised_at(error))
+    try:
+        return _pickled(
+            (number, seconds, ended, raised, answer.result, answer.error, answer.verdict, answer.delay),
+        )
+    except (TypeError, AttributeError, pickle.PicklingError) as problem:  # only a value that is not encoded
+        return _packed(number, seconds, ended, refusal("Processing error", problem))
 
 
 def _next(numbers: socket) -> bytes:
@@ -94,6 +101,9 @@ def _next(numbers: socket) -> bytes:
         return b""
 
 
-def _send(calls: socket, message: Any) -> None:
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    calls.sendall(LENGTH.pack(len(data)) + data)
+def _pickled(message: Any) -> bytes:
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def _send(end: socket, message: bytes) -> None:
+    end.sendall(LENGTH.pack(len(message)) + message)

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from redis_worker.engine.awaitables import is_awaitable, unawaited
-from redis_worker.engine.execution import Answer, Execution, timed_out
+from redis_worker.engine.execution import Answer, Encode, Execution, timed_out
 from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
@@ -26,12 +26,15 @@ class Handler(CallGuard):
         execution: Execution | None,
         timeout: float | None,
         policy: RetryPolicy,
+        encode: Encode = success,
     ) -> None:
+        """`encode` serves inline calls; an `execution` has its own."""
         super().__init__(timeout)
         self.read = read
         self._processor = processor
         self._execution = execution
         self._policy = policy
+        self._encode = encode
 
     def handle_here(self, delivery: Delivery, resolve: Callable[[Any, float], Any] | None = None) -> Outcome:
         """Call the processor in the current thread. Returns the outcome. The hot path.
@@ -50,7 +53,7 @@ class Handler(CallGuard):
             if resolve is not None and is_awaitable(value):
                 awaitable, value = value, None
                 value = resolve(awaitable, started)
-            result = success(value)
+            result = self._encode(value)
         except BaseException as error:
             answer, _ = self.caught(unawaited(value) or error)
             return self._policy.outcome(delivery, id, answer, perf_counter() - started)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from redis_worker.engine.child import Answered, Child, packed
-from redis_worker.engine.execution import refusal
+from redis_worker.engine.execution import Encode, refusal
 from redis_worker.engine.guard import escaped
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import HORIZON
@@ -64,13 +64,20 @@ class ProcessRunner(Runner):
     """
 
     def __init__(
-        self, handler: Handler, settler: Settler, concurrency: int, processor: Callable[[Any], Any], tries: int
+        self,
+        handler: Handler,
+        settler: Settler,
+        concurrency: int,
+        processor: Callable[[Any], Any],
+        tries: int,
+        encode: Encode,
     ) -> None:
         """`tries` is how often a task may be the one that runs when its process dies. Raises ConfigurationError."""
         super().__init__(settler, concurrency)
         check_processor(processor)
         self._handler = handler
         self._processor = processor
+        self._encode = encode
         self._tries = tries
         self._slots = [_Slot(self) for _ in range(concurrency)]
         self._deaths: dict[Delivery, int] = {}
@@ -240,7 +247,7 @@ class ProcessRunner(Runner):
         if not tasks:
             return
         slot.is_fed = False
-        slot.child = child = Child(self._processor, slot.answered, slot.died)
+        slot.child = child = Child(self._processor, self._encode, slot.answered, slot.died)
         slot.hand.append(tasks[0][0])
         slot.since = self._touched = perf_counter()
 

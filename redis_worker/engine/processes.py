@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from redis_worker.engine.child import Answered, Child, packed
-from redis_worker.engine.execution import Answer, TimedOut, refusal
+from redis_worker.engine.execution import Answer, Encode, TimedOut, refusal
 from redis_worker.engine.streams import open_streams
 from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied
+from redis_worker.vocabulary.payload import success
 
 
 def check_processor(processor: Callable[[Any], Any]) -> None:
@@ -37,10 +38,13 @@ class Processes:
     programs that the function started end too.
     """
 
-    def __init__(self, processor: Callable[[Any], Any], timeout: float | None, max_deliveries: int) -> None:
+    def __init__(
+        self, processor: Callable[[Any], Any], timeout: float | None, max_deliveries: int, encode: Encode = success
+    ) -> None:
         """Raises ConfigurationError."""
         check_processor(processor)
         self._processor = processor
+        self._encode = encode
         self._timeout = timeout
         self._tries = max_deliveries
         self._places: set[_Place] = set()
@@ -58,7 +62,7 @@ class Processes:
 
     async def _try(self, arguments: bytes) -> Answer | None:
         free = (place for place in self._places if place.answer.done() and place.child.lives)
-        place = next(free, None) or _Place(self._processor, self._places)
+        place = next(free, None) or _Place(self._processor, self._encode, self._places)
         place.answer = asyncio.get_running_loop().create_future()
         try:
             if not place.child.is_ready:  # apart from the call: the time limit is one of the task, not of the start
@@ -80,10 +84,10 @@ class Processes:
 class _Place:
     """A child, and the answer to the call that it runs."""
 
-    def __init__(self, processor: Callable[[Any], Any], places: set[_Place]) -> None:
+    def __init__(self, processor: Callable[[Any], Any], encode: Encode, places: set[_Place]) -> None:
         places.add(self)
         self._places = places
-        self.child = Child(processor, self.answered, self.died)
+        self.child = Child(processor, encode, self.answered, self.died)
         self.answer: asyncio.Future[Answer | None]
         """None if the process died."""
 
