@@ -21,6 +21,8 @@ SUPERVISORS = "{redis_worker}:supervisors"
 """Hash: supervisor id -> its description, a JSON object; removed when it stops, or after an hour of silence."""
 CRON = "{redis_worker}:cron"
 """Hash: application, slash and name of every cron job ever run -> the stem of its keys."""
+EVENTS = "{redis_worker}:events"
+"""Stream: the last events that were broadcast, each with `channel` and `data`."""
 
 
 ARRIVED = ":arrived"

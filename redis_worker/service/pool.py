@@ -59,17 +59,19 @@ class WorkerPool(Service):
         *,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        http_token: str | None = None,
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
 
-        `http` is the address for health checks and metrics, as "127.0.0.1:8084" (the extra `web`). Without it,
+        `http` is the address for health checks, metrics, WebSocket clients and the dashboard, as "127.0.0.1:8084" (the
+        extra `web`), and `http_token` the token that the metrics, and every change, then need. Without `http`,
         `measuring` returns the observer for a queue and a processor's name, where a supervisor serves the metrics.
         """
         self.options = pool_options(concurrency, options)
         address, connect_timeout = address_of(redis), seconds_of(self.options.connect_timeout)
-        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, measuring)
+        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, http_token, measuring)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.errors import Unreadable
@@ -93,7 +93,7 @@ class Delayed:
 class DelayedTasks(Access):
     """Access to the delayed tasks of `input_key`; `redis` is a URL, or a client that is used and not closed."""
 
-    def __init__(self, redis: str | Client, input_key: str) -> None:
+    def __init__(self, redis: str | Client | Address, input_key: str) -> None:
         super().__init__(redis)
         self._input = input_key
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 
@@ -39,7 +39,7 @@ class DeadLetter(NamedTuple):
 class DeadLetters(Access):
     """The dead letters of the queue `input_key`; `redis` is a URL, or a client that stays open."""
 
-    def __init__(self, redis: str | Client, input_key: str) -> None:
+    def __init__(self, redis: str | Client | Address, input_key: str) -> None:
         self._keys = Keys(input_key, "")
         super().__init__(redis)
 

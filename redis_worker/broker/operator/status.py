@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable, strangers
 from redis_worker.broker.keys import ARRIVED, CRON, QUEUES, SUPERVISORS, TOPICS, Keys, topic_list
@@ -115,7 +115,7 @@ class StatusReader(Access):
     `redis` is a URL, or a client that stays open.
     """
 
-    def __init__(self, redis: str | Client, queues: Sequence[str] = ()) -> None:
+    def __init__(self, redis: str | Client | Address, queues: Sequence[str] = ()) -> None:
         """Raises ConfigurationError for an invalid URL."""
         super().__init__(redis)
         self._queues = list(dict.fromkeys(queues))
