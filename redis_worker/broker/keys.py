@@ -155,6 +155,8 @@ class CronKeys:
     """Sorted set: instant -> itself; those that wait for the current run to end."""
     ended = _Derived()
     """List: the last recorded runs and, after `lost `, those presumed dead."""
+    asked = _Derived()
+    """String: exists while somebody has asked for a run by hand, for a minute at most."""
     record = _Derived()
     """Hash: the schedule, the outcome of the last run, counts; `floor`: instants up to it count as fired."""
 

@@ -31,7 +31,7 @@ _CLOSE_TIMEOUT = 1.0
 
 
 class HttpServer:
-    """The server of `/healthz`, `/ready` and `/metrics`, and of `/ws`, where WebSocket clients receive events."""
+    """The server of `/healthz`, `/ready` and `/metrics`, of events at `/ws`, and of the dashboard at `/`."""
 
     def __init__(self, address: str, token: str | None = None, origins: Sequence[str] = ()) -> None:
         """With a `token`, requests for more than the state of health must send it, as a bearer token.
@@ -54,24 +54,29 @@ class HttpServer:
         """Serve `service`; `redis` returns the address of a queue. Raises ConfigurationError if it cannot listen.
 
         Queues on one Redis server should share one address object, because each object gets a connection.
-        `fleet` is the server with the events for `/ws`; None serves none.
+        `fleet` is the Redis server of the dashboard and of `/ws`; None serves neither.
         """
         depths, lag, connections = Depths(redis), LoopLag(), Connections()
-        live = None if fleet is None else Live(fleet, self._gate, connections.keep)
+        live = None if fleet is None else Live(fleet, self._gate, connections.keep, service.service)
         pages = Pages(service, self.metrics, depths, lag, self._gate, None if live is None else live.hub)
         measuring = asyncio.create_task(lag.run())
         try:
             async with self._listening([*pages.routes(), *([] if live is None else live.routes())], connections):
-                try:
-                    logger.info("http://%s answers /healthz, /ready and /metrics", self.listening)
+                logger.info("http://%s answers /healthz, /ready and /metrics", self.listening)
+                async with _living(live):
                     yield
-                finally:
-                    if live is not None:
-                        await live.close()
         finally:
             measuring.cancel()
             await pages.close()
             await depths.close()
+
+    @asynccontextmanager
+    async def showing(self, fleet: Address, name: str) -> AsyncIterator[None]:
+        """Serve the dashboard of `fleet` without a worker. Raises ConfigurationError if it cannot listen."""
+        connections = Connections()
+        live = Live(fleet, self._gate, connections.keep, name, always=True)
+        async with self._listening(live.routes(), connections), _living(live):
+            yield
 
     @asynccontextmanager
     async def _listening(self, routes: Iterable[web.RouteDef], connections: Connections) -> AsyncIterator[None]:
@@ -96,6 +101,18 @@ class HttpServer:
             if listening is not None:
                 listening.close()
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def _living(live: Live | None) -> AsyncIterator[None]:
+    if live is None:
+        yield
+        return
+    live.start()
+    try:
+        yield
+    finally:
+        await live.close()
 
 
 async def _listen(runner: web.AppRunner, connections: Connections, address: HttpAddress) -> tuple[asyncio.Server, str]:

@@ -21,6 +21,7 @@ from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.running import RunningTask
+from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
@@ -92,10 +93,10 @@ class WorkerPool(Service):
         check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
-        self._counting = Counting()
+        self._counting, self._vitals = Counting(), Vitals()
         metrics = self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
-        self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
+        self._observer = Observers((self._counting, self._vitals, self._reporter, *metrics, *observers))
         self._consumer: Consumer | None = None
 
     @property
@@ -184,7 +185,7 @@ class WorkerPool(Service):
             observer,
             self._counting,
             upkeep=upkeep_of(
-                *(ordinary, keys, queue, observer, role, self.counters),
+                *(ordinary, keys, queue, observer, role, self.counters, self._vitals),
                 lease=keeper.seconds,
                 wait=channel.wait,
                 others=(channel.run, partial(announce_queue, ordinary, keys), watchdog.run),

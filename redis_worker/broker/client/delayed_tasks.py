@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,6 +32,11 @@ class DelayedTask(NamedTuple):
     """Due time, in seconds since the epoch, by the server's clock."""
     member: bytes
     """The member of the sorted set."""
+
+    @property
+    def key(self) -> str:
+        """A name of the delayed task."""
+        return hashlib.sha256(self.member).hexdigest()[:32]
 
 
 class Delayed:
