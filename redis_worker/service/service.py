@@ -46,17 +46,18 @@ class Service(ABC):
         connect_timeout: float,
         service: str,
         http: str | None,
+        http_token: str | None,
         measuring: Measuring | None = None,
     ) -> None:
         """`address` is that of Redis, None without Redis.
 
         `connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit. `service` is the
-        name in answers over HTTP; `http` is the address to listen on. Without `http`, `measuring` returns the observer
-        of a queue for the metrics of another server.
+        name in answers over HTTP; `http` is the address to listen on, and `http_token` the token for all beyond the
+        state of health. Without `http`, `measuring` returns the observer of a queue for the metrics of another server.
         """
         self._name = name
         self.service = service
-        self._http = None if http is None else http_server(http)
+        self._http = None if http is None else http_server(http, http_token)
         self._measure = measuring if self._http is None else self._http.metrics.of
         self._address = address
         self._connect_timeout = connect_timeout
@@ -189,7 +190,7 @@ class Service(ABC):
         """Work, and answer HTTP, if configured, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
-                await stack.enter_async_context(self._http.answering(self, lambda _: self._address))
+                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._address))
             await self._work()
 
     def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:
