@@ -1,4 +1,4 @@
-"""The command `python -m tests.screenshots`: pictures of the dashboard at work, light and dark, wide and narrow, in docs/."""
+"""The command `python -m tests.screenshots`: pictures of the dashboard at work, light and dark, in docs/."""
 
 from __future__ import annotations
 
