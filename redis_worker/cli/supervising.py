@@ -15,9 +15,11 @@ from redis_worker.broker.connection.preflight import check_server, connected
 from redis_worker.cli.changes import Watched
 from redis_worker.cli.describing import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
-from redis_worker.file.plan import DaemonPart, Plan
+from redis_worker.file.plan import DaemonPart, KafkaPart, Part, Plan
+from redis_worker.service.kafka_options import KafkaOptions
 from redis_worker.signals import serve
 from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY
@@ -87,7 +89,7 @@ class _Service:
 
     async def _serve(self) -> None:
         supervisor = self._supervisor
-        await _find_redis(supervisor.plan)
+        await asyncio.gather(_find_redis(supervisor.plan), *map(_find_servers, supervisor.plan.parts))
         self._finding_redis = False
         for part in supervisor.plan.parts:
             if part.supervision.reports:
@@ -154,7 +156,7 @@ async def _find_redis(plan: Plan) -> None:
 
     Raises Unreachable and Refused.
     """
-    if plan.url is None or all(isinstance(part, DaemonPart) for part in plan.parts):
+    if plan.url is None or all(isinstance(part, DaemonPart | KafkaPart) for part in plan.parts):
         return
     address = address_of(plan.url)
     connection = Connection(address.open(), owned=True)
@@ -162,3 +164,17 @@ async def _find_redis(plan: Plan) -> None:
         await connected(connection, address.name, plan.connect_timeout, lambda: check_server(connection))
     finally:
         await connection.close()
+
+
+async def _find_servers(part: Part) -> None:
+    """Ask the brokers and the database of a Kafka part, unless it waits for them. Raises Unreachable and Refused."""
+    if not isinstance(part, KafkaPart):
+        return
+    from redis_worker.file.kafka_servers import ask
+
+    options = KafkaOptions(**part.options)
+    if options.wait:
+        return
+    for answer in await ask(part, seconds_of(options.connect_timeout)):
+        if answer.error is not None:
+            raise answer.error

@@ -34,6 +34,11 @@ class Delivery:
     """True if a message with the same id was completed before: it is acknowledged without being handled."""
 
     @property
+    def label(self) -> str | None:
+        """The name of the task for people, if its queue gives it one; otherwise it is its id."""
+        return None
+
+    @property
     def attempt(self) -> int:
         """1 for the first delivery, plus 1 for each redelivery."""
         return 1 + self.deaths + self.retries
