@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import random
 import secrets
 from collections import Counter
@@ -207,12 +208,32 @@ async def test_nulls_of_a_nullable_key_are_refused_unless_the_index_takes_them_f
 def test_a_sink_serves_one_event_loop_after_the_other_and_closes_with_each(postgres: EmbeddedPostgres) -> None:
     asyncio.run(run(postgres.dsn, "drop table if exists t", TABLE))
     sink = UpsertSink(postgres.dsn, "t", key=["k"], flush_after=0)
-    for number in range(3):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(sink.add(as_row(0, 0, 0)))
+    loop.close()  # without a chance to close the connection
+    for number in range(1, 3):
         asyncio.run(sink.add(as_row(number, 0, 0)))
     assert len(asyncio.run(rows(postgres.dsn, "select k from t"))) == 3
-    mine = "select count(*) from pg_stat_activity where application_name like 'redis_worker%'"
-    asyncio.run(wait_until(lambda: _none(postgres.dsn, mine)))
+    asyncio.run(wait_until(lambda: _none(postgres.dsn)))
 
 
-async def _none(dsn: str, query: str) -> bool:
-    return not await value(dsn, query)
+def test_a_child_process_has_a_connection_of_its_own(postgres: EmbeddedPostgres) -> None:
+    asyncio.run(run(postgres.dsn, "drop table if exists t", TABLE))
+    sink = UpsertSink(postgres.dsn, "t", key=["k"], flush_after=0)
+
+    async def add_in_both() -> None:
+        await sink.add(as_row(0, 0, 0))
+        child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(sink.add(as_row(1, 1, 1))))
+        child.start()
+        await wait_until(lambda: child.exitcode is not None)
+        assert child.exitcode == 0
+        child.close()
+        await sink.add(as_row(2, 2, 2))
+
+    asyncio.run(add_in_both())
+    assert len(asyncio.run(rows(postgres.dsn, "select k from t"))) == 3
+    asyncio.run(wait_until(lambda: _none(postgres.dsn)))
+
+
+async def _none(dsn: str) -> bool:
+    return not await value(dsn, "select count(*) from pg_stat_activity where application_name like 'redis_worker%'")
