@@ -199,9 +199,9 @@ class KafkaWorker(Service):
         """Return the topics, once work has begun."""
         if not self.started:
             return []
-        partitions = self.partitions()
+        name, partitions = self.declaration.name, self.partitions()
         unsettled = sum(partition.in_flight for partition in partitions)
-        return [Consuming(self.source, self.source, self.declaration.name, unsettled, partitions=partitions)]
+        return [Consuming(self.source, self.source, name, unsettled, partitions=partitions)]
 
     def partitions(self) -> list[PartitionStatus]:
         """Return the partitions that this worker owns, with their lags; call it on the event loop."""

@@ -19,7 +19,8 @@ logger = library_logger("redis_worker.supervisor")
 
 # The state of a part is the worst state of its units.
 _WORST_FIRST: tuple[PartState, ...] = (
-    *("failed", "restarting", "stopping", "Redis is away", "waiting for Redis", "starting", "running", "ended"),
+    *("failed", "restarting", "stopping", "Redis is away", "Kafka is away", "the sink is away"),
+    *("waiting for Redis", "waiting for Kafka", "starting", "running", "ended"),
 )
 # The time limit of a cancelled part, in seconds: a pool hands back its tasks.
 _CANCEL_TIMEOUT = 6.0
