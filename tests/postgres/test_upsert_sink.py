@@ -81,7 +81,7 @@ async def test_the_later_of_two_rows_stands_by_either_statement(database: str, s
 async def test_the_order_of_a_batch_is_not_that_of_its_storage(database: str) -> None:
     """A row of the staging table may lie before one that came earlier, where a page had room for it."""
     await run(database, "create table t (k int primary key, v text)")
-    batch = [{"k": n % 7, "v": f"{n} " + secrets.token_hex(random.randrange(900))} for n in range(COPY_FROM)]
+    batch = [{"k": n % 1000, "v": f"{n} " + secrets.token_hex(random.randrange(900))} for n in range(COPY_FROM)]
     async with UpsertSink(database, "t", key=["k"]) as sink:
         assert await sink.write(batch) == {}
     assert dict(await rows(database, "select k, v from t")) == {row["k"]: row["v"] for row in batch}
