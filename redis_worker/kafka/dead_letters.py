@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from redis_worker.engine.thread_pool import ThreadPool
-from redis_worker.kafka.delivery import KafkaDelivery
 from redis_worker.kafka.errors import error_of, translated
+from redis_worker.kafka.partitions import KafkaDelivery
 from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.task import Outcome

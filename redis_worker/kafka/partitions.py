@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
 
-from redis_worker.kafka.delivery import KafkaDelivery
 from redis_worker.kafka.marks import WINDOWS, Mark
 from redis_worker.kafka.offsets import Offsets
 from redis_worker.kafka.order import LaneOf, Lanes
 from redis_worker.ports import Partition
+from redis_worker.vocabulary.task import Delivery
 
-# Messages that wait behind others of their lane; beyond it the partition waits.
-_MOST_IN_LANES = 1000
+
+@dataclass(slots=True, eq=False)
+class KafkaDelivery(Delivery):
+    """A delivery with its message of confluent-kafka; the receipt is the partition."""
+
+    receipt: OwnedPartition
+    offset: int = -1
+    message: Any = None
+
+    @property
+    def label(self) -> str:
+        """The coordinates."""
+        return self.coordinates
+
+    @property
+    def coordinates(self) -> str:
+        """The topic, partition and offset, as "topic[partition]@offset"."""
+        return f"{self.receipt.topic}[{self.receipt.number}]@{self.offset}"
 
 
 class OwnedPartition:
@@ -48,7 +64,7 @@ class OwnedPartition:
         self.end: int | None = None
         """The offset after the last message at the broker, as last heard."""
         self.offsets = Offsets()
-        self.lanes = Lanes(lane_of)
+        self.lanes: Lanes[KafkaDelivery] = Lanes(lane_of)
         self.safe: int | None = None
         """The offset to commit: everything before it is settled, and written."""
 
@@ -77,12 +93,11 @@ class OwnedPartition:
 
     def room(self) -> int:
         """Return how many messages may be claimed."""
-        if self.lanes.waiting >= _MOST_IN_LANES:
-            return 0
+        room = self.lanes.room()
         window = WINDOWS[self.mark.level]
         if not self.unwritten:
-            return window
-        return window - (self.offsets.last + 1 - (self.committed or 0))
+            return min(room, window)
+        return min(room, window - (self.offsets.last + 1 - (self.committed or 0)))
 
     def take(self, limit: int) -> list[KafkaDelivery]:
         """Claim up to `limit` buffered messages; return those that may start. The hot path."""

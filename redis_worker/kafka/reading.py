@@ -8,8 +8,8 @@ from typing import Any, get_origin
 from redis_worker.engine.awaitables import is_awaitable
 from redis_worker.engine.guard import is_interrupt
 from redis_worker.engine.reading import condemned
-from redis_worker.kafka.delivery import KafkaDelivery
 from redis_worker.kafka.message import KafkaMessage
+from redis_worker.kafka.partitions import KafkaDelivery
 from redis_worker.vocabulary.error_text import error_text
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.payload import loads

@@ -85,10 +85,14 @@ class KafkaSettings:
             "enable.auto.offset.store": False,
         }
 
-    def producer(self) -> dict[str, Any]:
-        """Return the configuration of a producer on the same brokers: the properties that say how to connect."""
+    def connection(self) -> dict[str, Any]:
+        """Return the configuration of any client of the same brokers: the properties that say how to connect."""
         connection = {name: value for name, value in self.properties.items() if _CONNECTION.fullmatch(name)}
-        return {**connection, "bootstrap.servers": self.brokers, "linger.ms": 0, "enable.idempotence": True}
+        return {**connection, "bootstrap.servers": self.brokers}
+
+    def producer(self) -> dict[str, Any]:
+        """Return the configuration of a producer on the same brokers."""
+        return {**self.connection(), "linger.ms": 0, "enable.idempotence": True}
 
     def __repr__(self) -> str:
         topics, properties = ",".join(self.topics), masked(self.properties)

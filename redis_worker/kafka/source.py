@@ -17,11 +17,10 @@ from redis_worker.engine.waiting import happens
 from redis_worker.kafka.buffers import Buffers
 from redis_worker.kafka.commits import Commits
 from redis_worker.kafka.dead_letters import DeadLetters
-from redis_worker.kafka.delivery import KafkaDelivery
 from redis_worker.kafka.group import Group
 from redis_worker.kafka.marks import ALONE, Mark
 from redis_worker.kafka.order import LANES
-from redis_worker.kafka.partitions import OwnedPartition
+from redis_worker.kafka.partitions import KafkaDelivery, OwnedPartition
 from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.kafka.writer import Entry, Writer
 from redis_worker.ports import Observer, Partition, Sink
@@ -125,11 +124,6 @@ class KafkaSource:
     def is_busy(self) -> bool:
         """See Owner."""
         return any(len(partition.offsets) or partition.uncommitted for partition in self._turns)
-
-    @property
-    def unwritten(self) -> int:
-        """The number of messages claimed and not settled, or not written."""
-        return sum(len(partition.offsets) for partition in self._owned.values())
 
     # Roles beside the worker.
 

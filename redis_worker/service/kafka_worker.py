@@ -199,7 +199,9 @@ class KafkaWorker(Service):
         """Return the topics, once work has begun."""
         if not self.started:
             return []
-        return [Consuming(self.source, self.source, self.declaration.name, self._source.unwritten)]
+        name, partitions = self.declaration.name, self.partitions()
+        unsettled = sum(partition.in_flight for partition in partitions)
+        return [Consuming(self.source, self.source, name, unsettled, partitions=partitions)]
 
     def partitions(self) -> list[PartitionStatus]:
         """Return the partitions that this worker owns, with their lags; call it on the event loop."""

@@ -29,6 +29,10 @@ from redis_worker.vocabulary.service import READY, Condition, Consuming, PartSta
 
 logger = library_logger("redis_worker.supervisor")
 
+# Conditions of a part that are the supervisor's, the worst first.
+_TROUBLES: tuple[Condition, ...] = (
+    *("Redis is away", "Kafka is away", "the sink is away", "waiting for Redis", "waiting for Kafka"),
+)
 # The time limit of a reload under way at a stop, in seconds.
 _LAST_RELOAD = 5.0
 
@@ -102,10 +106,7 @@ class Supervisor:
         if self._stopping:
             return "stopping"
         states = self._roster.states()
-        for state in ("Redis is away", "waiting for Redis"):
-            if state in states:
-                return state
-        return "running"
+        return next((condition for condition in _TROUBLES if condition in states), "running")
 
     @property
     def ready(self) -> bool:

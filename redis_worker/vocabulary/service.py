@@ -43,7 +43,7 @@ class Consuming(NamedTuple):
     part: str = ""
     """The part of a supervisor that claims them; empty without a supervisor."""
     partitions: Sequence[PartitionStatus] = ()
-    """The partitions of a Kafka topic that this worker owns."""
+    """The partitions of Kafka topics that this worker owns."""
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Self:
