@@ -139,16 +139,19 @@ REFUSED: list[tuple[str, Any, str]] = [
 ]
 
 
-async def test_a_value_that_does_not_fit_is_refused_with_a_reason(database: str) -> None:
-    await run(database, TYPES)
-    for type_, given, reason in REFUSED:
-        await run(database, "drop table if exists t", f"create table t (k int primary key, c {type_})")
-        async with UpsertSink(database, "t", key=["k"]) as sink:
-            batch = [{"k": 1, "c": None}, {"k": 2, "c": given}, {"k": 3, "c": None}]
-            refused = await sink.write(batch)
-        assert list(refused) == [1], (type_, given)
-        assert reason in refused[1], refused
-        assert await value(database, "select count(*) from t") == 2
+async def test_each_value_that_does_not_fit_is_refused_with_a_reason(database: str) -> None:
+    """A row each in one batch, between two good ones."""
+    columns = [f"c{number}" for number in range(len(REFUSED))]
+    types = ", ".join(f"{column} {type_}" for column, (type_, _, _) in zip(columns, REFUSED, strict=True))
+    await run(database, TYPES, f"create table t (k int primary key, {types})")
+    empty = dict.fromkeys(columns)
+    bad = [{**empty, "k": 1, column: given} for column, (_, given, _) in zip(columns, REFUSED, strict=True)]
+    async with UpsertSink(database, "t", key=["k"]) as sink:
+        refused = await sink.write([{**empty, "k": 0}, *bad, {**empty, "k": 2}])
+    assert list(refused) == list(range(1, len(bad) + 1))
+    for column, (_, _, reason), found in zip(columns, REFUSED, refused.values(), strict=True):
+        assert reason.replace("'c'", f"'{column}'") in found
+    assert await value(database, "select count(*) from t") == 2
 
 
 @pytest.mark.parametrize(("given", "schema", "table"), NAMES)

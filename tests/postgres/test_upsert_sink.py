@@ -29,7 +29,7 @@ def as_row(k: int, v: int, version: int | None) -> dict[str, int | None]:
 
 
 @given(WRITES, st.sampled_from(["last", "newest", "first"]))
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_batches_of_several_consumers_leave_what_a_dictionary_holds(
     postgres: EmbeddedPostgres, writes: list[tuple[int, list[tuple[int, int, int | None]]]], rule: str
 ) -> None:
