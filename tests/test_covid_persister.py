@@ -88,7 +88,8 @@ async def write(dsn: str, expected: Expected) -> None:
 def bury(brokers: str, dead: dict[tuple[int, int], str]) -> None:
     producer = Producer({"bootstrap.servers": brokers})
     for (partition, offset), reason in dead.items():
-        headers = {"topic": TOPIC, "partition": str(partition), "offset": str(offset), "reason": f"Because: {reason}"}
+        headers = {"partition": str(partition), "offset": str(offset), "reason": f"Because: {reason}"}
+        headers = {f"redis-worker-{name}": value for name, value in headers.items()}
         producer.produce(DEAD_LETTERS, b"", headers=headers)
     assert producer.flush(30) == 0
 

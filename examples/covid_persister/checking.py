@@ -62,7 +62,7 @@ class DeadLetters:
         return int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=30)[1])
 
     def _note(self, message: Any) -> None:
-        headers = {name: value.decode() for name, value in message.headers()}
+        headers = {name.removeprefix("redis-worker-"): value.decode() for name, value in message.headers()}
         self.reasons[int(headers["partition"]), int(headers["offset"])] = headers["reason"]
         self._next[message.partition()] = message.offset() + 1
 

@@ -17,7 +17,7 @@ class Consumers:
     """Processes of one consumer group; those left at the end are stopped."""
 
     def __init__(self, brokers: str, dsn: str, file: Path = FILE, **environment: str) -> None:
-        self._command = [sys.executable, "-m", "redis_worker", "serve", str(file), "--log-level", "warning"]
+        self._command = [sys.executable, "-m", "redis_worker", "serve", str(file), "--log-level", "error"]
         self._environment = os.environ | {"KAFKA_BROKERS": brokers, "POSTGRES_DSN": dsn} | environment
         self._running: list[subprocess.Popen[bytes]] = []
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from redis_worker import ConfigurationError, KafkaMessage
+from redis_worker import ConfigurationError, KafkaMessage, Reject
 from redis_worker.postgres import Lookup
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
@@ -24,11 +24,11 @@ class CaseReport(msgspec.Struct, frozen=True):
     cases: Annotated[int, msgspec.Meta(ge=0)]
 
 
-async def to_rows(messages: list[KafkaMessage]) -> list[dict[str, Any]]:
-    """Return a row for each report, in their order."""
-    reports: list[CaseReport] = [message.data for message in messages]
-    city_ids = await ids_of("cities").get_many(report.city for report in reports)
-    region_ids = await ids_of("regions").get_many(report.region for report in reports)
+async def to_rows(messages: list[KafkaMessage]) -> list[dict[str, Any] | Reject]:
+    """Return for each report, in their order, a row or the reason why there is none."""
+    reports: list[CaseReport | None] = [message.data for message in messages]
+    city_ids = await ids_of("cities").get_many(report.city for report in reports if report)
+    region_ids = await ids_of("regions").get_many(report.region for report in reports if report)
     return [
         {
             "date": report.date,
@@ -37,6 +37,8 @@ async def to_rows(messages: list[KafkaMessage]) -> list[dict[str, Any]]:
             "cases": report.cases,
             "report": message.offset,
         }
+        if report is not None
+        else Reject("the message has no value")
         for report, message in zip(reports, messages, strict=True)
     ]
 

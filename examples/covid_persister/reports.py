@@ -96,9 +96,9 @@ def _poison(chance: random.Random) -> Report:
 # Each makes nonsense of a report, and names what its dead letter must say.
 _FAULTS: list[Callable[[dict[str, object]], tuple[bytes | None, str]]] = [
     lambda _: (None, "value"),
-    lambda _: (b"", "JSON"),
-    lambda report: (b"\xff\xfe" + orjson.dumps(report), "JSON"),
-    lambda report: (orjson.dumps(report)[:-5], "JSON"),
+    lambda _: (b"", "decoded"),
+    lambda report: (b"\xff\xfe" + orjson.dumps(report), "decoded"),
+    lambda report: (orjson.dumps(report)[:-5], "decoded"),
     lambda report: (orjson.dumps([report]), "object"),
     lambda report: (orjson.dumps({name: report[name] for name in ("date", "city", "region")}), "cases"),
     lambda report: (orjson.dumps(report | {"cases": "many"}), "cases"),

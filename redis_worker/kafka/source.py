@@ -125,11 +125,6 @@ class KafkaSource:
         """See Owner."""
         return any(len(partition.offsets) or partition.uncommitted for partition in self._turns)
 
-    @property
-    def unwritten(self) -> int:
-        """The number of messages claimed and not settled, or not written."""
-        return sum(len(partition.offsets) for partition in self._owned.values())
-
     # Roles beside the worker.
 
     def roles(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:

@@ -15,7 +15,10 @@ class Statements:
     upsert: str
     """The parameters are arrays, one for each column."""
     staging: str
-    """The name of a temporary table: the columns, and the position of each row."""
+    """The name of a temporary table: the columns, and the position of each row (rows may be stored in another order).
+
+    It is empty at the start of each transaction.
+    """
     create_staging: str
     merge: str
     """The upsert from the staging table."""
@@ -38,19 +41,18 @@ def statements(
     ]
     places = {column.name: number for number, column in enumerate(table.columns, 1)}
     keys = ", ".join(str(places[column]) for column in key)
-    order = f"{keys}, position" + " desc" * bool(update)
-    if version is not None:
-        order = f"{keys}, {places[version]} desc nulls last, position desc"
+    order = keys if version is None else f"{keys}, {places[version]} desc nulls last"
     head = f"insert into {table.name} as target ({', '.join(names)}) "
     head += f"select distinct on ({keys}) {', '.join(values)} from "  # noqa: S608 - names are quoted
-    tail = f" order by {order} on conflict ({', '.join(map(quoted, key))}) do {_action(update, version)}"
+    tail = f" order by {order}, position{' desc' * bool(update)} "
+    tail += f"on conflict ({', '.join(map(quoted, key))}) do {_action(update, version)}"
     arrays = ", ".join(f"${number}::{column.wire}[]" for number, column in enumerate(table.columns, 1))
     types = [f"{field} {column.wire}" for field, column in zip(fields, table.columns, strict=True)]
     return Statements(
         upsert=f"{head}unnest({arrays}) with ordinality as source ({', '.join(fields)}, position){tail}",
         staging=staging,
-        create_staging=f"create temp table if not exists {staging} ({', '.join(types)}, position int8) "
-        "on commit delete rows",
+        create_staging=f"drop table if exists pg_temp.{staging}; "
+        f"create temp table {staging} ({', '.join(types)}, position int8) on commit delete rows",
         merge=f"{head}pg_temp.{staging}{tail}",
     )
 

@@ -200,7 +200,8 @@ class KafkaWorker(Service):
         if not self.started:
             return []
         name, partitions = self.declaration.name, self.partitions()
-        return [Consuming(self.source, self.source, name, self._source.unwritten, partitions=partitions)]
+        unsettled = sum(partition.in_flight for partition in partitions)
+        return [Consuming(self.source, self.source, name, unsettled, partitions=partitions)]
 
     def partitions(self) -> list[PartitionStatus]:
         """Return the partitions that this worker owns, with their lags; call it on the event loop."""

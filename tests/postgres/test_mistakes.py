@@ -111,7 +111,6 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"columns": ["v"]}, "key has 'k', which is not among the columns"),
     ({"columns": ["k", "v"], "update": ["w"]}, "update has 'w', which is not among the columns"),
     ({"columns": ["k", "v"], "version": "w"}, "version has 'w', which is not among the columns"),
-    ({"update": ["k"]}, "update has 'k', which belongs to the key"),
     ({"update": [], "version": "v"}, "version needs a column that is updated"),
     ({"version": "k"}, "version needs a column that is updated"),
     ({"batch_size": 0}, "batch_size must be at least 1"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import secrets
 from collections import Counter
 from typing import Any
 
@@ -72,6 +74,16 @@ async def test_the_later_of_two_rows_stands_by_either_statement(database: str, s
             size: 'null value in column "k" of relation "t" violates not-null constraint: '
             "Failing row contains (null, 0, 0)."
         }
+    assert dict(await rows(database, "select k, v from t")) == {row["k"]: row["v"] for row in batch}
+
+
+async def test_the_order_of_a_batch_is_not_that_of_its_storage(database: str) -> None:
+    """A small row of the staging table may lie before a large one that came earlier."""
+    await run(database, "create table t (k int primary key, v text)")
+    sizes = random.Random(1).choices((1, 3000, 7000), (8, 1, 1), k=COPY_FROM)
+    batch = [{"k": n % 7, "v": f"{n} " + secrets.token_hex(size // 2)} for n, size in enumerate(sizes)]
+    async with UpsertSink(database, "t", key=["k"]) as sink:
+        assert await sink.write(batch) == {}
     assert dict(await rows(database, "select k, v from t")) == {row["k"]: row["v"] for row in batch}
 
 
