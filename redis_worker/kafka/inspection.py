@@ -16,8 +16,10 @@ from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Unreachable
 
 admin: Any = _admin  # its types do not name all that it has
-# The time limit of one request, in seconds: after it the next one shows whether the brokers are reachable.
-_REQUEST = 1.0
+# The longest and the shortest time limit of one request, in seconds: a refused login shows after the first one.
+_REQUEST, _LEAST = 1.0, 0.1
+# The pause between two tries, in seconds.
+_PAUSE = 0.1
 
 
 class GroupPartition(NamedTuple):
@@ -76,8 +78,29 @@ class _Inspector:
 
     def inspect(self) -> Inspection:
         check_properties(self._settings)
+        found = self._ask()
+        if isinstance(found, RedisWorkerError):
+            raise found
+        return found
+
+    def _ask(self) -> Inspection | RedisWorkerError:
+        """Return the error: if it were raised here, its traceback would keep the client, whose threads could crash an
+        interpreter that ends.
+        """
         client = admin.AdminClient({**self._settings.connection(), "error_cb": self._on_error, "log_level": 0})
-        metadata = self._metadata(client)
+        while True:
+            try:
+                return self._seen(client)
+            except KafkaException as error:
+                client.poll(0)  # the reason arrives by a callback
+                better = self._translated(error)
+                if time.monotonic() > self._end or not isinstance(better, Unreachable):
+                    return better
+            time.sleep(_PAUSE)
+
+    def _seen(self, client: Any) -> Inspection:
+        left = self._end - time.monotonic()
+        metadata = client.list_topics(timeout=max(_LEAST, min(_REQUEST, left)))
         partitions = [
             TopicPartition(name, number)
             for name, topic in sorted(metadata.topics.items())
@@ -85,26 +108,10 @@ class _Inspector:
             for number in sorted(topic.partitions)
         ]
         missing = [name for name in self._settings.named if not any(each.topic == name for each in partitions)]
-        try:
-            offsets = self._offsets(client, partitions)
-        except KafkaException as error:
-            raise self._translated(error) from None
-        return Inspection(len(metadata.brokers), missing, offsets, self._members(client))
+        return Inspection(len(metadata.brokers), missing, self._offsets(client, partitions), self._members(client))
 
     def _reads(self, topic: str) -> bool:
         return any(re.match(each, topic) if each.startswith("^") else each == topic for each in self._settings.topics)
-
-    def _metadata(self, client: Any) -> Any:
-        """Return the metadata, from the first broker that answers."""
-        while True:
-            left = self._end - time.monotonic()
-            try:
-                return client.list_topics(timeout=max(0.1, min(_REQUEST, left)))
-            except KafkaException as error:
-                client.poll(0)  # the reason arrives by a callback
-                better = self._translated(error)
-                if left <= 0 or not isinstance(better, (Disconnected, Unreachable)):
-                    raise better from None
 
     def _offsets(self, client: Any, partitions: list[TopicPartition]) -> list[GroupPartition]:
         if not partitions:
@@ -146,4 +153,7 @@ class _Inspector:
         better = translated(error_of(exception) if self._login is None else self._login)
         if not isinstance(better, Disconnected):
             return better
-        return Unreachable(f"no Kafka at {self._settings.brokers} ({better}); is it running, and is the address right?")
+        return Unreachable(
+            f"no Kafka at {self._settings.brokers} ({str(better).rpartition('Local: ')[2]}); is it running, and are address "
+            "and security settings right?"
+        )
