@@ -15,6 +15,7 @@ from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
 from benchmarks.drain import drain
 from benchmarks.kafka import kafka
+from benchmarks.long_tasks import long_tasks
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
 from benchmarks.postgres import postgres
@@ -22,7 +23,7 @@ from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = ("drain", "pickup", "delays", "memory", "kafka", "postgres")
+SPEED = ("drain", "long", "pickup", "delays", "memory", "kafka", "postgres")
 PARTS = (*SPEED, "structure")
 
 
@@ -74,6 +75,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     parts = options.part or SPEED
     if "drain" in parts:
         yield from drain(bench, options.tasks, options.rounds, _print_progress)
+    if "long" in parts:
+        yield from long_tasks(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:

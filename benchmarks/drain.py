@@ -11,7 +11,9 @@ from benchmarks.contenders import Contender, bare_loop, supervised, worker
 from benchmarks.report import Row
 
 SUM = 0.7
-ASYNC = 0.4
+ASYNC = 0.6
+THREADS = 0.25
+PROCESSES = 0.12
 
 
 @dataclass
@@ -45,8 +47,8 @@ def heats() -> tuple[tuple[Entry, ...], ...]:
         Entry(supervised()),
         Entry(bare_loop(1000)),
         Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
-        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),
-        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.1),
+        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.5, target=THREADS),
+        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.3, target=PROCESSES),
     )
     large = (
         (Entry(bare_loop(), share, padding), Entry(worker("sum", "sum"), share, padding))
@@ -60,17 +62,18 @@ def drain(bench: Bench, count: int, rounds: int, progress: Callable[[str], None]
     for entries in heats():
         for number in range(rounds):
             for entry in entries:
-                entry.rates.append(_rate(bench, entry, max(1, int(count * entry.share))))
+                entry.rates.append(rate(bench, entry.contender, max(1, int(count * entry.share)), entry.padding))
                 progress(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield _row(entry, entries[0])
 
 
-def _rate(bench: Bench, entry: Entry, count: int) -> float:
-    with bench.warmed_up(entry.contender) as process:
-        bench.fill(count, entry.padding)
+def rate(bench: Bench, contender: Contender, count: int, padding: int = 0) -> float:
+    """Return the tasks per second of one drain of `count` tasks."""
+    with bench.warmed_up(contender) as process:
+        bench.fill(count, padding)
         seconds = bench.drain(process, count)
-        bench.verify(entry.contender, count)
+        bench.verify(contender, count)
     return count / seconds
 
 
