@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,7 +29,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def context(running: Browser, *, width: int = 1280, height: int = 800, dark: bool = False) -> AsyncIterator[BrowserContext]:
+async def context(
+    running: Browser, *, width: int = 1280, height: int = 800, dark: bool = False
+) -> AsyncIterator[BrowserContext]:
     """Open a window without cookies or storage."""
     made = await running.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", locale="en-GB"

@@ -68,6 +68,8 @@ async def feed(url: str, seconds: float) -> None:
             await invoices.submit_many(
                 [[number + n, -8.5 if (number + n) % 90 == 0 else 12.5] for n in range(random.choice((1, 2, 3)))]
             )
-            await publisher.publish_many("stock.berlin", [{"item": n, "left": n % 7} for n in range(random.randint(5, 30))])
+            await publisher.publish_many(
+                "stock.berlin", [{"item": n, "left": n % 7} for n in range(random.randint(5, 30))]
+            )
             number += burst
             await asyncio.sleep(0.2)
