@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis_worker.engine.counters import Counting
 from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS, Histogram
+from redis_worker.ports import Partition
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -17,6 +18,7 @@ OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 """Outcomes of handled tasks; `refused` is a task with an unwritten result: another worker owns it."""
 
 RUN_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
+ROWS_BOUNDS = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
 
 # Tasks per claim that are read for their time of creation: reading all would double the parsing.
 _SAMPLES = 10
@@ -26,6 +28,29 @@ _LONGEST = 8192
 _REMEMBERED = 1000
 
 
+class StreamMetrics:
+    """Metrics of a source with partitions, and of the sink behind it."""
+
+    def __init__(self) -> None:
+        # They exist from the start: an alert on an increase needs a value before it.
+        self.counts = Counter(dict.fromkeys(("assigned", "revoked", "lost", "commits", "written", "refused"), 0))
+        """Rebalances by what they did, commits of offsets, and values that the sink has written or refused."""
+        self.rows = Histogram(ROWS_BOUNDS)
+        """Values of each write."""
+        self.seconds = Histogram(PROCESSING_BOUNDS)
+        """Duration of each write."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counts, ready for JSON."""
+        return {"counts": dict(self.counts), "rows": self.rows.snapshot(), "seconds": self.seconds.snapshot()}
+
+    def absorb(self, snapshot: Mapping[str, Any]) -> None:
+        """Add the snapshot of another process."""
+        self.counts.update(snapshot["counts"])
+        self.rows.absorb(snapshot["rows"])
+        self.seconds.absorb(snapshot["seconds"])
+
+
 class QueueMetrics(Counting):
     """Metrics of one queue and its processor."""
 
@@ -33,6 +58,8 @@ class QueueMetrics(Counting):
         super().__init__()
         self.processing = Histogram(PROCESSING_BOUNDS)
         self.latency = Histogram(LATENCY_BOUNDS)
+        self.stream: StreamMetrics | None = None
+        """None for a queue in Redis."""
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -57,12 +84,33 @@ class QueueMetrics(Counting):
         # Tasks that never ran took exactly 0.
         self.processing.add([outcome.seconds for outcome in outcomes if outcome.seconds])
 
+    def assigned(self, partitions: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
+        self._streaming().counts["assigned"] += 1
+
+    def revoked(self, partitions: Collection[Partition], lost: bool) -> None:  # noqa: ARG002 - the port's signature
+        self._streaming().counts["lost" if lost else "revoked"] += 1
+
+    def committed(self, partitions: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
+        self._streaming().counts["commits"] += 1
+
+    def written(self, values: int, refused: int, seconds: float) -> None:
+        stream = self._streaming()
+        stream.counts["written"] += values
+        stream.counts["refused"] += refused
+        stream.rows.add([values + refused])
+        stream.seconds.add([seconds])
+
+    def _streaming(self) -> StreamMetrics:
+        self.stream = self.stream or StreamMetrics()
+        return self.stream
+
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, ready for JSON."""
         return {
             "counters": self.counters.snapshot(),
             "processing": self.processing.snapshot(),
             "latency": self.latency.snapshot(),
+            "stream": None if self.stream is None else self.stream.snapshot(),
         }
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
@@ -70,6 +118,8 @@ class QueueMetrics(Counting):
         self.counters.add(snapshot["counters"])
         self.processing.absorb(snapshot["processing"])
         self.latency.absorb(snapshot["latency"])
+        if snapshot["stream"] is not None:
+            self._streaming().absorb(snapshot["stream"])
 
 
 class JobMetrics:

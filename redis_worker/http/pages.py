@@ -108,4 +108,5 @@ def _parts(service: Supervised) -> dict[str, dict[str, Any]]:
 
 def _part(part: PartStatus) -> dict[str, Any]:
     answer: dict[str, Any] = {"kind": part.kind, "state": part.state, "restarts": part.restarts}
-    return answer if part.error is None else answer | {"error": part.error}
+    optional = {"lag": part.lag, "error": part.error}
+    return answer | {name: value for name, value in optional.items() if value is not None}

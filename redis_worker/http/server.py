@@ -49,12 +49,13 @@ class HttpServer:
 
     @asynccontextmanager
     async def answering(
-        self, service: Served, redis: Callable[[Consuming], Address], fleet: Address | None = None
+        self, service: Served, redis: Callable[[Consuming], Address | None], fleet: Address | None = None
     ) -> AsyncIterator[None]:
-        """Serve `service`; `redis` returns the address of a queue. Raises ConfigurationError if it cannot listen.
+        """Serve `service`; `redis` returns the address of a queue, None for one that is not in Redis.
 
         Queues on one Redis server should share one address object, because each object gets a connection.
-        `fleet` is the Redis server of the dashboard and of `/ws`; None serves neither.
+        `fleet` is the Redis server of the dashboard and of `/ws`; None serves neither. Raises ConfigurationError if it
+        cannot listen.
         """
         depths, lag, connections = Depths(redis), LoopLag(), Connections()
         live = None if fleet is None else Live(fleet, self._gate, connections.keep, service.service)

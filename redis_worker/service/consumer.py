@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
-from redis_worker.engine.execution import Coroutines, Execution, Threads
+from redis_worker.engine.execution import Coroutines, Encode, Execution, Threads, unencoded
 from redis_worker.engine.handler import Handler
+from redis_worker.engine.process_runner import ProcessRunner
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
 from redis_worker.engine.reconnect import Reconnect
@@ -18,10 +19,12 @@ from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.thread_pool import ThreadPool
+from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.payload import success
 from redis_worker.vocabulary.processor import Declaration
 from redis_worker.vocabulary.service import Condition, Consuming
 
@@ -46,31 +49,51 @@ class Work:
     """Call the function with many messages at once."""
     slots: Slots | None = None
     """Slots shared with other consumers: each call takes one of them as well."""
+    encode: Encode = success
+    """Makes the result of the function's value, or of each of its values."""
+
+    @property
+    def _has_processes(self) -> bool:
+        """True if the runner itself has processes, each with several tasks in hand."""
+        return self.declaration.execution == "process" and self.batching is None and self.slots is None
 
     def execution(self) -> Execution | None:
-        """Return the execution that is declared; None is inline. Raises ConfigurationError if it is impossible."""
+        """Return the execution that is declared; None if the runner itself calls the function.
+
+        Raises ConfigurationError if it is impossible.
+        """
         timeout = self.declaration.timeout
+        encode = self.encode if self.batching is None else unencoded
         match self.declaration.execution:
             case "inline":
                 return None
             case "async":
-                return Coroutines(self.call, timeout)
+                return Coroutines(self.call, timeout, encode)
+            case "thread" if self.batching is None:
+                return None  # the runner has threads of its own
+            case "process" if self._has_processes:
+                return None
             case "thread":
-                return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"))
+                return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"), encode)
             case "process":
-                return Processes(self.call, timeout, self.concurrency, self.max_deliveries)
+                return Processes(self.call, timeout, self.max_deliveries, encode)
 
     def runner(self, execution: Execution | None) -> Callable[[Settler], Runner]:
-        """Return the function that builds the runner for a settler; `execution` is None for inline calls."""
+        """Return the function that builds the runner for a settler; `execution` is what `execution()` returned."""
         declared, batching = self.declaration, self.batching
         policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max, bury=self.bury)
         if not self.may_retry:
             policy = RetryPolicy(granted=0)
         if batching is not None and execution is not None:
-            batches = BatchHandler(self.read, execution, declared.timeout, policy)
+            batches = BatchHandler(self.read, execution, declared.timeout, policy, self.encode)
             size, within = batching.size, batching.within
             return lambda settler: BatchRunner(batches, settler, self.concurrency, self.slots, size=size, within=within)
-        handler = Handler(self.read, self.call, execution, declared.timeout, policy)
+        handler = Handler(self.read, self.call, execution, declared.timeout, policy, self.encode)
+        if declared.execution == "thread":
+            return lambda settler: ThreadRunner(handler, settler, self.concurrency, self.slots)
+        if self._has_processes:
+            call, tries, encode = self.call, self.max_deliveries, self.encode
+            return lambda settler: ProcessRunner(handler, settler, self.concurrency, call, tries, encode)
         if execution is None:
             return lambda settler: InlineRunner(handler, settler, self.concurrency)
         return lambda settler: TaskRunner(handler, settler, self.concurrency, self.slots)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from redis_worker.broker.connection.address import Client, address_of
+from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry, check_keys, check_server, check_slots, lie_apart
 from redis_worker.broker.keys import Keys
@@ -48,6 +48,8 @@ class WorkerPool(Service):
     the same in the foreground, and `asyncio.run(pool.serve())` is a program that stops at SIGTERM. No other
     method installs a signal handler, and none configures logging.
     """
+
+    _address: Address
 
     def __init__(
         self,

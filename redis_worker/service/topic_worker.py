@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from redis_worker.broker.connection.address import Client, address_of
+from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -51,6 +51,8 @@ class TopicWorker(Service, Handlers):
     Topics that match no handler are left to other workers, unless there is a `default_handler`. `include` adds
     handlers that were declared as `Handlers`, before a server was known.
     """
+
+    _address: Address
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis_worker.broker.connection.address import Address, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.operator.supervisors import Announcer
-from redis_worker.file.plan import DaemonPart, HttpSettings, Plan
+from redis_worker.file.plan import DaemonPart, HttpSettings, KafkaPart, Plan
 from redis_worker.http.subject import Supervised
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
@@ -46,7 +46,9 @@ class Outside:
         If the HTTP server cannot start, log an error and continue; if `strict`, raise ConfigurationError.
         """
         # Keep the addresses of parts that are stopping: HTTP still reports their queues.
-        self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
+        self._addresses |= {
+            part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart | KafkaPart)
+        }
         if plan.http != self._http or plan.url != self._url:
             await self._serving.aclose()
             self._http = self._server = None
@@ -80,8 +82,8 @@ class Outside:
         self._http = http
         self._server = server
 
-    def _address(self, consuming: Consuming) -> Address:
-        return self._addresses[consuming.part]
+    def _address(self, consuming: Consuming) -> Address | None:
+        return self._addresses.get(consuming.part)
 
     async def _announce(self, url: str) -> None:
         connection = Connection(address_of(url).open(), owned=True)

@@ -34,6 +34,11 @@ class Delivery:
     """True if a message with the same id was completed before: it is acknowledged without being handled."""
 
     @property
+    def label(self) -> str | None:
+        """The name of the task for people, if its queue gives it one; otherwise it is its id."""
+        return None
+
+    @property
     def attempt(self) -> int:
         """1 for the first delivery, plus 1 for each redelivery."""
         return 1 + self.deaths + self.retries
@@ -56,8 +61,8 @@ class Outcome:
     delivery: Delivery
     id: str | None
     """The task's id; None if it has no usable one."""
-    result: bytes | None
-    """The JSON to store under the id; None without a result."""
+    result: Any
+    """The JSON to store under the id, or the value for a sink; None without one."""
     error: str | None = None
     """The text of an error result, or the reason for having none."""
     dead: bool = False

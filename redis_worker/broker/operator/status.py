@@ -20,7 +20,7 @@ from redis_worker.broker.operator.run_each import Call, run_each
 from redis_worker.broker.operator.supervisors import SupervisorStatus, read_supervisors
 from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS
 from redis_worker.vocabulary.errors import DamagedKey, Refused, WrongType
-from redis_worker.vocabulary.service import PartStatus
+from redis_worker.vocabulary.partition import GroupStatus
 
 T = TypeVar("T")
 
@@ -122,10 +122,12 @@ class Status:
     """By name."""
     jobs: list[JobStatus] = field(default_factory=list)
     """Cron jobs, by application and name."""
+    kafka: list[GroupStatus] = field(default_factory=list)
+    """Topics of the Kafka parts of a file, in its order."""
 
     def json(self) -> bytes:
         """Return the status as one JSON object."""
-        return orjson.dumps(self, default=PartStatus._asdict)
+        return orjson.dumps(self, default=lambda row: row._asdict())
 
 
 class StatusReader(Access):
