@@ -19,11 +19,12 @@ from benchmarks.long_tasks import long_tasks
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
 from benchmarks.postgres import postgres
+from benchmarks.push import push
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = ("drain", "long", "pickup", "delays", "memory", "kafka", "postgres")
+SPEED = ("drain", "long", "pickup", "delays", "memory", "kafka", "postgres", "push")
 PARTS = (*SPEED, "structure")
 
 
@@ -89,6 +90,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     if "postgres" in parts:
         batches = [(500, 4), (5000, 1)] if options.quick else [(500, 100), (5000, 10)]
         yield from postgres(batches, options.rounds, _print_progress)
+    if "push" in parts:
+        yield from push(bench.url, 1.0 if options.quick else 20.0, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 
