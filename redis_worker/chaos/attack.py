@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.chaos.faults import KINDS, Fault
 from redis_worker.chaos.proxy import Proxy
 from redis_worker.chaos.replica import ReplicatedServer
@@ -183,8 +183,8 @@ class Attack:
         return ""
 
     async def _held(self, names: Sequence[tuple[Keys, str]]) -> int:
-        lengths = [await persistent_call(self._connection, "LLEN", keys.inflight(name)) for keys, name in names]
-        return sum(map(int, lengths))
+        sizes = [await persistent_call(self._connection, "HLEN", keys.inflight(name)) for keys, name in names]
+        return sum(map(tasks_among, map(int, sizes)))
 
     async def _registered(self, pid: int) -> list[tuple[Keys, str]]:
         """Return the queues of a process and its names there, as soon as it works on one."""

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.subscription import Subscription
 from redis_worker.broker.keys import QUEUES, SUPERVISORS, Keys
+from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.server import open_connection
 from redis_worker.demo.queue import DemoQueue
@@ -76,8 +77,8 @@ class ForeignServer:
         names: set[bytes] = set()
         for key in (keys.claimants, keys.workers, keys.retired):
             names.update(await call("ZRANGE", key, 0, -1))
-        lists = [key for name in names for key in (keys.inflight(name.decode()), keys.arrived(name.decode()))]
-        every = [keys.waiting, keys.output, keys.paused, self._marks, *keys.types, *lists]
+        held = [key for name in names for key in (keys.inflight(name.decode()), keys.arrived(name.decode()))]
+        every = [keys.waiting, keys.output, keys.paused, self._marks, *keys.types, *held]
         for first in range(0, len(every), _DELETED_AT_ONCE):
             await call("UNLINK", *every[first : first + _DELETED_AT_ONCE])
         await call("SREM", QUEUES, keys.waiting)
@@ -161,7 +162,7 @@ class AnnouncementObserver:
         call, keys = self._server.connection.call, self._keys
         answers = await self._queue.answers(self.ledger.ids())
         names = await call("ZRANGE", keys.claimants, 0, -1)
-        held = [raw for name in names for raw in await call("LRANGE", keys.inflight(name.decode()), 0, -1)]
+        held = [raw for name in names for raw in await tasks_in_flight(self._server.connection, keys, name.decode())]
         places = {"dead": await self._queue.dead_tasks(), "waiting": await call("LRANGE", keys.waiting, 0, -1)}
         self.ledger.take_stock(answers, {**places, "in flight": held}, time.time())
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.vocabulary.payload import loads
 
 T = TypeVar("T")
@@ -41,8 +41,7 @@ class DemoQueue:
 
     async def held_by(self, worker: str) -> int:
         """Return the number of tasks that `worker` has in flight."""
-        count: int = await self._connection.call("LLEN", self.keys.inflight(worker))
-        return count
+        return tasks_among(await self._connection.call("HLEN", self.keys.inflight(worker)))
 
     async def answers(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return id -> result, as stored in the output hash, for those of `ids` that have one."""
