@@ -588,5 +588,7 @@ class IdempotentWorker(TopicWorker):
     def end(self, claims: Iterable[Claimed]) -> None:
         ended = {claimed.number for claimed in claims}
         self.handled = {
-            id: claimed for id, claimed in self.handled.items() if claimed.number not in ended and not claimed.lease.lost
+            id: claimed
+            for id, claimed in self.handled.items()
+            if claimed.number not in ended and not claimed.lease.lost
         }

@@ -224,8 +224,9 @@ class TaskLedger:
             self._begun.pop(name, None)
         else:
             holder = self._begun.get(name, change.value)
-            raw = self._held_by(name[0], change.value)
-            record = (raw and self._records.get(raw)) or Record(change.element.decode(), b"")
+            id = change.element.decode()
+            raw = self._held_by(name[0], change.value) or b""
+            record = self._records.get(raw) or self._by_id.get(id) or Record(id, b"")
             if name in self._done:
                 self.twice += 1
                 self._violate(record, "was begun after it was completed")
