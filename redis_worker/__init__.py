@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from redis_worker.engine.counters import Counters
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
-    from redis_worker.ports import Observer
+    from redis_worker.kafka.message import KafkaMessage
+    from redis_worker.ports import Observer, PartitionsLost, Sink
     from redis_worker.service.handlers import Handlers
+    from redis_worker.service.kafka_options import KafkaOptions
+    from redis_worker.service.kafka_worker import KafkaWorker
     from redis_worker.service.options import PoolOptions
     from redis_worker.service.pool import WorkerPool, start_worker_pool
     from redis_worker.service.topic_consumer import ConsumerStatus
@@ -44,10 +47,14 @@ __all__ = [
     "Disconnected",
     "Duration",
     "Handlers",
+    "KafkaMessage",
+    "KafkaOptions",
+    "KafkaWorker",
     "Message",
     "Observer",
     "PartFailed",
     "PartStatus",
+    "PartitionsLost",
     "PoolOptions",
     "Publisher",
     "RedisWorkerError",
@@ -55,6 +62,7 @@ __all__ = [
     "Reject",
     "Retry",
     "RunningTask",
+    "Sink",
     "Supervisor",
     "SyncPublisher",
     "SyncTaskClient",
@@ -82,7 +90,12 @@ _MODULES = {
     "redis_url_from_environment": "environment",
     "Counters": "engine.counters",
     "RunningTask": "engine.running",
+    "KafkaMessage": "kafka.message",
+    "KafkaOptions": "service.kafka_options",
+    "KafkaWorker": "service.kafka_worker",
+    "PartitionsLost": "ports",
     "PoolOptions": "service.options",
+    "Sink": "ports",
     "WorkerPool": "service.pool",
     "start_worker_pool": "service.pool",
     "Observer": "ports",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from redis_worker.vocabulary.errors import DamagedKey, Unacceptable
+from redis_worker.vocabulary.errors import DamagedKey, RedisWorkerError, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 Parser: TypeAlias = Callable[[Any], list[Any]]
@@ -64,6 +64,67 @@ class Queue(Protocol):
         """Return tasks to the head of the queue, in order and without charging an attempt."""
 
 
+Partition: TypeAlias = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
+Refusals: TypeAlias = Mapping[int, str]
+"""Values that a database refuses: the index of each in its batch, and the database's reason."""
+
+
+class PartitionsLost(RedisWorkerError):
+    """Raised by `Sink.write`: a successor has taken some partitions, and nothing is written."""
+
+    def __init__(self, partitions: Collection[Partition]) -> None:
+        """`partitions` are those that another consumer owns now."""
+        names = ", ".join(f"{topic}[{number}]" for topic, number in sorted(partitions))
+        super().__init__(f"another consumer has taken {names}")
+        self.partitions = partitions
+
+
+class Sink(Protocol):
+    """The destination of what handlers return. Raises Disconnected or Refused, no driver errors.
+
+    A value is a mapping (one row), a list of mappings (written together or not at all) or None (nothing to write).
+    """
+
+    batch_size: int
+    """The number of values to collect for a write."""
+
+    flush_after: float
+    """The longest time in seconds that a value waits for others."""
+
+    stores_offsets: bool
+    """True if offsets are committed with the values: `take` and `write(offsets=…)` are used then."""
+
+    async def open(self) -> None:
+        """Connect, and check that values can be written; may be called again after Disconnected."""
+
+    async def close(self) -> None:
+        """Give up connections; may be called again."""
+
+    async def take(self, group: str, owner: str, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Become the owner of partitions in the place of any other, and return the stored offsets to read next.
+
+        A partition without a stored offset is not in the result.
+        """
+
+    async def write(
+        self,
+        values: Sequence[Any],
+        *,
+        offsets: Mapping[Partition, int] | None = None,
+        refused: Callable[[Refusals], Awaitable[None]] | None = None,
+    ) -> Refusals:
+        """Write all values, in as few statements as possible, and `offsets` in the same transaction.
+
+        Returns the values that the database refuses; all others are written. `refused` is awaited with them (if there
+        are any) before the commit, so that dead letters exist before the offsets cover them; an exception from it
+        rolls everything back. After Disconnected call it again: nothing or everything is written, and writing it again
+        changes nothing. Raises PartitionsLost.
+        """
+        ...
+
+
 class Observer:
     """Base class of listeners, which receive events in batches; a subclass overrides the events it needs.
 
@@ -105,3 +166,15 @@ class Observer:
 
     def blocked(self, seconds: float, stack: str) -> None:
         """Called when the event loop was blocked for `seconds`; `stack` shows where."""
+
+    def written(self, values: int, refused: int, seconds: float) -> None:
+        """Called after a write to a sink took `seconds`: values written, and values that it refused (dead letters)."""
+
+    def assigned(self, partitions: Collection[Partition]) -> None:
+        """Called when a rebalance gave partitions to this worker."""
+
+    def revoked(self, partitions: Collection[Partition], lost: bool) -> None:
+        """Called after a rebalance took partitions away; `lost` if it was without notice: nothing could be drained."""
+
+    def committed(self, partitions: Collection[Partition]) -> None:
+        """Called after the offsets of partitions were committed."""

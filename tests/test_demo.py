@@ -8,17 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis as redis_py
 
-from redis_worker.broker.connection.address import address_of
-from redis_worker.broker.connection.connection import Connection
-from redis_worker.demo.ledger import Account, account
+from redis_worker.broker.keys import Keys
+from redis_worker.chaos.journal import Journal
 from redis_worker.demo.plan import Plan, files_to_serve, make_plan
-from redis_worker.demo.queue import DemoQueue
+from redis_worker.demo.story import Account, account, open_ledger
 from redis_worker.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parent.parent
@@ -199,51 +199,64 @@ def test_the_plan_has_every_fate_in_every_queue(tasks: int) -> None:
 class Books:
     """A queue whose tasks have all come to the right end, by hand, for a test to tamper with."""
 
-    def __init__(self, connection: Connection, processor: str, plan: Plan) -> None:
-        self.queue = DemoQueue(connection, processor)
+    def __init__(self, client: redis_py.Redis, folder: Path, processor: str, plan: Plan) -> None:
         self.plan = plan[processor]
-        self._connection = connection
-
-    async def call(self, *command: str | bytes) -> None:
-        await self._connection.call(*command)
-
-    async def balance(self) -> Account:
-        return await account(self.queue, self.plan)
-
-    async def settle(self) -> None:
-        keys = self.queue.keys
+        self.keys = Keys(f"demo:{processor}:input", f"demo:{processor}:output")
+        self.client = client
+        self._journal = Journal(folder)
+        self._ends: dict[str, list[tuple[str | bytes, ...]]] = {}
         for task in self.plan:
             if task.fate == "dead":
-                await self.call("RPUSH", keys.dead, b'{"raw":"%b"}' % task.raw.replace(b'"', b'\\"'))
+                letter = b'{"raw":"%b"}' % task.raw.replace(b'"', b'\\"')
+                self._ends[task.id] = [("RPUSH", self.keys.dead, letter)]
             else:
                 ending = b'so."}' if task.fate == "failed" else b""
-                await self.call("HSET", keys.output, task.id, task.answers[0] + ending)
+                self._ends[task.id] = [("HSET", self.keys.output, task.id, task.answers[0] + ending)]
+
+    def tamper(self, id: str, answer: str | None) -> None:
+        """Let the task have `answer` in place of the right one; None: let it disappear."""
+        self._ends[id] = [] if answer is None else [("HSET", self.keys.output, id, answer)]
+
+    def balance(self) -> Account:
+        self.client.rpush(self.keys.waiting, *(task.raw for task in self.plan))
+        for task in self.plan:
+            with self.client.pipeline(transaction=True) as step:
+                for command in [("LPOP", self.keys.waiting), *self._ends[task.id]]:
+                    step.execute_command(*command)
+                step.execute()
+        ledger = open_ledger(self.keys, self.plan)
+        for transaction in self._journal.transactions():
+            ledger.observe(transaction, time.time())
+        return account(ledger, self.plan)
 
 
 @pytest.fixture
-async def connection() -> AsyncIterator[Connection]:
-    with EmbeddedServer() as server:
-        connection = Connection(address_of(server.url).open(), owned=True)
-        yield connection
-        await connection.close()
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(persistent=True) as server:
+        yield server
 
 
 @pytest.fixture
-async def books(connection: Connection, folder: Path) -> Books:
-    books = Books(connection, "sum", make_plan(100, "http://127.0.0.1:1", folder))
-    await books.settle()
-    return books
+def client(server: EmbeddedServer) -> Iterator[redis_py.Redis]:
+    with redis_py.Redis.from_url(server.url) as client:
+        yield client
+        client.flushall()
 
 
-async def test_the_ledger_balances_when_all_is_well(books: Books) -> None:
-    assert await books.balance() == Account(pushed=31, succeeded=26, failed=4, dead=1)
+@pytest.fixture
+def books(client: redis_py.Redis, server: EmbeddedServer, folder: Path) -> Books:
+    return Books(client, server.folder, "sum", make_plan(100, "http://127.0.0.1:1", folder))
 
 
-async def test_the_ledger_sees_what_is_lost(books: Books) -> None:
-    await books.call("HDEL", books.queue.keys.output, "sum-1")
-    await books.call("DEL", books.queue.keys.dead)
+def test_the_ledger_balances_when_all_is_well(books: Books) -> None:
+    assert books.balance() == Account(pushed=31, succeeded=26, failed=4, dead=1)
 
-    assert await books.balance() == Account(pushed=31, succeeded=25, failed=4, lost=2)
+
+def test_the_ledger_sees_what_is_lost(books: Books) -> None:
+    for id in ("sum-1", next(task.id for task in books.plan if task.fate == "dead")):
+        books.tamper(id, None)
+
+    assert books.balance() == Account(pushed=31, succeeded=25, failed=4, lost=2)
 
 
 @pytest.mark.parametrize(
@@ -256,35 +269,33 @@ async def test_the_ledger_sees_what_is_lost(books: Books) -> None:
         "",
     ],
 )
-async def test_the_ledger_sees_a_wrong_answer(books: Books, answer: str) -> None:
-    await books.call("HSET", books.queue.keys.output, "sum-1", answer)
+def test_the_ledger_sees_a_wrong_answer(books: Books, answer: str) -> None:
+    books.tamper("sum-1", answer)
 
-    assert await books.balance() == Account(pushed=31, succeeded=25, failed=4, dead=1, wrong=1)
+    assert books.balance() == Account(pushed=31, succeeded=25, failed=4, dead=1, wrong=1)
 
 
-async def test_the_ledger_sees_a_success_that_should_be_none(books: Books) -> None:
+def test_the_ledger_sees_a_success_that_should_be_none(books: Books) -> None:
     failing = next(task for task in books.plan if task.fate == "failed")
-    await books.call("HSET", books.queue.keys.output, failing.id, '{"status":"success","result":1}')
+    books.tamper(failing.id, '{"status":"success","result":1}')
 
-    assert await books.balance() == Account(pushed=31, succeeded=26, failed=3, dead=1, wrong=1)
-
-
-async def test_the_ledger_sees_what_was_never_pushed(books: Books) -> None:
-    await books.call("HSET", books.queue.keys.output, "stranger", '{"status":"success","result":1}')
-    await books.call("RPUSH", books.queue.keys.dead, '{"raw":"stranger"}')
-
-    assert await books.balance() == Account(pushed=31, succeeded=26, failed=4, dead=1, wrong=2)
+    assert books.balance() == Account(pushed=31, succeeded=26, failed=3, dead=1, wrong=1)
 
 
-async def test_the_ledger_looks_at_the_files(connection: Connection, folder: Path) -> None:
+def test_the_ledger_sees_what_was_never_pushed(books: Books) -> None:
+    books.client.hset(books.keys.output, "stranger", '{"status":"success","result":1}')
+    books.client.rpush(books.keys.dead, '{"raw":"stranger"}')
+
+    assert books.balance() == Account(pushed=31, succeeded=26, failed=4, dead=1, wrong=2)
+
+
+def test_the_ledger_looks_at_the_files(client: redis_py.Redis, server: EmbeddedServer, folder: Path) -> None:
     plan = make_plan(100, "http://127.0.0.1:1", folder)
-    books = Books(connection, "download", plan)
-    await books.settle()
     for path, content in files_to_serve(plan).items():
         (folder / path[1:]).write_bytes(content)
-    assert await books.balance() == Account(pushed=24, succeeded=20, failed=3, dead=1)
-
     (folder / "file-1.txt").unlink()
     (folder / "file-2.txt").write_bytes(b"something else")
 
-    assert await books.balance() == Account(pushed=24, succeeded=18, failed=3, dead=1, wrong=2)
+    balance = Books(client, server.folder, "download", plan).balance()
+
+    assert balance == Account(pushed=24, succeeded=18, failed=3, dead=1, wrong=2)

@@ -15,9 +15,9 @@ def run_chaos(options: Options, as_json: bool) -> int:
     """
     import asyncio
 
+    from redis_worker.chaos.display import open_display
+    from redis_worker.chaos.driver import perform
     from redis_worker.chaos.outcome import check_report, print_outcome, quiet
-    from redis_worker.chaos.stage import perform
-    from redis_worker.demo.display import open_display
 
     check_report(options)
     with quiet() if as_json else open_display() as display:

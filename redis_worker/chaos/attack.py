@@ -8,12 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.chaos.faults import KINDS, Fault
-from redis_worker.chaos.proxy import Proxy
 from redis_worker.chaos.replica import ReplicatedServer
 from redis_worker.chaos.server import PrivateServer, persistent_call
+from redis_worker.chaos.stage import Stage
 from redis_worker.chaos.tasks import Producers
 from redis_worker.chaos.units import Unit, send
 
@@ -40,26 +39,17 @@ class Inflicted(NamedTuple):
 
 
 class Attack:
-    """Inflicts faults on units and servers."""
+    """Inflicts faults on the units and servers of a stage."""
 
     def __init__(
-        self,
-        units: Sequence[Unit],
-        servers: Sequence[PrivateServer],
-        producers: Producers,
-        connection: Connection,
-        queues: Sequence[Keys],
-        proxies: Sequence[Proxy],
-        violated: Callable[[str], None],
+        self, stage: Stage, units: Sequence[Unit], producers: Producers, violated: Callable[[str], None]
     ) -> None:
         """`violated` is called with a sentence if a process does not end as it should."""
         self.inflicted: list[Inflicted] = []
+        self._stage = stage
         self._units = units
-        self._servers = servers
+        self._proxies = [*stage.proxies, *(unit.proxy for unit in units if unit.proxy is not None)]
         self._producers = producers
-        self._connection = connection
-        self._queues = queues
-        self._proxies = proxies
         self._violated = violated
         self._on_worker: dict[str, Callable[[Unit, Fault], Awaitable[str]]] = {
             "kill": self._kill, "kill-parent": self._kill_parent, "freeze": self._freeze, "terminate": self._terminate,
@@ -76,7 +66,7 @@ class Attack:
         elif KINDS[fault.kind].target == "network":
             text = await self._on_network(unit, fault)
         else:
-            text = await self._on_server(self._servers[fault.victim % len(self._servers)], fault)
+            text = await self._on_server(self._stage.servers[fault.victim % len(self._stage.servers)], fault)
         self.inflicted.append(Inflicted(fault.kind, begin, time.time(), text))
         return self.inflicted[-1]
 
@@ -142,9 +132,11 @@ class Attack:
                 await server.restart(signal.SIGKILL)
                 return "server killed and started again"
             case "client-kill":
-                return f"CLIENT KILL of {await server.kill_clients()} connections"
+                count = int(await server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+                return f"CLIENT KILL of {count} connections"
             case "client-pause":
-                await server.pause_clients(fault.seconds)
+                await server.call("CLIENT", "PAUSE", int(fault.seconds * 1000))
+                await asyncio.sleep(fault.seconds)
                 return f"CLIENT PAUSE for {fault.seconds:.1f} s"
             case "failover":
                 assert isinstance(server, ReplicatedServer)
@@ -154,7 +146,7 @@ class Attack:
                 await server.be_full(fault.seconds)
                 return f"server full for {fault.seconds:.1f} s"
             case _:
-                await server.forget_scripts()
+                await server.call("SCRIPT", "FLUSH")
                 return "SCRIPT FLUSH"
 
     def _pid(self, unit: Unit, fault: Fault) -> int:
@@ -183,16 +175,16 @@ class Attack:
         return ""
 
     async def _held(self, names: Sequence[tuple[Keys, str]]) -> int:
-        sizes = [await persistent_call(self._connection, "HLEN", keys.inflight(name)) for keys, name in names]
+        sizes = [await persistent_call(self._stage.connection, "HLEN", keys.inflight(name)) for keys, name in names]
         return sum(map(tasks_among, map(int, sizes)))
 
     async def _registered(self, pid: int) -> list[tuple[Keys, str]]:
         """Return the queues of a process and its names there, as soon as it works on one."""
         end = time.monotonic() + _PATIENCE
-        while self._queues:
+        while queues := self._stage.mode.held_in:
             found = []
-            for keys in self._queues:
-                names = await persistent_call(self._connection, "ZRANGE", keys.workers, 0, -1)
+            for keys in queues:
+                names = await persistent_call(self._stage.connection, "ZRANGE", keys.workers, 0, -1)
                 found += [(keys, name) for name in map(bytes.decode, names) if name.split("-")[-2] == str(pid)]
             if found or time.monotonic() > end:
                 return found

@@ -6,23 +6,22 @@ from collections.abc import Callable, Sequence
 
 from redis_worker.broker.keys import CronKeys
 from redis_worker.chaos.journal import Command
-from redis_worker.chaos.ledger import Violation
-from redis_worker.chaos.replay import Change, Replay
+from redis_worker.chaos.ledger import Ledger, Violation
+from redis_worker.chaos.replay import Change
 from redis_worker.vocabulary.payload import loads
 
 # Seconds by which an instant may be late: no fault lasts as long.
 _LATEST = 30.0
 
 
-class CronLedger:
+class CronLedger(Ledger):
     """The ledger of a job that runs a function, and of one that pushes a task; both fire once a second."""
 
     def __init__(self, run: CronKeys, pushed: CronKeys, waiting: str, ran: Callable[[], Sequence[int]]) -> None:
         """`waiting` is the list that tasks are pushed to; `ran` returns the instants for which the function began,
         if it is one that notes them.
         """
-        self.violations: list[Violation] = []
-        self.settled = 0
+        super().__init__()
         self.twice = self.missed = self.lost = 0
         self._names = {run.fired.encode(): "run", pushed.fired.encode(): "push"}
         self._runs = run.runs.encode()
@@ -34,7 +33,6 @@ class CronLedger:
         self._last = 0.0
         self._lost_runs: set[bytes] = set()
         self._ran = ran
-        self._replay = Replay()
         self._history: dict[int, list[tuple[float, str]]] = {}
 
     def observe(self, transaction: list[Command], at: float) -> None:

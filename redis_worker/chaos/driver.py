@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from redis_worker.broker.connection.connection import Connection
 from redis_worker.chaos.attack import Attack, Inflicted
-from redis_worker.chaos.faults import Fault
+from redis_worker.chaos.display import Display
+from redis_worker.chaos.faults import KINDS, Fault, schedule
 from redis_worker.chaos.ledger import Violation
-from redis_worker.chaos.modes import Mode
-from redis_worker.chaos.observers import Observer
+from redis_worker.chaos.options import Options
 from redis_worker.chaos.proxy import Proxy
-from redis_worker.chaos.server import PrivateServer
+from redis_worker.chaos.stage import Stage, set_up
 from redis_worker.chaos.tasks import Producers
 from redis_worker.chaos.units import Unit
-from redis_worker.demo.display import Display
+from redis_worker.registry import find_function, find_parser, find_processor
+from redis_worker.signals import stop_signals
+from redis_worker.vocabulary.errors import ConfigurationError
 
 _TICK = 0.05
 _SAMPLE_EVERY = 0.5
@@ -62,30 +64,89 @@ def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
     return [(at - story.started, text) for at, text in sorted(steps)]
 
 
+async def perform(options: Options, display: Display) -> Story:
+    """Run `options`. The story is incomplete if it was interrupted. Raises RedisWorkerError."""
+    _check(options)
+    performance = asyncio.create_task(_perform(options, display))
+
+    def stop() -> None:
+        performance.cancel()
+
+    with stop_signals(stop, stop):
+        try:
+            return await performance
+        except asyncio.CancelledError:
+            return Story()
+
+
+async def _perform(options: Options, display: Display) -> Story:
+    async with AsyncExitStack() as stack:
+        stage = await set_up(options, stack)
+        kinds = _kinds(options, stage, display)
+        units = []
+        for crew in stage.mode.crews():
+            proxy = None if stage.place is None else await stack.enter_async_context(Proxy(stage.place))
+            url = stage.url(None if proxy is None else proxy.port)
+            units.append(Unit(crew.name, stage.processes, crew.arguments, url, proxy, is_fleet=crew.is_fleet))
+        await asyncio.gather(*(unit.is_up() for unit in units))
+        display.say(f"{stage.title}; workers: {', '.join(unit.name for unit in units)}")
+        fleets = [position for position, unit in enumerate(units) if unit.is_fleet]
+        singles = [position for position, unit in enumerate(units) if not unit.is_fleet]
+        driver = Driver(
+            stage, units, schedule(options.seed, kinds, options.seconds, singles, fleets), options.seconds, display
+        )
+        try:
+            await driver.run()
+        except asyncio.CancelledError:
+            pass  # the story so far is told
+        return driver.story
+
+
+def _kinds(options: Options, stage: Stage, display: Display) -> list[str]:
+    """Return the faults to inflict. Raises ConfigurationError if one is not to be had."""
+    possible = (*stage.mode.faults, *(["failover"] if options.replica else []))
+    if unknown := [name for name in options.faults if name not in possible]:
+        if unknown[0] == "failover":
+            raise ConfigurationError("the fault 'failover' needs --replica")
+        raise ConfigurationError(f"the mode {options.mode} has no fault {unknown[0]!r}; it has {', '.join(possible)}")
+    wanted = [name for name in KINDS if name in (options.faults or possible)]
+    left_out = {name for name in wanted if KINDS[name].target == "server"} if not stage.servers else set()
+    if options.url is not None and stage.place is None:
+        left_out |= {name for name in wanted if KINDS[name].target == "network"}
+    if left_out:
+        names = ", ".join(name for name in wanted if name in left_out)
+        if not set(wanted) - left_out:
+            raise ConfigurationError(f"these faults need a private server: {names}; leave out --url")
+        display.say(f"left out, because the server is not private: {names}")
+    return [name for name in wanted if name not in left_out]
+
+
+def _check(options: Options) -> None:
+    """Raise ConfigurationError if the user's functions cannot be found: a worker would only say so in its log."""
+    if options.processor is None:
+        return
+    if options.mode in {"topics", "cron"}:
+        find_function("handler" if options.mode == "topics" else "job", options.processor)
+    else:
+        find_processor(options.processor)
+        find_parser(options.parser)
+
+
 class Driver:
-    """One run of a mode on servers that are there, with units that work."""
+    """One run on a stage, with units that work."""
 
     def __init__(
-        self,
-        mode: Mode,
-        servers: Sequence[PrivateServer],
-        connection: Connection,
-        observer: Observer,
-        units: Sequence[Unit],
-        proxies: Sequence[Proxy],
-        faults: Sequence[Fault],
-        seconds: float,
-        display: Display,
+        self, stage: Stage, units: Sequence[Unit], faults: Sequence[Fault], seconds: float, display: Display
     ) -> None:
         self.story = Story()
-        self._mode = mode
-        self._observer = observer
+        self._mode = stage.mode
+        self._observer = stage.observer
         self._units = units
         self._faults = faults
         self._seconds = seconds
         self._display = display
-        self._producers = Producers(connection, mode.total, seconds, len(faults), mode.make)
-        self._attack = Attack(units, servers, self._producers, connection, mode.held_in, proxies, self._violated)
+        self._producers = Producers(stage.connection, self._mode.total, seconds, len(faults), self._mode.make)
+        self._attack = Attack(stage, units, self._producers, self._violated)
         self._settled = 0
         self._moved = time.monotonic()
 

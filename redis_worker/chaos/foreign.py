@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 from urllib.parse import urlsplit
 
 from redis_worker.broker.connection.connection import Connection
@@ -20,16 +19,13 @@ from redis_worker.broker.keys import QUEUES, SUPERVISORS, Keys
 from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.server import open_connection
-from redis_worker.demo.queue import DemoQueue
 from redis_worker.embedded import HOST
 from redis_worker.vocabulary.payload import loads
 
-if TYPE_CHECKING:
-    from typing import Self
-
 # Pause after a subscription that ended, and wait for a message, in seconds.
 _PAUSE, _WAIT = 0.1, 1.0
-_DELETED_AT_ONCE = 500
+# Keys or fields of one command.
+_AT_ONCE = 500
 
 
 class ForeignServer:
@@ -64,9 +60,7 @@ class ForeignServer:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             await self._remove_keys()
         finally:
@@ -79,8 +73,8 @@ class ForeignServer:
             names.update(await call("ZRANGE", key, 0, -1))
         held = [key for name in names for key in (keys.inflight(name.decode()), keys.arrived(name.decode()))]
         every = [keys.waiting, keys.output, keys.paused, self._marks, *keys.types, *held]
-        for first in range(0, len(every), _DELETED_AT_ONCE):
-            await call("UNLINK", *every[first : first + _DELETED_AT_ONCE])
+        for first in range(0, len(every), _AT_ONCE):
+            await call("UNLINK", *every[first : first + _AT_ONCE])
         await call("SREM", QUEUES, keys.waiting)
         for id in await call("HKEYS", SUPERVISORS):  # those of parents that were killed
             if keys.waiting.encode() in (await call("HGET", SUPERVISORS, id) or b""):
@@ -138,16 +132,13 @@ class AnnouncementObserver:
         self.ledger = ledger
         self._server = server
         self._keys = keys
-        self._queue = DemoQueue(server.connection, "", keys)
         self._listening = open_connection(server.url)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._listen())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._listening.close()
@@ -160,11 +151,20 @@ class AnnouncementObserver:
     async def finish(self) -> None:
         """See Observer."""
         call, keys = self._server.connection.call, self._keys
-        answers = await self._queue.answers(self.ledger.ids())
+        ids, answers = self.ledger.ids(), dict[str, bytes]()
+        for first in range(0, len(ids), _AT_ONCE):
+            batch = ids[first : first + _AT_ONCE]
+            found = zip(batch, await call("HMGET", keys.output, *batch), strict=True)
+            answers |= {id: answer for id, answer in found if answer is not None}
         names = await call("ZRANGE", keys.claimants, 0, -1)
-        held = [raw for name in names for raw in await tasks_in_flight(self._server.connection, keys, name.decode())]
-        places = {"dead": await self._queue.dead_tasks(), "waiting": await call("LRANGE", keys.waiting, 0, -1)}
-        self.ledger.take_stock(answers, {**places, "in flight": held}, time.time())
+        places = {
+            "dead": [loads(letter)["raw"].encode() for letter in await call("LRANGE", keys.dead, 0, -1)],
+            "waiting": await call("LRANGE", keys.waiting, 0, -1),
+            "in flight": [
+                raw for name in names for raw in await tasks_in_flight(self._server.connection, keys, name.decode())
+            ],
+        }
+        self.ledger.take_stock(answers, places, time.time())
 
     async def _listen(self) -> None:
         while True:

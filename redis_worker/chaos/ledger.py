@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from redis_worker.broker.keys import ARRIVED, TASKS, Keys
 from redis_worker.chaos.journal import Command
@@ -30,19 +31,24 @@ class Violation(NamedTuple):
     """Its steps: time of day in seconds since the epoch, and the place it came to."""
 
 
-class Ledger(Protocol):
-    """What follows a run, and judges it."""
+class Ledger(ABC):
+    """The follower of a run, which judges it."""
 
-    violations: list[Violation]
-    settled: int
-    """Number of things that are done with."""
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
+        self.settled = 0
+        """Number of things that are done with."""
+        self._replay = Replay()
 
+    @abstractmethod
     def observe(self, transaction: list[Command], at: float) -> None:
         """Take note of a transaction, seen at the time `at`, in seconds since the epoch."""
 
+    @abstractmethod
     def close(self) -> None:
         """Judge what only the end shows; nothing works any more."""
 
+    @abstractmethod
     def counts(self) -> dict[str, int]:
         """Return the numbers of the run, by name, in the order to print them."""
 
@@ -54,8 +60,8 @@ class Record:
     id: str
     raw: bytes
     fate: Fate = "any"
-    answer: bytes | None = None
-    """The only right answer, if it is known."""
+    is_right: Callable[[bytes], bool] | None = None
+    """Returns True for a right answer, if these are known."""
     places: list[str] = field(default_factory=list)
     history: list[tuple[float, str]] = field(default_factory=list)
     claims: int = 0
@@ -83,12 +89,11 @@ class Promise:
     """True if results lie on another node than tasks: no moment of both is known, so only the end is judged."""
 
 
-class TaskLedger:
+class TaskLedger(Ledger):
     """The ledger of tasks in queues, or of messages in topics."""
 
     def __init__(self, queues: Iterable[Keys], promise: Promise) -> None:
-        self.violations: list[Violation] = []
-        self.settled = 0
+        super().__init__()
         self.again = self.delayed = self.twice = self.repeated = 0
         self.lost = 0
         self._promise = promise
@@ -96,16 +101,19 @@ class TaskLedger:
         self._records: dict[bytes, Record] = {}
         self._by_id: dict[str, Record] = {}
         self._offenders: set[bytes] = set()
-        self._replay = Replay()
         self._reclaims = False
         """True while the changes are those of reclaim.lua, which takes a name off the registry."""
         self._done: set[tuple[bytes, bytes]] = set()
         self._begun: dict[tuple[bytes, bytes], bytes] = {}
         self._place = lru_cache(maxsize=None)(self._find_place)
 
-    def expect(self, id: str, raw: bytes, fate: Fate = "any", answer: bytes | None = None) -> None:
-        """Announce a task that is about to be pushed."""
-        self._records[raw] = self._by_id[id] = Record(id, raw, fate, answer)
+    def expect(self, id: str, raw: bytes, fate: Fate = "any", is_right: Callable[[bytes], bool] | None = None) -> None:
+        """Announce a task that is about to be pushed; `is_right` returns True for a right answer."""
+        self._records[raw] = self._by_id[id] = Record(id, raw, fate, is_right)
+
+    def unsettled(self) -> int:
+        """Return the number of tasks that are neither answered, dead nor completed."""
+        return sum(not record.is_settled for record in self._records.values())
 
     def observe(self, transaction: list[Command], at: float) -> None:
         """See Ledger."""
@@ -132,7 +140,7 @@ class TaskLedger:
                 self._violate(record, f"is not done with, and nothing goes on: {' and '.join(record.places)}")
             elif record.fate != "any" and record.fate not in record.places:
                 self._violate(record, f"should be {record.fate}, and is {' and '.join(record.places)}")
-            elif record.answer not in {None, record.result}:
+            elif record.is_right is not None and not record.is_right(record.result or b""):
                 self._violate(record, f"has the wrong answer {record.result!r}")
 
     def counts(self) -> dict[str, int]:

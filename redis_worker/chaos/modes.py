@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from redis_worker.broker.keys import CronKeys, Keys, cron_stem, tagged, topic_list
 from redis_worker.chaos.cron_ledger import CronLedger
@@ -25,8 +26,8 @@ _HANDLER = "redis_worker.chaos.handlers:handle"
 _UNREADABLE_EVERY = 400
 
 _ON_WORKERS = ("kill", "freeze", "terminate")
-_ON_SERVER = ("restart", "crash", "client-kill", "client-pause", "script-flush", "full")
 _ON_NODES = ("restart", "crash", "client-kill", "client-pause", "script-flush")
+_ON_SERVER = (*_ON_NODES, "full")
 _ON_NETWORK = ("cut", "stall", "delay", "half")
 
 
@@ -38,39 +39,41 @@ class Crew(NamedTuple):
     is_fleet: bool = False
 
 
-class Mode(Protocol):
+class Mode(ABC):
     """One way to use redis_worker."""
 
-    faults: tuple[str, ...]
-    ledger: Ledger
-    held_in: list[Keys]
-    """Queues whose workers register, and hold tasks in Redis."""
-    total: int
-    """Number of tasks to push."""
-    may_lose: bool
+    faults: tuple[str, ...] = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
+    may_lose = False
     """True if some tasks may never be done with."""
+    ledger: Ledger
+    held_in: Sequence[Keys] = ()
+    """Queues whose workers register, and hold tasks in Redis."""
+    total = 0
+    """Number of tasks to push."""
+    _file: Path
+    """The file that the workers serve."""
 
     def crews(self) -> list[Crew]:
         """Return the commands to start."""
+        return [Crew(name, ["serve", str(self._file), "--log-format", "json"]) for name in ("one", "two", "three")]
 
+    @abstractmethod
     def make(self, first: int, last: int) -> list[Push]:
         """Return the tasks of the numbers from `first` up to `last`, exclusive, and announce them to the ledger."""
 
 
-class PoolMode:
+class PoolMode(Mode):
     """A pool on one queue: each task has exactly one result, or a dead letter."""
 
     faults: tuple[str, ...] = (*_ON_WORKERS, "kill-parent", *_ON_SERVER, *_ON_NETWORK)
     delivery = "at-least-once"
-    may_lose = False
     promise = Promise()
 
     def __init__(self, options: Options, keys: Keys, ledger: TaskLedger | None = None) -> None:
         """`ledger` replaces the one that reads a journal."""
         self.total = options.tasks
         self.queues = self.held_in = [keys]
-        self.tasks = ledger or TaskLedger(self.queues, self.promise)
-        self.ledger: Ledger = self.tasks
+        self.ledger = self.tasks = ledger or TaskLedger(self.queues, self.promise)
         self._options = options
         self._marks = marks_of(keys)
         if options.task is not None:
@@ -100,8 +103,8 @@ class PoolMode:
             self.tasks.expect(id, raw, "answered")
         else:
             raw = dumps({"id": id, "task": [number, 10 * number, 100 * number]})
-            answer = b'{"status":"success","result":%d}' % (111 * number)
-            self.tasks.expect(id, raw, "answered", None if self._options.processor else answer)
+            right = b'{"status":"success","result":%d}' % (111 * number)
+            self.tasks.expect(id, raw, "answered", None if self._options.processor else right.__eq__)
         return raw
 
 
@@ -113,48 +116,32 @@ class AtMostOnceMode(PoolMode):
     # A result whose reply was lost is written again.
     promise = Promise(may_lose=True, may_repeat=True)
 
-    def __init__(self, options: Options, keys: Keys, ledger: TaskLedger | None = None) -> None:
-        super().__init__(options, keys, ledger)
-        self.held_in: list[Keys] = []
+    def __init__(self, options: Options, keys: Keys) -> None:
+        super().__init__(options, keys)
+        self.held_in = ()
 
 
 class ClusterMode(PoolMode):
     """A pool in Redis Cluster, with results on another node: each task has a result, now and then written twice."""
 
-    faults: tuple[str, ...] = (
-        *_ON_WORKERS,
-        "kill-parent",
-        "restart",
-        "crash",
-        "client-kill",
-        "client-pause",
-        "script-flush",
-    )
+    faults = (*_ON_WORKERS, "kill-parent", *_ON_NODES)
     promise = Promise(may_repeat=True, splits=True)
 
 
-class TopicsMode:
+class TopicsMode(Mode):
     """Two topics, with retries and delays, one of them idempotent: each message is completed once, or dead."""
-
-    faults: tuple[str, ...] = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
-    may_lose = False
 
     def __init__(self, options: Options, stem: str, folder: Path) -> None:
         self.total = options.tasks
         self._topics = [f"{stem}.plain", f"{stem}.once"]
         self.queues = self.held_in = [Keys(topic_list(topic)) for topic in self._topics]
-        self.tasks = TaskLedger(self.queues, Promise(has_results=False))
-        self.ledger: Ledger = self.tasks
+        self.ledger = self.tasks = TaskLedger(self.queues, Promise(has_results=False))
         self._seed, self._task = options.seed, options.task
         if options.task is not None:
             _check_template(options.task)
         self._file = folder / "topics.toml"
         handler = options.processor or _HANDLER
         self._file.write_text("".join(self._settings(handler)), encoding="utf-8")
-
-    def crews(self) -> list[Crew]:
-        """See Mode."""
-        return [Crew(name, ["serve", str(self._file), "--log-format", "json"]) for name in ("one", "two", "three")]
 
     def make(self, first: int, last: int) -> list[Push]:
         """See Mode. A tenth is delayed; of some idempotent messages there are two."""
@@ -185,13 +172,8 @@ class TopicsMode:
             yield f'concurrency = {_CONCURRENCY}\nretries = 3\nretry_backoff = "100ms"\n'
 
 
-class CronMode:
+class CronMode(Mode):
     """Two jobs that fire once a second: each instant is fired once, and none is left out."""
-
-    faults: tuple[str, ...] = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
-    total = 0
-    may_lose = False
-    held_in: list[Keys] = []  # noqa: RUF012 - never changed: a job has no queue
 
     def __init__(self, options: Options, stem: str, folder: Path) -> None:
         waiting, application = f"{stem}:ticks", stem
@@ -206,11 +188,7 @@ class CronMode:
             encoding="utf-8",
         )
         run, pushed = CronKeys(cron_stem(application, "run")), CronKeys(cron_stem(application, "push", waiting))
-        self.ledger: Ledger = CronLedger(run, pushed, waiting, self._began)
-
-    def crews(self) -> list[Crew]:
-        """See Mode."""
-        return [Crew(name, ["serve", str(self._file), "--log-format", "json"]) for name in ("one", "two", "three")]
+        self.ledger = CronLedger(run, pushed, waiting, self._began)
 
     def make(self, first: int, last: int) -> list[Push]:  # noqa: ARG002 - see Mode
         """See Mode."""

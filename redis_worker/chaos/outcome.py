@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from redis_worker.chaos.display import Display, Tone
 from redis_worker.chaos.driver import Story, steps_of
 from redis_worker.chaos.options import Options
 from redis_worker.chaos.report import write_report
-from redis_worker.demo.display import Display, Tone
 from redis_worker.vocabulary.payload import dumps
 from redis_worker.vocabulary.text import visible
 

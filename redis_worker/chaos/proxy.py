@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from redis_worker.embedded import HOST
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _CHUNK = 65536
 
@@ -77,9 +73,7 @@ class Proxy:
         self._server = await asyncio.start_server(self._accept, HOST, 0)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
         for task in self._tasks:

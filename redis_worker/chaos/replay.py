@@ -71,8 +71,9 @@ class Replay:
         yield from (Change(key, element, True, b"LPUSH") for element in elements)
 
     def _lmove(self, source: bytes, target: bytes, source_end: bytes, target_end: bytes) -> Iterator[Change]:
-        element = self._lists[source].pop(0 if source_end == b"LEFT" else -1)
-        self._lists[target].insert(0 if target_end == b"LEFT" else len(self._lists[target]), element)
+        # Redis 7.0 writes the ends of a BLMOVE that has waited in lower case.
+        element = self._lists[source].pop(0 if source_end.upper() == b"LEFT" else -1)
+        self._lists[target].insert(0 if target_end.upper() == b"LEFT" else len(self._lists[target]), element)
         yield Change(source, element, False, b"LMOVE")
         yield Change(target, element, True, b"LMOVE")
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from redis_worker.chaos.server import PrivateServer
 from redis_worker.embedded import HOST
 from redis_worker.vocabulary.errors import RedisWorkerError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 # Limit of one failover by the server, and of all that belongs to it, in seconds.
 _TRY, _PATIENCE = 3.0, 60.0
@@ -38,17 +34,15 @@ class ReplicatedServer(PrivateServer):
         try:
             await self._replica.__aenter__()
             await self._replica.call("REPLICAOF", HOST, self.embedded.port)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            await self.__aexit__()
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if hasattr(self._replica, "connection"):
-            await self._replica.__aexit__(kind, error, trace)
-        await super().__aexit__(kind, error, trace)
+            await self._replica.__aexit__()
+        await super().__aexit__()
 
     async def fail_over(self, seconds: float, moved: Callable[[], None]) -> None:
         """Make the replica the master for so long; call `moved` after each change. Raises RedisWorkerError."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.chaos.journal import Journal
 from redis_worker.embedded import HOST, EmbeddedServer
 from redis_worker.vocabulary.errors import Disconnected
-
-if TYPE_CHECKING:
-    from typing import Self
 
 # Pause between two tries of a call, in seconds.
 _AGAIN_AFTER = 0.05
@@ -46,9 +42,7 @@ class PrivateServer:
         self.connection = open_connection(self.url)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.connection.close()
         self.embedded.stop()
 
@@ -56,19 +50,6 @@ class PrivateServer:
         """End the server with a signal and start it again; data stay."""
         async with self._turn:
             await asyncio.to_thread(self.embedded.restart, by)
-
-    async def kill_clients(self) -> int:
-        """Cut all connections by CLIENT KILL. Return their number."""
-        return int(await self.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
-
-    async def pause_clients(self, seconds: float) -> None:
-        """Stop answering for so long, by CLIENT PAUSE."""
-        await self.call("CLIENT", "PAUSE", int(seconds * 1000))
-        await asyncio.sleep(seconds)
-
-    async def forget_scripts(self) -> None:
-        """Delete all loaded scripts."""
-        await self.call("SCRIPT", "FLUSH")
 
     async def be_full(self, seconds: float) -> None:
         """Refuse what needs memory for so long, as a full server that evicts nothing."""

@@ -1,40 +1,60 @@
-"""The stage of a run: servers, proxies, and the worker processes, started and removed."""
+"""The stage of a run: a server or a cluster, its workers' mode, and the observer that tells the ledger about a run."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.chaos.cluster import elsewhere, start_cluster
-from redis_worker.chaos.driver import Driver, Story
-from redis_worker.chaos.faults import KINDS, schedule
 from redis_worker.chaos.foreign import AnnouncedLedger, AnnouncementObserver, ForeignServer
+from redis_worker.chaos.ledger import Ledger
 from redis_worker.chaos.modes import AtMostOnceMode, ClusterMode, CronMode, Mode, PoolMode, TopicsMode, marks_of
-from redis_worker.chaos.observers import JournalObserver, Observer
 from redis_worker.chaos.options import Options
+from redis_worker.chaos.processes import Processes
 from redis_worker.chaos.proxy import Proxy
 from redis_worker.chaos.replica import ReplicatedServer
 from redis_worker.chaos.server import PrivateServer, open_connection
-from redis_worker.chaos.units import Unit
-from redis_worker.demo.display import Display
-from redis_worker.demo.processes import Processes
 from redis_worker.embedded import HOST
-from redis_worker.registry import find_function, find_parser, find_processor
-from redis_worker.signals import stop_signals
 from redis_worker.vocabulary.errors import ConfigurationError
 
 _STEM = "chaos"
 _QUEUE = Keys(f"{_STEM}:input", f"{_STEM}:output")
 
 
-class _Stage(NamedTuple):
+class Observer(Protocol):
+    """What follows a server for a ledger."""
+
+    async def observe(self) -> None:
+        """Tell the ledger what is new."""
+
+    async def finish(self) -> None:
+        """Tell it what only the end shows; nothing works any more."""
+
+
+class JournalObserver:
+    """An observer that reads the journals of private servers: it misses nothing."""
+
+    def __init__(self, servers: list[PrivateServer], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._servers = servers
+
+    async def observe(self) -> None:
+        """See Observer."""
+        for server in self._servers:
+            for transaction in server.journal.transactions():
+                self._ledger.observe(transaction, time.time())
+
+    finish = observe
+
+
+class Stage(NamedTuple):
     """A server or a cluster, and what is to work there."""
 
     title: str
@@ -52,57 +72,14 @@ class _Stage(NamedTuple):
     processes: Processes
 
 
-async def perform(options: Options, display: Display) -> Story:
-    """Run `options`. The story is incomplete if it was interrupted. Raises RedisWorkerError."""
-    _check(options)
+async def set_up(options: Options, stack: AsyncExitStack) -> Stage:
+    """Return the stage of a run; `stack` removes it. Raises RedisWorkerError."""
     if options.replica and (options.url is not None or options.mode == "cluster"):
         raise ConfigurationError("--replica is for a private server that is no cluster")
-    performance = asyncio.create_task(_perform(options, display))
-
-    def stop() -> None:
-        performance.cancel()
-
-    with stop_signals(stop, stop):
-        try:
-            return await performance
-        except asyncio.CancelledError:
-            return Story()
+    return await (_private if options.url is None else _foreign)(options, stack)
 
 
-async def _perform(options: Options, display: Display) -> Story:
-    async with AsyncExitStack() as stack:
-        stage = await (_private if options.url is None else _foreign)(options, stack)
-        kinds = _kinds(options, stage, display)
-        units = []
-        for crew in stage.mode.crews():
-            proxy = None if stage.place is None else await stack.enter_async_context(Proxy(stage.place))
-            url = stage.url(None if proxy is None else proxy.port)
-            units.append(Unit(crew.name, stage.processes, crew.arguments, url, proxy, is_fleet=crew.is_fleet))
-        await asyncio.gather(*(unit.is_up() for unit in units))
-        display.say(f"{stage.title}; workers: {', '.join(unit.name for unit in units)}")
-        fleets = [position for position, unit in enumerate(units) if unit.is_fleet]
-        singles = [position for position, unit in enumerate(units) if not unit.is_fleet]
-        faults = schedule(options.seed, kinds, options.seconds, singles, fleets)
-        proxies = [*stage.proxies, *(unit.proxy for unit in units if unit.proxy is not None)]
-        driver = Driver(
-            stage.mode,
-            stage.servers,
-            stage.connection,
-            stage.observer,
-            units,
-            proxies,
-            faults,
-            options.seconds,
-            display,
-        )
-        try:
-            await driver.run()
-        except asyncio.CancelledError:
-            pass  # the story so far is told
-        return driver.story
-
-
-async def _private(options: Options, stack: AsyncExitStack) -> _Stage:
+async def _private(options: Options, stack: AsyncExitStack) -> Stage:
     """Start a private server, or a private cluster."""
     if options.mode == "cluster":
         servers = await start_cluster(stack)
@@ -118,7 +95,7 @@ async def _private(options: Options, stack: AsyncExitStack) -> _Stage:
     folder = servers[0].embedded.folder / "chaos"
     folder.mkdir()
     mode = await _mode(options, servers, folder)
-    return _Stage(
+    return Stage(
         f"private server on port {', '.join(str(server.embedded.port) for server in servers)}",
         servers,
         connection,
@@ -131,7 +108,7 @@ async def _private(options: Options, stack: AsyncExitStack) -> _Stage:
     )
 
 
-async def _foreign(options: Options, stack: AsyncExitStack) -> _Stage:
+async def _foreign(options: Options, stack: AsyncExitStack) -> Stage:
     """Use the user's server, with keys of a name that nobody has."""
     assert options.url is not None
     if options.mode != "pool":
@@ -144,7 +121,7 @@ async def _foreign(options: Options, stack: AsyncExitStack) -> _Stage:
     ledger = AnnouncedLedger(keys, lambda: _claimed_again(processes))
     observer = await stack.enter_async_context(AnnouncementObserver(server, keys, ledger))
     place = server.place
-    return _Stage(
+    return Stage(
         f"keys {stem}:…",
         [],
         server.connection,
@@ -172,33 +149,3 @@ async def _mode(options: Options, servers: list[PrivateServer], folder: Path) ->
         case "cluster":
             return ClusterMode(options, Keys(_QUEUE.waiting, await elsewhere(servers[0], _QUEUE.waiting)))
     return PoolMode(options, _QUEUE)
-
-
-def _kinds(options: Options, stage: _Stage, display: Display) -> list[str]:
-    """Return the faults to inflict. Raises ConfigurationError if one is not to be had."""
-    possible = (*stage.mode.faults, *(["failover"] if options.replica else []))
-    if unknown := [name for name in options.faults if name not in possible]:
-        if unknown[0] == "failover":
-            raise ConfigurationError("the fault 'failover' needs --replica")
-        raise ConfigurationError(f"the mode {options.mode} has no fault {unknown[0]!r}; it has {', '.join(possible)}")
-    wanted = [name for name in KINDS if name in (options.faults or possible)]
-    left_out = {name for name in wanted if KINDS[name].target == "server"} if not stage.servers else set()
-    if options.url is not None and stage.place is None:
-        left_out |= {name for name in wanted if KINDS[name].target == "network"}
-    if left_out:
-        names = ", ".join(name for name in wanted if name in left_out)
-        if not set(wanted) - left_out:
-            raise ConfigurationError(f"these faults need a private server: {names}; leave out --url")
-        display.say(f"left out, because the server is not private: {names}")
-    return [name for name in wanted if name not in left_out]
-
-
-def _check(options: Options) -> None:
-    """Raise ConfigurationError if the user's functions cannot be found: a worker would only say so in its log."""
-    if options.processor is None:
-        return
-    if options.mode in {"topics", "cron"}:
-        find_function("handler" if options.mode == "topics" else "job", options.processor)
-    else:
-        find_processor(options.processor)
-        find_parser(options.parser)

@@ -8,8 +8,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
+from redis_worker.chaos.processes import Processes
 from redis_worker.chaos.proxy import Proxy
-from redis_worker.demo.processes import Processes
 from redis_worker.vocabulary.errors import RedisWorkerError
 
 # Limit of any end of a process, in seconds: beyond the shutdown timeout, on a busy machine.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
-from redis_worker.engine.execution import Answer, Execution, judged
+from redis_worker.engine.execution import Answer, Encode, Execution, Verdict, judged, refusal
 from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
@@ -17,40 +17,60 @@ from redis_worker.engine.slots import Slots
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.error_text import cut, error_text, is_a
 from redis_worker.vocabulary.message import Message
-from redis_worker.vocabulary.payload import failure, loads, success
+from redis_worker.vocabulary.payload import failure, success
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
-def failures(returned: Any, messages: Sequence[Message]) -> dict[str, list[Any]]:
-    """Return the failures that a batch handler returned, as id -> [verdict, reason, delay], which JSON can hold.
+class Failed(NamedTuple):
+    """The failure of one message of a batch."""
+
+    verdict: Verdict
+    reason: str
+    delay: float | None
+    """The delay of a "retry" in seconds, if the handler set one."""
+
+
+def failures(returned: Any, messages: Sequence[Message]) -> list[Failed | None]:
+    """Return the failures that a batch handler returned, one entry for each of `messages`.
 
     Raises TypeError or ValueError where `returned` is neither None nor a mapping from ids of `messages` to reasons.
     """
     if returned is None:
-        return {}
+        return [None] * len(messages)
     if not isinstance(returned, Mapping):
         raise TypeError(f"a batch handler returns None, or {{id: reason}} of what has failed; got {returned!r}")
     known = {message.id for message in messages}
     if unknown := [id for id in returned if id not in known]:
         raise ValueError(f"a batch handler has returned the id {unknown[0]!r}, which is not in its batch")
-    return {id: _failure(reason) for id, reason in returned.items()}
+    failed = {id: failure_of(reason) for id, reason in returned.items()}
+    return [failed.get(message.id) for message in messages]
 
 
-def _failure(reason: Any) -> list[Any]:
+def failure_of(reason: Any) -> Failed:
+    """Return the failure for a reason: an exception, or anything with a text. Never raises."""
     if is_a(reason, BaseException):
         error, verdict, delay = judged(reason)
-        return [verdict, error_text(error), delay]
+        return Failed(verdict, error_text(error), delay)
     try:
-        return ["failed", cut(str(reason)), None]
+        return Failed("failed", cut(str(reason)), None)
     except Exception as error:  # it concerns this message alone
-        return ["failed", error_text(error, named=True), None]
+        return Failed("failed", error_text(error, named=True), None)
 
 
 class BatchHandler(CallGuard):
-    """Turns a batch of deliveries into outcomes by one call of a handler, which returns the failures."""
+    """Turns a batch of deliveries into outcomes by one call of a handler, which returns a value or failure for each."""
 
-    def __init__(self, read: Read, execution: Execution, timeout: float | None, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        read: Read,
+        execution: Execution,
+        timeout: float | None,
+        policy: RetryPolicy,
+        encode: Encode = success,
+    ) -> None:
+        """`execution` encodes nothing (see `unencoded`): `encode` is called with the value of each message."""
         super().__init__(timeout)
+        self._encode = encode
         self._read = read
         self._execution = execution
         self._policy = policy
@@ -72,9 +92,9 @@ class BatchHandler(CallGuard):
         started = perf_counter()  # the loop's clock may have a step of 1 ms
         answer, leftover = await self._call(messages)
         seconds = (perf_counter() - started) / len(messages)
-        answered = _answers(answer)
-        for delivery, id in readable:
-            outcomes.append(self._outcome(delivery, id, answered(id), seconds))
+        values = [answer] * len(messages) if answer.error is not None else answer.result
+        for (delivery, id), value in zip(readable, values, strict=True):
+            outcomes.append(self._outcome(delivery, id, value, seconds))
         return outcomes, leftover
 
     async def _call(self, messages: list[Message]) -> tuple[Answer, asyncio.Future[Any] | None]:
@@ -83,26 +103,17 @@ class BatchHandler(CallGuard):
         except BaseException as error:
             return self.caught(error)
 
-    def _outcome(self, delivery: Delivery, id: str, answer: Answer | None, seconds: float) -> Outcome:
-        if answer is None:
-            return Outcome(delivery, id, success(None), seconds=seconds)
-        return self._policy.outcome(delivery, id, answer, seconds)
-
-
-def _answers(answer: Answer) -> Callable[[str], Answer | None]:
-    """Return a function from a message's id to its error, None for one that succeeded."""
-    if answer.error is not None:
-        return lambda _: answer
-    failed = loads(answer.result)["result"]
-
-    def of(id: str) -> Answer | None:
-        if id not in failed:
-            return None
-        verdict, reason, delay = failed[id]
-        text = f"Processing error: {reason}"
-        return Answer(failure(text), text, verdict, delay)
-
-    return of
+    def _outcome(self, delivery: Delivery, id: str, value: Any, seconds: float) -> Outcome:
+        """Return the outcome of one message: `value` is its error as an Answer, its Failed, or what it gave."""
+        if isinstance(value, Failed):
+            text = f"Processing error: {value.reason}"
+            value = Answer(failure(text), text, value.verdict, value.delay)
+        elif not isinstance(value, Answer):
+            try:
+                return Outcome(delivery, id, self._encode(value), seconds=seconds)
+            except Exception as error:
+                value = refusal("Processing error", error)
+        return self._policy.outcome(delivery, id, value, seconds)
 
 
 class BatchRunner(TaskRunner):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from redis_worker.engine.awaitables import discard, is_awaitable, resolved, unawaited
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
@@ -15,13 +15,15 @@ from redis_worker.vocabulary.errors import Reject, Retry
 from redis_worker.vocabulary.payload import failure, success
 
 Verdict = Literal["failed", "retry", "reject"]
+Encode: TypeAlias = Callable[[Any], Any]
+"""Makes the result of a function's value, as its queue stores it: JSON for Redis. Raises TypeError or ValueError."""
 
 
 @dataclass(slots=True, eq=False)
 class Answer:
     """A result ready to be stored; with an error text if the task failed."""
 
-    result: bytes
+    result: Any
     error: str | None = None
     verdict: Verdict = "failed"
     """The processor's decision about an error."""
@@ -77,21 +79,28 @@ def timed_out(timeout: float | None) -> Answer:
     return Answer(failure(text), text)
 
 
-def compute(processor: Callable[[list[Any]], Any], arguments: list[Any]) -> Answer:
+def unencoded(value: Any) -> Any:
+    """Return `value`. Raises TypeError if it is an awaitable, which is no result."""
+    if is_awaitable(value):
+        raise TypeError("an awaitable is no result")
+    return value
+
+
+def compute(processor: Callable[[list[Any]], Any], arguments: list[Any], encode: Encode = success) -> Answer:
     """Call a plain processor in the current thread and encode its value. Never raises."""
     value = None
     try:
         value = processor(arguments)
-        return Answer(success(value))
+        return Answer(encode(value))
     except BaseException as error:
         return refusal("Processing error", unawaited(value) or error)
 
 
-def compute_or_defer(processor: Callable[[Any], Any], arguments: Any) -> Answer | Awaitable[Any]:
+def compute_or_defer(processor: Callable[[Any], Any], arguments: Any, encode: Encode) -> Answer | Awaitable[Any]:
     """Call a plain processor in a thread and encode its value; return an awaitable for the event loop."""
     try:
         value = processor(arguments)
-        return value if is_awaitable(value) else Answer(success(value))
+        return value if is_awaitable(value) else Answer(encode(value))
     except BaseException as error:
         return refusal("Processing error", error)
 
@@ -111,17 +120,18 @@ async def within(timeout: float | None, value: Any) -> Any:
 class Coroutines:
     """Calls of a coroutine function, on the event loop."""
 
-    def __init__(self, processor: Callable[[Any], Any], timeout: float | None) -> None:
+    def __init__(self, processor: Callable[[Any], Any], timeout: float | None, encode: Encode = success) -> None:
         self._processor = processor
         self._timeout = timeout
+        self._encode = encode
 
     async def call(self, arguments: Any) -> Answer:
         if self._timeout is not None:
-            return Answer(success(await within(self._timeout, self._processor(arguments))))
+            return Answer(self._encode(await within(self._timeout, self._processor(arguments))))
         value = await self._processor(arguments)
         if is_awaitable(value):
             value = await resolved(value)
-        return Answer(success(value))
+        return Answer(self._encode(value))
 
     def close(self) -> None:
         """Do nothing: the runner cancels coroutines."""
@@ -131,9 +141,14 @@ class Threads:
     """Calls of a plain function, in threads."""
 
     def __init__(
-        self, processor: Callable[[Any], Any], timeout: float | None, threads: ThreadPool | OwnThreads
+        self,
+        processor: Callable[[Any], Any],
+        timeout: float | None,
+        threads: ThreadPool | OwnThreads,
+        encode: Encode = success,
     ) -> None:
         self._processor = processor
+        self._encode = encode
         self._timeout = timeout
         self._threads = threads
 
@@ -141,7 +156,7 @@ class Threads:
         clock = asyncio.get_running_loop().time
         started = clock()
         run = copy_context().run  # tasks would share the context of a pool's thread
-        call = self._threads.run(run, compute_or_defer, self._processor, arguments)
+        call = self._threads.run(run, compute_or_defer, self._processor, arguments, self._encode)
         if self._timeout is not None and not (await asyncio.wait({call}, timeout=self._timeout))[0]:
             call.add_done_callback(_discard_result)
             raise TimedOut(call)
@@ -149,7 +164,7 @@ class Threads:
         if isinstance(answer, Answer):
             return answer
         remaining = None if self._timeout is None else max(0.0, started + self._timeout - clock())
-        return Answer(success(await within(remaining, answer)))
+        return Answer(self._encode(await within(remaining, answer)))
 
     def close(self) -> None:
         self._threads.close()

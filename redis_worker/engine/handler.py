@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from redis_worker.engine.awaitables import unawaited
-from redis_worker.engine.execution import Execution
+from redis_worker.engine.execution import Encode, Execution
 from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
@@ -26,12 +26,15 @@ class Handler(CallGuard):
         execution: Execution | None,
         timeout: float | None,
         policy: RetryPolicy,
+        encode: Encode = success,
     ) -> None:
+        """`encode` serves inline calls; an `execution` has its own."""
         super().__init__(timeout)
         self._read = read
         self._processor = processor
         self._execution = execution
         self._policy = policy
+        self._encode = encode
 
     def handle_inline(self, delivery: Delivery) -> Outcome:
         """Call the processor here and now. Returns the outcome."""
@@ -43,7 +46,7 @@ class Handler(CallGuard):
         value = None
         try:
             value = self._processor(arguments)
-            result = success(value)
+            result = self._encode(value)
         except BaseException as error:
             answer, _ = self.caught(unawaited(value) or error)
             return self._policy.outcome(delivery, id, answer, perf_counter() - started)

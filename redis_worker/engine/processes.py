@@ -16,13 +16,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from redis_worker.engine.contexts import Contexts
-from redis_worker.engine.execution import Answer, TimedOut, Verdict, compute, refusal
+from redis_worker.engine.execution import Answer, Encode, TimedOut, Verdict, compute, refusal
 from redis_worker.engine.process_group import end_group, end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.vocabulary.error_text import raised_at, traceback_text
 from redis_worker.vocabulary.errors import ConfigurationError, ProcessDied, RaisedInProcess
 from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.payload import success
 
 # The time to wait for the end of a killed process, in seconds; and for the imports of a new one, before its task's time
 # limit applies.
@@ -40,7 +41,12 @@ class Processes:
     """
 
     def __init__(
-        self, processor: Callable[[list[Any]], Any], timeout: float | None, concurrency: int, max_deliveries: int
+        self,
+        processor: Callable[[list[Any]], Any],
+        timeout: float | None,
+        concurrency: int,
+        max_deliveries: int,
+        encode: Encode = success,
     ) -> None:
         try:
             pickle.dumps(processor)
@@ -50,6 +56,7 @@ class Processes:
             ) from None
         open_streams()  # a pipe to a process must not get the number of a standard stream
         self._processor = processor
+        self._encode = encode
         self._timeout = timeout
         self._tries = max_deliveries
         self._idle: list[_Child] = []
@@ -93,7 +100,7 @@ class Processes:
             if child.is_idle():
                 return child
             child.end()
-        return _Child(self._processor)
+        return _Child(self._processor, self._encode)
 
     def close(self) -> None:
         for child in (*self._idle, *self._busy):
@@ -108,11 +115,11 @@ class Processes:
 class _Child:
     """One process that answers calls, one at a time; the first call starts it."""
 
-    def __init__(self, processor: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, processor: Callable[[list[Any]], Any], encode: Encode) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, self._child_pipe = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(self._child_pipe, processor, PART.get()), name="redis-worker-process"
+            target=_serve, args=(self._child_pipe, processor, encode, PART.get()), name="redis-worker-process"
         )
         self.over = threading.Event()
         """Set when the process is gone, or will never start."""
@@ -215,7 +222,7 @@ def _end_of(process: multiprocessing.process.BaseProcess) -> int:
         return os.dup(process.sentinel)  # readable once it and all its forks have ended
 
 
-def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | None) -> None:
+def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], encode: Encode, part: str | None) -> None:
     """Run a child: answer calls until the parent closes the pipe."""
     own_pid = os.getpid()
     os.setsid()
@@ -235,9 +242,16 @@ def _serve(pipe: Connection, processor: Callable[[list[Any]], Any], part: str | 
     with suppress(EOFError, OSError):
         pipe.send(_READY)
         while True:
-            pipe.send(_packed(contexts.fresh().run(compute, processor, pipe.recv())))
+            _send(pipe, contexts.fresh().run(compute, processor, pipe.recv(), encode))
     if os.getpid() == own_pid:
         end_own_group()
+
+
+def _send(pipe: Connection, answer: Answer) -> None:
+    try:
+        pipe.send(_packed(answer))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:  # only a value that is not encoded
+        pipe.send(_packed(refusal("Processing error", error)))
 
 
 def _packed(answer: Answer) -> tuple[Any, ...]:
@@ -247,5 +261,5 @@ def _packed(answer: Answer) -> tuple[Any, ...]:
     return answer.result, answer.error, answer.verdict, answer.delay, raised
 
 
-def _unpacked(result: bytes, error: str | None, verdict: Verdict, delay: float | None, raised: Any) -> Answer:
+def _unpacked(result: Any, error: str | None, verdict: Verdict, delay: float | None, raised: Any) -> Answer:
     return Answer(result, error, verdict, delay, None if raised is None else RaisedInProcess(*raised))

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
-from redis_worker.engine.execution import Coroutines, Execution, Threads
+from redis_worker.engine.execution import Coroutines, Encode, Execution, Threads, unencoded
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
@@ -22,6 +22,7 @@ from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.payload import success
 from redis_worker.vocabulary.processor import Declaration
 from redis_worker.vocabulary.service import Condition, Consuming
 
@@ -46,19 +47,22 @@ class Work:
     """Call the function with many messages at once."""
     slots: Slots | None = None
     """Slots shared with other consumers: each call takes one of them as well."""
+    encode: Encode = success
+    """Makes the result of the function's value, or of each of its values."""
 
     def execution(self) -> Execution | None:
         """Return the execution that is declared; None is inline. Raises ConfigurationError if it is impossible."""
         timeout = self.declaration.timeout
+        encode = self.encode if self.batching is None else unencoded
         match self.declaration.execution:
             case "inline":
                 return None
             case "async":
-                return Coroutines(self.call, timeout)
+                return Coroutines(self.call, timeout, encode)
             case "thread":
-                return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"))
+                return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"), encode)
             case "process":
-                return Processes(self.call, timeout, self.concurrency, self.max_deliveries)
+                return Processes(self.call, timeout, self.concurrency, self.max_deliveries, encode)
 
     def runner(self, execution: Execution | None) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler; `execution` is None for inline calls."""
@@ -67,10 +71,10 @@ class Work:
         if not self.may_retry:
             policy = RetryPolicy(granted=0)
         if batching is not None and execution is not None:
-            batches = BatchHandler(self.read, execution, declared.timeout, policy)
+            batches = BatchHandler(self.read, execution, declared.timeout, policy, self.encode)
             size, within = batching.size, batching.within
             return lambda settler: BatchRunner(batches, settler, self.concurrency, self.slots, size=size, within=within)
-        handler = Handler(self.read, self.call, execution, declared.timeout, policy)
+        handler = Handler(self.read, self.call, execution, declared.timeout, policy, self.encode)
         if execution is None:
             return lambda settler: InlineRunner(handler, settler, self.concurrency)
         return lambda settler: TaskRunner(handler, settler, self.concurrency, self.slots)

@@ -2,7 +2,7 @@
 
 The command line and the TOML schema are derived from these classes.
 """
-# ruff: noqa: RUF009 - `_option` is dataclasses.field with checks
+# ruff: noqa: RUF009 - `option` is dataclasses.field with checks
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def check_whole_seconds(name: str, value: Duration, least: int) -> int:
     return check_whole(name, check_seconds(name, value, least), least)
 
 
-def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
+def check_choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
     if value not in known:
         wanted = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
         raise ConfigurationError(f"{name} must be {wanted}, got {value!r}")
     return value
 
 
-def _option(
+def option(
     default: Any,
     check: Callable[..., Any],
     help: str,
@@ -66,20 +66,20 @@ class WorkerOptions:
     Raises ConfigurationError for a value of the wrong type, or out of range.
     """
 
-    concurrency: int = _option(4, check_whole, "Tasks at once.", least=1)
-    max_deliveries: int = _option(
+    concurrency: int = option(4, check_whole, "Tasks at once.", least=1)
+    max_deliveries: int = option(
         3, check_whole, "Give a task up after N workers have died holding it.", least=1, metavar="N"
     )
-    lease: Duration = _option(
+    lease: Duration = option(
         6.0, check_seconds, "A worker not heard of for so long is presumed dead.", least=2, metavar="S"
     )
-    connect_timeout: Duration = _option(
+    connect_timeout: Duration = option(
         10.0, check_seconds, "How long to wait for Redis at start; 0: for ever.", least=0, metavar="S"
     )
-    shutdown_timeout: Duration = _option(
+    shutdown_timeout: Duration = option(
         30.0, check_seconds, "How long running tasks may take after a stop.", least=0, metavar="S"
     )
-    dead_limit: int = _option(
+    dead_limit: int = option(
         10_000, check_whole, "Keep N dead letters; the oldest are dropped, and counted.", least=1, metavar="N"
     )
 
@@ -98,30 +98,30 @@ class PoolOptions(WorkerOptions):
     processor's own declaration. Raises ConfigurationError.
     """
 
-    delivery: Delivery = _option(
+    delivery: Delivery = option(
         "at-least-once",
-        _check_choice,
+        check_choice,
         "What to prefer when a worker dies: doing a task again, or losing it.",
         known=get_args(Delivery),
     )
-    execution: ExecutionChoice = _option(
-        "auto", _check_choice, "Where the processor runs; auto is what it declares.", known=get_args(ExecutionChoice)
+    execution: ExecutionChoice = option(
+        "auto", check_choice, "Where the processor runs; auto is what it declares.", known=get_args(ExecutionChoice)
     )
-    timeout: Duration | None = _option(None, check_seconds, "Time limit of one task, in seconds.", above=0, metavar="S")
-    burst: bool = _option(False, check_flag, "End when the queue is empty and nothing is running.")
-    max_tasks: int | None = _option(None, check_whole, "End after N tasks, each worker process.", least=1, metavar="N")
-    retries: int | None = _option(None, check_whole, "Try a task that failed again, N times.", least=0, metavar="N")
-    retry_backoff: Duration | None = _option(
+    timeout: Duration | None = option(None, check_seconds, "Time limit of one task, in seconds.", above=0, metavar="S")
+    burst: bool = option(False, check_flag, "End when the queue is empty and nothing is running.")
+    max_tasks: int | None = option(None, check_whole, "End after N tasks, each worker process.", least=1, metavar="N")
+    retries: int | None = option(None, check_whole, "Try a task that failed again, N times.", least=0, metavar="N")
+    retry_backoff: Duration | None = option(
         None,
         check_seconds,
         "The first delay before that, then it doubles; 1 s, if the processor does not say.",
         above=0,
         metavar="S",
     )
-    retry_backoff_max: Duration | None = _option(
+    retry_backoff_max: Duration | None = option(
         None, check_seconds, "The longest delay; 60 s, if the processor does not say.", above=0, metavar="S"
     )
-    result_ttl: Duration | None = _option(
+    result_ttl: Duration | None = option(
         None, check_whole_seconds, "Results expire after S seconds (Redis 7.4, Valkey 9).", least=1, metavar="S"
     )
     """None keeps results for ever."""
@@ -131,7 +131,7 @@ class PoolOptions(WorkerOptions):
 class TopicWorkerOptions(WorkerOptions):
     """The options of a topic worker, see WorkerOptions. Raises ConfigurationError."""
 
-    concurrency: int = _option(100, check_whole, "Messages at once, of all topics together.", least=1)
+    concurrency: int = option(100, check_whole, "Messages at once, of all topics together.", least=1)
 
 
 POOL_DEFAULTS: Final = PoolOptions()

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from redis_worker.engine.awaitables import Deferred, QuietCall, QuietCoroutine, is_awaitable, resolved
-from redis_worker.engine.batches import failures
+from redis_worker.engine.batches import Failed, failures
 from redis_worker.service.declared_options import Declared
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whole
@@ -106,7 +106,7 @@ class _BatchCall:
 
 
 class _Batch(_BatchCall):
-    async def __call__(self, messages: Sequence[Message]) -> dict[str, list[Any]]:
+    async def __call__(self, messages: Sequence[Message]) -> list[Failed | None]:
         return failures(await resolved(self._function(messages)), messages)
 
 

@@ -58,8 +58,8 @@ class Outcome:
     delivery: Delivery
     id: str | None
     """The task's id; None if it has no usable one."""
-    result: bytes | None
-    """The JSON to store under the id; None without a result."""
+    result: Any
+    """The JSON to store under the id, or the value for a sink; None without one."""
     error: str | None = None
     """The text of an error result, or the reason for having none."""
     dead: bool = False

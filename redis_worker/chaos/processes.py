@@ -9,14 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from redis_worker.engine.process_group import end_group
 from redis_worker.vocabulary.errors import RedisWorkerError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class WorkerProcess:
@@ -108,9 +104,7 @@ class Processes:
         self._lifeline, self._other_end = os.pipe()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self.started:
             process.kill_all()
         os.close(self._lifeline)
