@@ -13,14 +13,14 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
-from benchmarks.drain import drain
+from benchmarks.drain import DRAINS, drain
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = ("drain", "pickup", "delays", "memory")
+SPEED = (*DRAINS, "pickup", "delays", "memory")
 PARTS = (*SPEED, "structure")
 
 
@@ -70,8 +70,8 @@ def _options() -> argparse.Namespace:
 
 def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     parts = options.part or SPEED
-    if "drain" in parts:
-        yield from drain(bench, options.tasks, options.rounds, _print_progress)
+    for name in (name for name in DRAINS if name in parts):
+        yield from drain(name, bench, options.tasks, options.rounds, _print_progress)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:
