@@ -36,36 +36,43 @@ if head and #head * limit > 16777216 then
   -- Large tasks are taken in small numbers: some 16 MiB.
   limit = math.min(limit, math.max(1, math.floor(16777216 / #head)))
 end
-local candidates = {}
-if head and limit > 0 then
-  candidates = redis.call('LRANGE', KEYS[1], 0, limit - 1)
-end
 
 local last = math.max(last_number(KEYS[2]), tonumber(ARGV[4]))
+local first = last + 1
 
--- Put tasks in flight, the first `from_arrived` of them from there. First in flight, then off the lists: an error in
--- between repeats tasks and loses none.
-local function hold(tasks, from_arrived)
-  local pairs, size = {LAST, string.format(LAST_FORMAT, last + #tasks)}, 2
-  for i, raw in ipairs(tasks) do
-    pairs[size + 1], pairs[size + 2] = last + i, raw
-    size = size + 2
-    if size == 4000 or i == #tasks then
-      redis.call('HSET', KEYS[2], unpack(pairs, 1, size))
-      size = 0
+-- Put tasks in flight. They leave their list afterwards: an error in between repeats tasks and loses none.
+local function hold(tasks)
+  for start = 1, #tasks, 2000 do
+    local pairs, size = {LAST, ''}, 2
+    for i = start, math.min(start + 1999, #tasks) do
+      last = last + 1
+      pairs[size + 1], pairs[size + 2] = last, tasks[i]
+      size = size + 2
     end
+    pairs[2] = string.format(LAST_FORMAT, last)
+    redis.call('HSET', KEYS[2], unpack(pairs, 1, size))
   end
-  if from_arrived > 0 then redis.call('LTRIM', KEYS[3], from_arrived, -1) end
-  if #tasks > from_arrived then redis.call('LTRIM', KEYS[1], #tasks - from_arrived, -1) end
+end
+
+local function drop(list, count)
+  if count > 0 then redis.call('LTRIM', list, count, -1) end
 end
 
 if not tried then
-  local from_arrived = #arrived
-  for _, raw in ipairs(candidates) do
-    arrived[#arrived + 1] = raw
+  hold(arrived)
+  drop(KEYS[3], #arrived)
+  local tasks, taken = arrived, 0
+  -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.
+  local step = head and math.max(1, math.floor(65536 / math.max(1, #head)))
+  while taken < limit and head do
+    local piece = redis.call('LRANGE', KEYS[1], taken, math.min(taken + step, limit) - 1)
+    hold(piece)
+    for _, raw in ipairs(piece) do tasks[#tasks + 1] = raw end
+    taken = taken + #piece
+    if #piece < step then break end
   end
-  hold(arrived, from_arrived)
-  return {OK, arrived, {}, last + 1, found}
+  drop(KEYS[1], taken)
+  return {OK, tasks, {}, first, found}
 end
 
 -- Some tasks were tried before. All tasks a worker holds are charged when it dies, since any of them may have
@@ -93,13 +100,16 @@ local function choose(list)
   return #list
 end
 
-local from_arrived = choose(arrived)
-if from_arrived == #arrived then choose(candidates) end
-hold(tasks, from_arrived)
-for _ = 1, #arrived - from_arrived do
+local chosen = choose(arrived)
+local left = #arrived - chosen
+if left == 0 and limit > 0 then choose(redis.call('LRANGE', KEYS[1], 0, limit - 1)) end
+hold(tasks)
+drop(KEYS[3], chosen)
+drop(KEYS[1], #tasks - chosen)
+for _ = 1, left do
   redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
 end
-if #tasks == 0 and #arrived + #candidates > 0 then
+if #tasks == 0 and (head or #arrived > 0) then
   return {ALONE, {}, {}, 0}
 end
-return {OK, tasks, counts, last + 1}
+return {OK, tasks, counts, first}
