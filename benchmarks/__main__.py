@@ -14,13 +14,15 @@ from benchmarks.bench import Bench
 from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
 from benchmarks.drain import DRAINS, drain
+from benchmarks.kafka import kafka
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
+from benchmarks.postgres import postgres
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = (*DRAINS, "pickup", "delays", "memory")
+SPEED = (*DRAINS, "pickup", "delays", "memory", "kafka", "postgres")
 PARTS = (*SPEED, "structure")
 
 
@@ -78,6 +80,12 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _print_progress)
     if "memory" in parts:
         yield from memory(bench, options.memory_tasks // ROUNDS, _print_progress)
+    if "kafka" in parts:
+        stalled = (1.0, 2.0) if options.quick else (5.0, 15.0)
+        yield from kafka(options.tasks * 5, options.rounds, _print_progress, stalled=stalled)
+    if "postgres" in parts:
+        batches = [(500, 4), (5000, 1)] if options.quick else [(500, 100), (5000, 10)]
+        yield from postgres(batches, options.rounds, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 

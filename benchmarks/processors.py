@@ -28,6 +28,18 @@ async def in_random_order(_: list[Any]) -> None:
     await asyncio.sleep(random.uniform(0.0, 2 * _PAUSE))
 
 
+def busy(_: list[Any]) -> None:
+    """Use the CPU for a millisecond."""
+    end = time.thread_time() + 0.001
+    while time.thread_time() < end:
+        pass
+
+
+async def nap(_: list[Any]) -> None:
+    """Sleep for a tenth of a second."""
+    await asyncio.sleep(0.1)
+
+
 async def clock(_: list[Any]) -> float:
     """Return the start time of the task, in seconds since the epoch."""
     return time.time()

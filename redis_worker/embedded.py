@@ -1,31 +1,20 @@
-"""A private Redis-compatible server for demos, tests and ``--embedded``; it never outlives its parent.
-
-Two child processes form a separate process group, so that Ctrl-C, which goes to the terminal's
-foreground group, keeps the server up for draining workers:
-
-- the guard, a few lines of shell, leads the group from before the folder is created until after its removal;
-  it waits for the end of a pipe. Only this process holds the other end, so the pipe ends with this process,
-  even on SIGKILL;
-- the server joins the guard's group, so the guard can kill it without its pid: a restart needs no message
-  to the guard, and a recycled pid is never hit.
-"""
+"""A private Redis-compatible server for demos, tests and ``--embedded``; it never outlives its parent."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from redis_worker.process_guard import ProcessGuard
 from redis_worker.server_programs import find_server
 from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError, Unreachable
 
@@ -36,16 +25,6 @@ STOP_TIMEOUT = 5.0
 # Below the ephemeral ports of Linux (32768) and macOS (49152): during a restart, a reconnecting client
 # must not get this port as its local port, because on loopback it would connect to itself.
 PORTS = range(20_000, 32_768)
-
-# A group with a stopped member receives SIGHUP when its parent ends; the parent handles SIGINT and SIGTERM.
-# The folder is removed first, because the last command kills the whole group, the guard included: without
-# its folder the server can write no new file, and the loop covers a file written during the removal.
-GUARD = """
-trap '' HUP INT TERM
-read -r _
-for attempt in 1 2 3 4 5; do rm -rf "$1" && break; done
-kill -KILL 0
-"""
 
 
 class EmbeddedServer:
@@ -68,7 +47,7 @@ class EmbeddedServer:
         self._durability = ("--appendonly", "yes", "--appendfsync", "always") if persistent else ()
         self._options = tuple(options)
         self._fixed_port = self._port = port
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: ProcessGuard | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,7 +79,7 @@ class EmbeddedServer:
         if self._guard is not None:
             raise RedisWorkerError("the embedded server is already started")
         try:
-            self._start_guard()
+            self._guard = ProcessGuard(self.folder)
             wanted = self._fixed_port
             self._start_server(random.sample(PORTS, 20) if wanted is None else [wanted])
         except BaseException:
@@ -113,8 +92,7 @@ class EmbeddedServer:
         if self._guard is None:
             return
         self._end_server(signal.SIGTERM)
-        _dismiss(self._guard)
-        shutil.rmtree(self.folder, ignore_errors=True)  # in case the guard was killed
+        self._guard.dismiss()
         self._server = self._guard = None
 
     def restart(self, by: signal.Signals = signal.SIGTERM) -> None:
@@ -124,19 +102,6 @@ class EmbeddedServer:
         self._end_server(by)
         # Another process may hold the port for a moment.
         self._start_server([self.port] * 20)
-
-    def _start_guard(self) -> None:
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, "redis-worker-guard", str(self.folder)],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            process_group=0,
-        )
-        _guarded.add(self)
-        self.folder.mkdir(mode=0o700)
 
     def _start_server(self, ports: Sequence[int]) -> None:
         """Start the server on the first of `ports` that it can bind: testing a port beforehand is a race."""
@@ -157,14 +122,7 @@ class EmbeddedServer:
             *("--dir", str(self.folder), "--daemonize", "no", "--loglevel", "notice", "--logfile", ""),
         ]
         try:
-            with self._log.open("wb") as log:
-                return subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    process_group=self._guard.pid,
-                )
+            return self._guard.spawn(command, self._log)
         except OSError as error:
             raise ConfigurationError(f"the embedded server cannot be started: {error}") from error
 
@@ -205,14 +163,6 @@ class EmbeddedServer:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "".join(f"\n  {line}" for line in lines[-8:] if line) or " it logged nothing"
 
-    def _forget(self) -> None:
-        """Close the guard's pipe and drop the parent's processes, in a forked child."""
-        for process in filter(None, (self._guard, self._server)):
-            process.returncode = 0  # not ours to wait for
-            if process.stdin is not None:
-                process.stdin.close()
-        self._server = self._guard = None
-
 
 def _answers(port: int) -> bool:
     """Return True if the server replies to PING; -NOAUTH counts too, if the options require a password."""
@@ -220,27 +170,3 @@ def _answers(port: int) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
     return False
-
-
-def _dismiss(guard: subprocess.Popen[bytes]) -> None:
-    """Let the guard clean up and end."""
-    assert guard.stdin is not None
-    if not guard.stdin.closed:
-        with contextlib.suppress(BrokenPipeError):
-            # A line, because the pipe does not end while a forked child holds a copy of it.
-            guard.stdin.write(b"\n")
-        guard.stdin.close()
-    guard.wait()
-
-
-# Children of exec never inherit the pipe; children of fork alone (a process pool on Linux) do, and would
-# keep the server alive after a kill of their parent.
-_guarded: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
-
-
-def _forget_in_child() -> None:
-    for server in list(_guarded):
-        server._forget()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)

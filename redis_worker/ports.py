@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from redis_worker.vocabulary.errors import DamagedKey, RedisWorkerError, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -81,6 +81,7 @@ class PartitionsLost(RedisWorkerError):
         self.partitions = partitions
 
 
+@runtime_checkable
 class Sink(Protocol):
     """The destination of what handlers return. Raises Disconnected or Refused, no driver errors.
 

@@ -36,6 +36,16 @@ ROWS = [
     "memory: idle worker",
     "memory: first half of 8,000 tasks",
     "memory: second half of 8,000 tasks",
+    "kafka: bare consumer",
+    "kafka: no-op",
+    "kafka: no-op, ordered by partition",
+    "kafka: async no-op, concurrency 256",
+    "kafka: batches of 500",
+    "kafka: memory, database stalled",
+    "postgres: driver alone, unnest, 500 rows",
+    "postgres: UpsertSink, 500 rows a batch",
+    "postgres: driver alone, COPY and merge, 5,000 rows",
+    "postgres: UpsertSink, 5,000 rows a batch",
 ]
 
 
@@ -62,7 +72,8 @@ def test_a_quick_run_prints_every_row() -> None:
     assert list(printed) == ROWS
     assert all(figure for figure, *_ in printed.values())
     judged = [name for name, (*_, target, verdict) in printed.items() if target and verdict in ("met", "MISSED")]
-    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[16:18], "memory: idle worker"]
+    of_kafka = ["kafka: no-op", "kafka: memory, database stalled"]
+    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[16:18], "memory: idle worker", *of_kafka]
 
 
 @pytest.mark.long
@@ -77,7 +88,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory, structure" in ended.stderr
+    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory, kafka, structure" in ended.stderr
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:

@@ -519,6 +519,9 @@ async def test_metrics_that_are_named_exist(fake: FakeAsyncRedis) -> None:
     # A supervisor has all that a pool has, but for the queues that none of its parts works on.
     server = HttpServer("127.0.0.1:0")
     server.metrics.job("sync_user").outcome("success", 1.0)
+    of_kafka = server.metrics.of("raw", "to_row", "cases")
+    of_kafka.assigned([("raw", 0)])
+    of_kafka.written(500, 1, 0.01)
     supervisor = Several(PartStatus("fibonacci", "pool", "running"))
     async with fake_pool(fake) as at_work, server.answering(supervisor, lambda _: address_of(fake)):
         assert server.listening

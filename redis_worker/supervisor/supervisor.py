@@ -29,6 +29,10 @@ from redis_worker.vocabulary.service import READY, Condition, Consuming, PartSta
 
 logger = library_logger("redis_worker.supervisor")
 
+# Conditions of a part that are the supervisor's, the worst first.
+_TROUBLES: tuple[Condition, ...] = (
+    *("Redis is away", "Kafka is away", "the sink is away", "waiting for Redis", "waiting for Kafka"),
+)
 # The time limit of a reload under way at a stop, in seconds.
 _LAST_RELOAD = 5.0
 
@@ -102,10 +106,7 @@ class Supervisor:
         if self._stopping:
             return "stopping"
         states = self._roster.states()
-        for state in ("Redis is away", "waiting for Redis"):
-            if state in states:
-                return state
-        return "running"
+        return next((condition for condition in _TROUBLES if condition in states), "running")
 
     @property
     def ready(self) -> bool:
@@ -241,7 +242,12 @@ class Supervisor:
         if (why := self.why_nothing) is not None:
             raise ConfigurationError(why)
         with reload_signal(self._reload_by_signal):
-            return await serve(self.run, self._close, self.cancel, self.report_running)
+            return await serve(self.run, self.stop_aloud, self.cancel, self.report_running)
+
+    def stop_aloud(self) -> None:
+        """Begin the stop, and log it."""
+        logger.info("stopping, the last part first; once more to cancel")
+        self._close()
 
     def _reload_by_signal(self) -> None:
         if self._read is not None and self._started and not self._stopping:

@@ -36,6 +36,11 @@ class Delivery:
     """The number by which the queue knows the task; unique for a worker."""
 
     @property
+    def label(self) -> str | None:
+        """The name of the task for people, if its queue gives it one; otherwise it is its id."""
+        return None
+
+    @property
     def attempt(self) -> int:
         """1 for the first delivery, plus 1 for each redelivery."""
         return 1 + self.deaths + self.retries
