@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
-from benchmarks.drain import drain
+from benchmarks.drain import DRAINS, drain
 from benchmarks.kafka import kafka
 from benchmarks.long_tasks import long_tasks
 from benchmarks.memory import ROUNDS, memory
@@ -24,7 +24,7 @@ from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = ("drain", "long", "pickup", "delays", "memory", "kafka", "postgres", "push")
+SPEED = (*DRAINS, "long", "pickup", "delays", "memory", "kafka", "postgres", "push")
 PARTS = (*SPEED, "structure")
 
 
@@ -74,8 +74,8 @@ def _options() -> argparse.Namespace:
 
 def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     parts = options.part or SPEED
-    if "drain" in parts:
-        yield from drain(bench, options.tasks, options.rounds, _print_progress)
+    for name in (name for name in DRAINS if name in parts):
+        yield from drain(name, bench, options.tasks, options.rounds, _print_progress)
     if "long" in parts:
         yield from long_tasks(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "pickup" in parts:

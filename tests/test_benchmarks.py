@@ -79,7 +79,15 @@ def test_a_quick_run_prints_every_row() -> None:
     assert all(figure for figure, *_ in printed.values())
     judged = [name for name, (*_, target, verdict) in printed.items() if target and verdict in ("met", "MISSED")]
     of_kafka = ["kafka: no-op", "kafka: memory, database stalled"]
-    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[16:18], "memory: idle worker", *of_kafka, "push: events to 100 clients"]
+    assert judged == [
+        ROWS[1],
+        ROWS[2],
+        "pick-up, median: sum",
+        *ROWS[16:18],
+        "memory: idle worker",
+        *of_kafka,
+        "push: events to 100 clients",
+    ]
 
 
 @pytest.mark.long
