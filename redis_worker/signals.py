@@ -17,28 +17,30 @@ logger = library_logger()
 
 
 async def serve(
-    run: Callable[[], Awaitable[None]], stop: Callable[[], object], cancel: Callable[[], None], show: Callable[[], None]
+    run: Callable[[], Awaitable[None]],
+    stop: Callable[[], None],
+    cancel: Callable[[], None],
+    show: Callable[[], None],
+    kill: Callable[[], None] = lambda: None,
+    reload: Callable[[], None] | None = None,
 ) -> bool:
-    """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, a second one `cancel`.
+    """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, which logs it, a second one `cancel`.
 
-    SIGUSR1 calls `show`. Return False if a second signal cancelled it. Raises as `run` does, and
-    ConfigurationError outside the main thread.
+    A third one calls `kill` and exits; SIGUSR1 calls `show`, SIGHUP `reload`. Return False if a second signal cancelled
+    it. Raises as `run` does, and ConfigurationError outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("serve() handles signals, which works only in the main thread; call run() here")
     cancelled = False
 
-    def stop_first() -> None:
-        logger.info("stopping; once more to cancel")
-        stop()
-
     def cancel_then() -> None:
         nonlocal cancelled
         cancelled = True
-        logger.warning("cancelling: unfinished tasks go back to the queue")
+        logger.warning("cancelling: unfinished tasks go back to their queues")
         cancel()
 
-    with stop_signals(stop_first, cancel_then), show_signal(show):
+    others = {signal.SIGUSR1: show} | ({} if reload is None else {signal.SIGHUP: reload})
+    with stop_signals(stop, cancel_then, kill), _handled(others):
         await run()
     return not cancelled
 
@@ -64,16 +66,6 @@ def stop_signals(
             os._exit(1)
 
     return _handled({signal.SIGINT: receive, signal.SIGTERM: receive})
-
-
-def show_signal(show: Callable[[], None]) -> AbstractContextManager[None]:
-    """Call `show` on each SIGUSR1 in the block. Needs a running loop."""
-    return _handled({signal.SIGUSR1: show})
-
-
-def reload_signal(reload: Callable[[], None]) -> AbstractContextManager[None]:
-    """Call `reload` on each SIGHUP in the block. Needs a running loop."""
-    return _handled({signal.SIGHUP: reload})
 
 
 @contextmanager

@@ -8,20 +8,28 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.embedded_postgres import EmbeddedPostgres
+from redis_worker.mock_kafka import MockKafka
 from redis_worker.server_programs import servers
+from tests.kafka.real_broker import RealKafka, real_kafka_or_skip
 from tests.leftovers import is_of_a_worker, nothing_left, watch_event_loops
 from tests.processes import children, kill, of_run, start_run
 from tests.session import keep_to_ports_of_its_own, restore_signals
 from tests.support import Queue, Topic, WorkerProcess, ended_in_time
 
 # Settings of the person who runs the tests are not settings of the tests.
-for _name in [name for name in os.environ if name.startswith(("REDIS_WORKER_", "REDIS_URL", "REDIS_HOST"))]:
+_OF_THE_PERSON = (
+    *("REDIS_WORKER_", "REDIS_URL", "REDIS_HOST"),
+    *("KAFKA_BROKERS", "CONSUMER_GROUP", "DATABASE_URL", "POSTGRES_DSN", "BATCH_SIZE", "PGHOST", "PGPASS"),
+)
+for _name in [name for name in os.environ if name.startswith(_OF_THE_PERSON)]:
     del os.environ[_name]
 
 
@@ -178,6 +186,45 @@ def worker(server: EmbeddedServer, queue: Queue) -> Iterator[Callable[..., Worke
     yield start
     for process in started:
         process.close()
+
+
+@pytest.fixture(scope="session")
+def mock_kafka() -> Iterator[MockKafka]:
+    """A mock broker, for tests that leave it running: their topics and groups have names of their own."""
+    with MockKafka() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def real_kafka() -> Iterator[RealKafka]:
+    """Apache Kafka, one node, for tests that leave it running. Others start `real_kafka_or_skip(count)`."""
+    with real_kafka_or_skip() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server, for tests that leave it running."""
+    with EmbeddedPostgres() as running:
+        yield running
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for one test, which may stop, kill and restart it; it keeps its data."""
+    with EmbeddedPostgres() as running:
+        yield running
+
+
+@pytest.fixture
+async def database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The address of an empty database of the test's own."""
+    name = f"test_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(postgres.dsn)
+    await connection.execute(f"create database {name}")
+    yield f"{postgres.dsn.rpartition('/')[0]}/{name}"
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
 
 
 @pytest.fixture(autouse=True)

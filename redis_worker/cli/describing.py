@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from redis_worker.broker.connection.address import mask
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import declared_by
-from redis_worker.file.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicsPart
+from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, Plan, PoolPart, SinkSettings, TopicsPart
 from redis_worker.registry import find_function, find_processor
 from redis_worker.service.handlers import Handlers
+from redis_worker.service.kafka_options import KafkaOptions
 from redis_worker.service.routing import Route
 from redis_worker.supervisor.wiring import add_handlers
 from redis_worker.vocabulary.processor import Declaration, declaration_of
@@ -49,6 +50,8 @@ def described(part: Part) -> list[str]:
             cells = ["pool", part.name, _pool(part)]
         case TopicsPart():
             cells = ["topics", part.name, _topics(part)]
+        case KafkaPart():
+            cells = ["kafka", part.name, _kafka(part)]
         case DaemonPart():
             cells = ["daemon", part.name, part.run]
         case JobPart():
@@ -96,6 +99,19 @@ def _pool(part: PoolPart) -> str:
 
 def _topics(part: TopicsPart) -> str:
     return f"{', '.join(topic.pattern for topic in part.topics)}, on {mask(part.url)}"
+
+
+def _kafka(part: KafkaPart) -> str:
+    options = KafkaOptions(**part.options)
+    declared = declaration_of(
+        find_function("handler", part.handler), "handler", timeout=options.timeout, retries=options.retries
+    )
+    how = [part.handler, f"{options.concurrency} at once", *_trying(declared)]
+    if options.ordered != "none":
+        how.append(f"ordered by {options.ordered}")
+    target = part.sink.table if isinstance(part.sink, SinkSettings) else part.sink
+    flow = ", ".join(part.topics) + (f" -> {target}" if target else "")
+    return f"{flow}, {', '.join(how)}, group {part.group}, on {part.brokers}"
 
 
 def _job(part: JobPart) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from redis_worker.cli.on_queue import hint
-from redis_worker.cli.options import ENVIRONMENT, Repeated, option, redis_url, url_option
+from redis_worker.cli.options import ENVIRONMENT, Repeated, given_url, option, redis_url, url_option
+from redis_worker.cli.plans import file_option
 from redis_worker.vocabulary.text import visible
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ EPILOG = f"""
 Examples:
   redis-worker doctor
   redis-worker doctor --input fib:input --output fib:output
+  redis-worker doctor --file workers.toml
   redis-worker doctor --json | jq -r '.findings[] | select(.level != "good") | .what'
 
-Read-only. Examines the queues of all known topics too. Exits 1 if there is a fault, 3 without a connection,
-0 otherwise, even with warnings. The meaning of each check: docs/operations.md.
+Read-only. Examines the queues of all known topics too; with --file, the keys of the file's pools, and the brokers,
+topics, groups and tables of its Kafka parts. Redis is left out if the file does not need it. Exits 1 if there is a
+fault, 3 without a connection, 0 otherwise, even with warnings. The meaning of each check: docs/operations.md.
 
 {ENVIRONMENT}
 """
@@ -36,21 +39,29 @@ _COLOURS = {"good": "green", "warning": "yellow", "fault": "red"}
     "--output", "outputs", type=Repeated(), multiple=True, metavar="KEY", help="A hash of results; may be repeated."
 )
 @option("--json", "as_json", is_flag=True, help="Print one JSON object with the list of findings.")
+@file_option
 @url_option
-def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, url: str | None) -> int:
-    """Examine a server and its queues. Prints a line for each check: good, warning or fault, and the remedy."""
+def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, file: str | None, url: str | None) -> int:
+    """Examine servers and queues. Prints a line for each check: good, warning or fault, and the remedy."""
     import asyncio
 
     from redis_worker.broker.operator.doctor.examination import examine
+    from redis_worker.cli.doctoring import examine_file
 
-    examination = asyncio.run(examine(redis_url(url), inputs, outputs))
+    redis: str | None
+    if file is not None:
+        redis, examination = asyncio.run(examine_file(file, given_url(url), inputs, outputs))
+    else:
+        redis = redis_url(url)
+        examination = asyncio.run(examine(redis, inputs, outputs))
     if as_json:
         _print_json(examination)
     else:
         _print_lines(examination)
     if not examination.connected:
         return 3
-    asyncio.run(_hint(redis_url(url), inputs))
+    if redis is not None:
+        asyncio.run(_hint(redis, inputs))
     return 0 if examination.healthy else 1
 
 

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from redis_worker.file.mistakes import FileMistakes
 from redis_worker.log_lines import JsonFormatter, LineFormatter
 from redis_worker.vocabulary.text import visible_lines
 
@@ -36,6 +37,12 @@ def complain(text: str, title: str = "Error: ") -> None:
     The text format puts `title` before it.
     """
     _write(logging.ERROR, text, f"{title}{text}")
+
+
+def complain_of(mistakes: FileMistakes) -> None:
+    """Print the mistakes in a file; each begins with its place, as editors and compilers write it."""
+    for line in str(mistakes).splitlines():
+        complain(line, "")
 
 
 def _write(level: int, message: str, plain: str) -> None:

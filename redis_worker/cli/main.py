@@ -15,11 +15,13 @@ from redis_worker import __version__
 from redis_worker.cli.chaos import chaos
 from redis_worker.cli.check import check
 from redis_worker.cli.cron import cron
+from redis_worker.cli.dashboard import dashboard
 from redis_worker.cli.dead import dead
 from redis_worker.cli.delayed import delayed
 from redis_worker.cli.demo import demo
 from redis_worker.cli.doctor import doctor
 from redis_worker.cli.init import leave_process_1
+from redis_worker.cli.kafka import kafka
 from redis_worker.cli.options import ENVIRONMENT, load_env_file
 from redis_worker.cli.processors import processors
 from redis_worker.cli.publish import publish
@@ -52,16 +54,16 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    *(run, status, push, publish, result),
+    *(run, status, dashboard, push, publish, result),
     *(pause, resume, peek, purge, delayed, dead, doctor),
-    *(serve, check, cron, processors, demo, chaos),
+    *(serve, check, kafka, cron, processors, demo, chaos),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and end the process: 0 done, 1 failed, 2 wrong usage, 3 Redis unreachable or refusing."""
+    """Run the command line and end the process: 0 done, 1 failed, 2 wrong usage, 3 a server unreachable or refusing."""
     open_streams()
     escape_unshowable()
     leave_process_1()
@@ -89,8 +91,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FileMistakes as error:
-        for line in str(error).splitlines():  # each begins with its place, as editors and compilers write it
-            _complain(line, "")
+        from redis_worker.cli import logs
+
+        logs.complain_of(error)
         return 2
     except RedisWorkerError as error:
         _complain(str(error))

@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from redis_worker.environment import add_file, spelled_url
+from redis_worker.service.kafka_options import KafkaOptions
 from redis_worker.service.options import PoolOptions
 from redis_worker.vocabulary.duration import END_OF_TIME, duration
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -97,12 +99,21 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 def pool_options(function: F) -> F:
     """Add an option for each field of PoolOptions, with default, range and help."""
-    for field in reversed(fields(PoolOptions)):
-        function = _pool_option(field)(function)
+    return _options_of(PoolOptions, function)
+
+
+def kafka_options(function: F) -> F:
+    """Add an option for each field of KafkaOptions, with default, range and help."""
+    return _options_of(KafkaOptions, function)
+
+
+def _options_of(options: type[PoolOptions | KafkaOptions], function: F) -> F:
+    for field in reversed(fields(options)):
+        function = _option_of(field)(function)
     return function
 
 
-def _pool_option(field: Field[Any]) -> Callable[[F], F]:
+def _option_of(field: Field[Any]) -> Callable[[F], F]:
     names = [*_SHORT.get(field.name, ()), f"--{field.name.replace('_', '-')}"]
     declared: Any = field.metadata
     default: Any = field.default
@@ -114,7 +125,7 @@ def _pool_option(field: Field[Any]) -> Callable[[F], F]:
     elif declared["metavar"] == "S":
         above, least = declared["above"], declared["least"]
         settings["type"] = Seconds(min=least if above is None else above, min_open=above is not None)
-    else:
+    elif declared["least"] is not None:
         settings["type"] = click.IntRange(declared["least"])
     if default is not None:
         whole = isinstance(default, float) and default.is_integer()
@@ -131,6 +142,15 @@ def url_option(function: F) -> F:
         metavar="URL",
         help="Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://. "
         "Default: $REDIS_URL, or $REDIS_HOST, $REDIS_PORT and the rest.",
+    )(function)
+
+
+def http_token_option(function: F) -> F:
+    """Add `--http-token`."""
+    return option(
+        "--http-token",
+        metavar="TOKEN",
+        help="The token for metrics and changes over HTTP; better in REDIS_WORKER_HTTP_TOKEN, for `ps` shows options.",
     )(function)
 
 
@@ -162,6 +182,12 @@ def redis_url(url: str | None) -> str:
         return url or spelled_url(os.environ)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
+
+
+def given_url(url: str | None) -> str | None:
+    """Return the URL of the command line, which overrides that of a file; one in the environment does not."""
+    source = click.get_current_context().get_parameter_source("url")
+    return url if source is ParameterSource.COMMANDLINE else None
 
 
 def load_env_file() -> None:

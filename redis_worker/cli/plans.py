@@ -30,10 +30,15 @@ def file_argument(function: F) -> F:
     return click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG")(function)
 
 
+def file_option(function: F) -> F:
+    """Add `--file`: the argument `file`, None without it."""
+    return option("--file", metavar="FILE", help="The parts of this file, and their servers.")(function)
+
+
 def plan_options(function: F) -> F:
     """Add `FILE`, `--only` and `--except`: the arguments `file`, `only` and `without`."""
     many: dict[str, Any] = {"type": _Names(), "multiple": True, "metavar": "NAME", "callback": _joined}
-    names = "parts, topics or kinds (pools, topics, daemons, cron), comma-separated; may be repeated."
+    names = "parts, topics or kinds (pools, topics, kafka, daemons, cron), comma-separated; may be repeated."
     for decorate in (
         option("--except", "without", help=f"Exclude {names}", **many),
         option("--only", help=f"Run only these, overriding the file's own selection: {names}", **many),

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from redis_worker.broker.connection.address import address_of
@@ -15,9 +15,11 @@ from redis_worker.broker.connection.preflight import check_server, connected
 from redis_worker.cli.changes import Watched
 from redis_worker.cli.describing import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
-from redis_worker.file.plan import DaemonPart, Plan
-from redis_worker.signals import reload_signal, show_signal, stop_signals
+from redis_worker.file.plan import DaemonPart, KafkaPart, Part, Plan
+from redis_worker.service.kafka_options import KafkaOptions
+from redis_worker.signals import serve
 from redis_worker.supervisor.supervisor import Supervisor
+from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import READY
@@ -62,33 +64,32 @@ class _Service:
         self._watched = watched
         self._hangup = hangup
         self._finding_redis = True
-        self._stopped = self._cancelled = False
+        self._stopped = False
         self._wanted = 0
         """The number of requested reloads that are not done."""
         self._beside: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
+        supervisor = self._supervisor
         self._work = asyncio.create_task(self._serve())
-        with (
-            stop_signals(self._stop, self._cancel, self._supervisor.kill),
-            show_signal(self._show),
-            reload_signal(self._reload) if self._hangup else nullcontext(),
-        ):
-            try:
-                await self._work
-            except asyncio.CancelledError:
-                if not self._stopped:
-                    raise
-            finally:
-                for task in self._beside:
-                    task.cancel()
-        counters = self._supervisor.counters
-        logger.info("ended: %d processed, %d failed", counters.processed, counters.failed)
-        return 1 if self._cancelled else 0
+        reload = self._reload if self._hangup else None
+        graceful = await serve(self._ended, self._stop, supervisor.cancel, self._show, supervisor.kill, reload)
+        logger.info("ended: %d processed, %d failed", supervisor.counters.processed, supervisor.counters.failed)
+        return 0 if graceful else 1
+
+    async def _ended(self) -> None:
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+        finally:
+            for task in self._beside:
+                task.cancel()
 
     async def _serve(self) -> None:
         supervisor = self._supervisor
-        await _find_redis(supervisor.plan)
+        await asyncio.gather(_find_redis(supervisor.plan), *map(_find_servers, supervisor.plan.parts))
         self._finding_redis = False
         for part in supervisor.plan.parts:
             if part.supervision.reports:
@@ -120,13 +121,7 @@ class _Service:
             logger.info("stopping: work has not begun")
             self._work.cancel()
         else:
-            logger.info("stopping, the last part first; once more to cancel")
-            self._begin(self._supervisor.stop())
-
-    def _cancel(self) -> None:
-        logger.warning("cancelling: unfinished tasks go back to the queues")
-        self._cancelled = True
-        self._supervisor.cancel()
+            self._supervisor.stop_aloud()
 
     def _reload(self) -> None:
         if not self._finding_redis and not self._stopped:
@@ -161,7 +156,7 @@ async def _find_redis(plan: Plan) -> None:
 
     Raises Unreachable and Refused.
     """
-    if plan.url is None or all(isinstance(part, DaemonPart) for part in plan.parts):
+    if plan.url is None or all(isinstance(part, DaemonPart | KafkaPart) for part in plan.parts):
         return
     address = address_of(plan.url)
     connection = Connection(address.open(), owned=True)
@@ -169,3 +164,17 @@ async def _find_redis(plan: Plan) -> None:
         await connected(connection, address.name, plan.connect_timeout, lambda: check_server(connection))
     finally:
         await connection.close()
+
+
+async def _find_servers(part: Part) -> None:
+    """Ask the brokers and the database of a Kafka part, unless it waits for them. Raises Unreachable and Refused."""
+    if not isinstance(part, KafkaPart):
+        return
+    from redis_worker.file.kafka_servers import ask
+
+    options = KafkaOptions(**part.options)
+    if options.wait:
+        return
+    for answer in await ask(part, seconds_of(options.connect_timeout)):
+        if answer.error is not None:
+            raise answer.error

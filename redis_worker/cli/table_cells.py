@@ -8,10 +8,11 @@ from typing import NamedTuple
 from redis_worker.broker.operator.cron_status import JobStatus
 from redis_worker.broker.operator.status import Status
 from redis_worker.broker.operator.supervisors import SupervisorStatus
+from redis_worker.vocabulary.partition import GroupStatus
 from redis_worker.vocabulary.service import READY, PartStatus
 
 NONE = "-"
-PART_TEXTS = ("supervisor", "part", "kind", "error", "job", "schedule", "zone", "outcome")
+PART_TEXTS = ("supervisor", "part", "kind", "error", "job", "schedule", "zone", "outcome", "topic", "group")
 """Headings of left-aligned columns."""
 
 
@@ -85,10 +86,21 @@ PART: dict[str, Callable[[Part], str]] = {
     "part": lambda each: each.part.name,
     "kind": lambda each: each.part.kind,
     "restarts": lambda each: f"{each.part.restarts:,}",
+    "lag": lambda each: NONE if each.part.lag is None else f"{each.part.lag:,}",
     "error": lambda each: each.part.error or NONE,
     "host": lambda each: each.supervisor.host,
     "pid": lambda each: str(each.supervisor.pid),
 }
+GROUP: dict[str, Callable[[GroupStatus], str]] = {
+    "part": lambda each: each.part,
+    "topic": lambda each: each.topic,
+    "group": lambda each: each.group,
+    "partitions": lambda each: str(each.partitions),
+    "members": lambda each: NONE if each.members is None else str(each.members),
+    "lag": lambda each: NONE if each.lag is None else f"{each.lag:,}",
+    "problem": lambda each: each.problem or NONE,
+}
+PART_WITHOUT_LAG = {heading: cell for heading, cell in PART.items() if heading != "lag"}
 JOB: dict[str, Callable[[Job], str]] = {
     "job": lambda each: f"{each.job.app}/{each.job.name}",
     "schedule": lambda each: each.job.schedule or NONE,

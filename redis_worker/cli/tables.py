@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from redis_worker.broker.operator.status import QueueStatus, Status, WorkerStatus
-from redis_worker.cli.table_cells import JOB, NONE, PART, PART_TEXTS, age, jobs_of, parts_of
+from redis_worker.cli.table_cells import GROUP, JOB, NONE, PART, PART_TEXTS, PART_WITHOUT_LAG, age, jobs_of, parts_of
 from redis_worker.vocabulary.text import visible
 
 T = TypeVar("T")
@@ -46,15 +46,18 @@ class Table(NamedTuple):
 def tables(status: Status, lines: int) -> list[Table]:
     """Return the tables of queues, workers and, if any, parts and cron jobs, in about `lines` lines together."""
     parts, jobs = parts_of(status), jobs_of(status)
-    lines -= _AROUND * sum(map(bool, (parts, jobs)))
+    lines -= _AROUND * sum(map(bool, (parts, jobs, status.kafka))) + len(status.kafka)
     # Queues and workers keep half of the room, if they need it.
     queue_rows = len(status.queues) + len(status.workers)
     room = max(0, lines - _OTHER_LINES - min(queue_rows, lines // 2))
     most = min(len(parts), max(room // 2, room - len(jobs), 1))
     some = min(len(jobs), max(room - most, 1))
-    shown = _queues_and_workers(status, lines - most - some)
+    shown = _queues_and_workers(status, lines - most - some) if status.queues or not status.kafka else []
+    if status.kafka:
+        shown.append(_table(GROUP, status.kafka, 0, "topic"))
     if parts:
-        shown.append(_table(PART, parts[:most], len(parts) - most, "part"))
+        columns = PART if any(each.part.lag is not None for each in parts) else PART_WITHOUT_LAG
+        shown.append(_table(columns, parts[:most], len(parts) - most, "part"))
     if jobs:
         shown.append(_table(JOB, jobs[:some], len(jobs) - some, "cron job"))
     return shown

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeAlias
 
-from redis_worker.broker.keys import Keys
-from redis_worker.chaos.display import Display
+from redis_worker.broker.keys import Keys, tasks_among
+from redis_worker.chaos.display import Display, open_display
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.processes import Processes, WorkerProcess
 from redis_worker.chaos.server import PrivateServer
@@ -45,19 +45,27 @@ _COLUMNS = {
 }
 
 
-async def tell(tasks: int, display: Display) -> int:
-    """Run the demo. Return 0, or 1 if a task was lost or has a wrong result. Raises RedisWorkerError."""
+def run_demo(tasks: int) -> int:
+    """Run the demo with at least 100 tasks. Return 0, or 1 if a task was lost or has a wrong result.
+
+    Raises RedisWorkerError.
+    """
+    with open_display() as display:
+        return asyncio.run(_tell(tasks, display))
+
+
+async def _tell(tasks: int, display: Display) -> int:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(PrivateServer())
         # In the server's folder, which is removed even if the demo is killed.
         folder = server.embedded.folder / "demo"
         downloads = folder / "downloads"  # where the processor of a worker in `folder` stores files
         downloads.mkdir(parents=True)
-        files = await stack.enter_async_context(FileServer(before_pause=download_count(tasks) // 3))
+        files = stack.enter_context(FileServer(before_pause=download_count(tasks) // 3))
         plan = make_plan(tasks, files.url, downloads)
         files.files = files_to_serve(plan)
         processes = stack.enter_context(Processes(folder))
-        display.say(f"Redis listens on {HOST}:{server.embedded.port}, the file server on {HOST}:{files.port}")
+        display.say(f"Redis listens on {HOST}:{server.embedded.port}, the file server on {HOST}:{files.server_port}")
         return await _Story(display, server, files, plan, processes).tell()
 
 
@@ -160,7 +168,7 @@ class _Story:
         assert name is not None
 
         async def held() -> int:
-            return int(await self._call("LLEN", self._keys["download"].inflight(name)))
+            return tasks_among(await self._call("HLEN", self._keys["download"].inflight(name)))
 
         async def is_busy() -> bool:
             return self._files.paused and await held() >= _CONCURRENCY
@@ -172,7 +180,7 @@ class _Story:
         victim.kill()
         killed, count = time.monotonic(), await held()
         self._display.say(f"{victim} holds {count} tasks: kill -9 sent", "bad")
-        self._files.resume()
+        self._files.resumed.set()
         self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {_LEASE} s")
         await self._until(is_recovered, f"{survivor} to recover {count} tasks")
         seconds = time.monotonic() - killed

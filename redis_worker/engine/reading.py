@@ -34,7 +34,7 @@ class TaskReader:
         except MissingTask as missing:
             return _refused(delivery, missing.id, missing)
         if delivery.deaths >= self._max_deliveries:
-            return _condemned(delivery, task.id)
+            return condemned(delivery, task.id)
         try:
             arguments = self._parser(task.payload)
         except BaseException as error:
@@ -62,11 +62,12 @@ class MessageReader:
         if delivery.done:
             return Outcome(delivery, message.id, b"", skipped=True)
         if delivery.deaths >= self._max_deliveries:
-            return _condemned(delivery, message.id)
+            return condemned(delivery, message.id)
         return message.id, message
 
 
-def _condemned(delivery: Delivery, id: str) -> Outcome:
+def condemned(delivery: Delivery, id: str) -> Outcome:
+    """Return the outcome of a task that has been the death of too many workers."""
     times = delivery.deaths
     text = f"Processing error: given up: {times} worker{'s' * (times > 1)} died while holding the task"
     return Outcome(delivery, id, failure(text), text, dead=True)

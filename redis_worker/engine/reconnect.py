@@ -97,18 +97,20 @@ class Reconnect:
 class OutageLog(Observer):
     """An observer that logs each outage once, at its beginning and its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = "Redis") -> None:
+        """`server` names what is away."""
+        self._server = server
         self._away = False
         self._damaged = Outages()
 
     def disconnected(self, error: Exception, delay: float) -> None:  # noqa: ARG002 - the port's signature
         if not self._away:
             self._away = True
-            logger.warning("Redis is away (%s)", error)
+            logger.warning("%s is away (%s)", self._server, error)
 
     def reconnected(self, seconds: float) -> None:
         self._away = False
-        logger.warning("Redis is back after %.1f s", seconds)
+        logger.warning("%s is back after %.1f s", self._server, seconds)
 
     def damaged(self, error: DamagedKey) -> None:
         if self._damaged.begins(error.key):

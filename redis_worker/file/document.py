@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from redis_worker.file.lines import KeyPath, lines_of
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake, near
-from redis_worker.file.substitution import UNSET, substitute, unquoted, variables_of
+from redis_worker.file.substitution import UNSET, Substituted, substitute, unquoted, variables_of
 from redis_worker.file.values import Kind, shown
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -62,6 +62,7 @@ class Document:
         self.name = name
         parsed = _parsed(name, text)
         self.lines = lines_of(text.replace("\r\n", "\n"))
+        self._environment = environment
         self._data, self._unset = substitute(parsed, environment)
         self.variables = variables_of(self._data)
         self.mistakes: list[Mistake] = []
@@ -87,6 +88,13 @@ class Document:
             except (KeyError, IndexError, TypeError):
                 return None
         return value
+
+    def variable(self, *names: str) -> Substituted | None:
+        """Return the value of the first variable that is set, as if the file named it; None without one."""
+        for name in names:
+            if value := self._environment.get(name):
+                return Substituted(value, f"${{{name}}}", {name: value})
+        return None
 
     def is_right(self, path: KeyPath) -> bool:
         """Return True if the table at `path` has no mistake so far."""
@@ -138,11 +146,24 @@ class Table:
             value = {}
         return Table(self.document, (*self.path, key), value)
 
-    def split(self) -> tuple[Table, list[Table]]:
-        """Return the table without its subtables, and the subtables."""
-        settings = {key: value for key, value in self.values.items() if not isinstance(value, dict)}
-        inner = [self.table(key) for key, value in self.values.items() if isinstance(value, dict)]
-        return Table(self.document, self.path, settings), inner
+    def split(self, own: Container[str] = ()) -> tuple[Table, list[Table]]:
+        """Return the table without its subtables, and the subtables; those named in `own` are settings."""
+        inner = [key for key, value in self.values.items() if isinstance(value, dict) and key not in own]
+        settings = {key: value for key, value in self.values.items() if key not in inner}
+        return Table(self.document, self.path, settings), [self.table(key) for key in inner]
+
+    def set_default(self, key: str, kind: Kind, *names: str) -> bool:
+        """Set a missing key to the first of the variables `names` that is set; record a mistake if it is invalid.
+
+        Return False if none is set.
+        """
+        value = self.document.variable(*names)
+        if value is not None and key not in self.values:
+            try:
+                self.settings[key] = kind(value)
+            except ValueError as error:
+                self.blame(key, str(error))
+        return value is not None
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The entries of a file (pools, topics, daemons, cron jobs), read and checked one by one."""
+"""The entries of a file (pools, topics, Kafka parts, daemons, cron jobs), read and checked one by one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,33 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from redis_worker.file.document import Document, Table, TableKeys
+from redis_worker.file.kafka_entries import read_inner
 from redis_worker.file.plan import Supervision
-from redis_worker.file.schema import BATCH, CRON, DAEMON, DAEMONS, ENABLE, JOB, KINDS, POOL, PUSH, TOPIC, TOPICS
+from redis_worker.file.schema import (
+    BATCH,
+    CRON,
+    DAEMON,
+    DAEMONS,
+    ENABLE,
+    JOB,
+    KAFKA,
+    KAFKA_PART,
+    KINDS,
+    POOL,
+    PUSH,
+    TOPIC,
+    TOPICS,
+)
 from redis_worker.file.substitution import Substituted
 from redis_worker.file.values import json_value, shown
 from redis_worker.file.values import name as check_name
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.message import check_prefix, check_topic
 
-_OWN = {"pools": ENABLE, "topics": TOPICS, "daemons": DAEMONS, "cron": CRON}
-_INNER = {"pools": POOL, "topics": TOPIC, "daemons": DAEMON, "cron": JOB}
+_OWN = {"pools": ENABLE, "topics": TOPICS, "kafka": KAFKA, "daemons": DAEMONS, "cron": CRON}
+_INNER = {"pools": POOL, "topics": TOPIC, "kafka": KAFKA_PART, "daemons": DAEMON, "cron": JOB}
+# Settings of the outer tables that are tables themselves, and so are no entries.
+_TABLES = {"kafka": ("properties",)}
 _RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
 # Options for running code; a pushed task has none.
 _CALL_OPTIONS = ("arguments", "timeout", "retries", *_RETRY)
@@ -24,7 +41,7 @@ _CALL_OPTIONS = ("arguments", "timeout", "retries", *_RETRY)
 
 @dataclass(slots=True)
 class Entry:
-    """A pool, a topic, a daemon or a job, as written in a file."""
+    """A pool, a topic, a Kafka part, a daemon or a job, as written in a file."""
 
     kind: str
     """The table that contains it."""
@@ -44,20 +61,25 @@ class Entry:
         return f"{self.kind}.{self.name}"
 
     @property
+    def uses_redis(self) -> bool:
+        """True if it needs a Redis server: a Kafka part does for a dead-letter list only."""
+        return "dead_list" in self.table if self.kind == "kafka" else self.kind != "daemons"
+
+    @property
     def own_url(self) -> bool:
         """True if it has a Redis URL of its own, valid or not."""
         return "url" in self.table
 
 
 def read_entries(document: Document, root: Table, worker: Mapping[str, Any]) -> tuple[dict[str, Table], list[Entry]]:
-    """Return the tables [pools], [topics], [daemons] and [cron], and the entries in them; record mistakes.
+    """Return the tables of KINDS, by name, and the entries in them; record mistakes.
 
     The entries are in the order of the file. `worker` holds the valid values of [worker], the defaults of every
     part's supervision.
     """
     groups, entries = {}, []
     for kind in KINDS:
-        table, inner_tables = root.table(kind).split()
+        table, inner_tables = root.table(kind).split(_TABLES.get(kind, ()))
         groups[kind] = table.read(_OWN[kind])
         for inner_table in inner_tables:
             _read(inner_table, kind, table)
@@ -81,6 +103,8 @@ def _read(table: Table, kind: str, group: Table) -> None:
     settings = table.read(_with_hints(_INNER[kind], table)).settings
     if kind == "topics" and "batch" in settings:
         settings["batch"] = table.table("batch").read(BATCH).settings
+    if kind == "kafka":
+        read_inner(table)
     if kind == "daemons" and "processes" in settings:
         _check_arguments(table, settings.get("arguments", {}))
     if kind == "cron":

@@ -9,13 +9,25 @@ from typing import Any
 from redis_worker.cron.settings import JobSettings, Push
 from redis_worker.file.document import Table
 from redis_worker.file.entries import Entry
-from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, Restart, Supervision, TopicSettings, TopicsPart
-from redis_worker.file.schema import POOL_OPTIONS, RESTARTING, TOPIC, TOPIC_WORKER_OPTIONS
+from redis_worker.file.plan import (
+    DaemonPart,
+    JobPart,
+    KafkaPart,
+    Part,
+    PoolPart,
+    Restart,
+    SinkSettings,
+    Supervision,
+    TopicSettings,
+    TopicsPart,
+)
+from redis_worker.file.schema import KAFKA_OPTIONS, POOL_OPTIONS, RESTARTING, TOPIC, TOPIC_WORKER_OPTIONS
 
 _SUPERVISION = tuple(field.name for field in fields(Supervision))
 _JOB = tuple(field.name for field in fields(JobSettings) if field.name not in ("name", "app", "push"))
 # The other options are fields of PoolPart or Supervision.
 _POOL_OPTIONS = tuple(key for key in POOL_OPTIONS if key not in ("concurrency", "shutdown_timeout"))
+_KAFKA_OPTIONS = tuple(KAFKA_OPTIONS)
 _TOPIC_OPTIONS = tuple(key for key in TOPIC.kinds if key not in ("enable", "handler", "batch"))
 
 
@@ -29,6 +41,7 @@ class Common:
     url: str | None
     """The Redis URL for parts without their own; None only if every part has one or needs none."""
     topics: Table
+    kafka: Table
     cron: Table
 
 
@@ -39,6 +52,8 @@ def parts_of(entries: list[Entry], common: Common) -> tuple[Part, ...]:
     for entry in entries:
         if entry.kind == "pools":
             parts.append(_pool(entry, common))
+        elif entry.kind == "kafka":
+            parts.append(_kafka(entry, common))
         elif entry.kind == "daemons":
             settings = entry.settings
             supervision = _supervision(settings, common)
@@ -83,6 +98,36 @@ def _topic(entry: Entry) -> TopicSettings:
     settings = entry.settings
     options = _pick(settings, _TOPIC_OPTIONS) | settings.get("batch", {})
     return TopicSettings(entry.name, settings["handler"], options, "batch" in settings)
+
+
+def _kafka(entry: Entry, common: Common) -> KafkaPart:
+    shared = common.kafka.settings
+    settings = shared | entry.settings
+    options = _options(settings, _KAFKA_OPTIONS, common)
+    if "batch" in settings:
+        options |= {"batch": True, **settings["batch"]}
+    return KafkaPart(
+        entry.name,
+        settings["brokers"],
+        settings["topics"],
+        settings["group"],
+        settings["handler"],
+        sink=_sink(settings["sink"], settings.get("offsets")) if "sink" in settings else None,
+        url=_url(settings, common) if "dead_list" in settings else None,
+        properties=shared.get("properties", {}) | entry.settings.get("properties", {}),
+        options=options,
+        supervision=_supervision(settings, common),
+        **_pick(settings, ("decode",)),
+    )
+
+
+def _sink(sink: Table | str, offsets: str | None) -> SinkSettings | str:
+    if isinstance(sink, str):
+        return sink
+    settings = dict(sink.settings)
+    settings.pop("type", None)
+    settings["stores_offsets"] = offsets == "postgres"
+    return SinkSettings(settings.pop("dsn"), settings.pop("table"), settings.pop("key"), settings)
 
 
 def _job(entry: Entry, common: Common) -> JobPart:

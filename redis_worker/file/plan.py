@@ -85,6 +85,41 @@ class TopicsPart:
 
 
 @dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """A table of PostgreSQL that rows are written to."""
+
+    dsn: str = field(repr=False)
+    table: str
+    key: list[str]
+    """The columns that identify a row."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Other arguments of UpsertSink."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaPart:
+    """A Kafka worker."""
+
+    name: str
+    brokers: str
+    topics: list[str]
+    group: str
+    handler: str
+    """`module:function`."""
+    decode: str | None = None
+    """`module:name` of a function or a type."""
+    sink: SinkSettings | str | None = None
+    """A table, or `module:name` of a Sink or of a function that returns one."""
+    url: str | None = field(default=None, repr=False)
+    """The Redis URL for a dead-letter list; None without such a list."""
+    properties: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Properties of librdkafka."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of KafkaOptions; `shutdown_timeout` is taken from the supervision."""
+    supervision: Supervision = Supervision()
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonPart:
     """A coroutine function or plain function that takes a stop event and runs until it is set."""
 
@@ -106,7 +141,7 @@ class JobPart:
     supervision: Supervision = Supervision()
 
 
-Part: TypeAlias = PoolPart | TopicsPart | DaemonPart | JobPart
+Part: TypeAlias = PoolPart | TopicsPart | KafkaPart | DaemonPart | JobPart
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.environment import environment_and_file, url_of
 from redis_worker.file.document import Document, Table, dotted, read_text
 from redis_worker.file.entries import Entry, check_worker, read_entries
+from redis_worker.file.kafka_entries import complete
 from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
 from redis_worker.file.parts import Common, parts_of
@@ -75,6 +76,7 @@ class _Reader:
         document = self._document
         select(self._worker, self._groups, self._entries, only, without)
         running = [entry for entry in self._entries if entry.reason is None]
+        complete(self._groups["kafka"], [entry.table for entry in running if entry.kind == "kafka"])
         url = self._url(running)
         document.blame_unset(self._idle(running))
         if document.mistakes:
@@ -86,7 +88,7 @@ class _Reader:
         """Return a plan of `running`, all valid."""
         document, settings, http = self._document, self._worker.settings, self._http.settings
         app = settings.get("name") or Path(document.name).stem
-        common = Common(app, settings, url, self._groups["topics"], self._groups["cron"])
+        common = Common(app, settings, url, *(self._groups[kind] for kind in ("topics", "kafka", "cron")))
         times = {key: settings[key] for key in ("connect_timeout", "shutdown_timeout") if key in settings}
         http_settings = HttpSettings(**{key: value for key, value in http.items() if key != "enable"})
         return Plan(
@@ -124,9 +126,7 @@ class _Reader:
         return url
 
     def _needs_url(self, running: list[Entry]) -> bool:
-        return any(
-            entry.kind != "daemons" and not (entry.own_url or "url" in self._groups[entry.kind]) for entry in running
-        )
+        return any(entry.uses_redis and not (entry.own_url or "url" in self._groups[entry.kind]) for entry in running)
 
     def _idle(self, running: list[Entry]) -> Iterator[KeyPath]:
         """Yield the unused tables; their variables need not be set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,16 +13,33 @@ from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import ATTEMPT_OPTIONS, declared_by
 from redis_worker.file.daemon_signature import daemon_problem
 from redis_worker.file.document import dotted
+from redis_worker.file.kafka_parts import inspection, kafka_worker_of, settings_of, sink_of
+from redis_worker.file.kafka_servers import ask
 from redis_worker.file.lines import KeyPath
 from redis_worker.file.mistakes import NO_LINE, FileMistakes, Mistake
-from redis_worker.file.plan import DaemonPart, JobPart, Part, Plan, PoolPart, TopicSettings, TopicsPart
+from redis_worker.file.plan import (
+    DaemonPart,
+    JobPart,
+    KafkaPart,
+    Part,
+    Plan,
+    PoolPart,
+    SinkSettings,
+    TopicSettings,
+    TopicsPart,
+)
 from redis_worker.file.substitution import unquoted
-from redis_worker.registry import find_function, find_parser, find_processor
+from redis_worker.registry import find_function, find_object, find_parser, find_processor
 from redis_worker.service.declared_options import Declared, inheriting
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.pool import WorkerPool
 from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.vocabulary.errors import ConfigurationError
+
+# Keys of a part that may be set for all parts of its kind.
+_SHARED = ("timezone", "brokers", "group", "properties")
+# The time limit for the servers of Kafka parts, in seconds.
+_PATIENCE = 5.0
 
 _Problem = tuple[KeyPath, str]
 """The path at fault, and the message."""
@@ -37,6 +55,18 @@ def resolve(plan: Plan) -> None:
         problems += _http_problems()
     if problems:
         raise FileMistakes(plan.path, [_mistake(plan, path, text) for path, text in problems])
+
+
+async def server_mistakes(plan: Plan, timeout: float = _PATIENCE) -> list[Mistake]:
+    """Ask the servers of the Kafka parts, each for `timeout` seconds; return what they object to, by the key's line."""
+    answers = await asyncio.gather(*(ask(part, timeout) for part in plan.parts if isinstance(part, KafkaPart)))
+    parts = [part for part in plan.parts if isinstance(part, KafkaPart)]
+    return [
+        _mistake(plan, ("kafka", part.name, *answer.key), str(answer.error))
+        for part, of_part in zip(parts, answers, strict=True)
+        for answer in of_part
+        if answer.error is not None
+    ]
 
 
 def resolved(read: Callable[[], Plan]) -> Plan:
@@ -61,6 +91,8 @@ def _problems(part: Part) -> Iterator[_Problem]:
             yield from _pool_problems(part)
         case TopicsPart():
             yield from _topics_problems(part)
+        case KafkaPart():
+            yield from _kafka_problems(part)
         case DaemonPart():
             yield from _daemon_problems(part)
         case JobPart():
@@ -68,8 +100,9 @@ def _problems(part: Part) -> Iterator[_Problem]:
 
 
 def _mistake(plan: Plan, path: KeyPath, text: str) -> Mistake:
-    if path[-1] == "timezone" and dotted(path) not in plan.lines and "cron.timezone" in plan.lines:
-        path = ("cron", "timezone")
+    shared = (path[0], path[-1])
+    if len(path) == 3 and path[-1] in _SHARED and dotted(path) not in plan.lines and dotted(shared) in plan.lines:
+        path = shared
     where = path
     # The mistake of a missing key has the line of its table.
     while where and dotted(where) not in plan.lines:
@@ -119,6 +152,47 @@ def _topic_problems(topic: TopicSettings) -> Iterator[_Problem]:
 
     options = topic.options | ({"batch": True} if topic.batch else {})
     yield from _build_problems(blamed, options, build)
+
+
+def _kafka_problems(part: KafkaPart) -> Iterator[_Problem]:
+    table = ("kafka", part.name)
+    problems = [*_named_problems(table, part), *_group_problems(table, part), *_sink_problems(table, part.sink)]
+    yield from problems
+    if not problems:
+        yield from _build_problems(
+            (*table, "handler"), part.options, lambda options: kafka_worker_of(replace(part, options=dict(options)))
+        )
+
+
+def _named_problems(table: KeyPath, part: KafkaPart) -> Iterator[_Problem]:
+    """Yield an error for each name of `part` that names nothing."""
+    for key, find, noun, name in (
+        ("handler", find_function, "handler", part.handler),
+        ("decode", find_object, "decoder", part.decode),
+    ):
+        try:
+            if name is not None:
+                find(noun, name)
+        except ConfigurationError as error:
+            yield (*table, key), str(error)
+
+
+def _group_problems(table: KeyPath, part: KafkaPart) -> Iterator[_Problem]:
+    """Yield the error in the topics, the properties or the extra, if there is one."""
+
+    def build(options: Mapping[str, Any]) -> None:
+        inspection().check_properties(settings_of(replace(part, **{"properties": {}, **options})))
+
+    yield from _build_problems((*table, "topics"), {"properties": part.properties}, build)
+
+
+def _sink_problems(table: KeyPath, sink: SinkSettings | str | None) -> Iterator[_Problem]:
+    if isinstance(sink, SinkSettings):
+        yield from _build_problems(
+            (*table, "sink", "table"), sink.options, lambda options: sink_of(replace(sink, options=dict(options)))
+        )
+    elif sink is not None:
+        yield from _build_problems((*table, "sink"), {}, lambda _: sink_of(sink))
 
 
 def _daemon_problems(part: DaemonPart) -> Iterator[_Problem]:
@@ -183,7 +257,7 @@ def _build_problems(
     try:
         build(options)
     except ConfigurationError as error:
-        table = blamed[:2] if len(blamed) > 1 else blamed
+        table = blamed[:-1] or blamed
         guilty = [key for key in reversed(tuple(options)) if _builds(build, options, key)]
         yield (*table, guilty[0]) if guilty else blamed, str(error)
 

@@ -21,15 +21,17 @@ from redis_worker.file.values import (
     secret,
     table,
     text,
+    texts,
     url,
     whole,
     whole_seconds,
 )
+from redis_worker.service.kafka_options import KafkaOptions, Order
 from redis_worker.service.options import PoolOptions, WorkerOptions
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Execution
 
-KINDS: Final = ("pools", "topics", "daemons", "cron")
+KINDS: Final = ("pools", "topics", "kafka", "daemons", "cron")
 """The tables that contain entries."""
 
 TABLES: Final = ("worker", "redis", "http", *KINDS)
@@ -43,12 +45,13 @@ _ELSEWHERE = {
 }
 
 
-def _pool_kinds() -> dict[str, Kind]:
-    """Return the kinds of the fields of PoolOptions, which checks the ranges itself."""
-    hints = get_type_hints(PoolOptions)
-    kinds = {field.name: _checked(field.name, _kind_of(hints[field.name])) for field in fields(PoolOptions)}
-    kinds["result_ttl"] = _checked("result_ttl", whole_seconds)
-    return kinds | _RETRYING
+def _kinds_of(options: type[PoolOptions | KafkaOptions], **special: Kind) -> dict[str, Kind]:
+    """Return the kinds of the fields of `options`, which checks the ranges itself."""
+    hints = get_type_hints(options)
+    return {
+        field.name: _checked(options, field.name, special.get(field.name) or _kind_of(hints[field.name]))
+        for field in fields(options)
+    }
 
 
 def _kind_of(hint: Any) -> Kind:
@@ -58,22 +61,42 @@ def _kind_of(hint: Any) -> Kind:
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is Literal:
         return choice(*get_args(hint))
-    kinds: dict[Any, Kind] = {bool: flag, int: whole()}
+    kinds: dict[Any, Kind] = {bool: flag, int: whole(), str: text}
     return kinds[hint]
 
 
-def _checked(key: str, kind: Kind) -> Kind:
-    """Return `kind` followed by the check of PoolOptions."""
+def _checked(options: type[PoolOptions | KafkaOptions], key: str, kind: Kind) -> Kind:
+    """Return `kind` followed by the check of `options`."""
 
     def read(value: Any) -> Any:
         found = kind(value)
         try:
-            PoolOptions(**{key: found})
+            options(**{key: found})
         except ConfigurationError as error:
             raise ValueError(got(str(error).removeprefix(f"{key} "), value)) from None
         return found
 
     return read
+
+
+def _order(value: Any) -> Any:
+    """Return an order; a boolean stands for one, see KafkaOptions."""
+    return flag(value) if isinstance(value, bool) else choice(*get_args(Order))(value)
+
+
+def _brokers(value: Any) -> str:
+    """Return "host:port,host:port" of that text, or of a list."""
+    return ",".join(texts(value))
+
+
+def _columns(value: Any) -> Any:
+    """Return a list of columns, or a table of their types."""
+    return table(value) if isinstance(value, dict) else texts(value)
+
+
+def _sink(value: Any) -> Any:
+    """Return a table, or the name of an object."""
+    return table(value) if isinstance(value, dict) else text(value)
 
 
 _RETRYING: dict[str, Kind] = {
@@ -100,7 +123,7 @@ SUPERVISION: Final[dict[str, Kind]] = {
 }
 """The fields of Supervision."""
 
-POOL_OPTIONS: Final = _pool_kinds()
+POOL_OPTIONS: Final = _kinds_of(PoolOptions, result_ttl=whole_seconds) | _RETRYING
 
 WORKER: Final = TableKeys(
     {
@@ -155,6 +178,54 @@ TOPIC: Final = TableKeys(
     ("handler",),
 )
 BATCH: Final = TableKeys({"size": whole(1), "within": seconds(least=0)})
+KAFKA_OPTIONS: Final = {
+    key: kind
+    for key, kind in _kinds_of(KafkaOptions, ordered=_order).items()
+    if key not in ("batch", "size", "within", "shutdown_timeout")  # `batch` is a table, the last one of the supervision
+} | _RETRYING
+KAFKA: Final = TableKeys(
+    {
+        "enable": flag,
+        "brokers": _brokers,
+        "group": text,
+        "properties": table,
+        "url": url,
+        **{key: KAFKA_OPTIONS[key] for key in ("wait", "connect_timeout")},
+    }
+)
+"""The keys of [kafka] itself: defaults of its parts."""
+
+KAFKA_PART: Final = TableKeys(
+    {
+        **KAFKA.kinds,
+        "topics": texts,
+        "handler": text,
+        "decode": text,
+        "batch": table,
+        "sink": _sink,
+        "offsets": choice("kafka", "postgres"),
+        **KAFKA_OPTIONS,
+        **SUPERVISION,
+    },
+    ("topics", "handler"),
+    {"http": _ELSEWHERE["http"]},
+)
+SINK: Final = TableKeys(
+    {
+        "type": choice("postgres"),
+        "dsn": text,
+        "table": text,
+        "key": texts,
+        "columns": _columns,
+        "update": names,
+        "version": text,
+        "batch_size": whole(1),
+        "flush_after": seconds(least=0),
+        "timeout": seconds(above=0),
+        "offsets_table": text,
+    },
+    ("table", "key"),
+)
 DAEMON: Final = TableKeys({"enable": flag, "run": text, "arguments": table, **SUPERVISION}, ("run",))
 CRON: Final = TableKeys(
     {"enable": flag, "timezone": text, "jobs": names, "url": url, "shutdown_timeout": SUPERVISION["shutdown_timeout"]}

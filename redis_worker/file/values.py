@@ -45,6 +45,14 @@ def names(value: Any) -> list[str]:
     return [str(item) for item in value if item is not UNSET]
 
 
+def texts(value: Any) -> list[str]:
+    """Return a list of strings that are not blank; one string is a list of one."""
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise ValueError("must not be empty")
+    return [text(item) for item in items if item is not UNSET]
+
+
 def secret(value: Any) -> str:
     """Return a string that fits into an HTTP header; messages never show it."""
     if not isinstance(value, str) or not value:

@@ -29,7 +29,8 @@ _STALE = 10.0
 class Depths:
     """The depths of queues, on one or more servers."""
 
-    def __init__(self, address: Callable[[Consuming], Address]) -> None:
+    def __init__(self, address: Callable[[Consuming], Address | None]) -> None:
+        """`address` returns the server of a queue; None if it is not in Redis."""
         self._address = address
         self._readings: dict[Address, Readings] = {}
 
@@ -37,7 +38,8 @@ class Depths:
         """Return the depths known within half a second, by part and queue. Raises nothing."""
         wanted: defaultdict[Address, list[Consuming]] = defaultdict(list)
         for queue in consuming:
-            wanted[self._address(queue)].append(queue)
+            if (address := self._address(queue)) is not None:
+                wanted[address].append(queue)
         await asyncio.gather(*(self._readings.pop(unused).close() for unused in self._readings.keys() - wanted.keys()))
         found = await asyncio.gather(*(self._read_at(address, queues) for address, queues in wanted.items()))
         return {key: depth for depths in found for key, depth in depths.items()}

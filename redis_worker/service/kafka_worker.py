@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis_worker.broker.connection.address import Client
+from redis_worker.broker.queue.dead_list import DeadList
+from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.observers import Observers
+from redis_worker.engine.reconnect import Reconnect
+from redis_worker.engine.running import RunningTask
+from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer, Sink
+from redis_worker.reporting import Reporter
+from redis_worker.service.consumer import Consumer, Work
+from redis_worker.service.kafka_calls import BatchCall, BatchCoroutine
 from redis_worker.service.kafka_options import kafka_options
+from redis_worker.service.routing import Batching
 from redis_worker.service.service import Measuring, Service
+from redis_worker.vocabulary.calls import check_takes_one
+from redis_worker.vocabulary.duration import seconds_of
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.partition import PartitionStatus
+from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of, said_by
+from redis_worker.vocabulary.service import Condition, Consuming
+
+if TYPE_CHECKING:
+    from redis_worker.kafka.dead_letters import DeadLetters
+    from redis_worker.kafka.settings import KafkaSettings
+    from redis_worker.kafka.source import KafkaSource
+
+logger = library_logger()
+
+_RETRIES = 3
+_NONE = "none"
+# The pauses between tries to find the servers at start, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# The longest pause between tries to reach the brokers later, in seconds: they also come back by themselves.
+_LONGEST_ABSENCE = 10.0
 
 
 class KafkaWorker(Service):
@@ -21,6 +53,8 @@ class KafkaWorker(Service):
     The handler takes a KafkaMessage. With a sink it returns a row (a mapping), a list of rows or None, which are
     written before the message's offset is committed. `serve`, `run` and `async with worker:` work as in WorkerPool.
     """
+
+    _waiting_condition: Condition = "waiting for Kafka"
 
     def __init__(
         self,
@@ -35,6 +69,7 @@ class KafkaWorker(Service):
         redis: str | Client | None = None,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        http_token: str | None = None,
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
@@ -45,8 +80,229 @@ class KafkaWorker(Service):
         `options` are the fields of KafkaOptions. Raises ConfigurationError.
         """
         self.options = kafka_options(options)
-        raise NotImplementedError("the skeleton: signatures only")
+        self._settings = _settings(brokers, topics, group, self.options.instance_id, self.options.start, properties)
+        self.source = ",".join(self._settings.topics)
+        seconds = 0.0 if self.options.wait else seconds_of(self.options.connect_timeout)
+        super().__init__(f"the worker on {self.source}", None, seconds, self.source, http, http_token, measuring)
+        self.declaration = self._declared(handler)
+        self._handler = handler
+        self._sink = sink
+        self._decode = decode
+        self._redis = redis
+        self._counting = Counting()
+        self._reporter = Reporter(self.source, "message", "Kafka")
+        self._others = (self._counting, *self._measuring(self.source, self.declaration.name), *observers)
+        self._dead_letters = self._place_of_dead_letters()
+        self._source, self._consumer = self._compose()
+
+    def _declared(self, handler: Callable[[Any], Any]) -> Declaration:
+        options = self.options
+        batch = options.batch
+        check_takes_one(
+            "batch handler" if batch else "handler", handler, "a list of messages" if batch else "a message"
+        )
+        check_settings(handler)
+        retries = said_by(handler).get("retries", _RETRIES) if options.retries is None else options.retries
+        declaration = declaration_of(
+            handler,
+            "handler",
+            execution=None if options.execution == "auto" else options.execution,
+            timeout=options.timeout,
+            retries=retries,
+            retry_backoff=options.retry_backoff,
+            retry_backoff_max=options.retry_backoff_max,
+        )
+        if batch and declaration.execution == "inline":
+            raise ConfigurationError(f"handler {declaration.name}: a batch cannot be handled inline; use thread")
+        if batch and options.ordered != "none":
+            raise ConfigurationError(
+                f"handler {declaration.name}: the messages of a batch are handled together, so it cannot be ordered"
+            )
+        return declaration
+
+    def _place_of_dead_letters(self) -> DeadLetters:
+        from redis_worker.kafka.dead_letters import DeadTopic, NoDeadLetters
+
+        options, group = self.options, self._settings.group
+        if options.dead_list is not None:
+            if options.dead_letters is not None:
+                raise ConfigurationError("dead letters go to a topic or to a list: set dead_letters or dead_list")
+            if self._redis is None:
+                raise ConfigurationError("the option dead_list needs Redis: set its URL")
+            return DeadList(self._redis, options.dead_list, options.dead_limit, group)
+        if options.dead_letters == _NONE:
+            return NoDeadLetters()
+        return DeadTopic(self._settings, options.dead_letters or f"{group}.dead")
+
+    def _compose(self) -> tuple[KafkaSource, Consumer]:
+        from redis_worker.kafka.reading import KafkaReader, decoder, nothing, row
+        from redis_worker.kafka.source import KafkaSource
+
+        options = self.options
+        observer = Observers((self._reporter, *self._others))
+        source = KafkaSource(
+            self._settings,
+            self._dead_letters,
+            observer,
+            sink=self._sink,
+            sink_observer=Observers((Reporter(self.source, "row", "the sink"), *self._others)),
+            ordered=str(options.ordered),
+            revoke_timeout=seconds_of(options.revoke_timeout),
+        )
+        work = Work(
+            read=KafkaReader(decoder(self._decode), options.max_deliveries).read,
+            call=self._call(),
+            declaration=self.declaration,
+            concurrency=options.concurrency,
+            max_deliveries=options.max_deliveries,
+            bury=True,
+            batching=Batching(options.size, seconds_of(options.within)) if options.batch else None,
+            encode=nothing if self._sink is None else row,
+        )
+        watchdog = Watchdog(observer, report=self._reporter.block)
+        consumer = Consumer(
+            self.source,
+            source,
+            work,
+            observer,
+            self._counting,
+            upkeep=lambda _: (*source.roles(), watchdog.run),
+            reconnect=Reconnect(observer, longest=_LONGEST_ABSENCE),
+            shutdown_timeout=seconds_of(options.shutdown_timeout),
+        )
+        return source, consumer
+
+    def _call(self) -> Callable[[Any], Any]:
+        if not self.options.batch:
+            return self._handler
+        return (BatchCoroutine if self.declaration.execution == "async" else BatchCall)(self._handler)
+
+    @property
+    def address(self) -> str:
+        """The brokers."""
+        return self._settings.brokers
+
+    @property
+    def counters(self) -> Counters:
+        """Counts of the messages so far."""
+        return self._counting.counters
+
+    @property
+    def running(self) -> int:
+        """How many messages (or batches) are being handled."""
+        return self._consumer.running
+
+    def running_tasks(self) -> list[RunningTask]:
+        """Return the running messages, oldest first: coordinates, age and stack; call it on the event loop."""
+        return self._consumer.running_tasks()
+
+    def consuming(self) -> list[Consuming]:
+        """Return the topics, once work has begun."""
+        if not self.started:
+            return []
+        name, partitions = self.declaration.name, self.partitions()
+        unsettled = sum(partition.in_flight for partition in partitions)
+        return [Consuming(self.source, self.source, name, unsettled, partitions=partitions)]
 
     def partitions(self) -> list[PartitionStatus]:
-        """Return the partitions that this worker owns, with their lags."""
-        raise NotImplementedError
+        """Return the partitions that this worker owns, with their lags; call it on the event loop."""
+        return self._source.partitions()
+
+    def _condition_at_work(self) -> Condition:
+        if not self._consumer.claiming:
+            return "stopping"
+        match self._source.away:
+            case None:
+                return "running"
+            case "the sink":
+                return "the sink is away"
+            case _:
+                return "Kafka is away"
+
+    def _stop_work(self) -> None:
+        self._consumer.stop()
+        self._source.wake()
+
+    def _cancel_work(self) -> None:
+        self._consumer.cancel()
+        self._source.wake()
+
+    async def _work(self) -> None:
+        try:
+            if await self._found(self._begin()):
+                await self._consumer.open()
+                self._started.set()
+                if self._stop_asked:
+                    self._stop_work()
+                await self._consumer.run()
+        finally:
+            await self._consumer.close()
+            await self._dead_letters.close()
+            if self._sink is not None:
+                await self._sink.close()
+
+    async def _begin(self) -> None:
+        """Wait for brokers, topics, the place of dead letters, and the sink, as `wait` and `connect_timeout` say.
+
+        Raises Unreachable, Refused or ConfigurationError.
+        """
+        timeout = self._connect_timeout
+        end = time.monotonic() + timeout if timeout else math.inf
+        warned = False
+
+        async def begin() -> None:
+            nonlocal warned
+            try:
+                await self._check()
+            except Disconnected as error:
+                if time.monotonic() >= end:
+                    raise Unreachable(f"{error} (waited {timeout:g} s)") from None
+                if self.options.wait and not warned:
+                    warned = True
+                    logger.warning("waiting: %s", error)
+                raise
+
+        await Reconnect(Observer(), first=_FIRST_PAUSE, longest=_LONGEST_PAUSE).call(begin)
+
+    async def _check(self) -> None:
+        try:
+            await self._source.group.check()
+        except Disconnected as error:
+            brokers = self._settings.brokers
+            raise Disconnected(
+                f"no Kafka at {brokers}: {error}; is it running, and are the addresses and security settings right?"
+            ) from None
+        except Refused as error:
+            if not self.options.wait:
+                raise
+            raise Disconnected(str(error)) from None
+        await self._dead_letters.open()
+        if self._sink is not None:
+            await self._sink.open()
+
+
+def _settings(
+    brokers: str,
+    topics: str | Sequence[str],
+    group: str,
+    instance_id: str | None,
+    start: str,
+    properties: Mapping[str, Any] | None,
+) -> KafkaSettings:
+    """Return the settings of the group. Raises ConfigurationError, also if the extra is not installed."""
+    try:
+        import confluent_kafka  # noqa: F401 - is it there?
+    except ImportError:
+        raise ConfigurationError(
+            "a Kafka worker needs the extra `kafka` (confluent_kafka is missing): pip install 'redis-worker[kafka]'"
+        ) from None
+    from redis_worker.kafka.settings import KafkaSettings, topics_of
+
+    return KafkaSettings(
+        brokers=brokers,
+        topics=topics_of(topics),
+        group=group,
+        instance_id=instance_id,
+        start=start,
+        properties=dict(properties or {}),
+    )

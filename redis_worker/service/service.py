@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -20,11 +20,13 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import report_running
 from redis_worker.signals import serve
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
     from redis_worker.http.server import HttpServer
 
+logger = library_logger("redis_worker.run")
 
 Measuring: TypeAlias = Callable[[str, str], Observer]
 """Returns the observer, for metrics, of a queue and the name of its processor or handler."""
@@ -35,24 +37,27 @@ class Service(ABC):
 
     _given: Client | None = None
     """The caller's client, if there is one."""
+    _waiting_condition: Condition = "waiting for Redis"
 
     def __init__(
         self,
         name: str,
-        address: Address,
+        address: Address | None,
         connect_timeout: float,
         service: str,
         http: str | None,
+        http_token: str | None,
         measuring: Measuring | None = None,
     ) -> None:
-        """`connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit.
+        """`address` is that of Redis, None without Redis.
 
-        `service` is the name in answers over HTTP; `http` is the address to listen on. Without `http`, `measuring`
-        returns the observer of a queue for the metrics of another server.
+        `connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit. `service` is the
+        name in answers over HTTP; `http` is the address to listen on, and `http_token` the token for all beyond the
+        state of health. Without `http`, `measuring` returns the observer of a queue for the metrics of another server.
         """
         self._name = name
         self.service = service
-        self._http = None if http is None else http_server(http)
+        self._http = None if http is None else http_server(http, http_token)
         self._measure = measuring if self._http is None else self._http.metrics.of
         self._address = address
         self._connect_timeout = connect_timeout
@@ -72,7 +77,7 @@ class Service(ABC):
     @property
     def address(self) -> str:
         """The server's address, without the password."""
-        return self._address.name
+        return self._address.name if self._address is not None else "no server"
 
     @property
     def started(self) -> bool:
@@ -84,7 +89,7 @@ class Service(ABC):
         """The condition of the service."""
         if self._stop_asked:
             return "stopping"
-        return self._condition_at_work() if self.started else "waiting for Redis"
+        return self._condition_at_work() if self.started else self._waiting_condition
 
     @property
     def http_address(self) -> str | None:
@@ -102,6 +107,17 @@ class Service(ABC):
             self._stop_work()
         elif self._waiting is not None:
             self._waiting.cancel()
+
+    def stop_aloud(self) -> None:
+        """Stop gracefully, and log what is still to be done."""
+        self.stop()
+        if not self.started:
+            logger.info("stopping: work has not begun")
+        elif running := self.running:
+            has = " is" if running == 1 else "s are"
+            logger.info("stopping: %d task%s running; once more to cancel", running, has)
+        else:
+            logger.info("stopping")
 
     def cancel(self) -> None:
         """Stop at once: cancel running coroutines, and release unfinished tasks."""
@@ -134,7 +150,7 @@ class Service(ABC):
         SIGUSR1 logs the running tasks. No other method installs a signal handler. Return False if a second signal
         cancelled it. Raises as `run` does, and ConfigurationError outside the main thread.
         """
-        return await serve(self.run, self.stop, self.cancel, lambda: report_running(self.running_tasks()))
+        return await serve(self.run, self.stop_aloud, self.cancel, lambda: report_running(self.running_tasks()))
 
     async def __aenter__(self) -> Self:
         """Start, and return when work has begun. Raises as `run` does."""
@@ -174,7 +190,7 @@ class Service(ABC):
         """Work, and answer HTTP, if configured, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
-                await stack.enter_async_context(self._http.answering(self, lambda _: self._address))
+                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._address))
             await self._work()
 
     def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:
@@ -183,13 +199,24 @@ class Service(ABC):
 
     async def _connected(self, connection: Connection, prepare: Callable[[], Awaitable[None]]) -> bool:
         """Wait for a server and run `prepare`. Return False if stopped before."""
-        if not self._stop_asked:
-            name, timeout = self._address.name, self._connect_timeout
-            self._waiting = asyncio.ensure_future(connected(connection, name, timeout, prepare))
+        assert self._address is not None
+        return await self._found(connected(connection, self._address.name, self._connect_timeout, prepare))
+
+    async def _found(self, search: Coroutine[Any, Any, None]) -> bool:
+        """Wait for the end of `search` for servers. Return False if stopped before."""
+        if self._stop_asked:
+            search.close()
+        else:
+            self._waiting = asyncio.ensure_future(search)
             await asyncio.wait({self._waiting})
             if not self._waiting.cancelled():
                 self._waiting.result()
         return not self._stop_asked
+
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """How many tasks, messages or batches are running."""
 
     @property
     @abstractmethod

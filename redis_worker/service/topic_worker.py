@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from redis_worker.broker.connection.address import Client, address_of
+from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -52,6 +52,8 @@ class TopicWorker(Service, Handlers):
     handlers that were declared as `Handlers`, before a server was known.
     """
 
+    _address: Address
+
     def __init__(
         self,
         redis: str | Client,
@@ -64,11 +66,13 @@ class TopicWorker(Service, Handlers):
         dead_limit: int = TOPIC_WORKER_DEFAULTS.dead_limit,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        http_token: str | None = None,
         measuring: Measuring | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http` and `measuring` are as in WorkerPool, the other options as in PoolOptions. Raises ConfigurationError.
+        `http`, `http_token` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
             concurrency=concurrency,
@@ -79,7 +83,7 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, measuring)
+        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis_worker.broker.connection.address import Address, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.operator.supervisors import Announcer
-from redis_worker.file.plan import DaemonPart, HttpSettings, Plan
+from redis_worker.file.plan import DaemonPart, HttpSettings, KafkaPart, Plan
 from redis_worker.http.subject import Supervised
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = library_logger("redis_worker.supervisor")
 
 
-class Outside:
+class StatusPublisher:
     """The publisher of the status of `service`, as a plan configures it."""
 
     def __init__(self, service: Supervised, metrics: Metrics) -> None:
@@ -46,12 +46,14 @@ class Outside:
         If the HTTP server cannot start, log an error and continue; if `strict`, raise ConfigurationError.
         """
         # Keep the addresses of parts that are stopping: HTTP still reports their queues.
-        self._addresses |= {part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart)}
-        if plan.http != self._http:
+        self._addresses |= {
+            part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart | KafkaPart)
+        }
+        if plan.http != self._http or plan.url != self._url:
             await self._serving.aclose()
             self._http = self._server = None
             if plan.http is not None:
-                await self._serve(plan.http, strict)
+                await self._serve(plan.http, plan.url, strict)
         if plan.url != self._url:
             await self._announcing.aclose()
             self._url = plan.url
@@ -63,14 +65,15 @@ class Outside:
         await self._announcing.aclose()
         await self._serving.aclose()
 
-    async def _serve(self, http: HttpSettings, strict: bool) -> None:
+    async def _serve(self, http: HttpSettings, url: str | None, strict: bool) -> None:
         from redis_worker.http.address import HttpAddress
         from redis_worker.service.service import http_server
 
         try:
             server = http_server(str(HttpAddress(http.host, http.port)), http.token)
             server.metrics = self._metrics
-            await self._serving.enter_async_context(server.answering(self._service, self._address))
+            fleet = None if url is None else address_of(url)
+            await self._serving.enter_async_context(server.answering(self._service, self._address, fleet))
         except ConfigurationError as error:
             if strict:
                 raise
@@ -79,8 +82,8 @@ class Outside:
         self._http = http
         self._server = server
 
-    def _address(self, consuming: Consuming) -> Address:
-        return self._addresses[consuming.part]
+    def _address(self, consuming: Consuming) -> Address | None:
+        return self._addresses.get(consuming.part)
 
     async def _announce(self, url: str) -> None:
         connection = Connection(address_of(url).open(), owned=True)

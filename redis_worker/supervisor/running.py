@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart
+from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart
 from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.unit import Unit
 from redis_worker.supervisor.wiring import Wiring
 from redis_worker.supervisor.work import Work
 from redis_worker.vocabulary.logger import library_logger
-from redis_worker.vocabulary.service import Consuming, PartKind, PartState, PartStatus
+from redis_worker.vocabulary.service import Consuming, PartKind, PartState, PartStatus, lag_of
 
 logger = library_logger("redis_worker.supervisor")
 
 # The state of a part is the worst state of its units.
 _WORST_FIRST: tuple[PartState, ...] = (
-    *("failed", "restarting", "stopping", "Redis is away", "waiting for Redis", "starting", "running", "ended"),
+    *("failed", "restarting", "stopping", "Redis is away", "Kafka is away", "the sink is away"),
+    *("waiting for Redis", "waiting for Kafka", "starting", "running", "ended"),
 )
 # The time limit of a cancelled part, in seconds: a pool hands back its tasks.
 _CANCEL_TIMEOUT = 6.0
@@ -38,15 +40,15 @@ class RunningPart:
         if supervision.processes is None:
             makers: list[tuple[str, Callable[[], Work]]] = [(part.name, partial(wiring.make, part))]
         else:
-            titles = [f"{part.name}#{number}" for number in range(1, supervision.processes + 1)]
-            makers = [(title, partial(self._process, title)) for title in titles]
+            numbers = range(1, supervision.processes + 1)
+            makers = [(f"{part.name}#{number}", partial(self._process, number)) for number in numbers]
         self.units: list[Unit] = []
         for title, made in makers:
             first = self.units[0] if self.units else None
             self.units.append(Unit(part.name, title, supervision, made, partial(given_up, part), first))
 
-    def _process(self, title: str) -> Work:
-        return PartProcess(self.part, title, self._wiring)
+    def _process(self, number: int) -> Work:
+        return PartProcess(_numbered(self.part, number), f"{self.part.name}#{number}", self._wiring)
 
     @property
     def state(self) -> PartState:
@@ -58,7 +60,8 @@ class RunningPart:
         """Return the status: state, restarts, last error and processes."""
         error = next((unit.error for unit in self.units if unit.error), None)
         restarts = sum(unit.restarts for unit in self.units)
-        return PartStatus(self.part.name, kind_of(self.part), self.state, restarts, error, self.processes)
+        lag = lag_of(self.consuming())
+        return PartStatus(self.part.name, kind_of(self.part), self.state, restarts, error, self.processes, lag)
 
     def consuming(self) -> list[Consuming]:
         """Return the queues that the part claims from."""
@@ -97,11 +100,20 @@ class RunningPart:
             logger.error("%s does not end: abandoning it", self.part.name)
 
 
+def _numbered(part: Part, number: int) -> Part:
+    """Return `part` for one of its processes: the members of a Kafka group need different names."""
+    if not isinstance(part, KafkaPart) or part.options.get("instance_id") is None:
+        return part
+    return replace(part, options=part.options | {"instance_id": f"{part.options['instance_id']}-{number}"})
+
+
 def kind_of(part: Part) -> PartKind:
     """Return the kind of `part`."""
     match part:
         case PoolPart():
             return "pool"
+        case KafkaPart():
+            return "kafka"
         case DaemonPart():
             return "daemon"
         case JobPart():

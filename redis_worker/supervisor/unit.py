@@ -33,7 +33,7 @@ logger = library_logger("redis_worker.supervisor")
 
 # The interval of the checks that the first unit works, in seconds.
 _LOOK_EVERY = 0.05
-BEGINNING: tuple[PartState, ...] = ("starting", "waiting for Redis")
+BEGINNING: tuple[PartState, ...] = ("starting", "waiting for Redis", "waiting for Kafka")
 # Errors that a restart would meet again.
 _FINAL = (ConfigurationError, Refused)
 # Errors that are not the part's fault: they do not count as its failures.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis_worker.engine.counters import Counters
-from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, TopicSettings, TopicsPart
+from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart, TopicSettings, TopicsPart
 from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
 from redis_worker.registry import find_function
@@ -40,6 +40,8 @@ class Wiring:
                 return self.pool(part)
             case TopicsPart():
                 return self.topic_worker(part)
+            case KafkaPart():
+                return self._kafka_worker(part)
             case DaemonPart():
                 return daemon_of(part)
             case JobPart():
@@ -70,6 +72,16 @@ class Wiring:
         )
         add_handlers(worker, part)
         return worker
+
+    def _kafka_worker(self, part: KafkaPart) -> Work:
+        from redis_worker.file.kafka_parts import kafka_worker_of
+
+        return kafka_worker_of(
+            part,
+            observers=(self.metrics.counting,),
+            measuring=self._measuring(part.name),
+            shutdown_timeout=part.supervision.shutdown_timeout,
+        )
 
     def _job(self, part: JobPart) -> Work:
         from redis_worker.broker.cron import CronStore

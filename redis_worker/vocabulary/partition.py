@@ -1,4 +1,4 @@
-"""The state of a partition that a worker owns, for status and metrics."""
+"""The state of partitions, for status and metrics."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ class PartitionStatus(NamedTuple):
     def lag(self) -> int | None:
         """The number of messages at the broker that are not settled, as last heard; None if it is unknown."""
         return None if self.next is None or self.end is None else max(0, self.end - self.next)
+
+
+class GroupStatus(NamedTuple):
+    """A topic of a file's Kafka part, as the brokers describe it."""
+
+    part: str
+    topic: str
+    group: str
+    partitions: int = 0
+    members: int | None = None
+    """Members of the group; None if the brokers do not report it."""
+    lag: int | None = None
+    """Messages that the group has still to read; None if the brokers do not answer."""
+    problem: str | None = None
+    """Why the topic cannot be read."""

@@ -21,6 +21,11 @@ def whole(members: Mapping[str, Any], name: str) -> int:
     return int(_checked(members[name], int))
 
 
+def whole_or_none(members: Mapping[str, Any], name: str) -> int | None:
+    """Return the integer `name`, or None. Raises KeyError, TypeError."""
+    return None if members[name] is None else whole(members, name)
+
+
 def number(members: Mapping[str, Any], name: str) -> float:
     """Return the number `name`. Raises KeyError, TypeError."""
     value: float = _checked(members[name], int, float)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
+
+
+async def tasks_in_flight(connection: Connection, keys: Keys, worker: str) -> list[bytes]:
+    """Return the tasks that `worker` has in flight, in the order of their claim. Raises Disconnected or Refused."""
+    _, tasks, _ = await connection.run("missing", [keys.inflight(worker), keys.attempts], [])
+    return list(tasks)
 
 
 class QueueControl(Access):
@@ -13,7 +20,7 @@ class QueueControl(Access):
     Every call raises Disconnected when Redis is unreachable and Refused when it rejects the command.
     """
 
-    def __init__(self, redis: str | Client, input_key: str) -> None:
+    def __init__(self, redis: str | Client | Address, input_key: str) -> None:
         self._keys = Keys(input_key)
         super().__init__(redis)
 

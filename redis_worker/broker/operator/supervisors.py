@@ -14,7 +14,7 @@ import orjson
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints
 from redis_worker.broker.keys import SUPERVISORS
-from redis_worker.broker.operator.announced import number, text, text_or_none, whole
+from redis_worker.broker.operator.announced import number, text, text_or_none, whole, whole_or_none
 from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
 from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.service import PartStatus
@@ -157,4 +157,9 @@ def _part_of(members: Mapping[str, Any]) -> PartStatus:
     return part
 
 
-_PART = {"name": text, "kind": text, "state": text, "restarts": whole, "error": text_or_none, "processes": whole}
+_PART = {
+    **dict.fromkeys(("name", "kind", "state"), text),
+    **dict.fromkeys(("restarts", "processes"), whole),
+    "error": text_or_none,
+    "lag": whole_or_none,
+}

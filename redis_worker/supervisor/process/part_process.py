@@ -157,7 +157,7 @@ class PartProcess:
                 self._end_reported, self._end = True, message["end"]
             else:
                 self._condition = message["condition"]
-                self._consuming = [Consuming(*values) for values in message["consuming"]]
+                self._consuming = [Consuming.of(values) for values in message["consuming"]]
                 self._metrics.absorb(self._title, message["metrics"])
 
     async def _ended(self) -> None:

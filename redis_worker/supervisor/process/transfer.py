@@ -6,9 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from redis_worker.cron.settings import JobSettings, Push
-from redis_worker.file.plan import DaemonPart, JobPart, Part, PoolPart, Supervision, TopicSettings, TopicsPart
+from redis_worker.file.plan import (
+    DaemonPart,
+    JobPart,
+    KafkaPart,
+    Part,
+    PoolPart,
+    SinkSettings,
+    Supervision,
+    TopicSettings,
+    TopicsPart,
+)
 
-_KINDS: dict[str, type[Part]] = {kind.__name__: kind for kind in (PoolPart, TopicsPart, DaemonPart, JobPart)}
+_KINDS: dict[str, type[Part]] = {kind.__name__: kind for kind in (PoolPart, TopicsPart, KafkaPart, DaemonPart, JobPart)}
 
 
 def packed(part: Part) -> dict[str, Any]:
@@ -21,7 +31,9 @@ def unpacked(values: dict[str, Any]) -> Part:
     values = dict(values)
     kind = _KINDS[values.pop("kind")]
     values["supervision"] = Supervision(**values["supervision"])
-    if "topics" in values:
+    if isinstance(values.get("sink"), dict):
+        values["sink"] = SinkSettings(**values["sink"])
+    if kind is TopicsPart:
         values["topics"] = tuple(TopicSettings(**topic) for topic in values["topics"])
     if "settings" in values:
         push = values["settings"].pop("push")

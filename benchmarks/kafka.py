@@ -1,0 +1,180 @@
+"""From Kafka: messages per second through a trivial processor, and memory while a database takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import asyncpg
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from benchmarks.bench import task
+from benchmarks.contenders import Contender, Running, running
+from benchmarks.memory import resident
+from benchmarks.report import Row
+from redis_worker.embedded_postgres import EmbeddedPostgres
+from redis_worker.mock_kafka import MockKafka
+
+RATE = 100_000
+"""Messages per second through a trivial processor, in one process."""
+FLAT = 10.0
+"""Megabytes that a worker may grow by while its database is stalled."""
+
+_PARTITIONS = 4
+_TIMEOUT = 300.0
+_TOPIC = "bench"
+_TABLE = "create table bench (id text primary key, number integer)"
+
+
+@dataclass
+class Entry:
+    """A contender and its rates, in messages per second."""
+
+    name: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    share: float = 1.0
+    target: float | None = None
+    rates: list[float] = field(default_factory=list)
+
+    def contender(self, group: str) -> Contender:
+        """Return the program; the address of the brokers takes the place of URL."""
+        return Contender(self.name, (f"benchmarks.{self.program}", "URL", _TOPIC, group, *self.arguments))
+
+    @property
+    def rate(self) -> float:
+        return median(self.rates)
+
+
+def _entries() -> tuple[Entry, ...]:
+    return (
+        Entry("bare consumer", "bare_kafka"),
+        Entry("no-op", "kafka_worker", ("noop",), target=RATE),
+        Entry("no-op, ordered by partition", "kafka_worker", ("noop", "--ordered", "partition"), share=0.5),
+        Entry("async no-op, concurrency 256", "kafka_worker", ("async_noop", "--concurrency", "256"), share=0.5),
+        Entry("batches of 500", "kafka_worker", ("batch_noop", "--batch", "500"), share=0.5),
+    )
+
+
+class Source:
+    """A topic filled with messages; each contender reads it as a group of its own."""
+
+    def __init__(self, brokers: str) -> None:
+        self.brokers = brokers
+
+    def fill(self, count: int) -> None:
+        """Append `count` messages."""
+        batches = {"linger.ms": 100, "batch.num.messages": 10_000, "compression.type": "lz4"}
+        producer = Producer({"bootstrap.servers": self.brokers, "log_level": 0, **batches})
+        for number in range(count):
+            while True:
+                try:
+                    producer.produce(_TOPIC, task(number), partition=number % _PARTITIONS)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        producer.flush()
+
+    @contextmanager
+    def committed(self, group: str) -> Iterator[Callable[[], int]]:
+        """Yield a function that returns the number of messages that the group has committed."""
+        client = Consumer({"bootstrap.servers": self.brokers, "group.id": group, "log_level": 0})
+        partitions = [TopicPartition(_TOPIC, number) for number in range(_PARTITIONS)]
+        try:
+            yield lambda: sum(max(0, found.offset) for found in client.committed(partitions, timeout=30))
+        finally:
+            client.close()
+
+    def rate(self, entry: Entry, count: int) -> float:
+        """Return the messages per second of `entry`, from its first commit to the last of `count` messages."""
+        group = secrets.token_hex(4)
+        begun = time.perf_counter()
+        with self.committed(group) as committed, running(entry.contender(group), self.brokers) as process:
+            first = _wait(process, committed, 1)
+            if first < count:
+                begun = time.perf_counter()
+            else:
+                first = 0
+            _wait(process, committed, count)
+            return (count - first) / (time.perf_counter() - begun)
+
+
+def kafka(count: int, rounds: int, progress: Callable[[str], None], *, stalled: tuple[float, float]) -> Iterator[Row]:
+    """Measure each contender `rounds` times on `count` messages, and the memory of a worker that cannot write.
+
+    The brokers are those of KAFKA_BROKERS, with an empty topic `bench` of 4 partitions; by default a mock cluster.
+    """
+    with ExitStack() as stack:
+        brokers = os.environ.get("KAFKA_BROKERS") or stack.enter_context(_mock()).brokers
+        source = Source(brokers)
+        source.fill(count)
+        entries = _entries()
+        for number in range(rounds):
+            for entry in entries:
+                entry.rates.append(source.rate(entry, max(1, int(count * entry.share))))
+                progress(f"round {number + 1} of {rounds}: {entry.name}: {entry.rates[-1]:,.0f}/s")
+        for entry in entries:
+            yield _row(entry, entries[0])
+        yield _stalled(brokers, stalled)
+
+
+@contextmanager
+def _mock() -> Iterator[MockKafka]:
+    with MockKafka() as cluster:
+        cluster.create_topic(_TOPIC, _PARTITIONS)
+        yield cluster
+
+
+def _wait(process: Running, committed: Callable[[], int], count: int) -> int:
+    """Return the number of committed messages once it is `count` or more."""
+    end = time.monotonic() + _TIMEOUT
+    while (found := committed()) < count:
+        process.check()
+        if time.monotonic() > end:
+            raise TimeoutError(f"{process.contender.name} has committed {found:,} of {count:,} messages")
+        time.sleep(0.02)
+    return found
+
+
+def _row(entry: Entry, bare: Entry) -> Row:
+    target = entry.target
+    return Row(
+        f"kafka: {entry.name}",
+        f"{entry.rate:,.0f}/s",
+        f"{min(entry.rates):,.0f} to {max(entry.rates):,.0f}",
+        None if entry is bare else entry.rate / bare.rate,
+        "" if target is None else f"at least {target:,.0f}/s",
+        None if target is None else entry.rate >= target,
+    )
+
+
+def _stalled(brokers: str, moments: tuple[float, float]) -> Row:
+    """Measure a worker whose sink waits for a lock, at two moments after its start."""
+    with EmbeddedPostgres() as server, asyncio.Runner() as runner:
+        connection: Any = runner.run(asyncpg.connect(server.dsn))
+        runner.run(connection.execute(f"{_TABLE}; begin; lock table bench in access exclusive mode"))
+        entry = Entry("rows, database stalled", "kafka_worker", ("row", "--dsn", server.dsn))
+        with running(entry.contender(secrets.token_hex(4)), brokers) as process:
+            sizes = []
+            begun = time.monotonic()
+            for moment in moments:
+                time.sleep(max(0.0, begun + moment - time.monotonic()))
+                process.check()
+                sizes.append(resident(process.pid))
+        runner.run(connection.close())
+    growth = sizes[1] - sizes[0]
+    return Row(
+        "kafka: memory, database stalled",
+        f"{sizes[1]:.1f} MB",
+        f"{growth:+.1f} MB in {moments[1] - moments[0]:g} s",
+        None,
+        f"at most {FLAT:+g} MB",
+        growth <= FLAT,
+    )

@@ -1,0 +1,105 @@
+"""What became of the reports: the table and the dead letters beside what was expected."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import asyncpg
+from confluent_kafka import Consumer, TopicPartition
+
+from examples.covid_persister.reports import Key
+from examples.covid_persister.sending import Expected
+
+_ROWS = """
+select date, cities.name as city, regions.name as region, cases, report
+from covid_cases join cities on cities.id = city_id join regions on regions.id = region_id
+"""
+
+
+class Outcome(NamedTuple):
+    """The numbers of the last line."""
+
+    rows: int
+    """Keys that have a row."""
+    expected: int
+    dead: int
+    """Reports that have a dead letter."""
+    lost: int
+    """Keys and poison without the expected end."""
+    unexpected: int
+    """Dead letters of reports without a fault."""
+
+    @property
+    def is_right(self) -> bool:
+        return self.rows == self.expected and self.lost == self.unexpected == 0
+
+    def __str__(self) -> str:
+        text = f"rows {self.rows}, expected {self.expected}, dead letters {self.dead}, lost {self.lost}"
+        return f"{text}, unexpected {self.unexpected}" if self.unexpected else text
+
+
+class DeadLetters:
+    """A reader of the dead-letter topic, from what is its end now."""
+
+    def __init__(self, brokers: str, topic: str) -> None:
+        self.reasons: dict[tuple[int, int], str] = {}
+        """The reasons found so far, by the partition and offset of the report."""
+        self._topic = topic
+        self._consumer = Consumer({"bootstrap.servers": brokers, "group.id": f"{topic}-reader", "log_level": 0})
+        partitions = self._consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        self._next = {number: self._end(number) for number in partitions}
+        self._consumer.assign([TopicPartition(topic, number, offset) for number, offset in self._next.items()])
+
+    def read(self) -> None:
+        """Read what there is by now."""
+        ends = {number: self._end(number) for number in self._next}
+        while any(self._next[number] < end for number, end in ends.items()):
+            for message in self._consumer.consume(1000, 0.05):
+                if message.error() is None:
+                    self._note(message)
+
+    def _end(self, partition: int) -> int:
+        return int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=30)[1])
+
+    def _note(self, message: Any) -> None:
+        headers = {name.removeprefix("redis-worker-"): value.decode() for name, value in message.headers()}
+        self.reasons[int(headers["partition"]), int(headers["offset"])] = headers["reason"]
+        self._next[message.partition()] = message.offset() + 1
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._consumer.close()
+
+
+async def count_rows(dsn: str) -> int:
+    """Return the number of rows."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return int(await connection.fetchval("select count(*) from covid_cases"))
+    finally:
+        await connection.close()
+
+
+async def read_rows(dsn: str) -> dict[Key, tuple[int, int]]:
+    """Return cases and offset of each row, as `Expected` has them."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        found = await connection.fetch(_ROWS)
+        return {(date, city, region): (cases, report) for date, city, region, cases, report in found}
+    finally:
+        await connection.close()
+
+
+async def check(dsn: str, letters: DeadLetters, expected: Expected) -> Outcome:
+    """Compare the table and the dead letters with what was expected. Rows of earlier runs may be there."""
+    letters.read()
+    rows = await read_rows(dsn)
+    dead = {place for place, fault in expected.dead.items() if fault in letters.reasons.get(place, "")}
+    wrong = [key for key, row in expected.rows.items() if rows.get(key) != row]
+    return Outcome(
+        rows=sum(key in rows for key in expected.rows),
+        expected=len(expected.rows),
+        dead=len(dead),
+        lost=len(wrong) + len(expected.dead) - len(dead),
+        unexpected=len(letters.reasons.keys() - expected.dead.keys()),
+    )

@@ -1,0 +1,50 @@
+"""The consumers: processes that serve workers.toml, to be stopped, or killed as a machine would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+FILE = Path(__file__).with_name("workers.toml")
+_ROOT = FILE.parents[2]
+
+
+class Consumers:
+    """Processes of one consumer group; those left at the end are stopped."""
+
+    def __init__(self, brokers: str, dsn: str, file: Path = FILE, **environment: str) -> None:
+        self._command = [sys.executable, "-m", "redis_worker", "serve", str(file), "--log-level", "error"]
+        self._environment = os.environ | {"KAFKA_BROKERS": brokers, "POSTGRES_DSN": dsn} | environment
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start one more."""
+        self._running.append(subprocess.Popen(self._command, cwd=_ROOT, env=self._environment))
+
+    def kill(self, number: int = 0) -> None:
+        """Kill the consumer that was started first of those that run, or the one after as many."""
+        victim = self._running.pop(number)
+        victim.kill()
+        victim.wait()
+
+    def failed(self) -> list[int]:
+        """Return the exit codes of those that have ended by themselves."""
+        return [code for code in (process.poll() for process in self._running) if code is not None]
+
+    def stop(self) -> list[int]:
+        """Stop all that run, and return their exit codes."""
+        for process in self._running:
+            process.send_signal(signal.SIGTERM)
+        codes = [process.wait() for process in self._running]
+        self._running.clear()
+        return codes

@@ -1,0 +1,50 @@
+"""The offsets of a partition's messages: which are claimed, and how far all are settled."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+
+class Offsets:
+    """The claimed messages of one partition. Offsets may have gaps: of compacted topics, and of transactions."""
+
+    def __init__(self) -> None:
+        self._open: deque[int] = deque()
+        """Claimed offsets in order, from the first one that is not settled."""
+        self._settled: dict[int, Any] = {}
+        """Values of settled offsets behind one that is not."""
+        self.next: int | None = None
+        """The offset to read next if nothing of what is unsettled counts; None before the first claim."""
+        self.last: int = -1
+        """The last offset claimed."""
+
+    def __len__(self) -> int:
+        """Return the number of claimed, unsettled messages."""
+        return len(self._open) - len(self._settled)
+
+    def claim(self, offset: int) -> None:
+        """Note that the message at `offset` is claimed; offsets are claimed in order. The hot path."""
+        if self.next is None:
+            self.next = offset
+        self._open.append(offset)
+        self.last = offset
+
+    def settle(self, offset: int, value: Any = None) -> list[tuple[int, Any]]:
+        """Note that the message at `offset` is settled. The hot path.
+
+        Returns the offsets before which everything is settled now and was not, in order, each with its value.
+        """
+        waiting = self._open
+        if waiting[0] != offset:
+            self._settled[offset] = value
+            return []
+        waiting.popleft()
+        reached = [(offset, value)]
+        settled = self._settled
+        if settled:
+            while waiting and waiting[0] in settled:
+                offset = waiting.popleft()
+                reached.append((offset, settled.pop(offset)))
+        self.next = waiting[0] if waiting else offset + 1
+        return reached

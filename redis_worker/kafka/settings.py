@@ -1,0 +1,130 @@
+"""The settings of a consumer group: brokers, topics, and the properties of librdkafka."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis_worker.vocabulary.errors import ConfigurationError
+
+# Properties that decide what this worker promises, each with the setting to use instead.
+_OURS = {
+    "bootstrap.servers": "the setting `brokers`",
+    "metadata.broker.list": "the setting `brokers`",
+    "group.id": "the setting `group`",
+    "group.instance.id": "the setting `instance_id`",
+    "auto.offset.reset": "the setting `start`",
+    "enable.auto.commit": "nothing: offsets are committed once their messages are settled",
+    "auto.commit.interval.ms": "nothing: offsets are committed once their messages are settled",
+    "enable.auto.offset.store": "nothing: offsets are committed once their messages are settled",
+    "partition.assignment.strategy": "nothing: partitions are assigned cooperatively",
+    "enable.partition.eof": "nothing: a worker has no use for it",
+}
+# These say how to connect; all others are for the consumer alone.
+_CONNECTION = re.compile(
+    r"(security|sasl|ssl|enable\.ssl|enable\.sasl|https|client|socket|broker|metadata|reconnect|connections|api"
+    r"|debug|log|resolve|retry|receive|test\.mock)[._].*|debug|log_level"
+)
+# Property names that are secrets, or may contain one.
+_SECRET = re.compile(r"password|secret|\.pem$|oauthbearer\.config|\.key$|token")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_TYPES = (str, int, float, bool)
+# Fetching goes on soon after the local queue was full; librdkafka's second costs two thirds of the throughput.
+_QUICK = {"fetch.queue.backoff.ms": 5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class KafkaSettings:
+    """The settings of one member of a group. Raises ConfigurationError."""
+
+    brokers: str
+    """As "host:port,host:port"."""
+    topics: tuple[str, ...]
+    """Names, and regular expressions that begin with "^"."""
+    group: str
+    instance_id: str | None = None
+    start: str = "earliest"
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """Further properties of librdkafka."""
+
+    def __post_init__(self) -> None:
+        _check_text("brokers", self.brokers)
+        _check_text("group", self.group)
+        if not self.topics:
+            raise ConfigurationError("a Kafka worker needs a topic")
+        for topic in self.topics:
+            _check_topic(topic)
+        for name, value in self.properties.items():
+            if name in _OURS:
+                raise ConfigurationError(f"the Kafka property {name} cannot be set; use {_OURS[name]}")
+            if not isinstance(name, str) or not isinstance(value, _TYPES):
+                raise ConfigurationError(f"the Kafka property {name} must be a text, a number or a flag")
+
+    @property
+    def named(self) -> list[str]:
+        """The topics given by name."""
+        return [topic for topic in self.topics if not topic.startswith("^")]
+
+    def consumer(self) -> dict[str, Any]:
+        """Return the configuration of a consumer."""
+        cooperative = {"partition.assignment.strategy": "cooperative-sticky"}
+        if self.properties.get("group.protocol") == "consumer":  # KIP-848: the brokers assign
+            cooperative = {}
+        static = {} if self.instance_id is None else {"group.instance.id": self.instance_id}
+        return {
+            **_QUICK,
+            **self.properties,
+            **cooperative,
+            **static,
+            "bootstrap.servers": self.brokers,
+            "group.id": self.group,
+            "auto.offset.reset": self.start,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+        }
+
+    def connection(self) -> dict[str, Any]:
+        """Return the configuration of any client of the same brokers: the properties that say how to connect."""
+        connection = {name: value for name, value in self.properties.items() if _CONNECTION.fullmatch(name)}
+        return {**connection, "bootstrap.servers": self.brokers}
+
+    def producer(self) -> dict[str, Any]:
+        """Return the configuration of a producer on the same brokers."""
+        return {**self.connection(), "linger.ms": 0, "enable.idempotence": True}
+
+    def __repr__(self) -> str:
+        topics, properties = ",".join(self.topics), masked(self.properties)
+        return f"KafkaSettings({self.brokers}, {topics}, group={self.group}, properties={properties})"
+
+
+def masked(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `properties` with *** for every value that may be a secret."""
+    return {name: "***" if _SECRET.search(name) else value for name, value in properties.items()}
+
+
+def topics_of(topics: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one topic, or several, as a tuple. Raises ConfigurationError for anything else."""
+    if isinstance(topics, str):
+        return (topics,)
+    if not isinstance(topics, Sequence) or not all(isinstance(topic, str) for topic in topics):
+        raise ConfigurationError(f"topics must be a name, or a list of names, got {topics!r}")
+    return tuple(topics)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"the Kafka setting {name} must be a text that is not empty, got {value!r}")
+
+
+def _check_topic(topic: str) -> None:
+    if topic.startswith("^"):
+        try:
+            re.compile(topic)
+        except re.error as error:
+            raise ConfigurationError(f"the topic {topic!r} is no regular expression: {error}") from None
+    elif not _TOPIC.fullmatch(topic):
+        raise ConfigurationError(
+            f"{topic!r} is no topic of Kafka: letters, digits, '.', '_' and '-'; a regular expression begins with ^"
+        )

@@ -1,0 +1,427 @@
+"""The source: a Queue on the partitions that a consumer group gives this process."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from confluent_kafka import TopicPartition
+
+from redis_worker.engine.reconnect import GivenUp, Reconnect
+from redis_worker.engine.waiting import happens
+from redis_worker.kafka.buffers import Buffers
+from redis_worker.kafka.commits import Commits
+from redis_worker.kafka.dead_letters import DeadLetters
+from redis_worker.kafka.group import Group
+from redis_worker.kafka.marks import ALONE, Mark
+from redis_worker.kafka.order import LANES
+from redis_worker.kafka.partitions import KafkaDelivery, OwnedPartition
+from redis_worker.kafka.settings import KafkaSettings
+from redis_worker.kafka.writer import Entry, Writer
+from redis_worker.ports import Observer, Partition, Sink
+from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.ids import new_id
+from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.partition import PartitionStatus
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+logger = library_logger(__name__)
+
+# A claim waits so long for a message, in seconds.
+_WAIT = 2.0
+# The longest pause between tries to reach the sink, in seconds.
+_LONGEST_PAUSE = 10.0
+# The time for writing the last values, in seconds.
+_LAST_WRITE = 10.0
+
+
+class KafkaSource:
+    """The messages of topics: claimed from the partitions of this member, settled by committing their offsets.
+
+    With a sink, a message is settled when its value is written. A sink that stores offsets gets the values of each
+    partition in the order of offsets, so that an offset covers exactly what is written.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        dead_letters: DeadLetters,
+        observer: Observer,
+        *,
+        sink: Sink | None,
+        sink_observer: Observer,
+        ordered: str,
+        revoke_timeout: float,
+    ) -> None:
+        """`ordered` is a name of LANES; `revoke_timeout` is in seconds. Raises ConfigurationError."""
+        self.worker = new_id()
+        self._settings = settings
+        self._dead_letters = dead_letters
+        self._observer = observer
+        self._sink = sink
+        self._stores_offsets = sink is not None and sink.stores_offsets
+        self._lane_of = LANES[ordered]
+        self._revoke_timeout = revoke_timeout
+        self._owned: dict[Partition, OwnedPartition] = {}
+        self._buffers = Buffers(self._owned)
+        self.group = Group(settings, self, self._buffers, self._new)
+        self._commits = Commits(self.group.commit, observer, self._committed)
+        self._sink_observer = sink_observer
+        self._writer = None if sink is None else self._writer_to(sink, sink_observer)
+        self._turns: deque[OwnedPartition] = deque()
+        """The partitions, in the order of their turns to be claimed from."""
+        self._ready: deque[KafkaDelivery] = deque()
+        """Messages that are claimed and may start: returned, due again, or next in their lane."""
+        self._again: list[tuple[float, int, KafkaDelivery]] = []
+        """Messages that wait for a retry, by the time of it."""
+        self._numbers = count()
+        self._news = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    def _writer_to(self, sink: Sink, observer: Observer) -> Writer:
+        return Writer(
+            sink,
+            observer,
+            bury=self._dead_letters.write,
+            finished=self._written,
+            lost=self._taken_over,
+            reconnect=Reconnect(observer, longest=_LONGEST_PAUSE),
+        )
+
+    def _new(self, name: Partition, mark: Mark, committed: int | None) -> OwnedPartition:
+        return OwnedPartition(name, mark, committed, self._lane_of)
+
+    # The state, for people and metrics.
+
+    @property
+    def away(self) -> str | None:
+        """The name of what is unreachable; None if nothing is."""
+        if self._writer is not None and self._writer.away:
+            return "the sink"
+        return None if self.group.away is None else "Kafka"
+
+    def partitions(self) -> list[PartitionStatus]:
+        """Return the state of the partitions, by name."""
+        return [
+            PartitionStatus(
+                *name,
+                next=partition.committed if partition.safe is None else partition.safe,
+                end=partition.end,
+                in_flight=len(partition.offsets),
+                buffered=len(partition.buffer),
+                paused=partition.paused,
+            )
+            for name, partition in sorted(self._owned.items())
+        ]
+
+    @property
+    def is_busy(self) -> bool:
+        """See Owner."""
+        return any(len(partition.offsets) or partition.uncommitted for partition in self._turns)
+
+    # Roles beside the worker.
+
+    def roles(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """Return what runs beside the worker until it is cancelled."""
+        return [self.group.run, self._commits.run, *([] if self._writer is None else [self._writer.run])]
+
+    # The queue.
+
+    async def open(self) -> None:
+        """Join the group."""
+        await self.group.join()
+
+    async def close(self) -> None:
+        """Write and commit what is handled, and leave the group; the rest is not committed. Raises nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self.wake()
+        self._progress.set()
+        await self.group.close(_LAST_WRITE)
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def wake(self) -> None:
+        """End the wait of a claim."""
+        self._news.set()
+
+    async def claim(self, limit: int, wait: bool) -> list[Delivery]:
+        """Claim up to `limit` messages. Raises Disconnected while no broker is reachable, and Refused."""
+        if self.group.away is not None:
+            await self.group.probe()
+        found = self._take(limit)
+        if not found and wait:
+            self._news.clear()
+            await happens(self._news, self._until_due())
+            found = self._take(limit)
+        return found
+
+    async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
+        """Return nothing: claims have no replies that could be lost."""
+        return []
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Write dead letters; hand values to the sink, or mark the messages as settled, or keep them for a retry."""
+        dead = [outcome for outcome in outcomes if outcome.dead and not outcome.delivery.receipt.lost]
+        if dead:
+            await self._dead_letters.write(dead)
+        lost: list[Outcome] = []
+        for outcome in outcomes:
+            delivery = outcome.delivery
+            assert isinstance(delivery, KafkaDelivery)
+            delivery.receipt.out -= 1
+            if delivery.receipt.lost:
+                lost.append(outcome)
+            elif outcome.again is not None:
+                self._retry(delivery, outcome.again)
+            else:
+                self._finish(delivery, None if outcome.dead else outcome.result)
+        self._buffers.taken()
+        self._news.set()
+        self._progress.set()
+        return lost
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep messages that have not started, to be claimed again first."""
+        for delivery in reversed(deliveries):
+            assert isinstance(delivery, KafkaDelivery)
+            delivery.receipt.out -= 1
+            self._ready.appendleft(delivery)
+        self._progress.set()
+
+    # Claiming.
+
+    def _take(self, limit: int) -> list[Delivery]:
+        if self._closing.is_set() or (self._writer is not None and self._writer.full):
+            return []
+        now = time.monotonic()
+        while self._again and self._again[0][0] <= now:
+            self._ready.append(heapq.heappop(self._again)[2])
+        found: list[KafkaDelivery]
+        if suspects := [partition for partition in self._turns if partition.mark.level == ALONE]:
+            found = self._take_alone(suspects, limit)
+        else:
+            found = self._take_ready(limit)
+            self._take_fetched(limit, found)
+        for delivery in found:
+            delivery.receipt.out += 1
+        self._buffers.taken()
+        return found  # type: ignore[return-value] # a new list
+
+    def _take_ready(self, limit: int, level: int | None = None) -> list[KafkaDelivery]:
+        """Take messages that may start; with a `level`, only of partitions of this level."""
+        found: list[KafkaDelivery] = []
+        for _ in range(len(self._ready)):
+            if len(found) == limit:
+                break
+            delivery = self._ready.popleft()
+            partition = delivery.receipt
+            if partition.lost or partition.leaving:
+                continue
+            if level is not None and partition.mark.level != level:
+                self._ready.append(delivery)
+            else:
+                found.append(delivery)
+        return found
+
+    def _take_fetched(self, limit: int, found: list[KafkaDelivery]) -> None:
+        """Add fetched messages to `found`, of each partition in turn."""
+        turns = self._turns
+        for _ in range(len(turns)):
+            if (room := limit - len(found)) <= 0:
+                return
+            partition = turns[0]
+            turns.rotate(-1)
+            if partition.buffer and not partition.leaving and self._is_open(partition):
+                fair = max(1, room // 2) if len(turns) > 1 else room
+                found += partition.take(min(fair, partition.room()))
+
+    def _take_alone(self, suspects: Sequence[OwnedPartition], limit: int) -> list[KafkaDelivery]:
+        """Take one message of `suspects` while no other is out: a worker that dies now, dies of it.
+
+        While they have no message that may start, the other partitions go on.
+        """
+        is_out = any(partition.out for partition in self._turns)
+        if any(partition.out for partition in suspects):
+            return []
+        if any(delivery.receipt.mark.level == ALONE for delivery in self._ready):
+            return [] if is_out else self._take_ready(1, ALONE)
+        for partition in suspects:
+            if not partition.buffer or partition.leaving or len(partition.offsets):
+                continue  # its message waits for a retry
+            if is_out or not self._is_open(partition) or partition.room() <= 0:
+                return []
+            return partition.take(1)
+        found = self._take_ready(limit)
+        self._take_fetched(limit, found)
+        return found
+
+    def _is_open(self, partition: OwnedPartition) -> bool:
+        """Return True if the mark of `partition` is known to the brokers as open; otherwise have it committed."""
+        if partition.opened:
+            return True
+        partition.wants_open = True
+        self._commits.want(partition, urgent=True)
+        return False
+
+    def _until_due(self) -> float:
+        if not self._again:
+            return _WAIT
+        return min(_WAIT, max(0.0, self._again[0][0] - time.monotonic()))
+
+    # Settling.
+
+    def _retry(self, delivery: KafkaDelivery, delay: float) -> None:
+        again = KafkaDelivery(
+            delivery.raw, delivery.receipt, delivery.deaths, delivery.retries + 1, False, False, delivery.offset,
+            delivery.message,
+        )  # fmt: skip
+        heapq.heappush(self._again, (time.monotonic() + delay, next(self._numbers), again))
+
+    def _finish(self, delivery: KafkaDelivery, value: object) -> None:
+        """Take a message that is handled, and the value to write for it. The hot path."""
+        partition = delivery.receipt
+        if self._lane_of is not None and (following := partition.lanes.leave(delivery)) is not None:
+            self._ready.append(following)
+        if self._stores_offsets:
+            assert self._writer is not None
+            for _, entry in partition.offsets.settle(delivery.offset, Entry(delivery, value)):
+                partition.writing += 1
+                self._writer.add(entry)
+        elif value is not None and self._writer is not None:
+            partition.writing += 1
+            self._writer.add(Entry(delivery, value))
+        else:
+            self._settled(delivery)
+
+    def _written(self, entries: Sequence[Entry]) -> None:
+        for delivery, _ in entries:
+            partition = delivery.receipt
+            partition.writing -= 1
+            if partition.lost:
+                continue
+            if self._stores_offsets:
+                self._advance(partition, delivery.offset + 1)
+            else:
+                self._settled(delivery)
+        self._news.set()
+        self._progress.set()
+
+    def _settled(self, delivery: KafkaDelivery) -> None:
+        partition = delivery.receipt
+        if partition.offsets.settle(delivery.offset):
+            self._advance(partition, partition.offsets.next)
+
+    def _advance(self, partition: OwnedPartition, offset: int | None) -> None:
+        """Have `offset` committed."""
+        partition.safe = offset
+        if partition.mark.level == ALONE:
+            partition.wants_open = False  # nothing of it is held now
+        self._commits.want(partition, urgent=partition.mark.level > 0)
+
+    # The membership, see group.Owner.
+
+    def arrived(self, fetched: Sequence[tuple[OwnedPartition, list[object]]]) -> None:
+        """See Owner."""
+        for partition, messages in fetched:
+            if not partition.lost and not partition.leaving:
+                partition.add(messages)
+        self._news.set()
+
+    async def assigned(self, partitions: Sequence[OwnedPartition]) -> Mapping[Partition, int]:
+        """See Owner. A sink that stores offsets knows where to begin."""
+        begin = await self._stored([partition.name for partition in partitions])
+        for partition in partitions:
+            if (offset := begin.get(partition.name)) is not None and offset != partition.committed:
+                partition.mark = partition.mark.committed(offset)
+                partition.committed = offset
+            self._owned[partition.name] = partition
+            self._turns.append(partition)
+        self._look_for_levels()
+        if partitions:
+            self._observer.assigned([partition.name for partition in partitions])
+        return begin
+
+    async def _stored(self, names: Collection[Partition]) -> Mapping[Partition, int]:
+        """Become the owner of partitions by the sink's record; return the offsets that it has stored."""
+        if not self._stores_offsets or not names:
+            return {}
+        assert self._sink is not None
+        sink, reconnect = self._sink, Reconnect(self._sink_observer, longest=_LONGEST_PAUSE)
+        try:
+            return await reconnect.call(lambda: sink.take(self._settings.group, self.worker, names), end=self._closing)
+        except GivenUp:
+            return {}
+
+    async def revoked(self, partitions: Sequence[OwnedPartition]) -> Sequence[TopicPartition]:
+        """See Owner. Messages that are out are waited for; those that take too long are abandoned."""
+        for partition in partitions:
+            partition.leaving = True
+            partition.drop()
+        end = time.monotonic() + self._revoke_timeout
+        if self._writer is not None:
+            self._writer.hurry(True)
+        while any(partition.out or partition.writing for partition in partitions) and not self._closing.is_set():
+            if (left := end - time.monotonic()) <= 0:
+                break
+            self._progress.clear()
+            await happens(self._progress, left)
+        if self._closing.is_set():
+            await self._write_last()
+        offsets = []
+        for partition in partitions:
+            partition.wants_open = False
+            if (commit := partition.commit()) is not None:
+                offsets.append(commit.request())
+        self._give_up(partitions, lost=False)
+        return offsets
+
+    def lost(self, partitions: Sequence[OwnedPartition]) -> None:
+        """See Owner."""
+        self._give_up(partitions, lost=True)
+
+    def _give_up(self, partitions: Sequence[OwnedPartition], *, lost: bool) -> None:
+        for partition in partitions:
+            partition.lost = True
+            partition.drop()
+            if self._owned.get(partition.name) is partition:
+                del self._owned[partition.name]
+                self._turns.remove(partition)
+        self._again = [entry for entry in self._again if not entry[2].receipt.lost]
+        heapq.heapify(self._again)
+        if self._writer is not None:
+            self._writer.stale = True
+        self._look_for_levels()
+        if partitions:
+            self._observer.revoked([partition.name for partition in partitions], lost)
+
+    def _taken_over(self, names: Collection[Partition]) -> None:
+        """Give up partitions that have another owner by the sink's record: this process was presumed dead."""
+        self._give_up([partition for name in names if (partition := self._owned.get(name)) is not None], lost=True)
+
+    async def _write_last(self) -> None:
+        """Write what is handled, if the sink is there."""
+        if self._writer is None:
+            return
+        try:
+            async with asyncio.timeout(_LAST_WRITE):
+                await self._writer.flush()
+        except (Disconnected, Refused, TimeoutError) as error:
+            logger.warning("what is handled and not written is handled again: %s", error or "the sink takes too long")
+
+    def _committed(self) -> None:
+        """Take note that marks and offsets are committed: more may be claimed."""
+        self._look_for_levels()
+        self.wake()
+
+    def _look_for_levels(self) -> None:
+        """Have values written at once while a search for a guilty message waits for each commit."""
+        if self._writer is not None:
+            self._writer.hurry(any(partition.mark.level or partition.leaving for partition in self._turns))
