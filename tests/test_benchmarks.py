@@ -28,6 +28,12 @@ ROWS = [
     "drain: sum, tasks of 1 kB",
     "drain: bare loop, 200 at a time, tasks of 10 kB",
     "drain: sum, tasks of 10 kB",
+    "drain: bare loop, 200 at a time, tasks of 100 kB",
+    "drain: sum, tasks of 100 kB",
+    "drain: coroutines end in order, concurrency 10,000",
+    "drain: coroutines end in random order, concurrency 10,000",
+    "drain: coroutines end in random order, concurrency 1,000",
+    "drain: coroutines end in random order, concurrency 100",
     "pick-up, median: PING alone, the floor",
     "pick-up, median: bare loop, 200 at a time",
     "pick-up, median: sum",
@@ -71,9 +77,10 @@ def test_a_quick_run_prints_every_row() -> None:
     printed = {name.strip(): [cell.strip() for cell in rest] for name, *rest in cells[2:]}
     assert list(printed) == ROWS
     assert all(figure for figure, *_ in printed.values())
-    judged = [name for name, (*_, target, verdict) in printed.items() if target and verdict in ("met", "MISSED")]
+    judged = [name for name, (*_, target, verdict, _) in printed.items() if target and verdict in ("met", "MISSED")]
     of_kafka = ["kafka: no-op", "kafka: memory, database stalled"]
-    assert judged == [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[16:18], "memory: idle worker", *of_kafka]
+    drains = [ROWS[1], ROWS[2], *ROWS[10:15:2], ROWS[16]]
+    assert judged == [*drains, "pick-up, median: sum", *ROWS[22:24], "memory: idle worker", *of_kafka]
 
 
 @pytest.mark.long
@@ -88,7 +95,10 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory, kafka, structure" in ended.stderr
+    assert (
+        "unknown benchmark 'speed', use one of drain, sizes, disorder, pickup, delays, memory, kafka, postgres, structure"
+        in ended.stderr
+    )
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:
@@ -105,11 +115,15 @@ def test_the_structure_of_the_code_can_be_asked_for() -> None:
 
 
 def test_the_table_says_what_is_met_and_what_is_missed() -> None:
-    rows = [Row("a", "1/s"), Row("b", "22/s", "2 to 3", 0.5, "at least 0.4", True), Row("c", "", met=False)]
+    rows = [
+        Row("a", "1/s"),
+        Row("b", "22/s", "2 to 3", 0.5, "at least 0.4", True, "4.0, 12.5"),
+        Row("c", "", met=False),
+    ]
     assert table(rows).splitlines() == [
-        "|   | figure | spread | of the bare loop |       target |        |",
-        "|---|-------:|-------:|-----------------:|-------------:|-------:|",
-        "| a |    1/s |        |                  |              |        |",
-        "| b |   22/s | 2 to 3 |             0.50 | at least 0.4 |    met |",
-        "| c |        |        |                  |              | MISSED |",
+        "|   | figure | spread | ratio |       target |        | worker, server: us a task |",
+        "|---|-------:|-------:|------:|-------------:|-------:|--------------------------:|",
+        "| a |    1/s |        |       |              |        |                           |",
+        "| b |   22/s | 2 to 3 |  0.50 | at least 0.4 |    met |                 4.0, 12.5 |",
+        "| c |        |        |       |              | MISSED |                           |",
     ]
