@@ -42,7 +42,9 @@ def streams(queues: Mapping[tuple[str, ...], QueueMetrics], names: Sequence[str]
 def lags(consuming: Iterable[Consuming], names: Sequence[str]) -> Iterator[Metric]:
     """Yield the lag of each partition that a worker owns; `names` are the labels' names."""
     lag = GaugeMetricFamily(
-        "redis_worker_kafka_lag", "Messages of the partition that are not settled.", labels=(*names, "topic", "partition")
+        "redis_worker_kafka_lag",
+        "Messages of the partition that are not settled.",
+        labels=(*names, "topic", "partition"),
     )
     for queue in consuming:
         labels = Measured(queue.queue, queue.processor, queue.part)[: len(names)]

@@ -105,7 +105,7 @@ class Writer:
         if self._writing is not None and not self._writing.done():
             if self.away:
                 self._writing.cancel()
-            await asyncio.wait({self._writing})
+            await asyncio.gather(self._writing, return_exceptions=True)
         while self._entries:
             await self._write()
 
