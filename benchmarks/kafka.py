@@ -159,7 +159,8 @@ def _stalled(brokers: str, moments: tuple[float, float]) -> Row:
     """Measure a worker whose sink waits for a lock, at two moments after its start."""
     with EmbeddedPostgres() as server, asyncio.Runner() as runner:
         connection: Any = runner.run(asyncpg.connect(server.dsn))
-        runner.run(connection.execute(f"{_TABLE}; begin; lock table bench in access exclusive mode"))
+        runner.run(connection.execute(_TABLE))
+        runner.run(connection.execute("begin; lock table bench in exclusive mode"))
         entry = Entry("rows, database stalled", "kafka_worker", ("row", "--dsn", server.dsn))
         with running(entry.contender(secrets.token_hex(4)), brokers) as process:
             sizes = []
