@@ -139,6 +139,7 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
         assert seen["redis_worker_sink_flush_rows_sum"] == 100
         assert seen["redis_worker_sink_flush_seconds_count"] == seen["redis_worker_sink_flush_rows_count"] >= 1
         assert seen["redis_worker_dead_letters_total"] == 1
+        await wait_until(lambda: supervisor.ready, "both processes")
         ready = await get(supervisor.http_address, "/ready")
         assert ready.json["parts"]["cases"] == {"kind": "kafka", "state": "running", "restarts": 0, "lag": 0}
         async with StatusReader(first_server.url) as reader:
