@@ -41,6 +41,7 @@ ROWS = [
     "kafka: no-op, ordered by partition",
     "kafka: async no-op, concurrency 256",
     "kafka: batches of 500",
+    "kafka: rows into PostgreSQL, 500 a batch",
     "kafka: memory, database stalled",
     "postgres: driver alone, unnest, 500 rows",
     "postgres: UpsertSink, 500 rows a batch",
