@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeAlias
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.chaos.display import Display, open_display
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.processes import Processes, WorkerProcess
@@ -168,7 +168,7 @@ class _Story:
         assert name is not None
 
         async def held() -> int:
-            return int(await self._call("LLEN", self._keys["download"].inflight(name)))
+            return tasks_among(await self._call("HLEN", self._keys["download"].inflight(name)))
 
         async def is_busy() -> bool:
             return self._files.paused and await held() >= _CONCURRENCY
