@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from redis_worker.engine.awaitables import is_awaitable, unawaited
 from redis_worker.engine.execution import Answer, Encode, Execution, timed_out
-from redis_worker.engine.guard import CallGuard
+from redis_worker.engine.guard import CallGuard, id_in
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.vocabulary.payload import success
@@ -80,7 +80,7 @@ class Handler(CallGuard):
         """Return the outcome of a task that has exceeded its time limit; `id` is None while it is being read."""
         assert self.timeout is not None
         answer = timed_out(self.timeout)
-        if id is None:
+        if id is None and (id := delivery.label or id_in(delivery.raw)) is None:
             return Outcome(delivery, None, None, answer.error, dead=True, seconds=self.timeout)
         return self._policy.outcome(delivery, id, answer, self.timeout)
 
