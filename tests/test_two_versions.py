@@ -9,7 +9,6 @@ import pytest
 from tests.support import ROOT
 from tests.two_versions import EARLIER, NoHistory, mixed, sources_of, version_at
 
-
 # The last commit whose workers hold tasks in lists, without numbers.
 WITHOUT_NUMBERS = "140e88e"
 
