@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -12,6 +13,18 @@ async def async_noop(arguments: list[Any]) -> None:
 
 def noop(arguments: list[Any]) -> None:
     """Do nothing, in a thread or a process."""
+
+
+def busy(_: list[Any]) -> None:
+    """Use the CPU for a millisecond."""
+    end = time.thread_time() + 0.001
+    while time.thread_time() < end:
+        pass
+
+
+async def nap(_: list[Any]) -> None:
+    """Sleep for a tenth of a second."""
+    await asyncio.sleep(0.1)
 
 
 async def clock(_: list[Any]) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redis_worker.vocabulary.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from redis_worker.broker.client.broadcaster import Broadcaster
     from redis_worker.broker.client.publisher import Publisher
     from redis_worker.broker.client.sync_client import SyncPublisher, SyncTaskClient
     from redis_worker.broker.client.task_client import TaskClient
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from redis_worker.vocabulary.service import PartStatus
 
 __all__ = [
+    "Broadcaster",
     "ConfigurationError",
     "ConsumerStatus",
     "Counters",
@@ -77,6 +79,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Broadcaster": "broker.client.broadcaster",
     "Publisher": "broker.client.publisher",
     "TopicWorker": "service.topic_worker",
     "Handlers": "service.handlers",

@@ -17,28 +17,28 @@ logger = library_logger()
 
 
 async def serve(
-    run: Callable[[], Awaitable[None]], stop: Callable[[], object], cancel: Callable[[], None], show: Callable[[], None]
+    run: Callable[[], Awaitable[None]],
+    stop: Callable[[], None],
+    cancel: Callable[[], None],
+    show: Callable[[], None],
+    kill: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, a second one `cancel`.
+    """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, which logs it, a second one `cancel`.
 
-    SIGUSR1 calls `show`. Return False if a second signal cancelled it. Raises as `run` does, and
-    ConfigurationError outside the main thread.
+    A third one calls `kill` and exits; SIGUSR1 calls `show`. Return False if a second signal cancelled it. Raises as
+    `run` does, and ConfigurationError outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("serve() handles signals, which works only in the main thread; call run() here")
     cancelled = False
 
-    def stop_first() -> None:
-        logger.info("stopping; once more to cancel")
-        stop()
-
     def cancel_then() -> None:
         nonlocal cancelled
         cancelled = True
-        logger.warning("cancelling: unfinished tasks go back to the queue")
+        logger.warning("cancelling: unfinished tasks go back to their queues")
         cancel()
 
-    with stop_signals(stop_first, cancel_then), show_signal(show):
+    with stop_signals(stop, cancel_then, kill), show_signal(show):
         await run()
     return not cancelled
 

@@ -89,3 +89,17 @@ async def writes(stop: object, path: str) -> None:
 def refuse(arguments: list[Any]) -> None:
     """Refuse with the reason that it is given; a plain function that runs anywhere."""
     raise ValueError(arguments[0])
+
+
+def noted(arguments: list[Any]) -> str:
+    """Note the run in a file of `arguments[0]`, a folder; then do what `arguments[1]` names."""
+    folder, way = Path(arguments[0]), arguments[1]
+    with (folder / "runs").open("a") as file:
+        file.write(f"{arguments[2]}\n")
+    if way == "die":
+        os._exit(3)
+    if way == "hang":
+        time.sleep(600)
+    while way == "gate" and not (folder / "open").exists():
+        time.sleep(0.01)
+    return str(way)

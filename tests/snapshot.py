@@ -74,6 +74,7 @@ async def queue_keys(redis: Redis, keys: Keys, raws: Iterable[bytes]) -> tuple[d
 
 def _letter(stored: bytes) -> Letter:
     fields = json.loads(stored)
+    fields.pop("trace", None)
     assert fields.keys() == {"raw", "id", "reason", "attempts", "at", "worker"}
     return Letter(fields["raw"].encode(), fields["id"], fields["reason"], fields["attempts"], fields["worker"])
 

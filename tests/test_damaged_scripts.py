@@ -51,6 +51,7 @@ CALLS: dict[str, list[Call]] = {
             ["w1", "inflight:", 500, T1, "a", "token", "0", T2, "b", "token", "1"],
         )
     ],
+    "broadcast": [Call({"events": "stream"}, [10, "channel", "{}", "other", "1"])],
     "bury": [Call({"dead": "list", "dropped": "string"}, [1, 0, "letter"])],
     "claim": [
         Call(

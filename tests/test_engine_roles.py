@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -279,6 +281,39 @@ async def test_what_runs_is_not_lost() -> None:
         await settles(shelf, 4)
 
 
+async def test_what_threads_run_is_not_lost() -> None:
+    shelf, gate = Shelf(2), threading.Event()
+
+    def call(_: list[Any]) -> None:
+        gate.wait()
+
+    async with at_work(shelf, call, concurrency=4) as (consumer, _):
+        try:
+            await wait_until(lambda: consumer.running == 2, "two tasks to run")
+            shelf.waiting.extend(map(shelf.delivery, range(2, 4)))
+            shelf.before_claim = shelf.lose_a_claim
+            await wait_until(lambda: shelf.held, "a look for the lost")
+            assert sorted(shelf.held[0]) == ["0", "1"]
+        finally:
+            gate.set()
+        await settles(shelf, 4)
+
+
+async def test_threads_take_tasks_while_the_loop_is_blocked() -> None:
+    """And their outcomes wake it once."""
+    shelf, count = Shelf(200), itertools.count()
+    done = threading.Event()
+
+    def call(_: list[Any]) -> None:
+        if next(count) == 199:
+            done.set()
+
+    async with at_work(shelf, call, concurrency=200):
+        await wait_until(lambda: shelf.claimed == 200, "the claim")
+        assert done.wait(PATIENCE)  # blocks it
+        await settles(shelf, 200)
+
+
 async def test_a_stop_claims_no_more_even_if_a_claim_is_repeated() -> None:
     shelf = Shelf(6)
     async with at_work(shelf) as (consumer, _):
@@ -387,6 +422,56 @@ async def test_what_others_own_by_now_is_not_started() -> None:
         after = shelf.count + 1
         await wait_until(lambda: str(after) in shelf.settled, "those after it")
     assert not {"x", "y"} & set(ran)
+
+
+async def test_what_others_own_by_now_no_thread_starts() -> None:
+    shelf, ran = Ahead(["marker", "x", "y"], at_once=3), []
+
+    def call(arguments: list[Any]) -> None:
+        ran.append(arguments[0])
+        if arguments == ["marker"]:
+            for delivery in lost:
+                delivery.receipt.lost = True  # type: ignore[misc]
+
+    lost = shelf.marked[1:]
+    async with at_work(shelf, call, concurrency=1):
+        await wait_until(lambda: "marker" in shelf.settled, "the marker")
+        after = shelf.count + 1
+        await wait_until(lambda: str(after) in shelf.settled, "those after it")
+    assert not {"x", "y"} & set(ran)
+
+
+async def test_what_no_thread_has_started_is_handed_back_once() -> None:
+    shelf, gate, ran = Ahead(["slow"] * 2 + list("abcdefgh"), at_once=10), threading.Event(), list[Any]()
+
+    def call(arguments: list[Any]) -> None:
+        ran.append(arguments[0])
+        if arguments == ["slow"]:
+            gate.wait()
+
+    async with at_work(shelf, call, concurrency=2, max_tasks=5_000) as (consumer, _):
+        try:
+            await wait_until(lambda: shelf.released, "the surplus to be handed back")
+            assert not set(ran) & set(shelf.released)
+        finally:
+            gate.set()
+        await wait_until(lambda: consumer.counters.processed == 5_000, "the rest to be written")
+    assert len(ran) == len(shelf.settled) == 5_000
+    assert set("abcdefgh") <= set(shelf.settled)
+
+
+async def test_what_a_thread_returns_after_a_stop_at_once_is_dropped() -> None:
+    shelf, gate, over = Shelf(1), threading.Event(), threading.Event()
+
+    def call(_: list[Any]) -> None:
+        gate.wait()
+        over.set()
+
+    async with at_work(shelf, call, shutdown_timeout=0) as (consumer, _):
+        await wait_until(lambda: consumer.running == 1, "the task to run")
+    gate.set()
+    await wait_until(over.is_set, "its end")
+    assert (consumer.running, shelf.settled) == (0, [])
 
 
 async def test_what_others_own_by_now_is_in_no_batch() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from redis_worker import WorkerPool, start_worker_pool
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.engine.execution import TimedOut
 from redis_worker.engine.processes import Processes
@@ -215,7 +218,7 @@ from tests.slow_import import answer
 async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
     os.environ["SLOW_IMPORT"] = "yes"
-    processes = Processes(answer, None, 1, 1)
+    processes = Processes(answer, None, 1)
     result = await processes.call([1])
     processes.close()
     print(result.error or "answered", flush=True)
@@ -247,31 +250,92 @@ async def test_processes_leave_nothing_behind(tmp_path: Path) -> None:
 
 
 async def _use_processes(folder: Path) -> None:
-    limited = Processes(process_tasks.program, 0.5, 2, 1)
+    limited = Processes(process_tasks.program, 0.5, 1)
     with pytest.raises(TimedOut):
         await limited.call([str(folder)])
     limited.close()
-    unlimited = Processes(process_tasks.program, None, 2, 1)
+    unlimited = Processes(process_tasks.program, None, 1)
     call = asyncio.create_task(unlimited.call([str(folder)]))
     await begun(folder, len(pids(folder, "programs")) + 1)
     unlimited.close()
     assert "died" in str((await call).error)
-    answering = Processes(process_tasks.signals, None, 2, 1)
+    answering = Processes(process_tasks.signals, None, 1)
     for _ in range(2):
         assert (await answering.call([])).error is None
     answering.close()
 
 
 async def test_a_process_that_dies_between_two_tasks_is_no_death_of_a_task() -> None:
-    processes = Processes(process_tasks.signals, None, 1, 1)
+    processes = Processes(process_tasks.signals, None, 1)
     try:
         assert (await processes.call([])).error is None
         (child,) = multiprocessing.active_children()
         os.kill(child.pid or 0, signal.SIGKILL)
-        await wait_until(lambda: not child.is_alive())  # with all of its threads, as the worker sees it
+        await wait_until(
+            lambda: not multiprocessing.active_children()
+        )  # with all of its threads, as the worker sees it
         assert (await processes.call([])).error is None
     finally:
         processes.close()
+
+
+async def test_of_several_tasks_in_hand_only_the_one_that_runs_is_charged(
+    queue: Queue, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """A death and a time limit: every other task is answered, and has run once."""
+    ways = ["quick"] * 600
+    for position, way in ((300, "die"), (301, "hang"), (450, "die"), (599, "hang")):
+        ways[position] = way
+    await queue.push_tasks([[str(tmp_path), way, number] for number, way in enumerate(ways)])
+    names = (server.url, queue.keys.waiting, queue.keys.output, "list", process_tasks.noted)
+    await start_worker_pool(*names, 2, execution="process", timeout=2, burst=True)
+    runs = Counter(map(int, (tmp_path / "runs").read_text().split()))
+    assert runs == {number: 3 if way == "die" else 1 for number, way in enumerate(ways)}
+    results = await queue.results()
+    errors = {"die": "the process that ran the task died, 3 times", "hang": "timed out after 2 s"}
+    for number, way in enumerate(ways):
+        assert results[str(number)].get("error", "").removeprefix("Processing error: ") == errors.get(way, "")
+    assert await queue.inflight() == []
+
+
+async def test_what_a_process_has_in_hand_behind_a_long_task_goes_to_others(
+    queue: Queue, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    await queue.push_tasks([[str(tmp_path), "gate" if number == 400 else "quick", number] for number in range(500)])
+    names, others = (server.url, queue.keys.waiting, queue.keys.output, "list"), list[int]()
+
+    async def other(arguments: list[Any]) -> None:
+        others.append(arguments[2])
+
+    async with WorkerPool(*names, process_tasks.noted, 1, execution="process") as pool:
+        await wait_until(lambda: queue.answered(400), "the quick ones")
+        [running] = pool.running_tasks()
+        assert running.id == "400"
+        async with WorkerPool(*names, other):
+            await wait_until(lambda: queue.answered(499), "those behind it")
+        (tmp_path / "open").touch()
+        await wait_until(lambda: queue.answered(500), "the long one")
+    assert sorted(others) == list(range(401, 500))
+
+
+async def test_a_stop_hands_back_what_a_process_has_not_started(
+    queue: Queue, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    ways = ["gate" if number == 400 else "quick" for number in range(500)]
+    await queue.push_tasks([[str(tmp_path), way, number] for number, way in enumerate(ways)])
+    names = (server.url, queue.keys.waiting, queue.keys.output, "list", process_tasks.noted, 1)
+    async with WorkerPool(*names, execution="process") as pool:
+        await wait_until(lambda: queue.answered(400), "the quick ones")
+        pool.stop()
+
+        async def are_back() -> bool:
+            return len(await queue.waiting()) == 99
+
+        await wait_until(are_back, "the others to be back")
+        (tmp_path / "open").touch()
+    assert await queue.answered(401)
+    assert [json.loads(raw)["task"][2] for raw in await queue.waiting()] == list(range(401, 500))
+    await queue.redis.delete(queue.keys.waiting)
 
 
 PROGRAM = """

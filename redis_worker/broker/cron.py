@@ -25,6 +25,8 @@ _REMEMBERED = 1000
 _FORGOTTEN = 90 * 86_400
 # Most instants of a job that may be queued, not counting catch-up.
 MOST_QUEUED = 100
+# Seconds after which a request for a run by hand is forgotten.
+_ASKED_FOR = 60
 # Longest wait for a reply, in seconds: instants depend on it, and an idle connection may have been cut.
 _PATIENCE = 5.0
 # Longest pause between tries while Redis is away, in seconds: an instant can be fired up to a minute late.
@@ -65,6 +67,22 @@ class Run(NamedTuple):
     instant: int
     started: int
     by_hand: bool = False
+
+
+async def ask_for_run(address: Address, app: str, name: str) -> bool:
+    """Ask the processes that schedule a job to run it now, by hand. Returns False if no process has registered it.
+
+    The request is forgotten after a minute. Raises Disconnected or Refused.
+    """
+    connection = Connection(address.open(), owned=True)
+    try:
+        stem = await connection.call("HGET", CRON, f"{app}/{name}")
+        if stem is None:
+            return False
+        await connection.call("SET", CronKeys(stem.decode(errors="replace")).asked, 1, "EX", _ASKED_FOR)
+        return True
+    finally:
+        await connection.close()
 
 
 class ServerClock:
@@ -214,6 +232,10 @@ class JobState:
         text = (error or "").encode(errors="backslashreplace")
         ending = [run.lease.name, outcome, after, text, *times, self._where, "1" if goes_on else "0"]
         return bool(await self._run("cron_finish", keys, ending) == _PRESUMED_LOST)
+
+    async def is_asked(self) -> bool:
+        """Return True, once, if somebody has asked for a run by hand."""
+        return await self._store.connection.call("GETDEL", self._keys.asked, patience=_PATIENCE) is not None
 
     def keep(self, run: Run, on_lost: Callable[[], None]) -> None:
         """Keep the lease of `run` alive; call `on_lost` in this event loop if it is taken away."""

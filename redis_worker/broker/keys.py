@@ -21,6 +21,8 @@ SUPERVISORS = "{redis_worker}:supervisors"
 """Hash: supervisor id -> its description, a JSON object; removed when it stops, or after an hour of silence."""
 CRON = "{redis_worker}:cron"
 """Hash: application, slash and name of every cron job ever run -> the stem of its keys."""
+EVENTS = "{redis_worker}:events"
+"""Stream: the last events that were broadcast, each with `channel` and `data`."""
 
 
 ARRIVED = ":arrived"
@@ -153,6 +155,8 @@ class CronKeys:
     """Sorted set: instant -> itself; those that wait for the current run to end."""
     ended = _Derived()
     """List: the last recorded runs and, after `lost `, those presumed dead."""
+    asked = _Derived()
+    """String: exists while somebody has asked for a run by hand, for a minute at most."""
     record = _Derived()
     """Hash: the schedule, the outcome of the last run, counts; `floor`: instants up to it count as fired."""
 

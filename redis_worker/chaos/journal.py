@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hiredis import Reader, pack_command
+
 Command = list[bytes]
 
 _READ = 1 << 20
@@ -43,10 +45,12 @@ class Journal:
 
 def _complete(data: bytes) -> Iterator[tuple[list[Command], int]]:
     """Yield each complete transaction in `data`, and its end."""
+    reader = Reader()
+    reader.feed(data)
     position = 0
     open_transaction: list[Command] | None = None
-    while (found := _command(data, position)) is not None:
-        command, position = found
+    while (command := reader.gets()) is not False:
+        position += len(pack_command(tuple(command)))  # the file holds commands as clients send them
         name = command[0].upper()
         if name == b"MULTI":
             open_transaction = []
@@ -57,22 +61,3 @@ def _complete(data: bytes) -> Iterator[tuple[list[Command], int]]:
             open_transaction.append(command)
         else:
             yield [command], position
-
-
-def _command(data: bytes, position: int) -> tuple[Command, int] | None:
-    """Return the command at `position` and its end; None if it is not complete."""
-    end = data.find(b"\r\n", position)
-    if end < 0:
-        return None
-    command = []
-    count, position = int(data[position + 1 : end]), end + 2
-    for _ in range(count):
-        end = data.find(b"\r\n", position)
-        if end < 0:
-            return None
-        start = end + 2
-        position = start + int(data[position + 1 : end]) + 2
-        if position > len(data):
-            return None
-        command.append(data[start : position - 2])
-    return command, position

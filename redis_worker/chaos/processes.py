@@ -135,5 +135,5 @@ class Processes:
         # This package, even if not installed but found in the current directory.
         places = (Path(__file__).parents[2], *self._modules, environment.get("PYTHONPATH"))
         environment["PYTHONPATH"] = os.pathsep.join(str(place) for place in places if place)
-        environment["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/lifeline.py watches it
+        environment["REDIS_WORKER_LIFELINE"] = str(self._lifeline)  # cli/serving.py watches it
         return environment

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Iterator
 
 from redis_worker.cli.describing import columns, describe, describe_route
+from redis_worker.cli.serving import run_service
 from redis_worker.cli.supervising import supervise
-from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.environment import redis_url_from_environment
 from redis_worker.file.resolving import resolve
 from redis_worker.registry import find_object
 from redis_worker.service.handlers import Handlers
+from redis_worker.service.kafka_worker import KafkaWorker
 from redis_worker.service.pool import WorkerPool
-from redis_worker.service.progress import report, summarise
 from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.supervisor.supervisor import Supervisor
-from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError, Refused
-from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.errors import ConfigurationError
 
-logger = library_logger("redis_worker.run")
-
-_REPORT_EVERY = 10.0
 _PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
-Declared = WorkerPool | TopicWorker | Supervisor
+Declared = WorkerPool | TopicWorker | KafkaWorker | Supervisor
 
 
 def is_declared(name: str) -> bool:
@@ -47,7 +42,8 @@ def find_declared(name: str, url: str | None) -> Declared:
     if not isinstance(found, Declared):
         kind = type(found).__name__
         raise ConfigurationError(
-            f"the worker {name!r} is of type {kind}; it must be a WorkerPool, TopicWorker, Supervisor or Handlers"
+            f"the worker {name!r} is of type {kind}; it must be a WorkerPool, TopicWorker, KafkaWorker, Supervisor or "
+            "Handlers"
         )
     if url is not None:
         raise ConfigurationError(
@@ -63,31 +59,7 @@ def serve_declared(worker: Declared) -> int:
     """Run `worker` until stopped or done. Returns the exit code. Raises RedisWorkerError."""
     if isinstance(worker, Supervisor):
         return supervise(worker, None)
-    spare_garbage_collection()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(worker))
-
-
-async def _serve(worker: WorkerPool | TopicWorker) -> int:
-    reporting = asyncio.create_task(_report(worker))
-    try:
-        graceful = await worker.serve()
-    except Refused as error:
-        if worker.started:
-            raise RedisWorkerError(str(error)) from error
-        raise
-    finally:
-        reporting.cancel()
-        if worker.started:
-            summarise(worker.counters)
-    return 0 if graceful else 1
-
-
-async def _report(worker: WorkerPool | TopicWorker) -> None:
-    await worker.wait_until_started()
-    for _, description in _rows(worker):
-        logger.info("%s", description)
-    await report(worker, _REPORT_EVERY)
+    return run_service(worker, (line for _, line in _rows(worker)))
 
 
 def describe_declared(name: str, worker: Declared) -> Iterator[str]:
@@ -99,11 +71,12 @@ def describe_declared(name: str, worker: Declared) -> Iterator[str]:
     yield from columns([list(row) for row in _rows(worker)])
 
 
-def _rows(worker: WorkerPool | TopicWorker) -> Iterator[tuple[str, str]]:
+def _rows(worker: WorkerPool | TopicWorker | KafkaWorker) -> Iterator[tuple[str, str]]:
     """Yield kind and description of the worker's queue, or of its topics, a row each."""
     if isinstance(worker, TopicWorker):
         yield "topics", f"on {worker.address}"
         yield from (("", describe_route(route)) for route in worker.routes())
     else:
-        declared, options = worker.declaration, worker.options
-        yield "pool", f"{worker.queue}, {declared.name}, {options.concurrency} at once, on {worker.address}"
+        kind, queue = ("pool", worker.queue) if isinstance(worker, WorkerPool) else ("kafka", worker.source)
+        how = f"{worker.declaration.name}, {worker.options.concurrency} at once"
+        yield kind, f"{queue}, {how}, on {worker.address}"

@@ -15,6 +15,7 @@ from redis_worker import __version__
 from redis_worker.cli.chaos import chaos
 from redis_worker.cli.check import check
 from redis_worker.cli.cron import cron
+from redis_worker.cli.dashboard import dashboard
 from redis_worker.cli.dead import dead
 from redis_worker.cli.delayed import delayed
 from redis_worker.cli.demo import demo
@@ -53,7 +54,7 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    *(run, status, push, publish, result),
+    *(run, status, dashboard, push, publish, result),
     *(pause, resume, peek, purge, delayed, dead, doctor),
     *(serve, check, kafka, cron, processors, demo, chaos),
 )

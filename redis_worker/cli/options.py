@@ -145,6 +145,15 @@ def url_option(function: F) -> F:
     )(function)
 
 
+def http_token_option(function: F) -> F:
+    """Add `--http-token`."""
+    return option(
+        "--http-token",
+        metavar="TOKEN",
+        help="The token for metrics and changes over HTTP; better in REDIS_WORKER_HTTP_TOKEN, for `ps` shows options.",
+    )(function)
+
+
 def log_options(function: F) -> F:
     """Add `--verbose`, `--log-level` and `--log-format`."""
     levels, formats = click.Choice(["debug", "info", "warning", "error"]), click.Choice(["text", "json"])

@@ -10,7 +10,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from redis_worker.cli.options import ENVIRONMENT, http, log_options, option, pool_options, redis_url, url_option
+from redis_worker.cli.options import (
+    ENVIRONMENT,
+    http,
+    http_token_option,
+    log_options,
+    option,
+    pool_options,
+    redis_url,
+    url_option,
+)
 
 EPILOG = f"""
 \b
@@ -38,8 +47,9 @@ stack of each running task.
     "--http",
     type=http,
     metavar="HOST:PORT",
-    help="Answer /healthz, /ready and /metrics there, for all worker processes together.",
+    help="Answer /healthz, /ready and /metrics there, for all worker processes together; push events at /ws.",
 )
+@http_token_option
 @option(
     "--download-dir",
     type=click.Path(file_okay=False),

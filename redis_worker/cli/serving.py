@@ -1,53 +1,76 @@
-"""The work of `redis-worker run` with one process: a pool, from the signals to the summary."""
+"""A worker in the foreground, from the signals to the summary: for `run` with one process, and `serve` of a worker."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from redis_worker.cli.lifeline import watched_parent
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
-from redis_worker.reporting import report_running
-from redis_worker.service import progress
+from redis_worker.engine.process_group import end_own_group
 from redis_worker.service.pool import WorkerPool
-from redis_worker.signals import show_signal, stop_signals
+from redis_worker.service.progress import description, reported
+from redis_worker.service.service import Service
 from redis_worker.vocabulary.errors import RedisWorkerError, Refused
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger("redis_worker.run")
 
+# The environment variable with the number of a descriptor that becomes readable when the program that started this one
+# ends.
+LIFELINE = "REDIS_WORKER_LIFELINE"
+
 
 def work(url: str, settings: dict[str, Any]) -> int:
     """Run a pool until stopped or done. Return the exit code. Raises RedisWorkerError."""
     pool = WorkerPool(url, **settings)
+    return run_service(pool, [description(pool, settings["processor"])])
+
+
+def run_service(worker: Service, lines: Iterable[str]) -> int:
+    """Run `worker` until stopped or done; `lines` are logged when work begins. Return the exit code.
+
+    Raises RedisWorkerError.
+    """
     spare_garbage_collection()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_work(pool, settings["processor"]))
+        return runner.run(_work(worker, lines))
 
 
-async def _work(pool: WorkerPool, processor: str) -> int:
-    cancelled = False
-
-    def stop() -> None:
-        progress.stop(pool)
-
-    def cancel() -> None:
-        nonlocal cancelled
-        cancelled = True
-        logger.warning("cancelling: unfinished tasks go back to the queue")
-        pool.cancel()
-
+async def _work(worker: Service, lines: Iterable[str]) -> int:
     def orphaned() -> None:
         logger.warning("the parent process is gone")
-        stop()
+        worker.stop_aloud()
 
-    signals = stop_signals(stop, cancel), show_signal(lambda: report_running(pool.running_tasks()))
-    with signals[0], signals[1], watched_parent(orphaned):
-        async with progress.reported(pool, processor):
+    with _watched_parent(orphaned):
+        async with reported(worker, lines):
             try:
-                await pool.run()
+                graceful = await worker.serve()
             except Refused as error:
-                if pool.started:
+                if worker.started:
                     raise RedisWorkerError(str(error)) from error
                 raise
-    return 1 if cancelled else 0
+    return 0 if graceful else 1
+
+
+@contextmanager
+def _watched_parent(gone: Callable[[], None]) -> Iterator[None]:
+    """Call `gone`, in the running loop, when that program ends; after the block, end this process and its children."""
+    text = os.environ.pop(LIFELINE, None)  # not for programs that a processor starts
+    if text is None:
+        yield
+        return
+    lifeline, loop = int(text), asyncio.get_running_loop()
+
+    def on_end() -> None:
+        loop.remove_reader(lifeline)
+        gone()
+
+    loop.add_reader(lifeline, on_end)
+    yield
+    loop.remove_reader(lifeline)
+    if select.select([lifeline], [], [], 0)[0]:
+        end_own_group()

@@ -17,7 +17,7 @@ from redis_worker.cli.describing import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.file.plan import DaemonPart, KafkaPart, Part, Plan
 from redis_worker.service.kafka_options import KafkaOptions
-from redis_worker.signals import reload_signal, show_signal, stop_signals
+from redis_worker.signals import reload_signal, serve
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -64,29 +64,28 @@ class _Service:
         self._watched = watched
         self._hangup = hangup
         self._finding_redis = True
-        self._stopped = self._cancelled = False
+        self._stopped = False
         self._wanted = 0
         """The number of requested reloads that are not done."""
         self._beside: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
+        supervisor = self._supervisor
         self._work = asyncio.create_task(self._serve())
-        with (
-            stop_signals(self._stop, self._cancel, self._supervisor.kill),
-            show_signal(self._show),
-            reload_signal(self._reload) if self._hangup else nullcontext(),
-        ):
-            try:
-                await self._work
-            except asyncio.CancelledError:
-                if not self._stopped:
-                    raise
-            finally:
-                for task in self._beside:
-                    task.cancel()
-        counters = self._supervisor.counters
-        logger.info("ended: %d processed, %d failed", counters.processed, counters.failed)
-        return 1 if self._cancelled else 0
+        with reload_signal(self._reload) if self._hangup else nullcontext():
+            graceful = await serve(self._ended, self._stop, supervisor.cancel, self._show, supervisor.kill)
+        logger.info("ended: %d processed, %d failed", supervisor.counters.processed, supervisor.counters.failed)
+        return 0 if graceful else 1
+
+    async def _ended(self) -> None:
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+        finally:
+            for task in self._beside:
+                task.cancel()
 
     async def _serve(self) -> None:
         supervisor = self._supervisor
@@ -122,13 +121,7 @@ class _Service:
             logger.info("stopping: work has not begun")
             self._work.cancel()
         else:
-            logger.info("stopping, the last part first; once more to cancel")
-            self._begin(self._supervisor.stop())
-
-    def _cancel(self) -> None:
-        logger.warning("cancelling: unfinished tasks go back to the queues")
-        self._cancelled = True
-        self._supervisor.cancel()
+            self._supervisor.stop_aloud()
 
     def _reload(self) -> None:
         if not self._finding_redis and not self._stopped:

@@ -226,6 +226,19 @@ class CronJob:
             if rounds % _TENDS_PER_OPENING == 0:
                 await self._until_stopped(self._state.open)
             await self._take()
+            await self._fire_by_hand()
+
+    async def _fire_by_hand(self) -> None:
+        """Run the job if somebody has asked for it, unless `overlap` forbids it."""
+        if not await self._until_stopped(self._state.is_asked):
+            return
+        lease = self._store.new_run()
+        claimed = await self._until_stopped(lambda: self._state.begin(lease, self._payload()))
+        self._report_lost(claimed)
+        if claimed.verdict is Verdict.FIRED:
+            self._begin(Run(lease, claimed.value, claimed.value, by_hand=True))
+        else:
+            self._report.skipped(self.schedule.local(self._store.clock.now()), _REASONS[Verdict.SKIPPED])
 
     async def _take(self) -> None:
         """Fire the next queued instant, if no run is in progress."""

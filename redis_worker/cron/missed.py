@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from itertools import islice
 
@@ -52,8 +52,8 @@ class Missed:
             if start >= end:
                 return start
             kept = end if self._catchup == "skip" else max(start, min(end, now - self._window))
-            if self._catchup == "last" and (latest := self._latest(kept, end)) is not None:
-                kept = latest - 1
+            if self._catchup == "last" and (latest := self._last(kept, end)) is not None:
+                kept = _ms(latest) - 1
             if await self._drop(last, start, kept):
                 break
         if self._catchup == "all":
@@ -119,23 +119,16 @@ class Missed:
             await asyncio.sleep(0)
         return number
 
-    def _latest(self, start: int, end: int) -> int | None:
-        found = self._last(start, end)
-        return None if found is None else _ms(found)
-
     def _last(self, start: int, end: int) -> datetime | None:
         """Return the last instant after `start` and up to `end`, searching from the end."""
         span = LATE
         while True:
             last = None
-            for last in self._between(max(start, end - span), end):  # noqa: B007 - only the last one is used
+            for last in self._schedule.between(max(start, end - span), end):  # noqa: B007 - only the last one is used
                 pass
             if last is not None or end - span <= start:
                 return last
             span *= 4
-
-    def _between(self, start: int, end: int) -> Iterator[datetime]:
-        return self._schedule.between(start, end)
 
 
 def _ms(instant: datetime) -> int:

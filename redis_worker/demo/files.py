@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import closing, suppress
+import time
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 from typing import Self
 
 HOST = "127.0.0.1"
@@ -13,70 +14,55 @@ HOST = "127.0.0.1"
 _DELAY = 0.1
 
 
-class FileServer:
-    """A server of `files`, by path. After `before_pause` responses it holds all others until `resume`.
+class FileServer(ThreadingHTTPServer):
+    """A server of `files`, by path, in threads. After `before_pause` responses it holds others until `resumed` is set.
 
     Any worker killed in that pause holds tasks, even on a slow machine.
     """
 
+    daemon_threads = True
+
     def __init__(self, before_pause: int) -> None:
+        super().__init__((HOST, 0), _Handler)
         self.files: dict[str, bytes] = {}
-        self._before_pause = before_pause
-        self._resumed = asyncio.Event()
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self.before_pause = before_pause
+        self.resumed = Event()
 
     @property
     def url(self) -> str:
-        """Its URL, inside the `async with` block."""
-        return f"http://{HOST}:{self.port}"
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        """Its URL."""
+        return f"http://{HOST}:{self.server_port}"
 
     @property
     def paused(self) -> bool:
         """True while it holds all responses."""
-        return self._before_pause <= 0 and not self._resumed.is_set()
+        return self.before_pause <= 0 and not self.resumed.is_set()
 
-    def resume(self) -> None:
-        """Release the held responses and answer again."""
-        self._resumed.set()
+    def handle_error(self, *_: object) -> None:
+        """Report nothing: the client may be killed at any moment, and the demo does that."""
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, 0)
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task created here: those that asyncio creates from coroutines print a traceback when cancelled.
-        connection = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The client may be killed at any moment: the demo does that.
-        with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
-            request = await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(_DELAY)
-            if self.paused:
-                await self._resumed.wait()
-            self._before_pause -= 1
-            writer.write(self._answer(request.split(b" ")[1].decode()))
-            await writer.drain()
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
 
-    def _answer(self, path: str) -> bytes:
-        body = self.files.get(path)
-        status = HTTPStatus.NOT_FOUND if body is None else HTTPStatus.OK
-        body = body or b""
-        head = f"HTTP/1.1 {status} {status.phrase}\r\nContent-Length: {len(body)}\r\n"
-        return f"{head}Connection: close\r\n\r\n".encode() + body
+    def do_GET(self) -> None:
+        time.sleep(_DELAY)
+        if self.server.paused:
+            self.server.resumed.wait()
+        self.server.before_pause -= 1
+        body = self.server.files.get(self.path)
+        self.send_response(HTTPStatus.NOT_FOUND if body is None else HTTPStatus.OK)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""

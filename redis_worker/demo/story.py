@@ -53,11 +53,11 @@ async def tell(tasks: int, display: Display) -> int:
         folder = server.embedded.folder / "demo"
         downloads = folder / "downloads"  # where the processor of a worker in `folder` stores files
         downloads.mkdir(parents=True)
-        files = await stack.enter_async_context(FileServer(before_pause=download_count(tasks) // 3))
+        files = stack.enter_context(FileServer(before_pause=download_count(tasks) // 3))
         plan = make_plan(tasks, files.url, downloads)
         files.files = files_to_serve(plan)
         processes = stack.enter_context(Processes(folder))
-        display.say(f"Redis listens on {HOST}:{server.embedded.port}, the file server on {HOST}:{files.port}")
+        display.say(f"Redis listens on {HOST}:{server.embedded.port}, the file server on {HOST}:{files.server_port}")
         return await _Story(display, server, files, plan, processes).tell()
 
 
@@ -172,7 +172,7 @@ class _Story:
         victim.kill()
         killed, count = time.monotonic(), await held()
         self._display.say(f"{victim} holds {count} tasks: kill -9 sent", "bad")
-        self._files.resume()
+        self._files.resumed.set()
         self._display.say(f"{survivor.title} continues alone; the dead worker's lease ends within {_LEASE} s")
         await self._until(is_recovered, f"{survivor} to recover {count} tasks")
         seconds = time.monotonic() - killed

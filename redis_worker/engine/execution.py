@@ -86,7 +86,7 @@ def unencoded(value: Any) -> Any:
     return value
 
 
-def compute(processor: Callable[[list[Any]], Any], arguments: list[Any], encode: Encode = success) -> Answer:
+def compute(processor: Callable[[Any], Any], arguments: Any, encode: Encode = success) -> Answer:
     """Call a plain processor in the current thread and encode its value. Never raises."""
     value = None
     try:

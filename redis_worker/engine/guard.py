@@ -21,7 +21,7 @@ class CallGuard:
     """A converter from a call's exceptions to its answer; the base of the handlers of tasks and batches."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
         self.cancelled = False
         """True once the runner cancels its calls: later cancellations come from the runner, not from the task."""
 
@@ -31,7 +31,7 @@ class CallGuard:
         Raises `error` again if the runner or Ctrl-C caused it.
         """
         if is_a(error, TimedOut):
-            return timed_out(self._timeout), error.leftover
+            return timed_out(self.timeout), error.leftover
         if is_interrupt(error) or (self.cancelled and is_a(error, asyncio.CancelledError)):
             raise error
         return refusal("Processing error", error), None

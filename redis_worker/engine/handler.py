@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from redis_worker.engine.awaitables import unawaited
-from redis_worker.engine.execution import Encode, Execution
+from redis_worker.engine.awaitables import is_awaitable, unawaited
+from redis_worker.engine.execution import Answer, Encode, Execution, timed_out
 from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.vocabulary.payload import success
+from redis_worker.vocabulary.payload import read_object, success
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -30,27 +30,45 @@ class Handler(CallGuard):
     ) -> None:
         """`encode` serves inline calls; an `execution` has its own."""
         super().__init__(timeout)
-        self._read = read
+        self.read = read
         self._processor = processor
         self._execution = execution
         self._policy = policy
         self._encode = encode
 
-    def handle_inline(self, delivery: Delivery) -> Outcome:
-        """Call the processor here and now. Returns the outcome."""
+    def handle_here(self, delivery: Delivery, resolve: Callable[[Any, float], Any] | None = None) -> Outcome:
+        """Call the processor in the current thread. Returns the outcome. The hot path.
+
+        `resolve` returns what an awaitable becomes within the time limit of a call that began at the given time.
+        Without it an awaitable is an error.
+        """
         started = perf_counter()
-        read = self._read(delivery)
+        read = self.read(delivery)
         if isinstance(read, Outcome):
             return read
         id, arguments = read
         value = None
         try:
             value = self._processor(arguments)
+            if resolve is not None and is_awaitable(value):
+                awaitable, value = value, None
+                value = resolve(awaitable, started)
             result = self._encode(value)
         except BaseException as error:
             answer, _ = self.caught(unawaited(value) or error)
             return self._policy.outcome(delivery, id, answer, perf_counter() - started)
         return Outcome(delivery, id, result, None, False, perf_counter() - started)
+
+    def outcome(self, delivery: Delivery, id: str, answer: Answer, seconds: float) -> Outcome:
+        """Return the outcome of a task with this `answer`, which took `seconds`."""
+        if answer.error is not None:
+            return self._policy.outcome(delivery, id, answer, seconds)
+        return Outcome(delivery, id, answer.result, None, False, seconds)
+
+    def over_time(self, delivery: Delivery) -> Outcome:
+        """Return the outcome of a readable task that has exceeded its time limit."""
+        assert self.timeout is not None
+        return self._policy.outcome(delivery, read_object(delivery.raw)[0], timed_out(self.timeout), self.timeout)
 
     async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
         """Call the processor, where it declares to run, for a batch of one.
@@ -59,7 +77,7 @@ class Handler(CallGuard):
         """
         assert self._execution is not None
         delivery = batch[0]
-        read = self._read(delivery)
+        read = self.read(delivery)
         if isinstance(read, Outcome):
             return (read,), None
         id, arguments = read
@@ -70,6 +88,4 @@ class Handler(CallGuard):
         except BaseException as error:
             answer, leftover = self.caught(error)
         seconds = perf_counter() - started
-        if answer.error is not None:
-            return (self._policy.outcome(delivery, id, answer, seconds),), leftover
-        return (Outcome(delivery, id, answer.result, None, False, seconds),), leftover
+        return (self.outcome(delivery, id, answer, seconds),), leftover

@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from contextvars import Context
 from time import perf_counter
 from typing import Any, Protocol
@@ -57,12 +58,17 @@ class Runner(ABC):
         """True when nothing is pending and nothing runs."""
         return not self._pending and not self.running
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks are claimed and do not run yet."""
+        return len(self._pending)
+
     def room(self) -> int:
         """Return how many tasks to claim now: one for each free slot, and those that are sure to start soon after."""
-        ahead = self._pace.ahead(self._concurrency)
-        if len(self._pending) > ahead // 2:
+        ahead, waiting = self._pace.ahead(self._concurrency), self.waiting
+        if waiting > ahead // 2:
             return 0  # a few large claims cost less than many small ones
-        return max(0, self._concurrency - self.running + ahead - len(self._pending))
+        return max(0, self._concurrency - self.running + ahead - waiting)
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` in their order as slots come free."""
@@ -75,8 +81,8 @@ class Runner(ABC):
         """Return the tasks that are pending or running."""
         return list(self._pending)
 
-    def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
-        """Yield running deliveries with their tasks and ages in seconds, oldest first; never inline ones."""
+    def underway(self) -> Iterator[tuple[Any, Delivery, float]]:
+        """Yield running deliveries with what runs them and ages in seconds, oldest first; never inline ones."""
         return iter(())
 
     def stalled(self, seconds: float) -> bool:
@@ -85,8 +91,10 @@ class Runner(ABC):
 
     def take_back(self) -> list[Delivery]:
         """Remove all pending tasks and return them."""
-        taken = list(self._pending)
-        self._pending.clear()
+        taken = list[Delivery]()
+        with suppress(IndexError):  # one by one: threads may take tasks meanwhile
+            while True:
+                taken.append(self._pending.popleft())
         if taken:
             # They have waited this long for a slot: claim no further ahead until tasks are short again.
             self._pace.note(perf_counter() - self._touched)
@@ -150,7 +158,7 @@ class InlineRunner(Runner):
 
         A task that changes nothing leaves the context as fresh as it was: a new one for each costs more than this look.
         """
-        pending, handle, is_changed = self._pending, self._handler.handle_inline, self._contexts.is_changed
+        pending, handle, is_changed = self._pending, self._handler.handle_here, self._contexts.is_changed
         while True:
             delivery = pending.popleft()
             if not delivery.receipt.lost:  # as in _pop
@@ -170,10 +178,9 @@ class TaskRunner(Runner):
         """`shared` slots are shared with other runners: a batch takes one of them as well."""
         super().__init__(settler, concurrency)
         self._handler = handler
-        self._slots = Slots(concurrency)
         self._shared = shared
-        self._tasks: dict[asyncio.Task[None], tuple[Sequence[Delivery], float]] = {}
-        """The batches that run, and since when, by perf_counter; in the order in which they were started."""
+        self._tasks: dict[Delivery, tuple[asyncio.Task[None], Sequence[Delivery], float]] = {}
+        """The batches that run, by their first, and since when, by perf_counter; in the order of their start."""
 
     @property
     def running(self) -> int:
@@ -187,42 +194,34 @@ class TaskRunner(Runner):
         return min(room, max(self._shared.free, 1 - len(self._pending)))
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
+        create_task, shared = asyncio.get_running_loop().create_task, self._shared
         while True:
-            await self._slots.take()
-            try:
-                batch = await self._next()
-            except asyncio.CancelledError:
-                self._slots.give_back()
-                raise
-            # `_touched` is the time when it was popped: asking for the time once more would cost every task.
-            task = loop.create_task(self._work(batch), context=self._contexts.fresh())
-            self._tasks[task] = batch, self._touched
+            while len(self._tasks) >= self._concurrency:
+                self.progress.clear()
+                await self.progress.wait()
+            await self._some_pending()
+            if shared is not None:
+                await shared.take()  # the tasks may be handed back meanwhile
+            if batch := self._pop():
+                # `_touched` is the time when it was popped: asking for the time once more would cost every task.
+                task = create_task(self._work(batch), context=self._contexts.fresh())
+                self._tasks[batch[0]] = task, batch, self._touched
+            elif shared is not None:
+                shared.give_back()
 
     def held(self) -> list[Delivery]:
-        return [*super().held(), *(delivery for batch, _ in self._tasks.values() for delivery in batch)]
+        return [*super().held(), *(delivery for _, batch, _ in self._tasks.values() for delivery in batch)]
 
     def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
         now = perf_counter()
-        for task, (batch, since) in self._tasks.items():
+        for task, batch, since in self._tasks.values():
             for delivery in batch:
                 yield task, delivery, now - since
 
     def cancel(self) -> None:
         self._handler.cancelled = True
-        for task in self._tasks:
+        for task, _, _ in self._tasks.values():
             task.cancel()
-
-    async def _next(self) -> Sequence[Delivery]:
-        """Return the next batch to start, with a shared slot for it."""
-        while True:
-            await self._some_pending()
-            if self._shared is not None:
-                await self._shared.take()  # the tasks may be handed back meanwhile
-            if batch := self._pop():
-                return batch
-            if self._shared is not None:
-                self._shared.give_back()
 
     def _pop(self) -> Sequence[Delivery]:
         """Return the next batch to start. Tasks that other workers own by now are dropped."""
@@ -245,8 +244,7 @@ class TaskRunner(Runner):
             if leftover is not None:
                 await asyncio.wait({leftover})
         finally:
-            del self._tasks[asyncio.current_task()]  # type: ignore[arg-type] # it is one of them
-            self._slots.give_back()
+            del self._tasks[batch[0]]
             if self._shared is not None:
                 self._shared.give_back()
             self.progress.set()

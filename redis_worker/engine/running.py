@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from redis_worker.engine.awaitables import resolved
 from redis_worker.engine.execution import Coroutines, Threads, compute_or_defer, within
+from redis_worker.engine.handler import Handler
+from redis_worker.engine.thread_runner import Caller
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import read_object
 
@@ -29,9 +31,18 @@ class RunningTask(NamedTuple):
     """The processor's stack, as in a traceback, without values; empty if it is unknown."""
 
 
-def stack_of(task: asyncio.Task[Any]) -> str:
-    """Return the stack of the user's code that `task` runs by an execution, as in a traceback."""
-    frames = ((frame, frame.f_lineno) for frame in _processor(task))
+def stack_of(call: asyncio.Task[Any] | Caller | None) -> str:
+    """Return the stack of the user's code in `call`, the task of an execution or a thread, as in a traceback.
+
+    It is empty where the stack is unknown, as of a process.
+    """
+    if call is None:
+        return ""
+    if isinstance(call, Caller):
+        user = _in_caller(call) if call.awaiting is None else _processor(call.awaiting)
+    else:
+        user = _processor(call)
+    frames = ((frame, frame.f_lineno) for frame in user)
     return "".join(traceback.StackSummary.extract(frames).format())
 
 
@@ -66,6 +77,15 @@ def _awaited(coroutine: Any) -> Iterator[FrameType]:
                 break
         else:
             return
+
+
+def _in_caller(caller: Caller) -> list[FrameType]:
+    """Return the frames of the processor, or the parser, that the thread of `caller` runs, outermost first."""
+    frame, frames = sys._current_frames().get(caller.ident), list[FrameType]()
+    while frame is not None and frame.f_code is not Handler.handle_here.__code__:
+        frames.append(frame)
+        frame = frame.f_back
+    return [] if frame is None else frames[::-1]
 
 
 def _in_thread(arguments: Any) -> list[FrameType]:

@@ -49,6 +49,12 @@ class Connections:
         finally:
             self._progress(request, self.idle_seconds)
 
+    def keep(self, request: web.Request) -> None:
+        """End the limits of a connection that lasts: another protocol took it over, with limits of its own."""
+        guarded = self._open.pop(request.transport, None)  # type: ignore[arg-type] # None is never a key
+        if guarded is not None:
+            guarded.keep()
+
     def opened(self, transport: asyncio.Transport, guarded: _Guarded) -> None:
         """Add a connection; if there are too many, close the one longest without progress."""
         if len(self._open) >= self._most:
@@ -83,6 +89,12 @@ class _Guarded(asyncio.Protocol):
             self._limit.cancel()
         self._idle = idle
         self._limit = asyncio.get_running_loop().call_later(seconds, self.end)
+
+    def keep(self) -> None:
+        """End the time limit."""
+        if self._limit is not None:
+            self._limit.cancel()
+        self._idle = False
 
     def end(self) -> None:
         """Close the connection at once."""

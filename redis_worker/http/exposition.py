@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from redis_worker.broker.operator.depth import Depth
 from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
 from redis_worker.http.processes import processes
+from redis_worker.http.push.hub import Hub
 from redis_worker.http.streams import lags, streams
 from redis_worker.http.subject import Served, Supervised, not_ready
 from redis_worker.http.supervised import jobs, parts
@@ -31,7 +32,7 @@ Depths = Mapping[tuple[str, str], Depth]
 class Exposition:
     """The metrics of a worker, or of a supervisor, at one moment, as text."""
 
-    def __init__(self, service: Served, metrics: Metrics, depths: Depths, lag: float) -> None:
+    def __init__(self, service: Served, metrics: Metrics, depths: Depths, lag: float, hub: Hub | None = None) -> None:
         labels = (*_LABELS, "part") if isinstance(service, Supervised) else _LABELS
         queues = {measured[: len(labels)]: of_queue for measured, of_queue in metrics.queues.items()}
         self._families = [
@@ -41,6 +42,8 @@ class Exposition:
         ]  # fmt: skip
         if isinstance(service, Supervised):
             self._families += [*parts(service), *jobs(metrics.jobs)]
+        if hub is not None:
+            self._families += _push(hub)
 
     def text(self) -> bytes:
         """Return the text format, in UTF-8."""
@@ -62,6 +65,14 @@ def _process(service: Served, lag: float) -> Iterator[Metric]:
     )
     yield CounterMetricFamily("redis_worker_reconnects", "Reconnections to Redis.", service.counters.reconnects)
     yield GaugeMetricFamily("redis_worker_loop_lag_seconds", "The largest recent delay of the event loop.", lag)
+
+
+def _push(hub: Hub) -> Iterator[Metric]:
+    yield GaugeMetricFamily("redis_worker_push_clients", "Connected WebSocket clients.", len(hub.clients))
+    counts = hub.counts
+    yield CounterMetricFamily("redis_worker_push_events", "Events passed to WebSocket clients.", counts.events)
+    yield CounterMetricFamily("redis_worker_push_lost", "Events that slow WebSocket clients lost.", counts.lost)
+    yield CounterMetricFamily("redis_worker_push_cut", "Slow WebSocket clients that were cut off.", counts.cut)
 
 
 def _counted(queues: Queues, names: Sequence[str]) -> Iterator[Metric]:

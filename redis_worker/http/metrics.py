@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from redis_worker.engine.counters import Counting
+from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS, Histogram
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.stamps import made_at
@@ -18,13 +17,8 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 """Outcomes of handled tasks; `refused` is a task with an unwritten result: another worker owns it."""
 
-PROCESSING_BOUNDS = (
-    *(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
-    *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
-)
 RUN_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 ROWS_BOUNDS = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
-LATENCY_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 # Tasks per claim that are read for their time of creation: reading all would double the parsing.
 _SAMPLES = 10
@@ -32,41 +26,6 @@ _SAMPLES = 10
 _LONGEST = 8192
 # Retired lives of child processes that are remembered: a last snapshot may arrive late.
 _REMEMBERED = 1000
-
-
-class Histogram:
-    """Counts of values up to each of `bounds`, and their sum."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        """Values above the previous bound and up to this one; the last count is of values above all bounds."""
-        self.sum = 0.0
-
-    def add(self, values: Sequence[float]) -> None:
-        if not values:
-            return
-        self.sum += sum(values)
-        bounds, counts = self.bounds, self.counts
-        first, last = bisect_left(bounds, min(values)), bisect_left(bounds, max(values))
-        if first == last:  # often: a batch takes similar times
-            counts[first] += len(values)
-            return
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return bounds and counts in Prometheus's form: each count includes those of all lower bounds."""
-        return list(zip((*map(str, self.bounds), "+Inf"), map(float, accumulate(self.counts)), strict=True))
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the counts and the sum, ready for JSON."""
-        return {"counts": list(self.counts), "sum": self.sum}
-
-    def absorb(self, snapshot: Mapping[str, Any]) -> None:
-        """Add the snapshot of a histogram with the same bounds."""
-        self.counts = [mine + other for mine, other in zip(self.counts, snapshot["counts"], strict=True)]
-        self.sum += snapshot["sum"]
 
 
 class StreamMetrics:

@@ -10,6 +10,7 @@ from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.execution import Coroutines, Encode, Execution, Threads, unencoded
 from redis_worker.engine.handler import Handler
+from redis_worker.engine.process_runner import ProcessRunner
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
 from redis_worker.engine.reconnect import Reconnect
@@ -18,6 +19,7 @@ from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.engine.thread_pool import ThreadPool
+from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.routing import Batching
@@ -50,8 +52,16 @@ class Work:
     encode: Encode = success
     """Makes the result of the function's value, or of each of its values."""
 
+    @property
+    def _has_processes(self) -> bool:
+        """True if the runner itself has processes, each with several tasks in hand."""
+        return self.declaration.execution == "process" and self.batching is None and self.slots is None
+
     def execution(self) -> Execution | None:
-        """Return the execution that is declared; None is inline. Raises ConfigurationError if it is impossible."""
+        """Return the execution that is declared; None if the runner itself calls the function.
+
+        Raises ConfigurationError if it is impossible.
+        """
         timeout = self.declaration.timeout
         encode = self.encode if self.batching is None else unencoded
         match self.declaration.execution:
@@ -59,13 +69,17 @@ class Work:
                 return None
             case "async":
                 return Coroutines(self.call, timeout, encode)
+            case "thread" if self.batching is None:
+                return None  # the runner has threads of its own
+            case "process" if self._has_processes:
+                return None
             case "thread":
                 return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"), encode)
             case "process":
-                return Processes(self.call, timeout, self.concurrency, self.max_deliveries, encode)
+                return Processes(self.call, timeout, self.max_deliveries, encode)
 
     def runner(self, execution: Execution | None) -> Callable[[Settler], Runner]:
-        """Return the function that builds the runner for a settler; `execution` is None for inline calls."""
+        """Return the function that builds the runner for a settler; `execution` is what `execution()` returned."""
         declared, batching = self.declaration, self.batching
         policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max, bury=self.bury)
         if not self.may_retry:
@@ -75,6 +89,11 @@ class Work:
             size, within = batching.size, batching.within
             return lambda settler: BatchRunner(batches, settler, self.concurrency, self.slots, size=size, within=within)
         handler = Handler(self.read, self.call, execution, declared.timeout, policy, self.encode)
+        if declared.execution == "thread":
+            return lambda settler: ThreadRunner(handler, settler, self.concurrency, self.slots)
+        if self._has_processes:
+            call, tries, encode = self.call, self.max_deliveries, self.encode
+            return lambda settler: ProcessRunner(handler, settler, self.concurrency, call, tries, encode)
         if execution is None:
             return lambda settler: InlineRunner(handler, settler, self.concurrency)
         return lambda settler: TaskRunner(handler, settler, self.concurrency, self.slots)

@@ -69,6 +69,7 @@ class KafkaWorker(Service):
         redis: str | Client | None = None,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        http_token: str | None = None,
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
@@ -82,7 +83,7 @@ class KafkaWorker(Service):
         self._settings = _settings(brokers, topics, group, self.options.instance_id, self.options.start, properties)
         self.source = ",".join(self._settings.topics)
         seconds = 0.0 if self.options.wait else seconds_of(self.options.connect_timeout)
-        super().__init__(f"the worker on {self.source}", None, seconds, self.source, http, measuring)
+        super().__init__(f"the worker on {self.source}", None, seconds, self.source, http, http_token, measuring)
         self.declaration = self._declared(handler)
         self._handler = handler
         self._sink = sink

@@ -21,6 +21,7 @@ from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.running import RunningTask
+from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
@@ -61,17 +62,19 @@ class WorkerPool(Service):
         *,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        http_token: str | None = None,
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
 
-        `http` is the address for health checks and metrics, as "127.0.0.1:8084" (the extra `web`). Without it,
+        `http` is the address for health checks, metrics, WebSocket clients and the dashboard, as "127.0.0.1:8084" (the
+        extra `web`), and `http_token` the token that the metrics, and every change, then need. Without `http`,
         `measuring` returns the observer for a queue and a processor's name, where a supervisor serves the metrics.
         """
         self.options = pool_options(concurrency, options)
         address, connect_timeout = address_of(redis), seconds_of(self.options.connect_timeout)
-        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, measuring)
+        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, http_token, measuring)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
@@ -92,10 +95,10 @@ class WorkerPool(Service):
         check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
-        self._counting = Counting()
+        self._counting, self._vitals = Counting(), Vitals()
         metrics = self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
-        self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
+        self._observer = Observers((self._counting, self._vitals, self._reporter, *metrics, *observers))
         self._consumer: Consumer | None = None
 
     @property
@@ -184,7 +187,7 @@ class WorkerPool(Service):
             observer,
             self._counting,
             upkeep=upkeep_of(
-                *(ordinary, keys, queue, observer, role, self.counters),
+                *(ordinary, keys, queue, observer, role, self.counters, self._vitals),
                 lease=keeper.seconds,
                 wait=channel.wait,
                 others=(channel.run, partial(announce_queue, ordinary, keys), watchdog.run),

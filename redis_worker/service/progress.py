@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
-from redis_worker.engine.counters import Counters
+from redis_worker.service.pool import WorkerPool
+from redis_worker.service.service import Service
 from redis_worker.vocabulary.logger import library_logger
-
-if TYPE_CHECKING:
-    from redis_worker.service.pool import WorkerPool
-    from redis_worker.service.topic_worker import TopicWorker
 
 logger = library_logger("redis_worker.run")
 
@@ -20,57 +16,53 @@ _REPORT_EVERY = 10.0
 _RUNS = {"inline": "inline on the event loop", "async": "as coroutines"}
 
 
+def description(pool: WorkerPool, processor: str) -> str:
+    """Return the work of `pool` in one line; `processor` is its name."""
+    how = _RUNS.get(pool.declaration.execution, f"each in a {pool.declaration.execution}")
+    title = f"{processor} on {pool.address}: {pool.queue}"
+    return f"{title}, {pool.options.concurrency} at once, {how}, {pool.options.delivery}"
+
+
 @asynccontextmanager
-async def reported(pool: WorkerPool, processor: str) -> AsyncIterator[None]:
-    """Log the beginning, the progress and the end of what `pool` does in the block; `processor` is its name."""
-    reporting = asyncio.create_task(_report(pool, processor))
+async def reported(worker: Service, lines: Iterable[str]) -> AsyncIterator[None]:
+    """Log `lines` when work begins, and the progress and the end of what `worker` does in the block."""
+    reporting = asyncio.create_task(_report(worker, lines))
     try:
         yield
     finally:
         reporting.cancel()
-        if pool.started:
-            summarise(pool.counters)
+        if worker.started:
+            _summarise(worker)
 
 
-async def _report(pool: WorkerPool, processor: str) -> None:
-    await pool.wait_until_started()
-    how = _RUNS.get(pool.declaration.execution, f"each in a {pool.declaration.execution}")
-    title = f"{processor} on {pool.address}: {pool.queue}"
-    logger.info("%s, %d at once, %s, %s", title, pool.options.concurrency, how, pool.options.delivery)
-    await report(pool, _REPORT_EVERY)
+async def _report(worker: Service, lines: Iterable[str]) -> None:
+    await worker.wait_until_started()
+    for line in lines:
+        logger.info("%s", line)
+    await report(worker, _REPORT_EVERY)
 
 
-async def report(pool: WorkerPool | TopicWorker, every: float) -> None:
+async def report(worker: Service, every: float) -> None:
     """While there is work, log how it goes every so many seconds."""
-    counters = pool.counters
+    counters = worker.counters
     before = counters.processed
     while True:
         await asyncio.sleep(every)
         processed = counters.processed
-        if processed != before or pool.running:
+        if processed != before or worker.running:
             rate = (processed - before) / every
             numbers = {"processed": processed, "rate": round(rate, 1), "failed": counters.failed}
             logger.info(
                 "%d processed (%.0f/s), %d failed, %d running",
-                *(processed, rate, counters.failed, pool.running),
-                extra=numbers | {"running": pool.running},
+                *(processed, rate, counters.failed, worker.running),
+                extra=numbers | {"running": worker.running},
             )
         before = processed
 
 
-def stop(pool: WorkerPool) -> None:
-    """Stop `pool` gracefully, and log what is still to be done."""
-    pool.stop()
-    if not pool.started:
-        logger.info("stopping: work has not begun")
-    elif running := pool.running:
-        logger.info("stopping: %d task%s running; once more to cancel", running, " is" if running == 1 else "s are")
-    else:
-        logger.info("stopping")
-
-
-def summarise(counters: Counters) -> None:
+def _summarise(worker: Service) -> None:
     """Log what has been done, all in all."""
+    counters = worker.counters
     extra = "".join(
         f", {count} {what}"
         for count, what in (

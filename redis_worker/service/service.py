@@ -20,11 +20,13 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import report_running
 from redis_worker.signals import serve
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
     from redis_worker.http.server import HttpServer
 
+logger = library_logger("redis_worker.run")
 
 Measuring: TypeAlias = Callable[[str, str], Observer]
 """Returns the observer, for metrics, of a queue and the name of its processor or handler."""
@@ -44,17 +46,18 @@ class Service(ABC):
         connect_timeout: float,
         service: str,
         http: str | None,
+        http_token: str | None,
         measuring: Measuring | None = None,
     ) -> None:
         """`address` is that of Redis, None without Redis.
 
         `connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit. `service` is the
-        name in answers over HTTP; `http` is the address to listen on. Without `http`, `measuring` returns the observer
-        of a queue for the metrics of another server.
+        name in answers over HTTP; `http` is the address to listen on, and `http_token` the token for all beyond the
+        state of health. Without `http`, `measuring` returns the observer of a queue for the metrics of another server.
         """
         self._name = name
         self.service = service
-        self._http = None if http is None else http_server(http)
+        self._http = None if http is None else http_server(http, http_token)
         self._measure = measuring if self._http is None else self._http.metrics.of
         self._address = address
         self._connect_timeout = connect_timeout
@@ -105,6 +108,17 @@ class Service(ABC):
         elif self._waiting is not None:
             self._waiting.cancel()
 
+    def stop_aloud(self) -> None:
+        """Stop gracefully, and log what is still to be done."""
+        self.stop()
+        if not self.started:
+            logger.info("stopping: work has not begun")
+        elif running := self.running:
+            has = " is" if running == 1 else "s are"
+            logger.info("stopping: %d task%s running; once more to cancel", running, has)
+        else:
+            logger.info("stopping")
+
     def cancel(self) -> None:
         """Stop at once: cancel running coroutines, and release unfinished tasks."""
         self.stop()
@@ -136,7 +150,7 @@ class Service(ABC):
         SIGUSR1 logs the running tasks. No other method installs a signal handler. Return False if a second signal
         cancelled it. Raises as `run` does, and ConfigurationError outside the main thread.
         """
-        return await serve(self.run, self.stop, self.cancel, lambda: report_running(self.running_tasks()))
+        return await serve(self.run, self.stop_aloud, self.cancel, lambda: report_running(self.running_tasks()))
 
     async def __aenter__(self) -> Self:
         """Start, and return when work has begun. Raises as `run` does."""
@@ -176,7 +190,7 @@ class Service(ABC):
         """Work, and answer HTTP, if configured, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
-                await stack.enter_async_context(self._http.answering(self, lambda _: self._address))
+                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._address))
             await self._work()
 
     def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:
@@ -198,6 +212,11 @@ class Service(ABC):
             if not self._waiting.cancelled():
                 self._waiting.result()
         return not self._stop_asked
+
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """How many tasks, messages or batches are running."""
 
     @property
     @abstractmethod

@@ -20,6 +20,7 @@ from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.vitals import Vitals
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Work
@@ -65,8 +66,8 @@ class TopicConsumer(Consumer):
     def __init__(self, topic: str, route: Route, shared: Shared, counting: Counting) -> None:
         """Raises ConfigurationError where the handler cannot be called as it declares."""
         keys, name = Keys(topic_list(topic)), route.declaration.name
-        reporter = Reporter(keys.waiting, f"message of {topic}")
-        observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        reporter, vitals = Reporter(keys.waiting, f"message of {topic}"), Vitals()
+        observer = Observers((counting, vitals, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
         queue = _queue_of(route, keys, shared, observer)
         super().__init__(
             keys.waiting,
@@ -85,7 +86,7 @@ class TopicConsumer(Consumer):
             counting,
             topic=topic,
             upkeep=upkeep_of(
-                *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting.counters),
+                *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting.counters, vitals),
                 lease=shared.keeper.seconds,
                 wait=partial(shared.doorbell.wait, keys.delayed),
             ),

@@ -66,11 +66,13 @@ class TopicWorker(Service, Handlers):
         dead_limit: int = TOPIC_WORKER_DEFAULTS.dead_limit,
         observers: Iterable[Observer] = (),
         http: str | None = None,
+        http_token: str | None = None,
         measuring: Measuring | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http` and `measuring` are as in WorkerPool, the other options as in PoolOptions. Raises ConfigurationError.
+        `http`, `http_token` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
             concurrency=concurrency,
@@ -81,7 +83,7 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, measuring)
+        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring)
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()

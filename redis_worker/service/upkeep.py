@@ -12,6 +12,7 @@ from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter
 from redis_worker.broker.queue.recovery import Recoverer
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.consumer import Upkeep
@@ -24,6 +25,7 @@ def upkeep_of(
     observer: Observer,
     described: Described,
     counters: Counters,
+    vitals: Vitals,
     *,
     lease: float,
     wait: Callable[[float], Awaitable[None]],
@@ -38,7 +40,7 @@ def upkeep_of(
         found = [Promoter(connection, keys, wait, observer).run, *others]
         if isinstance(queue, AtLeastOnceQueue):
             found.append(Recoverer(connection, keys, queue, observer, lease=lease).run)
-            found.append(Presence(connection, keys, queue, described, counters, worker).run)
+            found.append(Presence(connection, keys, queue, described, counters, worker, vitals).run)
         return found
 
     return roles

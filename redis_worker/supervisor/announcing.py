@@ -49,11 +49,11 @@ class Outside:
         self._addresses |= {
             part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart | KafkaPart)
         }
-        if plan.http != self._http:
+        if plan.http != self._http or plan.url != self._url:
             await self._serving.aclose()
             self._http = self._server = None
             if plan.http is not None:
-                await self._serve(plan.http, strict)
+                await self._serve(plan.http, plan.url, strict)
         if plan.url != self._url:
             await self._announcing.aclose()
             self._url = plan.url
@@ -65,14 +65,15 @@ class Outside:
         await self._announcing.aclose()
         await self._serving.aclose()
 
-    async def _serve(self, http: HttpSettings, strict: bool) -> None:
+    async def _serve(self, http: HttpSettings, url: str | None, strict: bool) -> None:
         from redis_worker.http.address import HttpAddress
         from redis_worker.service.service import http_server
 
         try:
             server = http_server(str(HttpAddress(http.host, http.port)), http.token)
             server.metrics = self._metrics
-            await self._serving.enter_async_context(server.answering(self._service, self._address))
+            fleet = None if url is None else address_of(url)
+            await self._serving.enter_async_context(server.answering(self._service, self._address, fleet))
         except ConfigurationError as error:
             if strict:
                 raise

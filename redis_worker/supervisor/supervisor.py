@@ -242,7 +242,12 @@ class Supervisor:
         if (why := self.why_nothing) is not None:
             raise ConfigurationError(why)
         with reload_signal(self._reload_by_signal):
-            return await serve(self.run, self._close, self.cancel, self.report_running)
+            return await serve(self.run, self.stop_aloud, self.cancel, self.report_running)
+
+    def stop_aloud(self) -> None:
+        """Begin the stop, and log it."""
+        logger.info("stopping, the last part first; once more to cancel")
+        self._close()
 
     def _reload_by_signal(self) -> None:
         if self._read is not None and self._started and not self._stopping:

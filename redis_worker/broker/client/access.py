@@ -7,7 +7,7 @@ import os
 from typing import Self
 
 from redis_worker.broker.client.per_loop import PerLoop
-from redis_worker.broker.connection.address import Client, address_of
+from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, TOPICS, Keys, topic_list, topic_of
 from redis_worker.vocabulary.errors import Disconnected, Refused
@@ -20,10 +20,10 @@ class Access:
     A client passed in serves the loop of the first call; other loops and processes get connections of their own.
     """
 
-    def __init__(self, redis: str | Client) -> None:
+    def __init__(self, redis: str | Client | Address) -> None:
         """Raises ConfigurationError if the URL is not valid."""
-        self._address = address_of(redis)
-        self._given = None if isinstance(redis, str) else redis
+        self._address = redis if isinstance(redis, Address) else address_of(redis)
+        self._given = None if isinstance(redis, (str, Address)) else redis
         self._client_loop: asyncio.AbstractEventLoop | None = None
         """The loop that uses the client passed in."""
         self._process = os.getpid()

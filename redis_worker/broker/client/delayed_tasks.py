@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.errors import Unreadable
@@ -31,6 +32,11 @@ class DelayedTask(NamedTuple):
     """Due time, in seconds since the epoch, by the server's clock."""
     member: bytes
     """The member of the sorted set."""
+
+    @property
+    def key(self) -> str:
+        """A name of the delayed task."""
+        return hashlib.sha256(self.member).hexdigest()[:32]
 
 
 class Delayed:
@@ -93,7 +99,7 @@ class Delayed:
 class DelayedTasks(Access):
     """Access to the delayed tasks of `input_key`; `redis` is a URL, or a client that is used and not closed."""
 
-    def __init__(self, redis: str | Client, input_key: str) -> None:
+    def __init__(self, redis: str | Client | Address, input_key: str) -> None:
         super().__init__(redis)
         self._input = input_key
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import Keys
 
 
@@ -13,7 +13,7 @@ class QueueControl(Access):
     Every call raises Disconnected when Redis is unreachable and Refused when it rejects the command.
     """
 
-    def __init__(self, redis: str | Client, input_key: str) -> None:
+    def __init__(self, redis: str | Client | Address, input_key: str) -> None:
         self._keys = Keys(input_key)
         super().__init__(redis)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 
@@ -34,12 +35,19 @@ class DeadLetter(NamedTuple):
     """The letter as stored in the list."""
     cut: bool = False
     """True if `raw` is only the beginning of the task, because the server accepted no more: it cannot be requeued."""
+    trace: str | None = None
+    """The traceback, where one is known."""
+
+    @property
+    def key(self) -> str:
+        """A name of the letter: equal letters have equal keys."""
+        return hashlib.sha256(self.stored).hexdigest()[:32]
 
 
 class DeadLetters(Access):
     """The dead letters of the queue `input_key`; `redis` is a URL, or a client that stays open."""
 
-    def __init__(self, redis: str | Client, input_key: str) -> None:
+    def __init__(self, redis: str | Client | Address, input_key: str) -> None:
         self._keys = Keys(input_key, "")
         super().__init__(redis)
 
@@ -64,6 +72,15 @@ class DeadLetters(Access):
                 if (not ids or letter.id in ids) and (reason is None or reason in letter.reason):
                     yield letter
             start += len(page)
+
+    async def newest(self, most: int) -> AsyncGenerator[DeadLetter, None]:
+        """Yield up to `most` letters, newest first. Concurrent changes may hide letters, or repeat some."""
+        for end in range(0, most, _PAGE):
+            page = await self._connection.call("LRANGE", self._keys.dead, -min(most, end + _PAGE), -end - 1)
+            for stored in reversed(page):
+                yield _read(stored)
+            if len(page) < _PAGE:
+                return
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> int:
         """Put the tasks of `letters` back on the queue, byte for byte, with all attempts again. Return their number.
@@ -102,9 +119,9 @@ def _read(stored: bytes) -> DeadLetter:
         else:
             raw = text(fields, "raw_start" if cut else "raw").encode()
         id, reason, worker = text_or_none(fields, "id"), text(fields, "reason"), text(fields, "worker")
-        at = number(fields, "at")
+        at, trace = number(fields, "at"), text(fields, "trace") if "trace" in fields else None
         if not 0 <= at < _END:
             raise ValueError(at)
-        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut)
+        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut, trace)
     except (ValueError, KeyError, TypeError):
         return DeadLetter(None, stored, "not a dead letter of a worker", 0, 0.0, "", stored)

@@ -13,6 +13,7 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.worker import Worker
 from redis_worker.vocabulary.errors import DamagedKey, Unreadable
 from redis_worker.vocabulary.payload import read_object
@@ -47,12 +48,14 @@ class Presence:
         role: Role,
         counters: Counters,
         worker: Worker,
+        vitals: Vitals,
     ) -> None:
         self._connection = connection
         self._keys = keys
         self._queue = queue
         self._counters = counters
         self._worker = worker
+        self._vitals = vitals
         self._constant = process_members() | {
             "queue": clean(keys.waiting),
             "processor": clean(role.name),
@@ -79,7 +82,12 @@ class Presence:
             "tasks": _named(worker.longest(_MOST_TASKS)),
             "rate": self._rate(),
             "counters": {"processed": counters.processed, **counters.snapshot()},
+            "vitals": self._clean_vitals(),
         }
+
+    def _clean_vitals(self) -> dict[str, Any]:
+        vitals = self._vitals.snapshot()
+        return vitals | {"failures": [[clean(reason), *numbers] for reason, *numbers in vitals["failures"]]}
 
     def _rate(self) -> float:
         """Return the tasks settled per second since the last call."""

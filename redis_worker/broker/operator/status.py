@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from redis_worker.broker.client.access import Access
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable, strangers
 from redis_worker.broker.keys import ARRIVED, CRON, QUEUES, SUPERVISORS, TOPICS, Keys, topic_list
@@ -18,6 +18,7 @@ from redis_worker.broker.operator.announced import number, text, text_or_none, w
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
 from redis_worker.broker.operator.run_each import Call, run_each
 from redis_worker.broker.operator.supervisors import SupervisorStatus, read_supervisors
+from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS
 from redis_worker.vocabulary.errors import DamagedKey, Refused, WrongType
 from redis_worker.vocabulary.partition import GroupStatus
 
@@ -32,6 +33,17 @@ class TaskStatus:
     """None if missing, or if the task is too large to parse for a description."""
     seconds: float
     """Running time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureStatus:
+    """Failures of a worker's tasks for one reason, since its start."""
+
+    reason: str
+    """The error's first line; numbers show as `N`."""
+    count: int
+    at: float
+    """The time of the last one, in seconds since the epoch, by the worker's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,12 @@ class WorkerStatus:
     """The fields of Counters, and `processed`."""
     started_at: float | None = None
     """In seconds since the epoch, by the worker's clock."""
+    processing: list[int] = field(default_factory=list)
+    """Counts of sampled run times, by PROCESSING_BOUNDS, and those above."""
+    latency: list[int] = field(default_factory=list)
+    """Counts of sampled times from creation to the first claim, by LATENCY_BOUNDS, and those above."""
+    failures: list[FailureStatus] = field(default_factory=list)
+    """The last reasons of failures, the least recent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +103,7 @@ class QueueStatus:
     """Tasks settled per second, by all live workers together."""
     workers: int = 0
     """Number of live workers."""
+    paused: bool = False
     problem: str | None = None
     """The reason why the queue, or a part of it, cannot be read."""
 
@@ -117,7 +136,7 @@ class StatusReader(Access):
     `redis` is a URL, or a client that stays open.
     """
 
-    def __init__(self, redis: str | Client, queues: Sequence[str] = ()) -> None:
+    def __init__(self, redis: str | Client | Address, queues: Sequence[str] = ()) -> None:
         """Raises ConfigurationError for an invalid URL."""
         super().__init__(redis)
         self._queues = list(dict.fromkeys(queues))
@@ -169,17 +188,17 @@ class StatusReader(Access):
 
 
 def _script_arguments(queue: Keys) -> Call:
-    keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
+    keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence, queue.paused]
     return keys, [queue.inflight(""), ARRIVED]
 
 
 def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
     """Return an error for each inspected key of a wrong type; `types` are the types found, in the script's order."""
-    expected = {queue.waiting: "list"} | queue.types
+    expected = {queue.waiting: "list"} | queue.types  # a pause may hold any type
     return [
         DamagedKey(key, found.decode(), expected[key])
         for key, found in zip(_script_arguments(queue)[0], types, strict=True)
-        if found.decode() not in (expected[key], "none")
+        if key in expected and found.decode() not in (expected[key], "none")
     ]
 
 
@@ -198,7 +217,11 @@ def _status(replies: Iterable[tuple[str, Any]]) -> Status:
         in_flight, rate = sum(worker.in_flight for worker in queue_workers), sum(worker.rate for worker in alive)
         problem = "; ".join(map(str, wrong_types(Keys(name), types))) or None
         queues.append(
-            QueueStatus(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive), problem)
+            QueueStatus(
+                *(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive)),
+                paused=types[-1] != b"none",
+                problem=problem,
+            )
         )
         workers += queue_workers
     workers.sort(key=lambda worker: (worker.alive, worker.queue, worker.name))
@@ -224,9 +247,25 @@ def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, desc
             rate=number(members, "rate"),
             counters={name: whole(members["counters"], name) for name in members["counters"]},
             started_at=number(members, "started_at"),
+            **_vitals(members.get("vitals", {})),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return WorkerStatus(*known)  # no description yet, or one of another version
+
+
+def _vitals(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that hold vitals; none for a worker of an older version."""
+    return {
+        "processing": _counts(members.get("processing", ()), PROCESSING_BOUNDS),
+        "latency": _counts(members.get("latency", ()), LATENCY_BOUNDS),
+        "failures": [
+            FailureStatus(str(reason), int(count), float(at)) for reason, count, at in members.get("failures", ())
+        ],
+    }
+
+
+def _counts(counts: Sequence[Any], bounds: Sequence[float]) -> list[int]:
+    return [int(count) for count in counts] if len(counts) == len(bounds) + 1 else []
 
 
 def _running(members: Mapping[str, Any], seen: float) -> TaskStatus:

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from redis_worker.vocabulary.error_text import traceback_text
+from redis_worker.vocabulary.errors import RaisedInProcess, RedisWorkerError
 from redis_worker.vocabulary.task import Outcome
 
 # Parts kept in a cut letter, of the task, and of its id and the reason: every server accepts 1 MiB.
@@ -19,7 +21,7 @@ _LARGEST = 512 * 1024 * 1024
 
 
 def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
-    """Return the dead letter of `outcome`: the task byte for byte, reason, attempts, time and worker.
+    """Return the dead letter of `outcome`: the task byte for byte, reason, attempts, time, worker, and the traceback.
 
     The task is in `raw`, or in `raw_base64` if it is not UTF-8. A letter that is `cut`, for a server that refuses the
     whole one, has only its beginning in `raw_start`, with its size and digest.
@@ -39,8 +41,18 @@ def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
         "at": round(time.time(), 3),
         "worker": worker,
     }
+    if not cut and (trace := _trace(outcome.exception)) is not None:
+        letter["trace"] = trace
     written = orjson.dumps(letter)
     return written if cut or len(written) <= _LARGEST else dead_letter(outcome, worker, cut=True)
+
+
+def _trace(error: BaseException | None) -> str | None:
+    """Return the traceback of what a function raised; None for a refusal, whose reason says all."""
+    if error is None or (isinstance(error, RedisWorkerError) and not isinstance(error, RaisedInProcess)):
+        return None
+    text = str(error) if isinstance(error, RaisedInProcess) else traceback_text(error)
+    return text.encode(errors="backslashreplace").decode() if "\n" in text else None
 
 
 def raw_members(raw: bytes) -> dict[str, str]:

@@ -1,5 +1,5 @@
 -- Read the state of a queue and its workers, at one moment, skipping derived keys of a wrong type. Writes nothing.
--- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence
+-- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence, 7 paused
 -- ARGV 1 stem of the in-flight lists, 2 suffix of a list of arrived tasks
 -- Returns {now in ms, waiting, delayed, dead, dropped, {the type of each key}, then for each worker its name, end of
 --          its lease in ms, number of tasks in flight, its description or ''}

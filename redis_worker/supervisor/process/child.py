@@ -118,9 +118,7 @@ class Child:
 
     def _stop_work(self) -> None:
         if (pool := self._reporting_pool()) is not None:
-            from redis_worker.service import progress
-
-            progress.stop(pool)
+            pool.stop_aloud()
         elif self._work is not None:
             self._work.stop()
 
@@ -130,7 +128,7 @@ class Child:
             return nullcontext()
         from redis_worker.service import progress
 
-        return progress.reported(pool, self._part.processor)
+        return progress.reported(pool, [progress.description(pool, self._part.processor)])
 
     def _reporting_pool(self) -> WorkerPool | None:
         """The pool, where it is one that logs how it goes."""

@@ -1,0 +1,1 @@
+"""Push: events for WebSocket clients at `/ws`."""
