@@ -28,6 +28,9 @@ ROWS = [
     "drain: sum, tasks of 1 kB",
     "drain: bare loop, 200 at a time, tasks of 10 kB",
     "drain: sum, tasks of 10 kB",
+    "long: the same sleeps in asyncio alone",
+    "long: sleeps of 100 ms, concurrency 10,000",
+    f"long: 1 ms of computing in {min(2, os.cpu_count() or 1)} processes",
     "pick-up, median: PING alone, the floor",
     "pick-up, median: bare loop, 200 at a time",
     "pick-up, median: sum",
@@ -47,6 +50,9 @@ ROWS = [
     "postgres: UpsertSink, 500 rows a batch",
     "postgres: driver alone, COPY and merge, 5,000 rows",
     "postgres: UpsertSink, 5,000 rows a batch",
+    "push: events to 100 clients",
+    "push: latency at p99",
+    "push: CPU of the server",
 ]
 
 
@@ -76,7 +82,7 @@ def test_a_quick_run_prints_every_row() -> None:
     workers = [ROWS[1], ROWS[2], "pick-up, median: sum", *ROWS[16:18], "memory: idle worker"]
     of_kafka = ["kafka: no-op", "kafka: memory, database stalled"]
     of_postgres = [row for row in ROWS if row.startswith("postgres: UpsertSink")]
-    assert judged == [*workers, *of_kafka, *of_postgres]
+    assert judged == [*workers, *of_kafka, *of_postgres, "push: events to 100 clients"]
 
 
 @pytest.mark.long
@@ -91,7 +97,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    assert "unknown benchmark 'speed', use one of drain, pickup, delays, memory, kafka, structure" in ended.stderr
+    assert "unknown benchmark 'speed', use one of drain, long, pickup, delays, memory, structure" in ended.stderr
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:

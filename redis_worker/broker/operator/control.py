@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from redis_worker.broker.client.access import Access
 from redis_worker.broker.connection.address import Address, Client
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
+
+
+async def tasks_in_flight(connection: Connection, keys: Keys, worker: str) -> list[bytes]:
+    """Return the tasks that `worker` has in flight, in the order of their claim. Raises Disconnected or Refused."""
+    _, tasks, _ = await connection.run("missing", [keys.inflight(worker), keys.attempts], [])
+    return list(tasks)
 
 
 class QueueControl(Access):
