@@ -193,7 +193,7 @@ class AtLeastOnceQueue:
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
-        known = [delivery.number for delivery in held if not delivery.receipt.lost]
+        known = [delivery.number for delivery in held]
         try:
             numbers, tasks, counts = await self._blocking.run("missing", self._settled_keys[:2], known)
         except WrongType as error:
