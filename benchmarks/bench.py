@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -24,6 +24,15 @@ _LOOK_EVERY = 0.005
 
 class WrongResult(Exception):
     """Raised when a contender wrote a wrong result."""
+
+
+class Drained(NamedTuple):
+    """What a drain has measured."""
+
+    rate: float
+    """Tasks per second."""
+    cost: tuple[float, float]
+    """CPU time for each task, in microseconds: of the contender with its child processes, and of the server."""
 
 
 class Bench:
@@ -61,14 +70,20 @@ class Bench:
             numbers = range(first, min(first + _PUSH, count))
             self.redis.rpush(_FILLED, *(task(number, padding) for number in numbers))
 
-    def drain(self, process: Running, count: int) -> float:
-        """Enqueue the `count` prepared tasks at once; return the seconds until all results are written."""
+    def drain(self, process: Running, count: int) -> Drained:
+        """Enqueue the `count` prepared tasks at once; return when all results are written."""
+        worker, server = process.cpu(), self._cpu()
         begun = time.perf_counter()
         # One step, so that neither the filling nor the start of an interpreter is measured: the contender waits in its
         # blocking pop, and finds the whole queue.
         self.redis.rename(_FILLED, INPUT)
         self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count)
-        return time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        return Drained(count / seconds, ((process.cpu() - worker) * 1e6 / count, (self._cpu() - server) * 1e6 / count))
+
+    def _cpu(self) -> float:
+        used = self.redis.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
     def verify(self, contender: Contender, count: int) -> None:
         """Verify the number of results and a sample of them. Raises WrongResult."""

@@ -68,6 +68,22 @@ class Running:
                 f"{self.contender.name} ended with status {self._process.returncode}:\n{self._log.read_text()[-2000:]}"
             )
 
+    def cpu(self) -> float:
+        """Return the CPU time of the process and its children so far, in seconds; 0 without /proc."""
+        return _cpu(self.pid)
+
+
+def _cpu(pid: int) -> float:
+    folder = Path("/proc") / str(pid)
+    try:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        children = [
+            int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu, children))
+
 
 @contextmanager
 def running(contender: Contender, url: str) -> Iterator[Running]:

@@ -6,35 +6,49 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Drained
 from benchmarks.contenders import Contender, bare_loop, supervised, worker
 from benchmarks.report import Row
 
-SUM = 0.7
-ASYNC = 0.4
+SUM = 0.95
+DISORDER = 0.9
+# Bytes of larger tasks, the share of the number of tasks, and the target.
+SIZES = ((1_000, 0.5, 0.8), (10_000, 0.1, 0.6), (100_000, 0.02, 0.6))
+ASYNC = 0.6
+THREADS = 0.25
+PROCESSES = 0.12
 
 
 @dataclass
 class Entry:
-    """A contender with its load, its target and its rates, in tasks per second."""
+    """A contender with its load, its target and what was measured."""
 
     contender: Contender
     share: float = 1.0
     """The share of the number of tasks: slow contenders get fewer."""
     padding: int = 0
     target: float | None = None
-    rates: list[float] = field(default_factory=list)
+    drained: list[Drained] = field(default_factory=list)
+
+    @property
+    def rates(self) -> list[float]:
+        """Tasks per second."""
+        return [drained.rate for drained in self.drained]
 
     @property
     def rate(self) -> float:
         return median(self.rates)
 
+    @property
+    def cost(self) -> str:
+        worker, server = (median(costs) for costs in zip(*(drained.cost for drained in self.drained), strict=True))
+        return f"{worker:.1f}, {server:.1f}"
 
-def heats() -> tuple[tuple[Entry, ...], ...]:
-    """Return the groups of entries to compare; the first of each is its bare loop."""
+
+def _small() -> list[list[Entry]]:
     threads = ("--concurrency", "4", "--execution", "thread")
     processes = ("--concurrency", "2", "--execution", "process")
-    small = (
+    entries = [
         Entry(bare_loop()),
         Entry(worker("sum", "sum"), target=SUM),
         Entry(
@@ -45,39 +59,62 @@ def heats() -> tuple[tuple[Entry, ...], ...]:
         Entry(supervised()),
         Entry(bare_loop(1000)),
         Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
-        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),
-        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.1),
-    )
-    large = (
-        (Entry(bare_loop(), share, padding), Entry(worker("sum", "sum"), share, padding))
-        for padding, share in ((1_000, 0.5), (10_000, 0.1))
-    )
-    return small, *large
+        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.5, target=THREADS),
+        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.3, target=PROCESSES),
+    ]
+    return [entries]
 
 
-def drain(bench: Bench, count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Run each heat `rounds` times, its entries in turn, so that a slow phase of the machine affects all."""
-    for entries in heats():
+def _sizes() -> list[list[Entry]]:
+    return [
+        [Entry(bare_loop(), share, padding), Entry(worker("sum", "sum"), share, padding, target)]
+        for padding, share, target in SIZES
+    ]
+
+
+def _disorder() -> list[list[Entry]]:
+    def ends(order: str, concurrency: int) -> Contender:
+        name = f"coroutines end in {order.replace('_', ' ')}, concurrency {concurrency:,}"
+        return worker(name, f"benchmarks.processors:in_{order}", "--concurrency", str(concurrency))
+
+    return [
+        [
+            Entry(ends("order", 10_000), share=0.5),
+            Entry(ends("random_order", 10_000), share=0.5, target=DISORDER),
+            Entry(ends("random_order", 1_000), share=0.2),
+            Entry(ends("random_order", 100), share=0.02),
+        ]
+    ]
+
+
+DRAINS = {"drain": _small, "sizes": _sizes, "disorder": _disorder}
+"""Groups of entries, by the name of the benchmark; each is compared with the first of its group."""
+
+
+def drain(name: str, bench: Bench, count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Run each group `rounds` times, its entries in turn, so that a slow phase of the machine affects all."""
+    for entries in DRAINS[name]():
         for number in range(rounds):
             for entry in entries:
-                entry.rates.append(_rate(bench, entry, max(1, int(count * entry.share))))
+                drained = drained_by(bench, entry.contender, max(1, int(count * entry.share)), entry.padding)
+                entry.drained.append(drained)
                 progress(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield _row(entry, entries[0])
 
 
-def _rate(bench: Bench, entry: Entry, count: int) -> float:
-    with bench.warmed_up(entry.contender) as process:
-        bench.fill(count, entry.padding)
-        seconds = bench.drain(process, count)
-        bench.verify(entry.contender, count)
-    return count / seconds
+def drained_by(bench: Bench, contender: Contender, count: int, padding: int = 0) -> Drained:
+    """Return how a contender drains `count` tasks."""
+    with bench.warmed_up(contender) as process:
+        bench.fill(count, padding)
+        drained = bench.drain(process, count)
+        bench.verify(contender, count)
+    return drained
 
 
 def _row(entry: Entry, bare: Entry) -> Row:
-    is_bare = entry is bare
     size = f", tasks of {entry.padding // 1000} kB" if entry.padding else ""
-    ratio = None if is_bare else entry.rate / bare.rate
+    ratio = None if entry is bare else entry.rate / bare.rate
     return Row(
         f"drain: {entry.contender.name}{size}",
         f"{entry.rate:,.0f}/s",
@@ -85,4 +122,5 @@ def _row(entry: Entry, bare: Entry) -> Row:
         ratio,
         "" if entry.target is None else f"at least {entry.target}",
         None if entry.target is None or ratio is None else ratio >= entry.target,
+        entry.cost,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any
+
+_PAUSE = 0.05
 
 
 async def async_noop(arguments: list[Any]) -> None:
@@ -13,6 +16,16 @@ async def async_noop(arguments: list[Any]) -> None:
 
 def noop(arguments: list[Any]) -> None:
     """Do nothing, in a thread or a process."""
+
+
+async def in_order(_: list[Any]) -> None:
+    """Wait as long as all others, so that tasks end in the order of their claim."""
+    await asyncio.sleep(_PAUSE)
+
+
+async def in_random_order(_: list[Any]) -> None:
+    """Wait as long on average, so that tasks end in any order."""
+    await asyncio.sleep(random.uniform(0.0, 2 * _PAUSE))
 
 
 def busy(_: list[Any]) -> None:

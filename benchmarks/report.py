@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_HEAD = ("", "figure", "spread", "of the bare loop", "target", "")
+_HEAD = ("", "figure", "spread", "ratio", "target", "", "worker, server: us a task")
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,18 @@ class Row:
     figure: str
     spread: str = ""
     ratio: float | None = None
-    """The ratio to the bare loop's figure."""
+    """The ratio to the figure of the bare loop, or of the first row of its group."""
     target: str = ""
     met: bool | None = None
     """None without a target."""
+    cost: str = ""
+    """CPU time of worker and server for each task, in microseconds."""
 
     @property
     def cells(self) -> tuple[str, ...]:
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         verdict = {True: "met", False: "MISSED", None: ""}[self.met]
-        return self.name, self.figure, self.spread, ratio, self.target, verdict
+        return self.name, self.figure, self.spread, ratio, self.target, verdict, self.cost
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import LAST, Keys
 from redis_worker.vocabulary.errors import Disconnected
 
 T = TypeVar("T")
@@ -64,6 +64,14 @@ class Counts(NamedTuple):
     retries: int = 0
 
 
+class Numbered(NamedTuple):
+    """A task in flight."""
+
+    number: int
+    raw: bytes
+    counts: Counts
+
+
 @dataclass(eq=False)
 class Lease:
     """One registration of a worker, as the worker knows it."""
@@ -79,6 +87,7 @@ class Claimed:
 
     raw: bytes
     lease: Lease
+    number: int = 0
     deaths: int = 0
     retries: int = 0
     done: bool = False
@@ -116,7 +125,10 @@ class Server:
     """Ms for which a completed message is remembered; 0 if it may run twice."""
     time: int = START
     waiting: list[bytes] = field(default_factory=list)
-    inflight: dict[str, list[bytes]] = field(default_factory=dict)
+    inflight: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """What each worker holds, by the numbers of its claims, in their order."""
+    last: dict[str, int] = field(default_factory=dict)
+    """The last number given to each worker."""
     arrived: dict[str, list[bytes]] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
     retired: dict[str, int] = field(default_factory=dict)
@@ -131,7 +143,7 @@ class Server:
     results: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """The field of each result: its value, and the time until which it is kept, or 0."""
     done: dict[str, int] = field(default_factory=dict)
-    begun: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    begun: dict[str, tuple[str, int]] = field(default_factory=dict)
     paused: bool = False
     pushed: Counter[bytes] = field(default_factory=Counter)
     gone: Counter[bytes] = field(default_factory=Counter)
@@ -195,12 +207,8 @@ class Server:
 
     def notable(self) -> list[bytes]:
         """Tasks that can be read; last those that are dead, counted or begun."""
-        last = [
-            *(letter.raw for letter in self.dead),
-            *self.deaths,
-            *self.retries,
-            *(raw for _, raw in self.begun.values()),
-        ]
+        begun = [self.inflight.get(name, {}).get(number, b"") for name, number in self.begun.values()]
+        last = [*(letter.raw for letter in self.dead), *self.deaths, *self.retries, *filter(None, begun)]
         return [raw for raw in (*self.pushed, *last) if id_of(raw) is not None]
 
     def moments(self) -> list[int]:
@@ -237,10 +245,11 @@ class Server:
             return True
         return False
 
-    def claim(self, name: str, limit: int) -> tuple[int, list[tuple[bytes, Counts]]]:
+    def claim(self, name: str, limit: int, known: int) -> tuple[int, list[Numbered]]:
+        """`known` is the greatest number that the worker knows."""
         if name not in self.workers:
             return LEASE_LOST, []
-        arrived, held = self.arrived.pop(name, []), self.inflight.setdefault(name, [])
+        arrived, held = self.arrived.pop(name, []), self.inflight.setdefault(name, {})
         if self.paused:
             self.waiting = arrived + self.waiting
             return PAUSED, []
@@ -248,14 +257,19 @@ class Server:
         offered, rest = arrived + self.waiting[:reach], self.waiting[reach:]
         claimed: list[bytes] = []
         for raw in offered:
-            first = (held + claimed)[:1]
+            others = [*held.values(), *claimed]
             # A task with a single chance left is alone in flight: if the worker dies, it is guilty.
-            if first and (self.has_one_chance(raw) or self.has_one_chance(first[0])):
+            if others and (self.has_one_chance(raw) or (len(others) == 1 and self.has_one_chance(others[0]))):
                 break
             claimed.append(raw)
         self.waiting = offered[len(claimed) :] + rest
-        held += claimed
-        return ALONE if offered and not claimed else OK, [(raw, self.counts(raw)) for raw in claimed]
+        if not claimed:
+            return ALONE if offered else OK, []
+        first = max(self.last.get(name, 0), known) + 1
+        numbered = dict(enumerate(claimed, first))
+        self.last[name] = max(numbered)
+        held |= numbered
+        return OK, [Numbered(number, raw, self.counts(raw)) for number, raw in numbered.items()]
 
     def counts(self, raw: bytes) -> Counts:
         return Counts(self.deaths[raw], self.retries[raw])
@@ -263,48 +277,44 @@ class Server:
     def has_one_chance(self, raw: bytes) -> bool:
         return self.max_deliveries > 1 and self.deaths[raw] == self.max_deliveries - 1
 
-    def begin(self, name: str, messages: Sequence[tuple[bytes, str, bool, int]]) -> list[int]:
+    def begin(self, name: str, messages: Sequence[tuple[int, str, bool, int]]) -> list[int]:
         verdicts = []
-        for raw, id, busy, order in messages:
+        for number, id, busy, order in messages:
             if self.done.get(id, 0) > self.now:
                 verdicts.append(DONE)
             elif busy or self.is_handled_elsewhere(id, name):
-                if self.take_from(name, raw, last=True):
+                if (raw := self.take_from(name, number)) is not None:
                     self.put_off(raw, self.now + POSTPONE_MS, order)
                 verdicts.append(POSTPONED)
             else:
-                self.begun[id] = (name, raw)
+                self.begun[id] = (name, number)
                 verdicts.append(RUN)
         return verdicts
 
     def is_handled_elsewhere(self, id: str, name: str) -> bool:
-        holder, raw = self.begun.get(id, ("", b""))
-        return holder != name and holder in self.workers and raw in self.inflight.get(holder, [])
+        holder, number = self.begun.get(id, ("", 0))
+        return holder != name and holder in self.workers and number in self.inflight.get(holder, {})
 
-    def listed(self, name: str) -> list[tuple[bytes, Counts]]:
-        return [(raw, self.counts(raw)) for raw in self.inflight.get(name, [])]
+    def missing(self, name: str, known: set[int]) -> list[Numbered]:
+        held = self.inflight.get(name, {}).items()
+        return [Numbered(number, raw, self.counts(raw)) for number, raw in held if number not in known]
 
-    def take_from(self, name: str, raw: bytes, last: bool = False) -> bool:
-        held = self.inflight.get(name, [])
-        if raw not in held:
-            return False
-        at = len(held) - 1 - held[::-1].index(raw) if last else held.index(raw)
-        del held[at]
-        return True
+    def take_from(self, name: str, number: int) -> bytes | None:
+        return self.inflight.get(name, {}).pop(number, None)
 
     # The ends of claims
 
-    def release(self, name: str, raws: Sequence[bytes]) -> None:
-        for raw in reversed(raws):
-            if self.take_from(name, raw, last=True):
+    def release(self, name: str, numbers: Sequence[int]) -> None:
+        for number in reversed(numbers):
+            if (raw := self.take_from(name, number)) is not None:
                 self.waiting.insert(0, raw)
 
     def settle(self, name: str, endings: Sequence[tuple[Ending, int]]) -> list[Ending]:
         """Return the endings refused: those of tasks that others have now."""
         refused, completed = [], []
         for ending, order in sorted(endings, key=lambda pair: (pair[0].dead, pair[0].again is not None)):
-            raw, id = ending.claimed.raw, ending.claimed.id
-            if not self.take_from(name, raw):
+            id = ending.claimed.id
+            if (raw := self.take_from(name, ending.claimed.number)) is None:
                 refused.append(ending)
                 continue
             if ending.again is not None:
@@ -369,7 +379,8 @@ class Server:
         if end is None and name not in self.retired and not force:
             return -1
         self.presence.discard(name)
-        held, arrived = self.inflight.pop(name, []), self.arrived.pop(name, [])
+        held, arrived = list(self.inflight.pop(name, {}).values()), self.arrived.pop(name, [])
+        self.last.pop(name, None)
         self.waiting = held + arrived + self.waiting
         if end is not None and not force:
             self.deaths.update(held)
@@ -386,7 +397,7 @@ class Server:
 
     def ledger(self) -> Counter[bytes]:
         """How many of each task there are in all places: as many as were pushed."""
-        places = [self.waiting, *self.inflight.values(), *self.arrived.values()]
+        places = [self.waiting, *(held.values() for held in self.inflight.values()), *self.arrived.values()]
         found = Counter(raw for place in places for raw in place)
         found.update(waiter.raw for waiter in self.delayed)
         found.update(letter.raw for letter in self.dead)
@@ -413,7 +424,7 @@ class Server:
             keys.paused: self.paused,
             keys.output: {id: value for id, (value, _) in self.results.items()},
         }
-        found |= {keys.inflight(name): raws for name, raws in self.inflight.items()}
+        found |= {keys.inflight(name): {LAST: last, **self.inflight[name]} for name, last in self.last.items()}
         found |= {keys.arrived(name): raws for name, raws in self.arrived.items()}
         return {key: value for key, value in found.items() if value}
 
@@ -431,6 +442,7 @@ class Worker:
         self.lease = Lease(new_name())
         self.paused = False
         self.drained = False
+        self.last = 0
 
     def open(self) -> Steps[None]:
         yield Call("register", partial(self.server.register, self.lease.name))
@@ -464,20 +476,20 @@ class Worker:
 
     def claim_once(self, limit: int) -> Steps[list[Claimed]]:
         lease = self.lease
-        state, tasks = yield Call("claim", partial(self.server.claim, lease.name, limit))
+        state, tasks = yield Call("claim", partial(self.server.claim, lease.name, limit, self.last))
+        self.last = max([self.last, *(task.number for task in tasks)])
         self.drained = state == OK and len(tasks) < limit
         if state == LEASE_LOST:
             yield from self.renew()
         else:
             self.paused = state == PAUSED
-        return [Claimed(raw, lease, *counts) for raw, counts in tasks]
+        return [Claimed(raw, lease, number, *counts) for number, raw, counts in tasks]
 
     def missing(self, held: Iterable[Claimed]) -> Steps[list[Claimed]]:
-        known = Counter(claimed.raw for claimed in held if claimed.lease is self.lease)
-        listed = yield Call("missing", partial(self.server.listed, self.lease.name))
-        missing = Counter(raw for raw, _ in listed) - known
-        counts = dict(listed)
-        return [Claimed(raw, self.lease, *counts[raw]) for raw in missing.elements()]
+        known = {claimed.number for claimed in held}
+        missing = yield Call("missing", partial(self.server.missing, self.lease.name, known))
+        self.last = max([self.last, *(task.number for task in missing)])
+        return [Claimed(raw, self.lease, number, *counts) for number, raw, counts in missing]
 
     def settle(self, endings: Sequence[Ending]) -> Steps[list[Ending]]:
         lost = [ending for ending in endings if ending.claimed.lease.lost]
@@ -487,7 +499,7 @@ class Worker:
         return lost
 
     def release(self, claims: Sequence[Claimed]) -> Steps[None]:
-        held = [claimed.raw for claimed in claims if not claimed.lease.lost]
+        held = [claimed.number for claimed in claims if not claimed.lease.lost]
         if held:
             yield Call("release", partial(self.server.release, self.lease.name, held))
 
@@ -554,7 +566,7 @@ class IdempotentWorker(TopicWorker):
                 if not busy:
                     self.handled[id] = claimed
                 new.append(claimed)
-                messages.append((claimed.raw, id, busy, next(self.server.orders)))
+                messages.append((claimed.number, id, busy, next(self.server.orders)))
         if not new:
             return claims
         try:
@@ -574,7 +586,9 @@ class IdempotentWorker(TopicWorker):
         self.handled = {id: claimed for id, claimed in self.handled.items() if claimed not in claims}
 
     def end(self, claims: Iterable[Claimed]) -> None:
-        ended = {claimed.raw for claimed in claims}
+        ended = {claimed.number for claimed in claims}
         self.handled = {
-            id: claimed for id, claimed in self.handled.items() if claimed.raw not in ended and not claimed.lease.lost
+            id: claimed
+            for id, claimed in self.handled.items()
+            if claimed.number not in ended and not claimed.lease.lost
         }

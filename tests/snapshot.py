@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import LAST, TASKS, Keys
 from tests.clock import CLOCK
 from tests.model import Letter
 
@@ -67,6 +67,9 @@ async def queue_keys(redis: Redis, keys: Keys, raws: Iterable[bytes]) -> tuple[d
     for key, value in found.items():
         if key in special:
             found[key] = special[key](value)
+        elif key.endswith(TASKS):
+            found[key] = {LAST if name.decode() == LAST else int(name): raw for name, raw in value.items()}
+            found[key][LAST] = int(found[key][LAST])
         elif isinstance(value, dict):
             found[key] = {member.decode(): content for member, content in value.items()}
     return found, expiries
@@ -87,6 +90,6 @@ def _counts(fields: dict[bytes, bytes], raws: Iterable[bytes]) -> dict[str, Coun
     return counts
 
 
-def _holder(text: bytes) -> tuple[str, bytes]:
-    worker, _, raw = text.partition(b"\n")
-    return worker.decode(), raw
+def _holder(text: bytes) -> tuple[str, int]:
+    worker, _, number = text.partition(b"\n")
+    return worker.decode(), int(number)

@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.broker.keys import LAST, Keys, topic_list
 from redis_worker.engine.counters import Counters
 from redis_worker.vocabulary.service import Condition, Consuming, PartStatus
 
@@ -196,8 +196,8 @@ class Queue:
     async def inflight(self) -> list[bytes]:
         """What all workers hold."""
         held: list[bytes] = []
-        async for key in self.redis.scan_iter(f"*{self.keys.inflight('*')}", count=1000):
-            held += await self.redis.lrange(key, 0, -1)
+        async for key in self.redis.scan_iter(f"*{self.keys.listed('*')}", count=1000):
+            held += await held_in(self.redis, key)
         return held
 
     async def buried(self, living: int = 1) -> bool:
@@ -211,7 +211,7 @@ class Queue:
         """
         keys = self.keys
         waiting, held, answered, dead, delayed = await self.redis.eval(
-            _LEDGER, 4, keys.waiting, keys.output, keys.dead, keys.delayed, keys.inflight("")
+            _LEDGER, 4, keys.waiting, keys.output, keys.dead, keys.delayed, keys.listed("")
         )
         put_off = (raw.partition(b":")[2] for raw in delayed)
         places = Counter(str(json.loads(raw)["id"]) for raw in (*waiting, *held, *put_off))
@@ -263,11 +263,32 @@ def assert_each_second_once(instants: Iterable[float]) -> None:
     assert found == [found[0] + number for number in range(len(found))]
 
 
-# KEYS 1 waiting, 2 output, 3 dead, 4 delayed; ARGV 1 stem of the in-flight lists
+async def held_in(redis: Redis, key: str | bytes) -> list[bytes]:
+    """Return the tasks in a hash or list of tasks in flight, in the order of their claim."""
+    if await redis.type(key) == b"list":
+        return list(await redis.lrange(key, 0, -1))
+    fields = await redis.hgetall(key)
+    return [fields[number] for number in sorted(fields.keys() - {LAST.encode()}, key=int)]
+
+
+async def hold(redis: Redis, keys: Keys, worker: str, *raws: bytes) -> None:
+    """Put tasks in flight, as if `worker` had claimed them."""
+    numbered = {str(number): raw for number, raw in enumerate(raws, 1)}
+    await redis.hset(keys.inflight(worker), mapping={LAST: f"{len(raws):<80}", **numbered})
+
+
+# KEYS 1 waiting, 2 output, 3 dead, 4 delayed; ARGV 1 stem of the in-flight keys
 _LEDGER = """
 local held = {}
 for _, key in ipairs(redis.call('KEYS', '*' .. ARGV[1]:gsub('[%[%]*?\\\\]', '?') .. '*')) do
-  for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do held[#held + 1] = raw end
+  if redis.call('TYPE', key).ok == 'list' then
+    for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do held[#held + 1] = raw end
+  else
+    local fields = redis.call('HGETALL', key)
+    for i = 1, #fields, 2 do
+      if fields[i] ~= 'last' then held[#held + 1] = fields[i + 1] end
+    end
+  end
 end
 return {
   redis.call('LRANGE', KEYS[1], 0, -1), held, redis.call('HKEYS', KEYS[2]), redis.call('LRANGE', KEYS[3], 0, -1),

@@ -40,6 +40,7 @@ def client(journaled: EmbeddedServer) -> Iterator[redis_py.Redis]:
         yield client
 
 
+HELD_BY, NUMBERS = st.just("h:tasks"), st.sampled_from(["1", "2", "3"])
 LISTS, SORTED = st.sampled_from(["a", "b"]), st.sampled_from(["y", "z"])
 ELEMENTS, PLACES, ENDS = st.sampled_from("ijk"), st.integers(-4, 4), st.sampled_from(["LEFT", "RIGHT"])
 COMMANDS = st.one_of(
@@ -56,7 +57,10 @@ COMMANDS = st.one_of(
     st.tuples(st.just("ZREM"), SORTED, ELEMENTS, ELEMENTS),
     st.tuples(st.just("ZREMRANGEBYSCORE"), SORTED, st.just("-inf"), st.integers(0, 5)),
     st.tuples(st.just("ZREMRANGEBYRANK"), SORTED, st.just(0), st.integers(0, 2)),
-    st.tuples(st.just("UNLINK"), st.sampled_from("abyz")),
+    st.tuples(st.just("HSET"), HELD_BY, NUMBERS, ELEMENTS),
+    st.tuples(st.just("HSET"), HELD_BY, st.just("last"), NUMBERS, NUMBERS, ELEMENTS),
+    st.tuples(st.just("HDEL"), HELD_BY, NUMBERS, NUMBERS),
+    st.tuples(st.just("UNLINK"), st.sampled_from(["a", "b", "y", "z", "h:tasks"])),
 )
 
 
@@ -74,6 +78,8 @@ def test_the_replayed_journal_is_what_the_server_holds(journaled: EmbeddedServer
                 list(replay.apply(command))
         for key in (f"{stem}a", f"{stem}b"):
             assert replay.elements(key.encode()) == client.lrange(key, 0, -1)
+        tasks = client.hgetall(held := f"{stem}h:tasks")
+        assert replay.held(held.encode()) == {number: raw for number, raw in tasks.items() if number != b"last"}
         for key in (f"{stem}y", f"{stem}z"):
             assert replay.members(key.encode()) == dict(client.zrange(key, 0, -1, withscores=True))
 
@@ -113,7 +119,7 @@ KEYS = Keys("q:in", "q:out")
 HELD, OTHER = KEYS.inflight("w1"), KEYS.inflight("w2")
 RAW = '{"id":"t1","task":[1]}'
 PUSH = ("RPUSH", KEYS.waiting, RAW)
-CLAIM = ("LMOVE", KEYS.waiting, HELD, "LEFT", "RIGHT")
+CLAIM = [("HSET", HELD, "last", "7", "7", RAW), ("LPOP", KEYS.waiting)]
 ANSWER = ("HSET", KEYS.output, "t1", "one")
 
 
@@ -137,14 +143,14 @@ def _ledger(client: redis_py.Redis, server: EmbeddedServer, promise: Promise, *s
     return ledger
 
 
-SETTLE = [("LREM", HELD, 1, RAW), ANSWER]
-RETURN = [("LMOVE", HELD, KEYS.waiting, "RIGHT", "LEFT")]
+SETTLE = [("HDEL", HELD, "7"), ANSWER]
+RETURN = [("LPUSH", KEYS.waiting, RAW), ("HDEL", HELD, "7"), ("DEL", HELD), ("ZREM", KEYS.workers, "w1")]
 
 
 def test_a_task_that_is_delivered_again_keeps_the_promise(client: redis_py.Redis, journaled: EmbeddedServer) -> None:
-    again = ("LMOVE", KEYS.waiting, OTHER, "LEFT", "RIGHT")
-    last = [("LREM", OTHER, 1, RAW), ANSWER]
-    ledger = _ledger(client, journaled, Promise(), [PUSH], [CLAIM], RETURN, [again], last)
+    again = [("HSET", OTHER, "last", "3", "3", RAW), ("LPOP", KEYS.waiting)]
+    last = [("HDEL", OTHER, "3"), ANSWER]
+    ledger = _ledger(client, journaled, Promise(), [PUSH, LEASE], CLAIM, RETURN, again, last)
 
     assert ledger.violations == []
     numbers = {"pushed": 1, "answered": 1, "dead": 0, "delivered again": 1, "lost": 0, "written twice": 0}
@@ -164,16 +170,16 @@ TOPIC = Promise(has_results=False)
         (Promise(), [], "was pushed, and never arrived"),
         (Promise(), [[PUSH]], "is not done with, and nothing goes on: waiting"),
         (Promise(), [[PUSH], [("LPOP", KEYS.waiting)]], "is nowhere"),
-        (Promise(), [[PUSH], [CLAIM], [("LREM", HELD, 1, RAW)], [ANSWER]], "is nowhere"),
+        (Promise(), [[PUSH], CLAIM, SETTLE[:1], [ANSWER]], "is nowhere"),
         (Promise(), [[PUSH], [PUSH]], "is in two places at once: waiting and waiting"),
-        (Promise(), [[PUSH], [CLAIM], [ANSWER], SETTLE[:1]], "is in two places at once: in flight at w1 and answered"),
-        (Promise(), [[PUSH], [CLAIM], SETTLE, [ANSWER]], "was written twice"),
-        (Promise(may_repeat=True), [[PUSH], [CLAIM], SETTLE, [("HSET", KEYS.output, "t1", "two")]], "written twice"),
-        (Promise(), [[PUSH], [CLAIM], SETTLE, [PUSH]], "is in two places at once: answered and waiting"),
-        (Promise(), [[PUSH], [CLAIM], [SETTLE[0], ("HSET", KEYS.output, "t1", "x")]], "has the wrong answer b'x'"),
-        (Promise(may_lose=True), [[PUSH], [CLAIM], SETTLE, [PUSH]], "is in two places at once"),
-        (Promise(splits=True), [[PUSH], [CLAIM], [SETTLE[0]]], "is nowhere"),
-        (TOPIC, [[PUSH], [CLAIM], [SETTLE[0]], [PUSH]], "is in two places at once: completed and waiting"),
+        (Promise(), [[PUSH], CLAIM, [ANSWER], SETTLE[:1]], "is in two places at once: in flight at w1 and answered"),
+        (Promise(), [[PUSH], CLAIM, SETTLE, [ANSWER]], "was written twice"),
+        (Promise(may_repeat=True), [[PUSH], CLAIM, SETTLE, [("HSET", KEYS.output, "t1", "two")]], "written twice"),
+        (Promise(), [[PUSH], CLAIM, SETTLE, [PUSH]], "is in two places at once: answered and waiting"),
+        (Promise(), [[PUSH], CLAIM, [SETTLE[0], ("HSET", KEYS.output, "t1", "x")]], "has the wrong answer b'x'"),
+        (Promise(may_lose=True), [[PUSH], CLAIM, SETTLE, [PUSH]], "is in two places at once"),
+        (Promise(splits=True), [[PUSH], CLAIM, [SETTLE[0]]], "is nowhere"),
+        (TOPIC, [[PUSH], CLAIM, [SETTLE[0]], [PUSH]], "is in two places at once: completed and waiting"),
         (
             TOPIC,
             [[("ZADD", DELAYED, LATER, f"token:{RAW}")], [("ZREM", DELAYED, f"token:{RAW}"), PUSH]],
@@ -181,12 +187,12 @@ TOPIC = Promise(has_results=False)
         ),
         (
             TOPIC,
-            [[PUSH], [CLAIM], [("ZADD", DONE, LATER, "t1")], [("HSET", BEGUN, "t1", f"w1\n{RAW}")]],
+            [[PUSH], CLAIM, [("ZADD", DONE, LATER, "t1")], [("HSET", BEGUN, "t1", "w1\n7")]],
             "was begun after it was completed",
         ),
         (
             TOPIC,
-            [[PUSH], [LEASE], [CLAIM], [("HSET", BEGUN, "t1", f"w1\n{RAW}")], [("HSET", BEGUN, "t1", f"w2\n{RAW}")]],
+            [[PUSH], [LEASE], CLAIM, [("HSET", BEGUN, "t1", "w1\n7")], [("HSET", BEGUN, "t1", "w2\n7")]],
             "was begun while another worker had it",
         ),
     ],

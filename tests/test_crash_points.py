@@ -22,7 +22,7 @@ from redis_worker.broker.keys import QUEUES, TOPICS, Keys
 from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.embedded import EmbeddedServer
 from tests.crashing_worker import EXECUTIONS, TASKS, TOPIC, Watch, worker_of
-from tests.support import ROOT, Queue, Topic, wait_until
+from tests.support import ROOT, Queue, Topic, held_in, wait_until
 
 LIVES = [*EXECUTIONS, "topic", "topic-thread", "idempotent", "batch"]
 MOST_POINTS = 60
@@ -103,7 +103,7 @@ async def examine(queue: Queue) -> Crash:
 
 async def held_by_the_dead(queue: Queue) -> list[bytes]:
     names = await queue.redis.zrange(queue.keys.workers, 0, -1)
-    return [raw for name in names for raw in await queue.redis.lrange(queue.keys.inflight(name.decode()), 0, -1)]
+    return [raw for name in names for raw in await held_in(queue.redis, queue.keys.inflight(name.decode()))]
 
 
 async def finish(life: str, url: str, queue: Queue, crash: Crash) -> Watch:

@@ -28,7 +28,7 @@ from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer
-from tests.support import Queue, Topic, wait_until
+from tests.support import Queue, Topic, hold, wait_until
 
 SEED = int(os.environ.get("DAMAGED_KEYS_SEED", "1"))
 ALL = os.environ.get("DAMAGED_KEYS_CASES") == "all"
@@ -217,7 +217,7 @@ class Load:
         await redis.zadd(keys.workers, {"killed": ends})
         with contextlib.suppress(ResponseError):  # it may be the key that is damaged
             await redis.zadd(keys.claimants, {"killed": 2000})
-        await redis.rpush(keys.inflight("killed"), *(orjson.dumps(self.new("ok")) for _ in range(3)))
+        await hold(redis, keys, "killed", *(orjson.dumps(self.new("ok")) for _ in range(3)))
 
 
 async def survives(server: EmbeddedServer, case: Case, queue: Queue, load: Load, begin: Callable[[], Any]) -> None:

@@ -30,8 +30,8 @@ class Call(NamedTuple):
 
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
     header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 1]
-    outcomes = [T1, "1", "{}", T2, "token", 10, T3, "letter", "1", "3", "{}"]
-    first = {"inflight": "list", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
+    outcomes = [1, "1", "{}", 2, "token", 10, 3, "letter", "1", "3", "{}"]
+    first = {"inflight": "hash", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
     return Call(first | {"dropped": "string"} | dict(keys), [*header, *outcomes])
 
 
@@ -47,17 +47,17 @@ CALLS: dict[str, list[Call]] = {
     "announce": [Call({"supervisors": "hash"}, ["id", '{"a":1}', 1, 1, "name", "host"])],
     "begin": [
         Call(
-            {"inflight": "list", "done": "zset", "begun": "hash", "workers": "zset", "delayed": "zset"},
-            ["w1", "inflight:", 500, T1, "a", "token", "0", T2, "b", "token", "1"],
+            {"inflight": "hash", "done": "zset", "begun": "hash", "workers": "zset", "delayed": "zset"},
+            ["w1", "inflight:", ":tasks", 500, 1, "a", "token", "0", 2, "b", "token", "1"],
         )
     ],
     "broadcast": [Call({"events": "stream"}, [10, "channel", "{}", "other", "1"])],
     "bury": [Call({"dead": "list", "dropped": "string"}, [1, 0, "letter"])],
     "claim": [
         Call(
-            {"waiting": "list", "inflight": "list", "arrived": "list", "workers": "zset", "attempts": "hash"}
+            {"waiting": "list", "inflight": "hash", "arrived": "list", "workers": "zset", "attempts": "hash"}
             | {"paused": "absent"},
-            ["w1", 10, 3],
+            ["w1", 10, 3, 0],
         )
     ],
     "cron_claim": [
@@ -79,15 +79,15 @@ CALLS: dict[str, list[Call]] = {
         for how in ("first", "again", "hand")
     ],
     "cron_queue": [Call(_cron("fired", "queued", "record"), [1, NOW - 3, NOW - 2])],
-    "missing": [Call({"inflight": "list", "attempts": "hash"}, [])],
+    "missing": [Call({"inflight": "hash", "attempts": "hash"}, [2])],
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],
     "promote": [Call({"delayed": "zset", "waiting": "list"}, [10])],
     "purge": [Call({"waiting": "list"}, [])],
     "reclaim": [
         Call(
-            {"workers": "zset", "retired": "zset", "inflight": "list", "waiting": "list", "attempts": "hash"}
-            | {"arrived": "list", "presence": "hash"},
+            {"workers": "zset", "retired": "zset", "inflight": "hash", "waiting": "list", "attempts": "hash"}
+            | {"arrived": "list", "presence": "hash", "claimants": "zset", "listed": "list"},
             ["w1", retired, 1000, force],
         )
         for retired in (0, 1000)
@@ -96,12 +96,15 @@ CALLS: dict[str, list[Call]] = {
     "register": [Call({"workers": "zset"}, ["w2", 1000])],
     "rename": [
         Call(
-            {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "list", "inflight:w2": "absent"}
+            {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "hash", "inflight:w2": "absent"}
             | {"presence": "hash"},
             ["w1", "w2", 1000, 1000],
         )
     ],
-    "release": [Call({"inflight": "list", "waiting": "list", "workers": "zset"}, ["w1", "", T1, T2])],
+    "release": [
+        Call({"inflight": "hash", "waiting": "list", "workers": "zset"}, ["w1", *rest])
+        for rest in (["", 1, 2], ["1", T1])
+    ],
     "renew": [Call({"workers": "zset"}, ["w1", 1000])],
     "revive": [
         Call({"dead": "list", "waiting": "list", "attempts": "hash"}, [what, "old letter", T1])
@@ -129,10 +132,12 @@ async def _fill(redis: Redis, call: Call) -> None:
     for key, kind in call.keys.items():
         await redis.delete(key)
         if kind == "list":
-            await redis.rpush(key, *((T1, T2, T3) if key in ("inflight", "waiting", "arrived") else ("old letter",)))
+            await redis.rpush(key, *((T1, T2, T3) if key in ("listed", "waiting", "arrived") else ("old letter",)))
         elif kind == "zset":
             members = {"w1": NOW - 1000} if key in ("workers", "running", "retired") else {f"{NOW - 10}": NOW - 10}
             await redis.zadd(key, members)
+        elif kind == "hash" and key == "inflight":
+            await redis.hset(key, mapping={"last": 3, "1": T1, "2": T2, "3": T3})
         elif kind == "hash":
             await redis.hset(key, f"d{sha}", 1)
         elif kind == "string":
@@ -171,7 +176,7 @@ async def test_a_script_that_fails_has_changed_nothing(redis: Redis, name: str, 
             continue
         assert await _everything(redis) == before, f"{name} failed half-way on {damaged}: {error}"
         # What is derived is named, with what it holds and what it should.
-        if damaged not in ("waiting", "output", "inflight", "arrived"):
+        if damaged not in ("waiting", "output", "inflight", "arrived", "listed"):
             assert error.startswith("DAMAGED ")
             assert error.endswith(f" {damaged}")
 
@@ -198,12 +203,12 @@ async def test_malformed_members_are_no_obstacle(redis: Redis, name: str, call: 
         await _fill(redis, call)
         for key, kind in call.keys.items():
             if kind == "hash":
-                await redis.hset(key, mapping=dict.fromkeys([*fields, *digests], member))
+                await redis.hset(key, mapping=dict.fromkeys([*fields, *digests, "last", "01", "0", "9" * 30], member))
             elif kind == "zset":
                 await redis.zadd(key, {member: NOW - 500, f"{member}-": "-inf", f"{member}+": "inf"})
             elif kind == "string":
                 await redis.set(key, member)
-            elif kind == "list" and key not in ("inflight", "waiting", "arrived"):
+            elif kind == "list" and key not in ("listed", "waiting", "arrived"):
                 await redis.lpush(key, member)
         try:
             reply = await _run(redis, name, call)

@@ -23,7 +23,7 @@ from redis_worker.broker.keys import TOPICS
 from redis_worker.broker.operator.doctor.examination import Examination, examine
 from redis_worker.broker.operator.doctor.finding import Finding
 from redis_worker.embedded import EmbeddedServer
-from tests.support import PATIENCE, Queue, Topic, WorkerProcess, wait_until
+from tests.support import PATIENCE, Queue, Topic, WorkerProcess, hold, wait_until
 
 NOWHERE = "redis://somebody:hush-hush@127.0.0.1:1"
 
@@ -285,7 +285,7 @@ async def bury(queue: Queue, worker: str = "buried", live: bool = False) -> None
     await redis.zadd(keys.workers, {worker: (time.time() - 60) * 1000})
     if live:
         await redis.zadd(keys.workers, {"alive": (time.time() + 60) * 1000})
-    await redis.rpush(keys.inflight(worker), b'{"id":"a","task":[1]}')
+    await hold(redis, keys, worker, b'{"id":"a","task":[1]}')
     await redis.rpush(keys.arrived(worker), b'{"id":"b","task":[2]}')
 
 
@@ -325,7 +325,7 @@ async def test_what_came_late_to_a_retired_worker(server: EmbeddedServer, queue:
     keys = queue.keys
     await queue.redis.zadd(keys.retired, {f"retired{n}": (time.time() + 60) * 1000 for n in range(5)})
     for n in range(5):
-        await queue.redis.rpush(keys.inflight(f"retired{n}"), b"late")
+        await hold(queue.redis, keys, f"retired{n}", b"late")
     finding = await of_queue(server, queue, "workers")
     assert (finding.level, "workers: 5 (retired0, retired1, retired2, …)" in finding.what) == ("fault", True)
     await queue.redis.delete(*(keys.inflight(f"retired{n}") for n in range(5)))

@@ -31,7 +31,7 @@ from redis_worker.http.address import http_address
 from redis_worker.http.server import HttpServer
 from redis_worker.vocabulary.service import PartStatus
 from redis_worker.vocabulary.task import Outcome
-from tests.support import ROOT, Queue, Several, Topic, WorkerProcess, wait_until
+from tests.support import ROOT, Queue, Several, Topic, WorkerProcess, hold, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -138,7 +138,7 @@ async def test_every_outcome_is_counted(server: EmbeddedServer, queue: Queue) ->
     await queue.push_tasks([["error"], ["reject"], ["again", 1], ["again", 2]])
     await queue.push(b"no JSON")
     await queue.redis.zadd(queue.keys.workers, {"dead": 1})
-    await queue.redis.rpush(queue.keys.inflight("dead"), b'{"id":"a","task":["fine"]}', b'{"id":"b","task":["fine"]}')
+    await hold(queue.redis, queue.keys, "dead", b'{"id":"a","task":["fine"]}', b'{"id":"b","task":["fine"]}')
     async with pool(server.url, queue, work) as at_work:
         await wait_until(lambda: at_work.counters.processed == 7)
         metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="work")
@@ -166,7 +166,7 @@ async def test_latency_is_that_of_the_first_attempt(server: EmbeddedServer, queu
     tried: dict[Any, bool] = {}
     await queue.push(*({"id": n, "task": [n], "emit_ts": time.time()} for n in range(3)))
     await queue.redis.zadd(queue.keys.workers, {"dead": 1})
-    await queue.redis.rpush(queue.keys.inflight("dead"), b'{"id":"a","task":["a"],"emit_ts":1}')
+    await hold(queue.redis, queue.keys, "dead", b'{"id":"a","task":["a"],"emit_ts":1}')
     async with pool(server.url, queue, work) as at_work:
         await wait_until(lambda: at_work.counters.succeeded == 4)
         metrics = await Metrics.of(at_work, queue=queue.keys.waiting, processor="work")

@@ -1,10 +1,10 @@
-"""In-flight lists that somebody deletes or overwrites under a living worker: every task is answered, once."""
+"""Tasks in flight whose keys somebody deletes or overwrites under a living worker: every task is answered, once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,11 +13,13 @@ from redis.asyncio import Redis
 
 from redis_worker import Message, Reject, Retry, TopicWorker, WorkerPool
 from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import Keys
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import Disconnected
 from tests.support import Queue, Topic, wait_until
 
 TASKS = 200
+KeyOf = Callable[[Keys, str], str]
 
 
 class Work:
@@ -44,8 +46,8 @@ def deliveries(number: int) -> int:
 
 
 @asynccontextmanager
-async def damaged_again_and_again(queue: Queue, damage: tuple[Any, ...], suffix: str) -> AsyncIterator[Counter[str]]:
-    """Do `damage`, a command, to the in-flight lists of living workers, every few milliseconds.
+async def damaged_again_and_again(queue: Queue, damage: tuple[Any, ...], key_of: KeyOf) -> AsyncIterator[Counter[str]]:
+    """Do `damage`, a command, to the keys of tasks in flight of living workers, every few milliseconds.
 
     One that holds another type is not used again, so that six of these show all there is to see.
     """
@@ -55,7 +57,7 @@ async def damaged_again_and_again(queue: Queue, damage: tuple[Any, ...], suffix:
     async def run() -> None:
         while name == "DEL" or len(damages) < 6:
             for worker in await queue.redis.zrange(queue.keys.workers, 0, -1):
-                key = queue.keys.inflight(worker.decode()) + suffix
+                key = key_of(queue.keys, worker.decode())
                 if name == "DEL" or key not in damages:
                     damages[key] += bool(await queue.redis.execute_command(name, key, *arguments))
             await asyncio.sleep(0.05)
@@ -67,18 +69,18 @@ async def damaged_again_and_again(queue: Queue, damage: tuple[Any, ...], suffix:
 
 
 @pytest.mark.parametrize(
-    ("damage", "suffix"),
-    [(("DEL",), ""), (("SET", "x"), ""), (("SET", "x"), ":arrived")],
+    ("damage", "key_of"),
+    [(("DEL",), Keys.inflight), (("SET", "x"), Keys.inflight), (("SET", "x"), Keys.arrived)],
     ids=["deleted", "set", "arrived"],
 )
-async def test_a_pool(server: EmbeddedServer, queue: Queue, damage: tuple[Any, ...], suffix: str) -> None:
+async def test_a_pool(server: EmbeddedServer, queue: Queue, damage: tuple[Any, ...], key_of: KeyOf) -> None:
     work = Work()
 
     async def task(arguments: list[int]) -> int:
         return await work(*arguments)
 
     async with WorkerPool(server.url, queue.keys.waiting, queue.keys.output, "list", task, 8, retries=3, lease=30):
-        async with damaged_again_and_again(queue, damage, suffix) as damages:
+        async with damaged_again_and_again(queue, damage, key_of) as damages:
             await queue.push(*({"id": number, "task": [number]} for number in range(TASKS)))
             await wait_until(lambda: queue.answered(TASKS), f"{TASKS} answers")
             assert sum(damages.values()) > 1
@@ -99,7 +101,7 @@ async def test_a_topic(server: EmbeddedServer, topic: Topic, damage: tuple[Any, 
         await work(message.data)
 
     async with worker:
-        async with damaged_again_and_again(topic, damage, "") as damages:
+        async with damaged_again_and_again(topic, damage, Keys.inflight) as damages:
             await topic.push(*({"id": str(number), "data": number} for number in range(TASKS)))
             expected = Counter(number for number in range(TASKS) if number % 20 != 7)
             await wait_until(lambda: work.done == expected, "the messages")
@@ -115,7 +117,7 @@ async def test_a_topic(server: EmbeddedServer, topic: Topic, damage: tuple[Any, 
 
 
 async def forget(queue: Queue, damages: Counter[str]) -> None:
-    """Delete the damaged lists; recovery would report them, and return what comes late."""
+    """Delete the damaged keys; recovery would report them, and return what comes late."""
     await queue.redis.delete(*damages)
 
 

@@ -63,7 +63,7 @@ def test_a_key(first_server: EmbeddedServer) -> None:
 
 
 def test_keys_of_workers() -> None:
-    assert is_of_a_worker("{a}:inflight:w1")
+    assert is_of_a_worker("{a}:inflight:w1:tasks")
     assert is_of_a_worker("{a}:workers")
     assert not is_of_a_worker("{a}:dead")
     assert not is_of_a_worker("workers")

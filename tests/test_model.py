@@ -560,7 +560,7 @@ def _is_near(milliseconds: int, expected: int) -> bool:
 
 
 def _described(claim: Delivery | model.Claimed, lease: Any) -> tuple[Any, ...]:
-    return claim.raw, lease.name, claim.deaths, claim.retries, claim.done
+    return claim.number, claim.raw, lease.name, claim.deaths, claim.retries, claim.done
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import HOST, EmbeddedServer
 from tests.session import free_port
-from tests.support import PATIENCE, WorkerProcess, wait_until
+from tests.support import PATIENCE, WorkerProcess, hold, wait_until
 from tests.tls import Certificates, make_certificates, tls_in_front_of
 
 SECRET = "hush-hush"
@@ -239,9 +239,9 @@ async def test_the_doctor_in_a_cluster(cluster: Cluster) -> None:
     """What is said of the server is said of one node; queues and outputs are found wherever they lie."""
     async with cluster_client(cluster) as client:
         await client.zadd("{one:in}:workers", {"buried": 1})
-        await client.rpush("{one:in}:inflight:buried", "task")
+        await hold(client, Keys("one:in"), "buried", b"task")
         examination = await examine(cluster.url, [*APART, "a}b"], APART[1:])
-        await client.delete("{one:in}:workers", "{one:in}:inflight:buried")
+        await client.delete("{one:in}:workers", Keys("one:in").inflight("buried"))
     assert [(found.level, found.subject) for found in examination.findings if found.level != "good"] == [
         ("warning", "persistence (one node)"),
         ("fault", "queue one:in: workers"),
@@ -675,14 +675,14 @@ async def test_who_may_not_subscribe_finds_results_soon(secured: Secured, rights
         (("~*", "+@all", "-evalsha"), "'evalsha' command"),
         (("~*", "+@all", "-blmove"), "'blmove' command"),
         (("~other", "+@all"), "[Kk]ey"),
-        (("~*", "+@all", "-lrange"), "'lrange' command|in script|the script can't run"),
+        (("~*", "+@all", "-hkeys"), "'hkeys' command|in script|the script can't run"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )
 async def test_a_user_without_a_right_that_is_needed(
     secured: Secured, rights: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # LRANGE is for the comparison alone.
+    # HKEYS is for the comparison alone.
     monkeypatch.setattr("redis_worker.engine.claimer._COMPARE_EVERY", 1.0)
     async with secured.admin() as admin:
         await admin.execute_command("ACL", "SETUSER", "ann", "on", ">pass", *rights)

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis_worker import Publisher
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
-from tests.support import ROOT, rounds_until, wait_until
+from tests.support import ROOT, held_in, rounds_until, wait_until
 from tests.topic_worker import TOPICS, is_idempotent
 
 QUEUES = [Keys(topic_list(topic)) for topic in TOPICS]
@@ -61,7 +61,7 @@ async def _held(redis: Redis, workers: str) -> set[str]:
     """The ids of what workers of such names have in flight."""
     held: set[str] = set()
     async for key in redis.scan_iter(f"{{mq:*}}:inflight:{workers}", count=1000):
-        held.update(_ids(await redis.lrange(key, 0, -1)))
+        held.update(_ids(await held_in(redis, key)))
     return held
 
 

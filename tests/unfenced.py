@@ -16,7 +16,7 @@ from redis_worker.broker import scripts
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.vocabulary.task import Outcome
 
-_FENCE = "if ARGV[8] == '1' and owned then return true end"
+_FENCE = "if forced and owned then return true end"
 _source = scripts.script("settle").source
 assert _FENCE in _source, "settle.lua has changed: this module must follow"
 _text = _source.replace(_FENCE, "do return true end")

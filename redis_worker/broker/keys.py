@@ -25,8 +25,17 @@ EVENTS = "{redis_worker}:events"
 """Stream: the last events that were broadcast, each with `channel` and `data`."""
 
 
+TASKS = ":tasks"
+"""Suffix of the hash of a worker's tasks in flight."""
 ARRIVED = ":arrived"
-"""Suffix that turns an in-flight list into the list of arrived tasks."""
+"""Suffix of the list of a worker's arrived tasks."""
+LAST = "last"
+"""Field of such a hash that is no task: the number of the last task claimed."""
+
+
+def tasks_among(fields: int) -> int:
+    """Return the number of tasks in a hash of tasks in flight with so many `fields`."""
+    return max(0, fields - 1)
 
 
 def topic_list(topic: str) -> str:
@@ -120,12 +129,22 @@ class Keys:
         return sorted_sets | hashes | {self.dead: "list", self.dropped: "string"}
 
     def inflight(self, worker: str) -> str:
-        """Return the list of tasks that `worker` has claimed and not settled."""
+        """Return the hash of tasks that `worker` has claimed and not settled, by number.
+
+        Its field `last` holds the number of the last task claimed.
+        """
+        return f"{self.listed(worker)}{TASKS}"
+
+    def listed(self, worker: str) -> str:
+        """Return the list of tasks in flight of a `worker` of the version before, which names no numbers.
+
+        New workers return what such a worker leaves behind; it does not see their hashes.
+        """
         return f"{self.stem}:inflight:{worker}"
 
     def arrived(self, worker: str) -> str:
         """Return the list for the task that a blocking pop of `worker` has brought, until it is claimed."""
-        return f"{self.inflight(worker)}{ARRIVED}"
+        return f"{self.listed(worker)}{ARRIVED}"
 
     @cached_property
     def channel(self) -> str:

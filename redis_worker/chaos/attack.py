@@ -1,4 +1,4 @@
-"""Carries out faults."""
+"""The execution of faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.chaos.faults import KINDS, Fault
 from redis_worker.chaos.replica import ReplicatedServer
 from redis_worker.chaos.server import PrivateServer, persistent_call
@@ -39,7 +39,7 @@ class Inflicted(NamedTuple):
 
 
 class Attack:
-    """Inflicts faults on the units and servers of a stage."""
+    """The attack on the units and servers of a stage."""
 
     def __init__(
         self, stage: Stage, units: Sequence[Unit], producers: Producers, violated: Callable[[str], None]
@@ -175,8 +175,8 @@ class Attack:
         return ""
 
     async def _held(self, names: Sequence[tuple[Keys, str]]) -> int:
-        lengths = [await persistent_call(self._stage.connection, "LLEN", keys.inflight(name)) for keys, name in names]
-        return sum(map(int, lengths))
+        sizes = [await persistent_call(self._stage.connection, "HLEN", keys.inflight(name)) for keys, name in names]
+        return sum(map(tasks_among, map(int, sizes)))
 
     async def _registered(self, pid: int) -> list[tuple[Keys, str]]:
         """Return the queues of a process and its names there, as soon as it works on one."""

@@ -1,7 +1,7 @@
-"""A server of the user's: keys with names of their own, removed afterwards, and an observer of announcements.
+"""The user's server: keys with unused names, removed afterwards, and an observer of announcements.
 
-Its journal is not ours to read. Instead each result is announced by the script that writes it: an id that is announced
-twice was written twice. All else shows at the end.
+Its journal cannot be read here. Instead each result is announced by the script that writes it: an id that is announced
+twice was written twice. All other promises are checked at the end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.subscription import Subscription
 from redis_worker.broker.keys import QUEUES, SUPERVISORS, Keys
+from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.server import open_connection
 from redis_worker.embedded import HOST
@@ -70,8 +71,8 @@ class ForeignServer:
         names: set[bytes] = set()
         for key in (keys.claimants, keys.workers, keys.retired):
             names.update(await call("ZRANGE", key, 0, -1))
-        lists = [key for name in names for key in (keys.inflight(name.decode()), keys.arrived(name.decode()))]
-        every = [keys.waiting, keys.output, keys.paused, self._marks, *keys.types, *lists]
+        held = [key for name in names for key in (keys.inflight(name.decode()), keys.arrived(name.decode()))]
+        every = [keys.waiting, keys.output, keys.paused, self._marks, *keys.types, *held]
         for first in range(0, len(every), _AT_ONCE):
             await call("UNLINK", *every[first : first + _AT_ONCE])
         await call("SREM", QUEUES, keys.waiting)
@@ -159,7 +160,9 @@ class AnnouncementObserver:
         places = {
             "dead": [loads(letter)["raw"].encode() for letter in await call("LRANGE", keys.dead, 0, -1)],
             "waiting": await call("LRANGE", keys.waiting, 0, -1),
-            "in flight": [raw for name in names for raw in await call("LRANGE", keys.inflight(name.decode()), 0, -1)],
+            "in flight": [
+                raw for name in names for raw in await tasks_in_flight(self._server.connection, keys, name.decode())
+            ],
         }
         self.ledger.take_stock(answers, places, time.time())
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from redis_worker.broker.keys import ARRIVED, Keys
+from redis_worker.broker.keys import ARRIVED, TASKS, Keys
 from redis_worker.chaos.journal import Command
 from redis_worker.chaos.replay import Change, Replay
 from redis_worker.vocabulary.payload import loads
 
 Fate = Literal["answered", "dead", "any"]
 
-# Places of a task that is done with.
+# Places of a settled task.
 _ANSWERED, _DEAD, _COMPLETED = "answered", "dead", "completed"
 _ENDS = frozenset((_ANSWERED, _DEAD, _COMPLETED))
 _WAITING, _DELAYED, _IN_FLIGHT = "waiting", "delayed", "in flight"
@@ -37,7 +37,7 @@ class Ledger(ABC):
     def __init__(self) -> None:
         self.violations: list[Violation] = []
         self.settled = 0
-        """Number of things that are done with."""
+        """Number of settled tasks or instants."""
         self._replay = Replay()
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Judge what only the end shows; nothing works any more."""
+        """Judge the final state; no worker runs any more."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
@@ -77,10 +77,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a mode promises."""
+    """The promises of a mode."""
 
     may_lose: bool = False
-    """True for at-most-once: what a worker has taken is nowhere until it is answered."""
+    """True for at-most-once: a task that a worker has taken is nowhere until it is answered."""
     may_repeat: bool = False
     """True if a result may be written again, with the same value."""
     has_results: bool = True
@@ -101,6 +101,8 @@ class TaskLedger(Ledger):
         self._records: dict[bytes, Record] = {}
         self._by_id: dict[str, Record] = {}
         self._offenders: set[bytes] = set()
+        self._reclaims = False
+        """True while the changes are those of reclaim.lua, which takes a name off the registry."""
         self._done: set[tuple[bytes, bytes]] = set()
         self._begun: dict[tuple[bytes, bytes], bytes] = {}
         self._place = lru_cache(maxsize=None)(self._find_place)
@@ -116,6 +118,9 @@ class TaskLedger(Ledger):
     def observe(self, transaction: list[Command], at: float) -> None:
         """See Ledger."""
         touched: dict[bytes, tuple[Record, list[str]]] = {}
+        self._reclaims = any(
+            command[0].upper() == b"ZREM" and command[1].endswith(b":workers") for command in transaction
+        )
         for command in transaction:
             for change in self._replay.apply(command):
                 self._follow(change, at, touched)
@@ -167,7 +172,7 @@ class TaskLedger(Ledger):
             return
         record = self._record(place, change)
         if record is None:
-            self.violations.append(Violation(f"a task that nobody pushed is {place}: {change.element[:100]!r}"))
+            self.violations.append(Violation(f"a task that was never pushed is {place}: {change.element[:100]!r}"))
             return
         touched.setdefault(record.raw, (record, record.places.copy()))
         if not change.entered:
@@ -176,7 +181,7 @@ class TaskLedger(Ledger):
             if place == _DELAYED and at * 1000 < float(change.value) - 1:
                 self._violate(record, f"left the delayed ones {float(change.value) / 1000 - at:.3f} s early")
             if place.startswith(_IN_FLIGHT):
-                record.returned = change.by == b"LMOVE"  # by reclaim.lua; a release removes it by its bytes
+                record.returned = self._reclaims
         elif place == _ANSWERED:
             self._answer(record, change.value)
         else:
@@ -227,20 +232,23 @@ class TaskLedger(Ledger):
             self._begun.pop(name, None)
         else:
             holder = self._begun.get(name, change.value)
-            record = self._records.get(change.value.partition(b"\n")[2]) or Record(change.element.decode(), b"")
+            id = change.element.decode()
+            raw = self._held_by(name[0], change.value) or b""
+            record = self._records.get(raw) or self._by_id.get(id) or Record(id, b"")
             if name in self._done:
                 self.twice += 1
                 self._violate(record, "was begun after it was completed")
-            elif self._is_held(name[0], holder) and holder.partition(b"\n")[0] != change.value.partition(b"\n")[0]:
+            elif self._held_by(name[0], holder) and holder.partition(b"\n")[0] != change.value.partition(b"\n")[0]:
                 self.twice += 1
                 self._violate(record, "was begun while another worker had it")
             self._begun[name] = change.value
 
-    def _is_held(self, stem: bytes, holder: bytes) -> bool:
-        """Return True if the worker in a value of `begun` is registered and has the message in flight."""
-        worker, _, raw = holder.partition(b"\n")
-        registered = worker in self._replay.members(stem + b":workers")
-        return registered and raw in self._replay.elements(stem + b":inflight:" + worker)
+    def _held_by(self, stem: bytes, holder: bytes) -> bytes | None:
+        """Return the message in a value of `begun` if its worker is registered and has it in flight."""
+        worker, _, number = holder.partition(b"\n")
+        if worker not in self._replay.members(stem + b":workers"):
+            return None
+        return self._replay.held(stem + b":inflight:" + worker + TASKS.encode()).get(number)
 
     def _record(self, place: str, change: Change) -> Record | None:
         if place == _ANSWERED:
@@ -261,12 +269,12 @@ class TaskLedger(Ledger):
             }  # fmt: skip
             if name in fixed:
                 return fixed[name]
-            stem = keys.inflight("")
+            stem = keys.listed("")
             if name.startswith(stem):
                 worker = name.removeprefix(stem)
                 if worker.endswith(ARRIVED):
                     return f"on its way to {worker.removesuffix(ARRIVED)}"
-                return f"{_IN_FLIGHT} at {worker}"
+                return f"{_IN_FLIGHT} at {worker.removesuffix(TASKS)}"
         return None
 
     def _violate(self, record: Record, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The lists and sorted sets of a server, rebuilt from its journal, as changes of single elements."""
+"""The lists, sorted sets and in-flight hashes of a server, rebuilt from its journal, as changes of single elements."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from redis_worker.broker.keys import LAST, TASKS
 from redis_worker.chaos.journal import Command
 from redis_worker.vocabulary.errors import RedisWorkerError
+
+_TASKS, _LAST = TASKS.encode(), LAST.encode()
 
 
 class Change(NamedTuple):
@@ -15,7 +18,7 @@ class Change(NamedTuple):
 
     key: bytes
     element: bytes
-    """The element of a list, the member of a sorted set, or the field of a hash."""
+    """The element of a list, the member of a sorted set, the field of a hash; a task in flight."""
     entered: bool
     by: bytes
     """The command."""
@@ -29,6 +32,8 @@ class Replay:
     def __init__(self) -> None:
         self._lists: defaultdict[bytes, list[bytes]] = defaultdict(list)
         self._sorted: defaultdict[bytes, dict[bytes, float]] = defaultdict(dict)
+        self._held: defaultdict[bytes, dict[bytes, bytes]] = defaultdict(dict)
+        """The hashes of tasks in flight: number -> task."""
         self._commands: dict[bytes, Callable[..., Iterator[Change]]] = {
             b"RPUSH": self._rpush, b"LPUSH": self._lpush, b"LMOVE": self._lmove, b"LPOP": self._lpop,
             b"LTRIM": self._ltrim, b"LREM": self._lrem, b"ZADD": self._zadd, b"ZREM": self._zrem,
@@ -52,6 +57,10 @@ class Replay:
     def elements(self, key: bytes) -> list[bytes]:
         """Return the elements of a list."""
         return self._lists[key]
+
+    def held(self, key: bytes) -> dict[bytes, bytes]:
+        """Return the tasks of a hash of tasks in flight, by number."""
+        return self._held[key]
 
     def _rpush(self, key: bytes, *elements: bytes) -> Iterator[Change]:
         self._lists[key] += elements
@@ -114,14 +123,23 @@ class Replay:
         return self._zrem(key, *ranked[int(first) : int(last) + 1])
 
     def _hset(self, key: bytes, *pairs: bytes) -> Iterator[Change]:
-        yield from (
-            Change(key, field, True, b"HSET", value) for field, value in zip(pairs[::2], pairs[1::2], strict=True)
-        )
+        for field, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if not key.endswith(_TASKS):
+                yield Change(key, field, True, b"HSET", value)
+            elif field != _LAST:
+                yield from self._hdel(key, field)  # a number that is given twice loses a task
+                self._held[key][field] = value
+                yield Change(key, value, True, b"HSET")
 
     def _hdel(self, key: bytes, *fields: bytes) -> Iterator[Change]:
-        yield from (Change(key, field, False, b"HDEL") for field in fields)
+        for field in fields:
+            if not key.endswith(_TASKS):
+                yield Change(key, field, False, b"HDEL")
+            elif field in self._held[key]:
+                yield Change(key, self._held[key].pop(field), False, b"HDEL")
 
     def _delete(self, *keys: bytes) -> Iterator[Change]:
         for key in keys:
             yield from self._cut(key, slice(None), b"DEL")
             yield from self._zrem(key, *list(self._sorted[key]))
+            yield from self._hdel(key, *list(self._held[key]))

@@ -83,7 +83,6 @@ class ProcessRunner(Runner):
         self._deaths: dict[Delivery, int] = {}
         self._number = 0
         self._outcomes: list[Outcome] = []
-        self._loop = asyncio.get_running_loop()
 
     @property
     def running(self) -> int:
@@ -258,8 +257,7 @@ class ProcessRunner(Runner):
                 child.send([(task.number, arguments) for task, arguments in tasks])
                 self._arrived.set()
 
-        self._starting = self._loop.create_task(child.start())
-        self._starting.add_done_callback(send)
+        child.start().add_done_callback(send)
 
     def answered(self, slot: _Slot, answers: list[Answered]) -> None:
         """Take the answers of a slot's process."""

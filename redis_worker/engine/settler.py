@@ -123,7 +123,7 @@ class Settler:
             await self._write([replacement])
         elif len(outcomes[0].delivery.raw) < _ALWAYS_ACCEPTED:
             raise error  # its content is not the reason
-        else:  # the server accepted the task once and refuses it now, but an acknowledgement contains it
+        else:  # the server accepted the task once, and refuses what an outcome repeats of it: a huge id
             self._keep("", outcomes)
 
     def _keep(self, key: str, outcomes: Sequence[Outcome]) -> None:

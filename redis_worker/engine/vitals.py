@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from redis_worker.engine.counters import Counting
 from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS, Histogram
-from redis_worker.ports import Observer
 from redis_worker.vocabulary.stamps import made_at
-from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
+from redis_worker.vocabulary.task import Delivery, Outcome
 
-# Tasks of a settled and of a claimed batch that are looked at: every worker pays for it.
-_TIMED, _READ = 8, 2
+# Tasks of a settled batch that are timed; of a claimed one the first is read: every worker pays for it.
+_TIMED = 8
 # Longer tasks are not read, in bytes.
 _LONGEST = 8192
 # Reasons remembered, and characters of one.
@@ -22,31 +22,30 @@ _MOST_REASONS, _MOST_CHARACTERS = 12, 200
 _NUMBERS = re.compile(r"\b0x[0-9a-fA-F]+|\d+")
 
 
-class Vitals(Observer):
-    """Samples of times since the start, and counts of failures by their reasons; numbers in a reason show as `N`."""
+class Vitals(Counting):
+    """Counters, samples of times, and counts of failures by their reasons; numbers in a reason show as `N`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.processing = Histogram(PROCESSING_BOUNDS)
         self.latency = Histogram(LATENCY_BOUNDS)
         self._reasons: dict[str, tuple[int, float]] = {}
         """Count and last time of each reason, the least recent first."""
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        now = time.time()
-        for delivery in deliveries[:: len(deliveries) // _READ + 1]:
-            if delivery.attempt == 1 and len(delivery.raw) <= _LONGEST and (made := made_at(delivery.raw)) is not None:
-                self.latency.add([max(0.0, now - made)])
+        super().claimed(deliveries)
+        for first in deliveries[:1]:
+            if first.attempt == 1 and len(first.raw) <= _LONGEST and (made := made_at(first.raw)) is not None:
+                self.latency.add([max(0.0, time.time() - made)])
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
+        super().settled(outcomes)
         some = outcomes[:: len(outcomes) // _TIMED + 1]
         # Tasks that never ran took exactly 0.
         self.processing.add([outcome.seconds for outcome in some if outcome.seconds])
-        for outcome in but_successes(outcomes):
-            if outcome.error is not None and not outcome.skipped:
-                self._fail(outcome.error)
 
-    def _fail(self, error: str) -> None:
-        reason = _NUMBERS.sub("N", error[:_MOST_CHARACTERS].partition("\n")[0])
+    def failure(self, outcome: Outcome) -> None:
+        reason = _NUMBERS.sub("N", (outcome.error or "")[:_MOST_CHARACTERS].partition("\n")[0])
         count, _ = self._reasons.pop(reason, (0, 0.0))
         self._reasons[reason] = count + 1, time.time()
         if len(self._reasons) > _MOST_REASONS:

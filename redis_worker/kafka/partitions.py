@@ -110,7 +110,7 @@ class OwnedPartition:
             message = buffer.popleft()
             raw = message.value() or b""
             size += len(raw)
-            delivery = KafkaDelivery(raw, self, deaths, 0, False, False, message.offset(), message)
+            delivery = KafkaDelivery(raw, self, deaths, offset=message.offset(), message=message)
             claim(delivery.offset)
             if enter(delivery):
                 started.append(delivery)

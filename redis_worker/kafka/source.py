@@ -199,7 +199,9 @@ class KafkaSource:
     # Claiming.
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._closing.is_set() or (self._writer is not None and self._writer.full):
+        if self._writer is not None:
+            limit = min(limit, self._writer.room - sum(partition.out for partition in self._turns))
+        if self._closing.is_set() or limit <= 0:
             return []
         now = time.monotonic()
         while self._again and self._again[0][0] <= now:

@@ -132,7 +132,10 @@ class KafkaWorker(Service):
             return DeadList(self._redis, options.dead_list, options.dead_limit, group)
         if options.dead_letters == _NONE:
             return NoDeadLetters()
-        return DeadTopic(self._settings, options.dead_letters or f"{group}.dead")
+        topic = options.dead_letters or f"{group}.dead"
+        if self._settings.consumes(topic):
+            raise ConfigurationError(f"the topic of dead letters {topic!r} is one of {self.source}: name another one")
+        return DeadTopic(self._settings, topic)
 
     def _compose(self) -> tuple[KafkaSource, Consumer]:
         from redis_worker.kafka.reading import KafkaReader, decoder, nothing, row

@@ -32,6 +32,8 @@ class Delivery:
     """True if the queue found no number of more than 18 digits in the task; those are read slowly."""
     done: bool = False
     """True if a message with the same id was completed before: it is acknowledged without being handled."""
+    number: int = 0
+    """The number by which the queue knows the task; unique for a worker."""
 
     @property
     def label(self) -> str | None:

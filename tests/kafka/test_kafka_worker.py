@@ -291,6 +291,7 @@ async def test_an_unknown_topic_is_one_sentence_or_waited_for(mock_kafka: MockKa
         ({"batch": True, "ordered": True}, "cannot be ordered"),
         ({"batch": True, "execution": "inline"}, "."),
         ({"dead_list": "x"}, "needs Redis"),
+        ({"topics": ["^d", "x"], "dead_letters": "dead"}, r"the topic of dead letters 'dead' is one of \^d,x"),
         ({"dead_list": "x", "dead_letters": "y"}, "set dead_letters or dead_list"),
         ({"colour": 1}, "unknown option 'colour'; a Kafka worker has concurrency, "),
         ({"decode": 7}, "decode must be a type, or a function"),

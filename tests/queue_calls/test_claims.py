@@ -37,6 +37,31 @@ async def test_large_tasks_are_claimed_in_small_numbers(queue: Queue, join: Join
     await member.queue.close()
 
 
+async def test_a_claim_in_pieces_is_complete_and_in_order(queue: Queue, join: Join) -> None:
+    member = await join()
+    await queue.push(*(json.dumps({"id": str(n), "task": "x" * 40_000}).encode() for n in range(30)))
+    assert ids(await member.claim(7)) == [str(n) for n in range(7)]
+    held = await member.claim(100)
+    assert ids(held) == [str(n) for n in range(7, 30)]
+    assert ids(await queue.inflight()) == [str(n) for n in range(30)]
+    await member.queue.close()
+
+
+async def test_no_two_tasks_share_a_number(queue: Queue, join: Join) -> None:
+    """Neither after a lost reply, nor after somebody has deleted the tasks in flight."""
+    member = await join()
+    await queue.push(*map(task, range(9)))
+    held = await member.claim(2)
+    await member.lose("claim", member.claim(2))
+    held += await member.claim(2)
+    held += await member.queue.missing(held)
+    await queue.redis.delete(queue.keys.inflight(member.name))
+    held += await member.claim(2)
+    assert len({delivery.number for delivery in held}) == len(set(ids(held))) == 8
+    assert await member.queue.settle([done(delivery) for delivery in held[:6]]) == []
+    assert ids(await queue.inflight()) == ids(held[6:])
+
+
 async def test_a_pause_gives_back_in_order_what_a_pop_has_brought(queue: Queue, join: Join) -> None:
     member = await join()
     await late_pop(queue, member, 0)
@@ -86,6 +111,7 @@ async def test_under_a_new_name_old_tasks_are_neither_held_nor_settled_nor_relea
     [new] = await first.queue.missing([old])
     assert new.receipt is not old.receipt
     await first.queue.release([old])
+    assert await waiting(queue) == []
     outcome = done(old)
     assert await first.queue.settle([outcome]) == [outcome]
     assert ids(await queue.inflight()) == ["1"]

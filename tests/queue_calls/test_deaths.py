@@ -19,7 +19,7 @@ from tests.queue_calls.members import (
     task,
     waiting,
 )
-from tests.support import Queue, wait_until
+from tests.support import Queue, hold, wait_until
 
 
 async def test_tasks_of_a_dead_worker_return_in_order_and_only_what_was_claimed_is_charged(
@@ -37,6 +37,34 @@ async def test_tasks_of_a_dead_worker_return_in_order_and_only_what_was_claimed_
     assert [(delivery.deaths, delivery.attempt) for delivery in found] == [(1, 2)] * 3 + [(0, 1)] * 2
     assert await second.queue.settle([done(delivery) for delivery in found]) == []
     assert not await queue.redis.exists(queue.keys.attempts)  # what is settled needs no counts
+
+
+async def test_many_tasks_return_in_the_order_of_their_claims(queue: Queue, join: Join) -> None:
+    first, second = await join(), await join()
+    await queue.push(*map(task, range(120)))
+    held = [*await first.claim(50), *await first.claim(100)]
+    await first.queue.settle([done(delivery) for delivery in held[::2]])
+    await second.bury(first)
+    assert await waiting(queue) == [str(number) for number in range(1, 120, 2)]
+    assert not await queue.redis.exists(queue.keys.inflight(first.name))
+
+
+@pytest.mark.parametrize("retired", [False, True])
+async def test_tasks_of_a_worker_of_the_version_before_return(queue: Queue, join: Join, retired: bool) -> None:
+    """It held them in a list. One that is buried by such a version is retired, with tasks that it has not seen."""
+    member, keys, redis = await join(), queue.keys, queue.redis
+    if retired:
+        await redis.zadd(keys.retired, {"old": 2**53})
+        await hold(redis, keys, "old", *map(task, range(3)))
+    else:
+        await redis.zadd(keys.workers, {"old": 1})
+        await redis.rpush(keys.listed("old"), *map(task, range(3)))
+    await redis.rpush(keys.arrived("old"), task(3))
+    await queue.push(task(4))
+    assert await reclaim(member.line, keys, "old") == 4
+    assert await waiting(queue) == ["0", "1", "2", "3", "4"]
+    assert [delivery.deaths for delivery in await member.claim()] == [1, 1, 1, 0, 0]
+    await redis.zrem(keys.retired, "old")
 
 
 async def test_no_heartbeat_is_left_behind(queue: Queue, join: Join) -> None:

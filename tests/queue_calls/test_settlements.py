@@ -49,7 +49,7 @@ async def test_the_refused_are_those_that_others_have(queue: Queue, join: Join) 
     taken = [outcomes[index] for index in (3, 7, 8)]
     await queue.redis.zrem(queue.keys.workers, member.name)
     for outcome in taken:
-        await queue.redis.lrem(queue.keys.inflight(member.name), 1, outcome.delivery.raw)
+        await queue.redis.hdel(queue.keys.inflight(member.name), outcome.delivery.number)
     assert set(await member.queue.settle(outcomes)) == set(taken)
     assert set(await queue.results()) == {"0", "6", "1", "4"}
     assert [letter["id"] for letter in await queue.dead()] == ["0", "6"]
@@ -76,7 +76,7 @@ async def test_a_release_is_repeated_after_a_lost_reply(queue: Queue, join: Join
     assert ids(await queue.inflight()) == ["0"]
 
 
-async def test_tasks_of_a_list_that_somebody_deleted_are_answered_or_returned(queue: Queue, join: Join) -> None:
+async def test_tasks_of_a_hash_that_somebody_deleted_are_answered_or_returned(queue: Queue, join: Join) -> None:
     """While the worker has its lease, nobody else has them."""
     member = await join()
     await queue.push(*map(task, range(4)))
@@ -88,7 +88,7 @@ async def test_tasks_of_a_list_that_somebody_deleted_are_answered_or_returned(qu
     assert await waiting(queue) == ["2", "3"]
 
 
-async def test_only_what_is_settled_leaves_the_list_of_tasks_in_flight(queue: Queue, join: Join) -> None:
+async def test_only_what_is_settled_leaves_the_tasks_in_flight(queue: Queue, join: Join) -> None:
     member = await join()
     await queue.push(*map(task, range(5)))
     held = await member.claim()
@@ -135,10 +135,10 @@ async def test_thousands_of_tasks_go_through_each_call(queue: Queue, join: Join)
     await queue.redis.delete(queue.keys.attempts)
     held += await member.claim(count)
     assert ids(held) == [str(number) for number in range(count)]
-    assert await queue.redis.llen(queue.keys.inflight(member.name)) == count
+    assert await queue.redis.hlen(queue.keys.inflight(member.name)) == count + 1
     await member.queue.release(held)
     assert await waiting(queue) == [str(number) for number in range(count)]
-    await member.claim(count)
+    held = await member.claim(count)
     outcomes = [(dead if number % 3 == 1 else done)(delivery) for number, delivery in enumerate(held)]
     assert await member.queue.settle(outcomes) == []
     assert await queue.inflight() == []

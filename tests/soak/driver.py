@@ -24,7 +24,7 @@ from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.embedded import EmbeddedServer
 from tests.session import free_port
 from tests.soak.measuring import Sample, measure, tree
-from tests.support import PATIENCE, CommandProcess, wait_until
+from tests.support import PATIENCE, CommandProcess, held_in, wait_until
 
 POOLS = {"quick": 400, "later": 200, "in_thread": 60, "in_process": 30, "parted": 100}
 TOPICS_PUSHED = {"soak.plain": 60, "soak.once": 60, "soak.batch": 120}
@@ -169,7 +169,7 @@ class Soak:
             keys = Keys(key)
             left[key] = int(await self._redis.llen(key)) + int(await self._redis.zcard(keys.delayed))
         async for key in self._redis.scan_iter("*:inflight:*", count=1000):
-            left[key.decode()] = int(await self._redis.llen(key))
+            left[key.decode()] = len(await held_in(self._redis, key))
         for pool, count in POOLS.items():
             left[f"no answer of {pool}"] = 2 * count - int(await self._redis.hlen(f"soak:{pool}:out"))
         return {key: count for key, count in left.items() if count}

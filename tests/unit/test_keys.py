@@ -30,6 +30,7 @@ def derived(keys: Keys) -> list[str]:
         *(name for value in made if isinstance(name := value.func(keys), str)),
         keys.inflight("host-1-abc"),
         keys.arrived("host-1-abc"),
+        keys.listed("host-1-abc"),
     ]
 
 
@@ -37,7 +38,7 @@ def test_derived_keys_carry_the_tag() -> None:
     keys = Keys("fib:input", "fib:output")
     assert keys.workers == "{fib:input}:workers"
     assert keys.dead == "{fib:input}:dead"
-    assert keys.inflight("w") == "{fib:input}:inflight:w"
+    assert keys.inflight("w") == "{fib:input}:inflight:w:tasks"
     assert keys.channel == results_channel("fib:output") == "{fib:output}:results"
 
 

@@ -194,3 +194,11 @@ def _depth(raw: bytes) -> int:
     while isinstance(value, (list, dict)):
         value, depth = value[0] if isinstance(value, list) else value["a"], depth + 1
     return depth
+
+
+@pytest.mark.parametrize("digits", [18, 19, 20, 40])
+def test_a_long_number_is_found_at_any_place_of_a_large_text(digits: int) -> None:
+    for before in range(500, 520):
+        raw = b'{"a":"' + b"x" * before + b'","n":' + b"7" * digits + b',"b":"' + b"y" * 700 + b'"}'
+        assert has_long_number([b"{}", raw]) == has_long_number([raw]) == (digits >= 19)
+        assert loads(raw)["n"] == int("7" * digits)

@@ -1,10 +1,10 @@
-"""The queue with at-least-once delivery: claims move tasks to the worker's in-flight list."""
+"""The queue with at-least-once delivery: claims number tasks and move them in flight."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -64,6 +64,8 @@ class AtLeastOnceQueue:
         """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._drained = False
         """True if the last claim emptied the queue: the next one may wait at once."""
+        self._last = 0
+        """The greatest number of a task so far. It goes on from lease to lease, so that no two tasks share one."""
         self._make_names()
 
     @property
@@ -110,7 +112,7 @@ class AtLeastOnceQueue:
             await self._wait_for_repair(error)
             return []
         except WrongType as error:
-            await self._leave_damaged_lists(error)
+            await self._leave_damaged_keys(error)
             return []
         lease.unanswered -= 1
         if self._pause.on and wait:
@@ -118,7 +120,7 @@ class AtLeastOnceQueue:
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        keys, arguments = self._claimed_keys, [self._registration.lease.name, limit, self._max_deliveries]
+        keys, arguments = self._claimed_keys, self._claim_arguments(limit)
         if not (wait and self._drained):
             deliveries = await self._deliveries_of(await self._blocking.run("claim", keys, arguments), limit)
             if deliveries or not (wait and self._drained):
@@ -138,14 +140,17 @@ class AtLeastOnceQueue:
             await asyncio.sleep(_RETRY_PAUSE)
         return await self._deliveries_of(reply, limit)
 
+    def _claim_arguments(self, limit: int) -> list[Any]:
+        return [self._registration.lease.name, limit, self._max_deliveries, self._last]
+
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
         self.damaged(error)
         self._drained = False  # or the next blocking pop would take a task that cannot be claimed
         await asyncio.sleep(_REPAIR_PAUSE)
 
-    async def _leave_damaged_lists(self, error: WrongType) -> None:
-        """Continue under a new name, with all tasks, if a list of the present one holds another type.
+    async def _leave_damaged_keys(self, error: WrongType) -> None:
+        """Continue under a new name, with all tasks, if a key of the present one holds another type.
 
         Raises `error` otherwise. Recovery reports the damaged key, and returns what it holds once it is mended.
         """
@@ -163,7 +168,8 @@ class AtLeastOnceQueue:
 
     async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._registration.lease
-        state, tasks, counts, *found = reply
+        state, tasks, counts, first, *found = reply
+        self._last = max(self._last, first + len(tasks) - 1)
         self._drained = state == _OK and len(tasks) < limit
         if state == _LEASE_LOST:
             await self._registration.check()
@@ -174,28 +180,27 @@ class AtLeastOnceQueue:
         if state == _ALONE:
             await asyncio.sleep(_RETRY_PAUSE)
         if counts:
-            return [
-                Delivery(raw, lease, deaths, retries)
-                for raw, deaths, retries in zip(tasks, counts[::2], counts[1::2], strict=True)
-            ]
+            return self._counted(range(first, first + len(tasks)), tasks, counts)
         plain = not has_long_number(tasks)
-        return [Delivery(raw, lease, 0, 0, plain) for raw in tasks]
+        return [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
+
+    def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
+        lease = self._registration.lease
+        return [
+            Delivery(raw, lease, deaths, retries, number=number)
+            for number, raw, deaths, retries in zip(numbers, tasks, counts[::2], counts[1::2], strict=True)
+        ]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
-        lease = self._registration.lease
-        # Counted before the list is read, which may still contain tasks settled meanwhile.
-        known = Counter(delivery.raw for delivery in held if not delivery.receipt.lost)
+        known = [delivery.number for delivery in held]
         try:
-            listed, counts = await self._blocking.run("missing", self._settled_keys[:2], [])
+            numbers, tasks, counts = await self._blocking.run("missing", self._settled_keys[:2], known)
         except WrongType as error:
-            await self._leave_damaged_lists(error)
+            await self._leave_damaged_keys(error)
             return []
-        missing = (Counter(listed) - known).elements()
-        if not counts:
-            return [Delivery(raw, lease) for raw in missing]
-        counts_of = dict(zip(listed, zip(counts[::2], counts[1::2], strict=True), strict=True))
-        return [Delivery(raw, lease, *counts_of[raw]) for raw in missing]
+        self._last = max([self._last, *numbers])
+        return self._counted(numbers, tasks, counts or [0] * (2 * len(tasks)))
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See the port. Fenced: nothing is written for a task that is no longer in flight here."""
@@ -271,14 +276,15 @@ class AtLeastOnceQueue:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
         async with self._name_in_use:
-            held = [delivery.raw for delivery in deliveries if not delivery.receipt.lost]
+            held = [delivery for delivery in deliveries if not delivery.receipt.lost]
             if held and (unheld := await self._release(held)) and not self._registration.lease.unsure:
                 await self._release([held[position] for position in unheld], force=True)
 
-    async def _release(self, raws: list[bytes], force: bool = False) -> list[int]:
+    async def _release(self, held: Sequence[Delivery], force: bool = False) -> list[int]:
         """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
         keys = [self._settled_keys[0], self._keys.waiting, self._keys.workers]
+        named = [delivery.raw if force else delivery.number for delivery in held]
         try:
-            return await self._end_claims("release", keys, [self.worker, "1" if force else "", *raws])
+            return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])
         except Unacceptable:
             return []  # they stay in flight, and `missing` finds them

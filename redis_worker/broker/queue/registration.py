@@ -49,13 +49,13 @@ class Registration:
         self.lease = Lease(worker_name())
 
     async def rename(self) -> list[DamagedKey]:
-        """Continue the lease under a new name, with all tasks, if a list of the present one holds another type.
+        """Continue the lease under a new name, with all tasks, if a key of the present one holds another type.
 
         Returns what is damaged: nothing if the name stays. Raises Disconnected or Refused.
         """
         old, new, keys = self.lease, Lease(worker_name(), self.lease), self._keys
-        lists = dict.fromkeys((keys.inflight(old.name), keys.arrived(old.name)), "list")
-        damages = await damaged_keys(self._connection, lists)
+        types = {keys.inflight(old.name): "hash", keys.arrived(old.name): "list"}
+        damages = await damaged_keys(self._connection, types)
         if damages:
             names = [*self._registries, keys.inflight(old.name), keys.inflight(new.name), keys.presence]
             arguments = [old.name, new.name, int(self._keeper.seconds * 1000), RETIRED_MS]
@@ -112,7 +112,7 @@ async def reclaim(
         "reclaim",
         [
             *(keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts),
-            *(keys.arrived(worker), keys.presence, keys.claimants),
+            *(keys.arrived(worker), keys.presence, keys.claimants, keys.listed(worker)),
         ],
         [worker, retired_ms, COUNTS_MS, int(force)],
     )

@@ -56,7 +56,7 @@ class Settlement:
         self.outcomes: Sequence[Outcome] = ()
         """The outcomes settled."""
         self.size = 0
-        """Bytes of tasks, results and letters."""
+        """Bytes of results and letters."""
         self._answered: list[Any] = []
         self._again: list[Any] = []
         self._dead: list[Any] = []
@@ -66,13 +66,13 @@ class Settlement:
         answered = self._answered
         size = taken = 0
         for outcome in outcomes:
-            raw, id, result = outcome.delivery.raw, outcome.id, outcome.result
-            bytes = len(raw) + len(result or b"")
+            result = outcome.result
+            bytes = len(result or b"")
             if size + bytes > _MOST_BYTES and taken:
                 break
             size += bytes
             if outcome.error is None:
-                answered += (raw, id, result)
+                answered += (outcome.delivery.number, outcome.id, result)
             else:
                 size += self._take_failed(outcome, worker)
             taken += 1
@@ -81,17 +81,17 @@ class Settlement:
         return taken
 
     def _take_failed(self, outcome: Outcome, worker: str) -> int:
-        """Take an outcome that is not a success. Returns the bytes added to task and result."""
-        raw = outcome.delivery.raw
+        """Take an outcome that is not a success. Returns the bytes added to the result."""
+        number = outcome.delivery.number
         if outcome.again is not None:
-            self._again += (raw, new_token(), math.ceil(outcome.again * 1000))
+            self._again += (number, new_token(), math.ceil(outcome.again * 1000))
         elif outcome.dead:
             letter = dead_letter(outcome, worker)
             answer = ("", outcome.id or "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
-            self._dead += (raw, letter, *answer)
+            self._dead += (number, letter, *answer)
             return len(letter)
         else:
-            self._answered += (raw, outcome.id, outcome.result)
+            self._answered += (number, outcome.id, outcome.result)
         return 0
 
     def cut_letter(self, worker: str) -> bool:
@@ -107,9 +107,17 @@ class Settlement:
         return True
 
     def arguments(self, force: bool) -> list[Any]:
-        """Return the arguments of the script; `force` writes outcomes of tasks that are not in flight too."""
-        counts = (len(self._answered) // 3, len(self._again) // 3)
-        return [*self._header, "1" if force else "", *counts, *self._answered, *self._again, *self._dead]
+        """Return the arguments of the script; `force` writes outcomes of tasks that are not in flight."""
+        answered, again = len(self._answered) // 3, len(self._again) // 3
+        arguments = [*self._header, "1" if force else "", answered, again, *self._answered, *self._again, *self._dead]
+        if force:
+            first, first_dead = len(self._header) + 3, len(self._header) + 3 * (1 + answered + again)
+            raws = [outcome.delivery.raw for outcome in self._ordered()]
+            arguments[first:first_dead:3], arguments[first_dead::5] = raws[: answered + again], raws[answered + again :]
+        return arguments
+
+    def _ordered(self) -> list[Outcome]:
+        return sorted(self.outcomes, key=_section)
 
     def verdict(self, reply: list[Any]) -> Verdict:
         """Return the parsed reply of the script."""
@@ -120,7 +128,7 @@ class Settlement:
             for section, key, kind, expected in zip(*(found[start::4] for start in range(4)), strict=True):
                 damages.append(DamagedKey(key.decode(errors="replace"), kind.decode(), expected.decode()))
                 left[section] = damages[-1]
-        ordered = sorted(self.outcomes, key=_section)
+        ordered = self._ordered()
         lost = [ordered[position] for position in positions if position >= 0]
         unheld = [ordered[-1 - position] for position in positions if position < 0]
         waiting = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, call_on, damaged_keys, readable, strangers
-from redis_worker.broker.keys import TOPICS
+from redis_worker.broker.keys import TASKS, TOPICS
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -50,8 +50,8 @@ class TopicQueue(AtLeastOnceQueue):
         if wait and self._drained:
             await self._doorbell.wait(self._keys.waiting, _WAIT)
         self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
-        arguments = [self._registration.lease.name, limit, self._max_deliveries]
-        return await self._deliveries_of(await self._ordinary.run("claim", self._claimed_keys, arguments), limit)
+        claim = self._ordinary.run("claim", self._claimed_keys, self._claim_arguments(limit))
+        return await self._deliveries_of(await claim, limit)
 
 
 class IdempotentQueue(TopicQueue):
@@ -103,7 +103,7 @@ class IdempotentQueue(TopicQueue):
         self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed]
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
-        arguments: list[Any] = [self.worker, self._keys.inflight(""), _POSTPONE_MS]
+        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, _POSTPONE_MS]
         candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:
@@ -116,7 +116,7 @@ class IdempotentQueue(TopicQueue):
             if not busy:
                 self._handled[id] = delivery
             candidates.append((delivery, id))
-            arguments += (delivery.raw, id, new_token(), "1" if busy else "0")
+            arguments += (delivery.number, id, new_token(), "1" if busy else "0")
         if not candidates:
             return begun
         try:
@@ -150,11 +150,11 @@ class IdempotentQueue(TopicQueue):
         return handled is not None and not handled.receipt.lost
 
     def _end(self, deliveries: Iterable[Delivery]) -> None:
-        ended = {delivery.raw for delivery in deliveries}
+        ended = {delivery.number for delivery in deliveries}
         self._handled = {
             id: delivery
             for id, delivery in self._handled.items()
-            if delivery.raw not in ended and not delivery.receipt.lost
+            if delivery.number not in ended and not delivery.receipt.lost
         }
 
 

@@ -1,16 +1,16 @@
--- Move tasks to the worker's in-flight list: first those BLMOVE has brought, then from the head of the queue.
+-- Move tasks to the worker's in-flight hash: first those BLMOVE has brought, then from the head of the queue.
 -- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused
--- ARGV 1 worker, 2 limit, 3 max deliveries
--- Returns {state, tasks, counts}: counts are, for each task, the workers that died holding it and its
--- retries; empty means 0 for all. If `attempts` holds another type, the counts are lost: tasks
--- are claimed without counts, and the type is the fourth element. States:
+-- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows
+-- Returns {state, tasks, counts, number of the first task; the others follow it}: counts are, for each task, the
+-- workers that died holding it and its retries; empty means 0 for all. If `attempts` holds another type, the
+-- counts are lost: tasks are claimed without counts, and the type is the fifth element. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
 -- PAUSED: nothing may be claimed, and arrived tasks are back at the head of the queue, uncharged.
 
 local lease = redis.pcall('ZSCORE', KEYS[4], ARGV[1])
 if not lease then
-  return {LEASE_LOST, {}, {}}
+  return {LEASE_LOST, {}, {}, 0}
 elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
 end
@@ -22,50 +22,57 @@ if unusual > 0 then
   local paused = redis.call('EXISTS', KEYS[6])
   if paused == 1 then
     while redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT') do end
-    return {PAUSED, {}, {}}
+    return {PAUSED, {}, {}, 0}
   end
   found = redis.call('TYPE', KEYS[5]).ok
   tried = found == 'hash'
 end
 
 -- Only one BLMOVE is under way at a time, but the reply of an earlier claim may have been lost.
-local arrived = {}
-if tried then
-  arrived = redis.call('LRANGE', KEYS[3], 0, -1)
-else
-  -- The path of a lone task: each command counts.
-  local raw = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
-  while raw do
-    arrived[#arrived + 1] = raw
-    raw = redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT')
-  end
-end
-
-local function take(from, tasks)
-  -- First in flight, then off the list: an error in between repeats tasks and loses none.
-  for first = 1, #tasks, 4000 do
-    redis.call('RPUSH', KEYS[2], unpack(tasks, first, math.min(first + 3999, #tasks)))
-  end
-  redis.call('LTRIM', from, #tasks, -1)
-end
-
+local arrived = redis.call('LRANGE', KEYS[3], 0, -1)
 local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
 local head = redis.call('LINDEX', KEYS[1], 0)
 if head and #head * limit > 16777216 then
   -- Large tasks are taken in small numbers: some 16 MiB.
   limit = math.min(limit, math.max(1, math.floor(16777216 / #head)))
 end
-local candidates = {}
-if head and limit > 0 then
-  candidates = redis.call('LRANGE', KEYS[1], 0, limit - 1)
+
+local last = math.max(last_number(KEYS[2]), tonumber(ARGV[4]))
+local first = last + 1
+
+-- Put tasks in flight. They leave their list afterwards: an error in between repeats tasks and loses none.
+local function hold(tasks)
+  for start = 1, #tasks, 2000 do
+    local pairs, size = {LAST, ''}, 2
+    for i = start, math.min(start + 1999, #tasks) do
+      last = last + 1
+      pairs[size + 1], pairs[size + 2] = last, tasks[i]
+      size = size + 2
+    end
+    pairs[2] = string.format(LAST_FORMAT, last)
+    redis.call('HSET', KEYS[2], unpack(pairs, 1, size))
+  end
+end
+
+local function drop(list, count)
+  if count > 0 then redis.call('LTRIM', list, count, -1) end
 end
 
 if not tried then
-  if #candidates > 0 then take(KEYS[1], candidates) end
-  for _, raw in ipairs(candidates) do
-    arrived[#arrived + 1] = raw
+  hold(arrived)
+  drop(KEYS[3], #arrived)
+  local tasks, taken = arrived, 0
+  -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.
+  local step = head and math.max(1, math.floor(65536 / math.max(1, #head)))
+  while taken < limit and head do
+    local piece = redis.call('LRANGE', KEYS[1], taken, math.min(taken + step, limit) - 1)
+    hold(piece)
+    for _, raw in ipairs(piece) do tasks[#tasks + 1] = raw end
+    taken = taken + #piece
+    if #piece < step then break end
   end
-  return {OK, arrived, {}, found}
+  drop(KEYS[1], taken)
+  return {OK, tasks, {}, first, found}
 end
 
 -- Some tasks were tried before. All tasks a worker holds are charged when it dies, since any of them may have
@@ -75,36 +82,34 @@ local function is_last(deaths)
   return last_chance > 0 and deaths == last_chance
 end
 
-local held = redis.call('LLEN', KEYS[2])
-local alone = held > 0 and is_last((counts_of(KEYS[5], redis.call('LINDEX', KEYS[2], 0))))
+local held = redis.call('HLEN', KEYS[2]) - 1
+local only = held == 1 and numbers_in(KEYS[2])[1]
+local alone = only and is_last((counts_of(KEYS[5], redis.call('HGET', KEYS[2], only))))
 local tasks, counts = {}, {}
 
 local function choose(list)
-  -- Take the tasks of `list` that are allowed now, from its head.
-  local chosen = {}
-  for _, raw in ipairs(list) do
+  -- Take the tasks of `list` that are allowed now, from its head. Returns their number.
+  for i, raw in ipairs(list) do
     local deaths, retries = counts_of(KEYS[5], raw)
-    if alone or (is_last(deaths) and held + #tasks > 0) then break end
+    if alone or (is_last(deaths) and (held > 0 or #tasks > 0)) then return i - 1 end
     alone = is_last(deaths)
-    chosen[#chosen + 1] = raw
     tasks[#tasks + 1] = raw
     counts[#counts + 1] = deaths
     counts[#counts + 1] = retries
   end
-  return chosen
+  return #list
 end
 
 local chosen = choose(arrived)
-if #chosen > 0 then take(KEYS[3], chosen) end
-if #chosen < #arrived then
-  for _ = 1, #arrived - #chosen do
-    redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
-  end
-else
-  chosen = choose(candidates)
-  if #chosen > 0 then take(KEYS[1], chosen) end
+local left = #arrived - chosen
+if left == 0 and limit > 0 then choose(redis.call('LRANGE', KEYS[1], 0, limit - 1)) end
+hold(tasks)
+drop(KEYS[3], chosen)
+drop(KEYS[1], #tasks - chosen)
+for _ = 1, left do
+  redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
 end
-if #tasks == 0 and #arrived + #candidates > 0 then
-  return {ALONE, {}, {}}
+if #tasks == 0 and (head or #arrived > 0) then
+  return {ALONE, {}, {}, 0}
 end
-return {OK, tasks, counts}
+return {OK, tasks, counts, first}

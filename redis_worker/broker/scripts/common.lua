@@ -54,3 +54,22 @@ local function drop_oldest(dead, most, dropped)
     redis.call('LTRIM', dead, surplus, -1)
   end
 end
+
+-- The field of an in-flight hash that holds the number of the last task claimed; numbers only grow. Its value is padded:
+-- a text of over 64 bytes makes the server look up all fields by their digests, instead of searching them in turn.
+local LAST, LAST_FORMAT = 'last', '%-80d'
+
+local function last_number(inflight)
+  local digits = string.match(redis.call('HGET', inflight, LAST) or '', '^(%d+) *$')
+  return digits and #digits < 16 and tonumber(digits) or 0
+end
+
+-- Return the numbers of the tasks in an in-flight hash, in the order of their claim.
+local function numbers_in(inflight)
+  local numbers = {}
+  for _, field in ipairs(redis.call('HKEYS', inflight)) do
+    if #field < 16 and string.find(field, '^[1-9]%d*$') then numbers[#numbers + 1] = tonumber(field) end
+  end
+  table.sort(numbers)
+  return numbers
+end

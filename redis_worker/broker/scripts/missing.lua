@@ -1,10 +1,21 @@
--- List a worker's in-flight tasks, to compare with those it holds.
+-- List a worker's in-flight tasks that it does not know to hold.
 -- KEYS 1 inflight, 2 attempts
--- Returns {tasks, counts}, as claim.lua does.
-local tasks, counts = redis.call('LRANGE', KEYS[1], 0, -1), {}
-if redis.call('TYPE', KEYS[2]).ok == 'hash' then
-  for i, raw in ipairs(tasks) do
-    counts[2 * i - 1], counts[2 * i] = counts_of(KEYS[2], raw)
+-- ARGV the numbers of the tasks that it holds
+-- Returns {numbers, tasks, counts}, in the order of their claim; counts as claim.lua does.
+local known = {}
+for _, number in ipairs(ARGV) do known[tonumber(number)] = true end
+local numbers, tasks, counts = {}, {}, {}
+local counted = redis.call('TYPE', KEYS[2]).ok == 'hash'
+for _, number in ipairs(numbers_in(KEYS[1])) do
+  if not known[number] then
+    local raw = redis.call('HGET', KEYS[1], number)
+    numbers[#numbers + 1] = number
+    tasks[#tasks + 1] = raw
+    if counted then
+      local deaths, retries = counts_of(KEYS[2], raw)
+      counts[#counts + 1] = deaths
+      counts[#counts + 1] = retries
+    end
   end
 end
-return {tasks, counts}
+return {numbers, tasks, counts}

@@ -1,4 +1,4 @@
--- Give a worker a new name, and what it holds: one of its lists holds another type, so that it cannot claim.
+-- Give a worker a new name, and what it holds: one of its keys holds another type, so that it cannot claim.
 -- KEYS 1 workers, 2 retired, 3 claimants, 4 inflight, 5 inflight under the new name, 6 presence
 -- ARGV 1 worker, 2 new name, 3 lease in ms, 4 ms for which the present name stays retired
 -- Returns 1, or 0 if the worker was presumed dead and other workers have its tasks.
@@ -11,7 +11,7 @@ redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
 -- These and the presence may hold another type: overdue.lua reports that.
 redis.pcall('ZADD', KEYS[3], ARGV[3], ARGV[2])
 redis.pcall('ZADD', KEYS[2], now + ARGV[4], ARGV[1])
-if redis.call('TYPE', KEYS[4]).ok == 'list' then
+if redis.call('TYPE', KEYS[4]).ok == 'hash' then
   redis.call('RENAME', KEYS[4], KEYS[5])
 end
 redis.call('ZREM', KEYS[1], ARGV[1])

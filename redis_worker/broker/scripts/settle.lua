@@ -5,11 +5,12 @@
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results in s (0: for ever), 6 ms for which counts are kept, 7 ms for which completed messages are
 --      remembered (0: not idempotent), 8 '1' to write outcomes although their tasks are not held,
---      9 number of answered tasks N, 10 number of delayed tasks M; then N times raw, field, result;
---      M times raw, token, delay in ms; for each dead one raw, letter, has result ('1' or ''), field, result
+--      9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
+--      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
+--      the raw task stands in place of its number.
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
 -- them. While the worker has its lease, no other has its tasks: one that is not held was settled before, and the reply
--- was lost, or somebody deleted or overwrote the in-flight list. Only the worker can know: its position p is returned
+-- was lost, or somebody deleted or overwrote the in-flight hash. Only the worker can know: its position p is returned
 -- as -1 - p. If it was not settled before, the worker calls again, with 8.
 -- If a needed key holds another type, the tasks that need it stay unchanged and in flight, and all others are
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
@@ -39,20 +40,26 @@ local function has_lease()
   return type(redis.pcall('ZSCORE', KEYS[4], ARGV[1])) == 'string'
 end
 
-local is_list = redis.call('TYPE', KEYS[1]).ok == 'list'
-local function acknowledge(raw, position)
-  if is_list and redis.call('LREM', KEYS[1], 1, raw) == 1 then return true end
+local forced = ARGV[8] == '1'
+local is_hash = redis.call('TYPE', KEYS[1]).ok == 'hash'
+
+-- Return the raw task of an argument; nil if it is not held.
+local function raw_of(number)
+  if forced then return number end
+  return is_hash and redis.call('HGET', KEYS[1], number) or nil
+end
+
+local function acknowledge(number, position)
+  if not forced and is_hash and redis.call('HDEL', KEYS[1], number) == 1 then return true end
   local owned = has_lease()
-  if ARGV[8] == '1' and owned then return true end
+  if forced and owned then return true end
   refused[#refused + 1] = owned and -1 - position or position
   return false
 end
 
 local function forget(raw)
-  if tried then
-    local name = digest(raw)
-    redis.call('HDEL', KEYS[2], 'd' .. name, 'r' .. name)
-  end
+  local name = digest(raw)
+  redis.call('HDEL', KEYS[2], 'd' .. name, 'r' .. name)
 end
 
 local function answer(field, result)
@@ -72,20 +79,10 @@ if again > 0 then
 end
 if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
 
--- Tasks settled in the order of their claim are acknowledged all at once: one command each
--- would cost more than the rest of the script.
-local in_order = 0
-if answered > 1 and is_list and not is_left[0] and redis.call('LINDEX', KEYS[1], 0) == ARGV[11] then
-  local held = redis.call('LRANGE', KEYS[1], 0, answered - 1)
-  while held[in_order + 1] and held[in_order + 1] == ARGV[11 + 3 * in_order] and in_order < answered do
-    in_order = in_order + 1
-  end
-  redis.call('LTRIM', KEYS[1], in_order, -1)
-end
 for i = 11, is_left[0] and 0 or first_again - 1, 3 do
-  local position = (i - 11) / 3
-  if position < in_order or acknowledge(ARGV[i], position) then
-    forget(ARGV[i])
+  local raw = tried and raw_of(ARGV[i])
+  if acknowledge(ARGV[i], (i - 11) / 3) then
+    if raw then forget(raw) end
     answer(ARGV[i + 1], ARGV[i + 2])
   end
 end
@@ -96,8 +93,8 @@ if again > 0 and not is_left[1] then
   local now = time[1] * 1000 + math.ceil(time[2] / 1000)
   local keep = tonumber(ARGV[6])
   for i = first_again, first_dead - 1, 3 do
-    local raw, delay = ARGV[i], tonumber(ARGV[i + 2])
-    if acknowledge(raw, answered + (i - first_again) / 3) then
+    local raw, delay = raw_of(ARGV[i]), tonumber(ARGV[i + 2])
+    if acknowledge(ARGV[i], answered + (i - first_again) / 3) then
       redis.call('ZADD', KEYS[5], now + delay, ARGV[i + 1] .. ':' .. raw)
       add_to(KEYS[2], 'r' .. digest(raw), 1)
       tried = true
@@ -113,8 +110,9 @@ end
 if first_dead <= #ARGV and not is_left[2] then
   local begun = remember > 0 and redis.call('TYPE', KEYS[8]).ok == 'hash'
   for i = first_dead, #ARGV, 5 do
+    local raw = tried and raw_of(ARGV[i])
     if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5) then
-      forget(ARGV[i])
+      if raw then forget(raw) end
       redis.call('RPUSH', KEYS[3], ARGV[i + 1])
       if remember > 0 then
         if begun then redis.call('HDEL', KEYS[8], ARGV[i + 3]) end

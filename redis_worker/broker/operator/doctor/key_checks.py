@@ -106,8 +106,10 @@ async def examine_keys(connection: Connection, keys: Keys, subject: str, workers
 
     Raises Disconnected or Refused.
     """
-    lists = {name: "list" for worker in workers for name in (keys.inflight(worker), keys.arrived(worker))}
-    return await _examine(connection, subject, keys.types | lists, _forms(keys))
+    held: dict[str, str] = {}
+    for worker in workers:
+        held |= {keys.inflight(worker): "hash", keys.arrived(worker): "list", keys.listed(worker): "list"}
+    return await _examine(connection, subject, keys.types | held, _forms(keys))
 
 
 async def examine_registries(connection: Connection) -> list[Finding]:
