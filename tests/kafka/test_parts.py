@@ -20,6 +20,8 @@ from confluent_kafka import Producer
 from redis_worker import Supervisor
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.file.kafka_servers import group_status
+from redis_worker.file.plan import KafkaPart
 from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import server_mistakes
 from redis_worker.mock_kafka import MockKafka
@@ -106,11 +108,12 @@ def run(*arguments: str, code: str | None = None, **environment: str) -> subproc
 # --- at work ---
 
 
-@pytest.mark.parametrize("processes", ["", "processes = 2"], ids=["one loop", "two processes"])
-async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: EmbeddedServer, processes: str) -> None:
+@pytest.mark.parametrize("how", ["", 'processes = 2\noffsets = "postgres"'], ids=["one loop", "two processes"])
+async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: EmbeddedServer, how: str) -> None:
     outside = f'[redis]\nurl = "{first_server.url}"\n[http]\nport = 0\n'
-    table_file.produce(*({"id": number % 50, "value": str(number)} for number in range(100)), {"id": 1, "poison": 1})
-    async with Supervisor.from_file(table_file.write(processes, tables=outside)) as supervisor:
+    rows = ({"id": number % 50, "value": str(number)} for number in range(100))
+    table_file.produce(*rows, {"id": 1, "poison": 1}, {"id": "no number"})
+    async with Supervisor.from_file(table_file.write(how, tables=outside)) as supervisor:
         assert supervisor.http_address
 
         async def metrics() -> dict[str, float]:
@@ -136,7 +139,8 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
         assert seen["redis_worker_kafka_lag"] == 0
         assert seen["redis_worker_kafka_rebalances_total"] >= 1
         assert seen["redis_worker_kafka_commits_total"] >= 1
-        assert seen["redis_worker_sink_flush_rows_sum"] == 100
+        assert seen["redis_worker_sink_refused_total"] == 1
+        assert seen["redis_worker_sink_flush_rows_sum"] == 101
         assert seen["redis_worker_sink_flush_seconds_count"] == seen["redis_worker_sink_flush_rows_count"] >= 1
         assert seen["redis_worker_dead_letters_total"] == 1
         await wait_until(lambda: supervisor.ready, "both processes")
@@ -149,6 +153,10 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
                 return [(part.name, part.kind, part.lag) for part in parts] == [("cases", "kafka", 0)]
 
             await wait_until(announced, "the status to show it")
+    [part] = supervisor.plan.parts
+    assert isinstance(part, KafkaPart)
+    [row] = await group_status(part, 5)
+    assert (row.partitions, row.lag, row.problem) == (4, 0, None)
 
 
 async def test_the_command_without_a_file(table_file: File) -> None:
