@@ -15,14 +15,16 @@ from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
 from benchmarks.drain import DRAINS, drain
 from benchmarks.kafka import kafka
+from benchmarks.long_tasks import long_tasks
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
 from benchmarks.postgres import postgres
+from benchmarks.push import push
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = (*DRAINS, "pickup", "delays", "memory", "kafka", "postgres")
+SPEED = (*DRAINS, "long", "pickup", "delays", "memory", "kafka", "postgres", "push")
 PARTS = (*SPEED, "structure")
 
 
@@ -74,6 +76,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     parts = options.part or SPEED
     for name in (name for name in DRAINS if name in parts):
         yield from drain(name, bench, options.tasks, options.rounds, _print_progress)
+    if "long" in parts:
+        yield from long_tasks(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:
@@ -86,6 +90,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     if "postgres" in parts:
         batches = [(500, 4), (5000, 1)] if options.quick else [(500, 100), (5000, 10)]
         yield from postgres(batches, options.rounds, _print_progress)
+    if "push" in parts:
+        yield from push(bench.url, 1.0 if options.quick else 20.0, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 

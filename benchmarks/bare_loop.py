@@ -36,11 +36,12 @@ async def work(url: str, waiting: str, output: str, batch: int) -> None:
 def main() -> None:
     """Run the loop, with uvloop if installed, as the worker does."""
     url, waiting, output, batch = sys.argv[1:]
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work(url, waiting, output, int(batch)))
 
 
-def _loop_factory() -> Any:
+def loop_factory() -> Any:
+    """Return the factory of uvloop, if installed."""
     try:
         import uvloop
     except ImportError:

@@ -14,7 +14,9 @@ SUM = 0.95
 DISORDER = 0.9
 # Bytes of larger tasks, the share of the number of tasks, and the target.
 SIZES = ((1_000, 0.5, 0.8), (10_000, 0.1, 0.6), (100_000, 0.02, 0.6))
-ASYNC = 0.4
+ASYNC = 0.6
+THREADS = 0.25
+PROCESSES = 0.12
 
 
 @dataclass
@@ -57,8 +59,8 @@ def _small() -> list[list[Entry]]:
         Entry(supervised()),
         Entry(bare_loop(1000)),
         Entry(worker("sum, at-most-once", "sum", "--delivery", "at-most-once")),
-        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.1),
-        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.1),
+        Entry(worker("no-op in 4 threads", "benchmarks.processors:noop", *threads), share=0.5, target=THREADS),
+        Entry(worker("no-op in 2 processes", "benchmarks.processors:noop", *processes), share=0.3, target=PROCESSES),
     ]
     return [entries]
 
@@ -94,17 +96,19 @@ def drain(name: str, bench: Bench, count: int, rounds: int, progress: Callable[[
     for entries in DRAINS[name]():
         for number in range(rounds):
             for entry in entries:
-                entry.drained.append(_drained(bench, entry, max(1, int(count * entry.share))))
+                drained = drained_by(bench, entry.contender, max(1, int(count * entry.share)), entry.padding)
+                entry.drained.append(drained)
                 progress(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield _row(entry, entries[0])
 
 
-def _drained(bench: Bench, entry: Entry, count: int) -> Drained:
-    with bench.warmed_up(entry.contender) as process:
-        bench.fill(count, entry.padding)
+def drained_by(bench: Bench, contender: Contender, count: int, padding: int = 0) -> Drained:
+    """Return how a contender drains `count` tasks."""
+    with bench.warmed_up(contender) as process:
+        bench.fill(count, padding)
         drained = bench.drain(process, count)
-        bench.verify(entry.contender, count)
+        bench.verify(contender, count)
     return drained
 
 

@@ -120,8 +120,8 @@ class Sink(Protocol):
 
         Returns the values that the database refuses; all others are written. `refused` is awaited with them (if there
         are any) before the commit, so that dead letters exist before the offsets cover them; an exception from it
-        rolls everything back. After Disconnected call it again: nothing or everything is written, and writing it again
-        changes nothing. Raises PartitionsLost.
+        rolls everything back. After Disconnected nothing or everything is written: call it again with the same values
+        and offsets (without those of partitions lost since), and they are written once. Raises PartitionsLost.
         """
         ...
 

@@ -22,11 +22,12 @@ async def serve(
     cancel: Callable[[], None],
     show: Callable[[], None],
     kill: Callable[[], None] = lambda: None,
+    reload: Callable[[], None] | None = None,
 ) -> bool:
     """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, which logs it, a second one `cancel`.
 
-    A third one calls `kill` and exits; SIGUSR1 calls `show`. Return False if a second signal cancelled it. Raises as
-    `run` does, and ConfigurationError outside the main thread.
+    A third one calls `kill` and exits; SIGUSR1 calls `show`, SIGHUP `reload`. Return False if a second signal cancelled
+    it. Raises as `run` does, and ConfigurationError outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("serve() handles signals, which works only in the main thread; call run() here")
@@ -38,7 +39,8 @@ async def serve(
         logger.warning("cancelling: unfinished tasks go back to their queues")
         cancel()
 
-    with stop_signals(stop, cancel_then, kill), show_signal(show):
+    others = {signal.SIGUSR1: show} | ({} if reload is None else {signal.SIGHUP: reload})
+    with stop_signals(stop, cancel_then, kill), _handled(others):
         await run()
     return not cancelled
 
@@ -64,16 +66,6 @@ def stop_signals(
             os._exit(1)
 
     return _handled({signal.SIGINT: receive, signal.SIGTERM: receive})
-
-
-def show_signal(show: Callable[[], None]) -> AbstractContextManager[None]:
-    """Call `show` on each SIGUSR1 in the block. Needs a running loop."""
-    return _handled({signal.SIGUSR1: show})
-
-
-def reload_signal(reload: Callable[[], None]) -> AbstractContextManager[None]:
-    """Call `reload` on each SIGHUP in the block. Needs a running loop."""
-    return _handled({signal.SIGHUP: reload})
 
 
 @contextmanager

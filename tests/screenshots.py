@@ -1,4 +1,4 @@
-"""The command `python -m tests.screenshots`: pictures of the dashboard at work, light and dark, in docs/."""
+"""The command `python -m tests.screenshots`: pictures of the dashboard at work, light and dark, wide and narrow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from playwright.async_api import Browser
 
-from redis_worker import Broadcaster  # noqa: F401 - checks that the package is installed
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.cron import ask_for_run
 from redis_worker.embedded import EmbeddedServer
@@ -39,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.screenshots", description="Take pictures of the dashboard.")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "dashboard", help="where (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=45.0, help="how long the shop works before (default: %(default)s)"
+        "--seconds", type=float, default=60.0, help="how long the shop works before (default: %(default)s)"
     )
     options = parser.parse_args()
     if CHROMIUM is None:

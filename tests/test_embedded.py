@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from redis_worker import embedded
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.server_programs import find_server, servers
 from redis_worker.vocabulary.errors import ConfigurationError, RedisWorkerError
@@ -323,15 +322,15 @@ class TestFailures:
             EmbeddedServer(tmp_path / "absent").start()
 
     def test_one_that_never_answers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(embedded, "START_TIMEOUT", 0.2)
+        monkeypatch.setattr(EmbeddedServer, "start_timeout", 0.2)
         server = EmbeddedServer(program(tmp_path / "mute", "echo thinking; exec sleep 600"))
         with pytest.raises(RedisWorkerError, match="did not answer"):
             server.start()
         assert not server.folder.exists()
 
     def test_one_that_takes_no_sigterm(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(embedded, "START_TIMEOUT", 0.2)
-        monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.2)
+        monkeypatch.setattr(EmbeddedServer, "start_timeout", 0.2)
+        monkeypatch.setattr(EmbeddedServer, "stop_timeout", 0.2)
         stubborn = program(tmp_path / "stubborn", "trap '' TERM; while :; do sleep 1; done")
         with pytest.raises(RedisWorkerError, match="did not answer"):
             EmbeddedServer(stubborn).start()

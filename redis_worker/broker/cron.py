@@ -57,7 +57,7 @@ class Claim(NamedTuple):
     value: int
     """FIRED: the instant; EARLY: ms until it is due."""
     lost: list[str]
-    """Workers, or names, of runs whose process was found dead."""
+    """Workers, or names, of runs with a dead process."""
 
 
 class Run(NamedTuple):

@@ -1,4 +1,4 @@
-"""Carries out faults."""
+"""The execution of faults."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Inflicted(NamedTuple):
 
 
 class Attack:
-    """Inflicts faults on the units and servers of a stage."""
+    """The attack on the units and servers of a stage."""
 
     def __init__(
         self, stage: Stage, units: Sequence[Unit], producers: Producers, violated: Callable[[str], None]

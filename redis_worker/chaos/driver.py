@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Story:
-    """What happened in a run."""
+    """The events of a run, and its outcome."""
 
     started: float = field(default_factory=time.time)
     samples: list[Sample] = field(default_factory=list)
@@ -48,6 +48,10 @@ class Story:
     counts: dict[str, int] = field(default_factory=dict)
     is_complete: bool = False
     """False if it was interrupted."""
+
+    def first_offence(self) -> Violation | None:
+        """Return the first violation with a history, if there is one."""
+        return next((violation for violation in self.violations if violation.history), None)
 
 
 def steps_of(story: Story, violation: Violation) -> list[tuple[float, str]]:
@@ -98,7 +102,7 @@ async def _perform(options: Options, display: Display) -> Story:
         try:
             await driver.run()
         except asyncio.CancelledError:
-            pass  # the story so far is told
+            pass  # the story so far is returned
         return driver.story
 
 
@@ -151,7 +155,7 @@ class Driver:
         self._moved = time.monotonic()
 
     async def run(self) -> None:
-        """Break things and watch, until everything is done with or stands still. The story tells the rest."""
+        """Inflict the faults and observe, until all tasks are settled or nothing moves. It fills the story."""
         watch = asyncio.create_task(self._watch())
         try:
             try:
@@ -181,7 +185,7 @@ class Driver:
         self._display.say(inflicted.text, "bad")
 
     async def _wind_up(self, watch: asyncio.Task[None]) -> None:
-        """Wait until everything is done with, then stop the workers."""
+        """Wait until all tasks are settled, then stop the workers."""
         self._moved = time.monotonic()
         while self._mode.ledger.settled < self._mode.total and time.monotonic() - self._moved < self._patience():
             if watch.done():
@@ -193,7 +197,7 @@ class Driver:
                 self._violated(sentence)
 
     def _patience(self) -> float:
-        # What at-most-once has lost never comes: the rest has, when nothing has moved for some seconds.
+        # At-most-once may lose tasks: the others have been settled after some seconds without progress.
         return _PATIENCE / 10 if self._mode.may_lose else _PATIENCE
 
     async def _watch(self) -> None:

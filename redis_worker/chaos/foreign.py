@@ -1,7 +1,7 @@
-"""A server of the user's: keys with names of their own, removed afterwards, and an observer of announcements.
+"""The user's server: keys with unused names, removed afterwards, and an observer of announcements.
 
-Its journal is not ours to read. Instead each result is announced by the script that writes it: an id that is announced
-twice was written twice. All else shows at the end.
+Its journal cannot be read here. Instead each result is announced by the script that writes it: an id that is announced
+twice was written twice. All other promises are checked at the end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The journal of a server: all writes that took effect, in order, read from its append-only file.
 
-The file holds what the server did, whoever asked for it: commands of clients and effects of scripts, one transaction
+The file holds all that the server did: commands of clients and effects of scripts, one transaction
 for each script. Nothing escapes it, as announcements may, and it survives restarts: a server that syncs every
 write loses only what it has not answered. So the ledger that follows it does not depend on what workers report.
 """

@@ -15,7 +15,7 @@ from redis_worker.vocabulary.payload import loads
 
 Fate = Literal["answered", "dead", "any"]
 
-# Places of a task that is done with.
+# Places of a settled task.
 _ANSWERED, _DEAD, _COMPLETED = "answered", "dead", "completed"
 _ENDS = frozenset((_ANSWERED, _DEAD, _COMPLETED))
 _WAITING, _DELAYED, _IN_FLIGHT = "waiting", "delayed", "in flight"
@@ -37,7 +37,7 @@ class Ledger(ABC):
     def __init__(self) -> None:
         self.violations: list[Violation] = []
         self.settled = 0
-        """Number of things that are done with."""
+        """Number of settled tasks or instants."""
         self._replay = Replay()
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Judge what only the end shows; nothing works any more."""
+        """Judge the final state; no worker runs any more."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
@@ -77,10 +77,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a mode promises."""
+    """The promises of a mode."""
 
     may_lose: bool = False
-    """True for at-most-once: what a worker has taken is nowhere until it is answered."""
+    """True for at-most-once: a task that a worker has taken is nowhere until it is answered."""
     may_repeat: bool = False
     """True if a result may be written again, with the same value."""
     has_results: bool = True
@@ -172,7 +172,7 @@ class TaskLedger(Ledger):
             return
         record = self._record(place, change)
         if record is None:
-            self.violations.append(Violation(f"a task that nobody pushed is {place}: {change.element[:100]!r}"))
+            self.violations.append(Violation(f"a task that was never pushed is {place}: {change.element[:100]!r}"))
             return
         touched.setdefault(record.raw, (record, record.places.copy()))
         if not change.entered:

@@ -1,4 +1,4 @@
-"""The modes: what works, what is pushed, which faults there are, and what is promised."""
+"""The modes: their workers, tasks, possible faults and promises."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Mode(ABC):
 
     faults: tuple[str, ...] = (*_ON_WORKERS, *_ON_SERVER, *_ON_NETWORK)
     may_lose = False
-    """True if some tasks may never be done with."""
+    """True if some tasks may never be settled."""
     ledger: Ledger
     held_in: Sequence[Keys] = ()
     """Queues whose workers register, and hold tasks in Redis."""
@@ -113,7 +113,7 @@ class AtMostOnceMode(PoolMode):
 
     delivery = "at-most-once"
     may_lose = True
-    # A result whose reply was lost is written again.
+    # A result is written again if the reply was lost.
     promise = Promise(may_lose=True, may_repeat=True)
 
     def __init__(self, options: Options, keys: Keys) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any
 
-from redis_worker.chaos.display import Display, Tone
-from redis_worker.chaos.driver import Story, steps_of
+from redis_worker.chaos.display import Display, Tone, open_display
+from redis_worker.chaos.driver import Story, perform, steps_of
 from redis_worker.chaos.options import Options
 from redis_worker.chaos.report import write_report
 from redis_worker.vocabulary.payload import dumps
@@ -19,13 +20,19 @@ _INTERRUPTED = 130
 _MOST_STEPS, _MOST_VIOLATIONS = 60, 10
 
 
-def check_report(options: Options) -> None:
-    """Raise ConfigurationError if the report cannot be written: this must not show at the end of a long run."""
+def run_chaos(options: Options, as_json: bool) -> int:
+    """Run it and print the outcome. Return 0, 1 if a promise was broken, or 130 if interrupted.
+
+    Raises RedisWorkerError if it cannot run.
+    """
     if options.report is not None:
-        write_report(Story(), options)
+        write_report(Story(), options)  # an error must not show only at the end of a long run
+    with nullcontext(_Quiet()) if as_json else open_display() as display:
+        story = asyncio.run(perform(options, display))
+        return _print_outcome(story, options, display, as_json)
 
 
-def print_outcome(story: Story, options: Options, display: Display, as_json: bool) -> int:
+def _print_outcome(story: Story, options: Options, display: Display, as_json: bool) -> int:
     """Print the outcome and write the report. Return the exit code. Raises ConfigurationError."""
     if options.report is not None:
         write_report(story, options)
@@ -34,25 +41,19 @@ def print_outcome(story: Story, options: Options, display: Display, as_json: boo
     else:
         lines = [*_history(story), *(f"  {visible(line.text)}" for line in story.violations[:_MOST_VIOLATIONS])]
         tone: Tone = "bad" if story.violations or not story.is_complete else "good"
-        display.finish([*lines, f"  {summary(story)}"], f"  {_verdict(story)} To repeat it: {options.command()}", tone)
+        numbers = ", ".join(f"{name} {number}" for name, number in story.counts.items()) or "nothing is known"
+        display.finish([*lines, f"  {numbers}"], f"  {_verdict(story)} To repeat it: {options.command()}", tone)
     if story.violations:
         return 1
     return 0 if story.is_complete else _INTERRUPTED
 
 
-def summary(story: Story) -> str:
-    """Return the numbers of a run on one line."""
-    return ", ".join(f"{name} {number}" for name, number in story.counts.items()) or "nothing is known"
-
-
 def _history(story: Story) -> Iterator[str]:
-    first = next((violation for violation in story.violations if violation.history), None)
-    if first is None:
-        return
-    yield f"  History of task {visible(first.id)}:"
-    for at, text in steps_of(story, first)[:_MOST_STEPS]:
-        yield f"  {at:8.2f} s  {visible(text)}"
-    yield ""
+    if (first := story.first_offence()) is not None:
+        yield f"  History of task {visible(first.id)}:"
+        for at, text in steps_of(story, first)[:_MOST_STEPS]:
+            yield f"  {at:8.2f} s  {visible(text)}"
+        yield ""
 
 
 def _verdict(story: Story) -> str:
@@ -87,9 +88,3 @@ class _Quiet(Display):
 
     def _print(self, text: str, tone: Tone) -> None:
         pass
-
-
-@contextmanager
-def quiet() -> Iterator[Display]:
-    """Open a display that shows nothing."""
-    yield _Quiet()

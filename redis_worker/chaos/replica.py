@@ -17,7 +17,7 @@ _TICK = 0.02
 
 
 class ReplicatedServer(PrivateServer):
-    """A server whose journal holds what its replica has done as a master too: it follows it meanwhile."""
+    """A server with a replica; its journal includes the writes of the replica as a master, because it follows these."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -136,8 +136,7 @@ def _violations(story: Story) -> Iterator[str]:
     yield '<h2 class="bad">Broken promises</h2>\n<ul>'
     yield from (f"<li>{escape(visible(violation.text))}</li>" for violation in story.violations[:_MOST_VIOLATIONS])
     yield "</ul>"
-    first = next((violation for violation in story.violations if violation.history), None)
-    if first is not None:
+    if (first := story.first_offence()) is not None:
         yield f"<h2>History of task {escape(visible(first.id))}</h2>\n<table>"
         for at, text in steps_of(story, first):
             yield f"<tr><td>{at:.2f}</td><td>{escape(visible(text))}</td></tr>"

@@ -29,13 +29,13 @@ _QUEUE = Keys(f"{_STEM}:input", f"{_STEM}:output")
 
 
 class Observer(Protocol):
-    """What follows a server for a ledger."""
+    """The follower of a server, which reports to a ledger."""
 
     async def observe(self) -> None:
-        """Tell the ledger what is new."""
+        """Report the changes since the last call."""
 
     async def finish(self) -> None:
-        """Tell it what only the end shows; nothing works any more."""
+        """Report the final state; no worker runs any more."""
 
 
 class JournalObserver:
@@ -55,7 +55,7 @@ class JournalObserver:
 
 
 class Stage(NamedTuple):
-    """A server or a cluster, and what is to work there."""
+    """A server or a cluster, with the mode and the processes of its workers."""
 
     title: str
     servers: list[PrivateServer]
@@ -109,7 +109,7 @@ async def _private(options: Options, stack: AsyncExitStack) -> Stage:
 
 
 async def _foreign(options: Options, stack: AsyncExitStack) -> Stage:
-    """Use the user's server, with keys of a name that nobody has."""
+    """Use the user's server, with keys of an unused name."""
     assert options.url is not None
     if options.mode != "pool":
         raise ConfigurationError(f"the mode {options.mode} needs a private server: leave out --url")

@@ -53,7 +53,7 @@ class Push(NamedTuple):
 
 
 class Producers:
-    """Pushes a number of tasks: half of them evenly over the run, half in bursts."""
+    """A producer of tasks: it pushes half of them evenly over the run, half in bursts."""
 
     def __init__(
         self, connection: Connection, total: int, seconds: float, bursts: int, make: Callable[[int, int], list[Push]]
@@ -71,7 +71,7 @@ class Producers:
         self._burst = (total - self._even) // max(1, bursts)
 
     async def run(self) -> None:
-        """Push the even part at its pace, then what no burst has taken."""
+        """Push the even part at its pace."""
         clock = asyncio.get_running_loop().time
         start, done = clock(), 0
         while done < self._even:

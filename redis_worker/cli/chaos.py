@@ -57,8 +57,8 @@ def chaos(
     **settings: Any,
 ) -> int:
     """Break workers, network and server on purpose, and show that no task is lost."""
-    from redis_worker.chaos import run_chaos
     from redis_worker.chaos.options import Options
+    from redis_worker.chaos.outcome import run_chaos
     from redis_worker.cli.printing import explained
 
     if url is not None:

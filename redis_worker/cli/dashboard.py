@@ -37,11 +37,13 @@ def dashboard(url: str | None, address: str, http_token: str | None) -> int:
     import asyncio
     import secrets
 
+    from redis_worker.engine.loop import loop_factory
     from redis_worker.service.service import http_server
 
     token = http_token or secrets.token_urlsafe(24)
     server = http_server(address, token)
-    asyncio.run(_serve(server, redis_url(url), "" if http_token else f"#token={token}"))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(server, redis_url(url), "" if http_token else f"#token={token}"))
     return 0
 
 

@@ -17,6 +17,6 @@ Example:
 @option("--tasks", type=click.IntRange(100), default=6000, show_default=True, help="Number of tasks to push.")
 def demo(tasks: int) -> int:
     """Show that thousands of tasks survive the kill -9 of a worker."""
-    from redis_worker.demo import run_demo
+    from redis_worker.demo.story import run_demo
 
     return run_demo(tasks)

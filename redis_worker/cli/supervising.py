@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from redis_worker.broker.connection.address import address_of
@@ -17,7 +17,7 @@ from redis_worker.cli.describing import described
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.file.plan import DaemonPart, KafkaPart, Part, Plan
 from redis_worker.service.kafka_options import KafkaOptions
-from redis_worker.signals import reload_signal, serve
+from redis_worker.signals import serve
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -72,8 +72,8 @@ class _Service:
     async def run(self) -> int:
         supervisor = self._supervisor
         self._work = asyncio.create_task(self._serve())
-        with reload_signal(self._reload) if self._hangup else nullcontext():
-            graceful = await serve(self._ended, self._stop, supervisor.cancel, self._show, supervisor.kill)
+        reload = self._reload if self._hangup else None
+        graceful = await serve(self._ended, self._stop, supervisor.cancel, self._show, supervisor.kill, reload)
         logger.info("ended: %d processed, %d failed", supervisor.counters.processed, supervisor.counters.failed)
         return 0 if graceful else 1
 

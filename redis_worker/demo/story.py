@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import TypeAlias
 
 from redis_worker.broker.keys import Keys, tasks_among
-from redis_worker.chaos.display import Display
+from redis_worker.chaos.display import Display, open_display
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.processes import Processes, WorkerProcess
 from redis_worker.chaos.server import PrivateServer
@@ -45,8 +45,16 @@ _COLUMNS = {
 }
 
 
-async def tell(tasks: int, display: Display) -> int:
-    """Run the demo. Return 0, or 1 if a task was lost or has a wrong result. Raises RedisWorkerError."""
+def run_demo(tasks: int) -> int:
+    """Run the demo with at least 100 tasks. Return 0, or 1 if a task was lost or has a wrong result.
+
+    Raises RedisWorkerError.
+    """
+    with open_display() as display:
+        return asyncio.run(_tell(tasks, display))
+
+
+async def _tell(tasks: int, display: Display) -> int:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(PrivateServer())
         # In the server's folder, which is removed even if the demo is killed.

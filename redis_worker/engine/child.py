@@ -92,11 +92,14 @@ class Child:
         """True if the process has started, has not been killed and has not ended, though `died` may not know yet."""
         return self._ended is not None and not self._killed and not _readable(self._ended, 0.0)
 
-    async def start(self) -> None:
-        """Start the process; return once it waits for calls, or has not done so for a minute, or has `died`."""
+    def start(self) -> asyncio.Task[None]:
+        """Start the process; return the task that ends once it waits for calls, or has not for a minute, or has `died`.
+
+        That task must not be cancelled: a process that nothing watches would be left behind.
+        """
         if self._starting is None:
-            self._starting = self._loop.create_task(self._be_started())
-        await asyncio.shield(self._starting)  # a process that nobody watches would be left behind
+            self._starting = self._loop.create_task(self._be_started(), name="process")
+        return self._starting
 
     async def _be_started(self) -> None:
         try:

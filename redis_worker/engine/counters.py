@@ -81,11 +81,16 @@ class Counting(Observer):
         for outcome in exceptional:
             if outcome.skipped:
                 counters.skipped += 1
-            elif outcome.again is not None:
+                continue
+            if outcome.again is not None:
                 counters.retried += 1
             else:
                 counters.failed += 1
                 counters.dead += outcome.dead
+            self.failure(outcome)
+
+    def failure(self, outcome: Outcome) -> None:
+        """Look at a failed attempt; for subclasses."""
 
     def refused(self, outcomes: Sequence[Outcome]) -> None:
         self.counters.refused += len(outcomes)

@@ -83,7 +83,6 @@ class ProcessRunner(Runner):
         self._deaths: dict[Delivery, int] = {}
         self._number = 0
         self._outcomes: list[Outcome] = []
-        self._loop = asyncio.get_running_loop()
 
     @property
     def running(self) -> int:
@@ -168,7 +167,8 @@ class ProcessRunner(Runner):
     def _end_limit(self, slot: _Slot) -> None:
         assert slot.child is not None
         self._put_back([slot])
-        self._outcomes.append(self._handler.over_time(slot.hand.popleft().delivery))
+        task = slot.hand.popleft()
+        self._outcomes.append(self._handler.over_time(task.delivery, task.id))
         self._flush()
         slot.is_killed = True
         slot.child.kill()
@@ -258,8 +258,7 @@ class ProcessRunner(Runner):
                 child.send([(task.number, arguments) for task, arguments in tasks])
                 self._arrived.set()
 
-        self._starting = self._loop.create_task(child.start())
-        self._starting.add_done_callback(send)
+        child.start().add_done_callback(send)
 
     def answered(self, slot: _Slot, answers: list[Answered]) -> None:
         """Take the answers of a slot's process."""

@@ -66,7 +66,7 @@ class Processes:
         place.answer = asyncio.get_running_loop().create_future()
         try:
             if not place.child.is_ready:  # apart from the call: the time limit is one of the task, not of the start
-                await place.child.start()
+                await asyncio.shield(place.child.start())
             place.child.send([(0, arguments)])
             if not (await asyncio.wait({place.answer}, timeout=self._timeout))[0]:
                 raise TimedOut

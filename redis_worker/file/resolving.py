@@ -57,9 +57,9 @@ def resolve(plan: Plan) -> None:
         raise FileMistakes(plan.path, [_mistake(plan, path, text) for path, text in problems])
 
 
-async def server_mistakes(plan: Plan) -> list[Mistake]:
-    """Ask the servers of the Kafka parts. Return what they object to, at the keys that name them."""
-    answers = await asyncio.gather(*(ask(part, _PATIENCE) for part in plan.parts if isinstance(part, KafkaPart)))
+async def server_mistakes(plan: Plan, timeout: float = _PATIENCE) -> list[Mistake]:
+    """Ask the servers of the Kafka parts, each for `timeout` seconds; return what they object to, by the key's line."""
+    answers = await asyncio.gather(*(ask(part, timeout) for part in plan.parts if isinstance(part, KafkaPart)))
     parts = [part for part in plan.parts if isinstance(part, KafkaPart)]
     return [
         _mistake(plan, ("kafka", part.name, *answer.key), str(answer.error))

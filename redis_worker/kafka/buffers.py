@@ -40,14 +40,15 @@ class Buffers:
         """Wait for room; return the partitions to pause and those to resume."""
         owned = list(self._owned.values())
         paused = [partition for partition in owned if partition.paused]
+        resumed = _set([each for each in paused if not _fills(each, _share(owned) / 2)], paused=False)
         if not self._full(1.0):
-            emptied = [each for each in paused if not self._full(_ENOUGH) and not _fills(each, _share(owned) / 2)]
-            return [], _set(emptied, paused=False)
+            return [], resumed
         if not paused:
             self._room.clear()
             if await happens(self._room, _PATIENCE):
                 return [], []
-        return _set([each for each in owned if not each.paused and _fills(each, _share(owned))], paused=True), []
+        filled = [each for each in owned if not each.paused and _fills(each, _share(owned))]
+        return _set(filled, paused=True), resumed
 
     def _full(self, share: float) -> bool:
         messages = size = 0

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka import admin as _admin
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.kafka.errors import error_of, is_login, translated
 from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Unreachable
 
-admin: Any = _admin  # its types do not name all that it has
-# The time limit of one request, in seconds: after it the next one shows whether the brokers are reachable.
-_REQUEST = 1.0
+# The longest and the shortest time limit of one request, in seconds: a refused login shows after the first one.
+_REQUEST, _LEAST = 1.0, 0.1
+# The pause between two tries, in seconds.
+_PAUSE = 0.1
 
 
 class GroupPartition(NamedTuple):
@@ -67,17 +67,39 @@ def check_properties(settings: KafkaSettings) -> None:
 
 
 class _Inspector:
+    """One inspection, in a thread. The clients make only calls that wait: their threads have nothing left to do at the
+    end, when a late answer could crash the interpreter.
+    """
+
     def __init__(self, settings: KafkaSettings, timeout: float) -> None:
         self._settings = settings
         self._end = time.monotonic() + timeout
-        self._timeout = timeout
         self._login: KafkaError | None = None
         """Why the brokers refuse the login."""
 
     def inspect(self) -> Inspection:
         check_properties(self._settings)
-        client = admin.AdminClient({**self._settings.connection(), "error_cb": self._on_error, "log_level": 0})
-        metadata = self._metadata(client)
+        client = Consumer({**self._settings.consumer(), "error_cb": self._on_error, "log_level": 0})
+        try:
+            while True:
+                try:
+                    return self._seen(client)
+                except KafkaException as error:
+                    client.poll(0)  # the reason arrives by a callback
+                    better = self._translated(error)
+                    if time.monotonic() > self._end or not isinstance(better, Unreachable):
+                        raise better from None
+                time.sleep(_PAUSE)
+        finally:
+            client.close()
+
+    @property
+    def _patience(self) -> float:
+        """The time limit of the next request, in seconds."""
+        return max(_LEAST, min(_REQUEST, self._end - time.monotonic()))
+
+    def _seen(self, client: Any) -> Inspection:
+        metadata = client.list_topics(timeout=self._patience)
         partitions = [
             TopicPartition(name, number)
             for name, topic in sorted(metadata.topics.items())
@@ -85,58 +107,28 @@ class _Inspector:
             for number in sorted(topic.partitions)
         ]
         missing = [name for name in self._settings.named if not any(each.topic == name for each in partitions)]
-        try:
-            offsets = self._offsets(client, partitions)
-        except KafkaException as error:
-            raise self._translated(error) from None
-        return Inspection(len(metadata.brokers), missing, offsets, self._members(client))
+        return Inspection(len(metadata.brokers), missing, self._offsets(client, partitions), self._members())
 
     def _reads(self, topic: str) -> bool:
         return any(re.match(each, topic) if each.startswith("^") else each == topic for each in self._settings.topics)
 
-    def _metadata(self, client: Any) -> Any:
-        """Return the metadata, from the first broker that answers."""
-        while True:
-            left = self._end - time.monotonic()
-            try:
-                return client.list_topics(timeout=max(0.1, min(_REQUEST, left)))
-            except KafkaException as error:
-                client.poll(0)  # the reason arrives by a callback
-                better = self._translated(error)
-                if left <= 0 or not isinstance(better, (Disconnected, Unreachable)):
-                    raise better from None
-
     def _offsets(self, client: Any, partitions: list[TopicPartition]) -> list[GroupPartition]:
-        if not partitions:
-            return []
-        group = self._settings.group
-        asked = ConsumerGroupTopicPartitions(group, partitions)
-        committed = client.list_consumer_group_offsets([asked], request_timeout=self._timeout)[group].result()
-        nexts = {(each.topic, each.partition): each.offset for each in committed.topic_partitions if each.offset >= 0}
-        new = [each for each in partitions if (each.topic, each.partition) not in nexts]
-        ends = self._listed(client, partitions, admin.OffsetSpec.latest())
-        begins = self._listed(client, new, admin.OffsetSpec.earliest()) if self._settings.start == "earliest" else ends
         found = []
-        for name, end in ends.items():
-            next = nexts.get(name)
-            lag = end - (begins[name] if next is None else next)
-            found.append(GroupPartition(*name, next, end, max(0, lag)))
+        for each in client.committed(partitions, timeout=self._patience) if partitions else ():
+            next = each.offset if each.offset >= 0 else None
+            begin, end = client.get_watermark_offsets(each, timeout=self._patience)
+            first = next if next is not None else begin if self._settings.start == "earliest" else end
+            found.append(GroupPartition(each.topic, each.partition, next, end, max(0, end - first)))
         return found
 
-    def _listed(self, client: Any, partitions: Iterable[TopicPartition], spec: Any) -> dict[tuple[str, int], int]:
-        asked = dict.fromkeys(partitions, spec)
-        if not asked:
-            return {}
-        listed = client.list_offsets(asked, request_timeout=self._timeout)
-        return {(each.topic, each.partition): future.result().offset for each, future in listed.items()}
-
-    def _members(self, client: Any) -> int | None:
-        group = self._settings.group
+    def _members(self) -> int | None:
+        client = AdminClient(self._settings.connection() | {"log_level": 0})
         try:
-            described = client.describe_consumer_groups([group], request_timeout=self._timeout)[group].result()
-        except KafkaException:  # an older broker, or the right to describe the group is missing
+            groups = client.list_groups(self._settings.group, timeout=self._patience)
+        except KafkaException:  # the brokers cannot do it, or the right is missing
             return None
-        return len(described.members)
+        # Dead is what a broker answers for a group that it does not have, or that uses the newer protocol (KIP-848).
+        return next((len(group.members) for group in groups if group.state != "Dead"), None)
 
     def _on_error(self, error: KafkaError) -> None:
         if is_login(error):
@@ -146,4 +138,7 @@ class _Inspector:
         better = translated(error_of(exception) if self._login is None else self._login)
         if not isinstance(better, Disconnected):
             return better
-        return Unreachable(f"no Kafka at {self._settings.brokers} ({better}); is it running, and is the address right?")
+        brokers, reason = self._settings.brokers, str(better).rpartition("Local: ")[2]
+        return Unreachable(
+            f"no Kafka at {brokers} ({reason}); is it running, and are address and security settings right?"
+        )

@@ -9,9 +9,17 @@ from typing import Any, Generic, Protocol, TypeVar
 LaneOf = Callable[[Any], Hashable | None]
 """Returns the lane of a message of confluent-kafka within its partition; None for a message without order."""
 
+# Messages of one partition that wait behind others; beyond it the partition waits.
+_MOST = 1000
+
+
+def _whole(_: Any) -> Hashable:
+    return b""
+
+
 LANES: dict[str, LaneOf | None] = {
     "none": None,
-    "partition": lambda _: b"",
+    "partition": _whole,
     "key": lambda message: message.key(),
 }
 
@@ -31,6 +39,12 @@ class Lanes(Generic[D]):
         self._busy: dict[Hashable, deque[D]] = {}
         self.waiting = 0
         """The number of messages that wait behind others."""
+
+    def room(self) -> int:
+        """Return how many messages may enter."""
+        if self._lane_of is _whole:
+            return 0 if self._busy else 1
+        return _MOST - self.waiting
 
     def enter(self, delivery: D) -> bool:
         """Return True if `delivery` may start; otherwise it waits. The hot path."""

@@ -14,9 +14,6 @@ from redis_worker.kafka.order import LaneOf, Lanes
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.task import Delivery
 
-# Messages that wait behind others of their lane; beyond it the partition waits.
-_MOST_IN_LANES = 1000
-
 
 @dataclass(slots=True, eq=False)
 class KafkaDelivery(Delivery):
@@ -96,12 +93,11 @@ class OwnedPartition:
 
     def room(self) -> int:
         """Return how many messages may be claimed."""
-        if self.lanes.waiting >= _MOST_IN_LANES:
-            return 0
+        room = self.lanes.room()
         window = WINDOWS[self.mark.level]
         if not self.unwritten:
-            return window
-        return window - (self.offsets.last + 1 - (self.committed or 0))
+            return min(room, window)
+        return min(room, window - (self.offsets.last + 1 - (self.committed or 0)))
 
     def take(self, limit: int) -> list[KafkaDelivery]:
         """Claim up to `limit` buffered messages; return those that may start. The hot path."""
@@ -114,7 +110,7 @@ class OwnedPartition:
             message = buffer.popleft()
             raw = message.value() or b""
             size += len(raw)
-            delivery = KafkaDelivery(raw, self, deaths, 0, False, False, message.offset(), message)
+            delivery = KafkaDelivery(raw, self, deaths, offset=message.offset(), message=message)
             claim(delivery.offset)
             if enter(delivery):
                 started.append(delivery)

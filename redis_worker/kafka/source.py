@@ -125,11 +125,6 @@ class KafkaSource:
         """See Owner."""
         return any(len(partition.offsets) or partition.uncommitted for partition in self._turns)
 
-    @property
-    def unwritten(self) -> int:
-        """The number of messages claimed and not settled, or not written."""
-        return sum(len(partition.offsets) for partition in self._owned.values())
-
     # Roles beside the worker.
 
     def roles(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -204,7 +199,9 @@ class KafkaSource:
     # Claiming.
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._closing.is_set() or (self._writer is not None and self._writer.full):
+        if self._writer is not None:
+            limit = min(limit, self._writer.room - sum(partition.out for partition in self._turns))
+        if self._closing.is_set() or limit <= 0:
             return []
         now = time.monotonic()
         while self._again and self._again[0][0] <= now:

@@ -53,6 +53,8 @@ class Writer:
         self._entries: deque[Entry] = deque()
         self._values = 0
         """Entries with a value."""
+        self._unsure: list[Entry] = []
+        """A batch whose write had no answer. It is repeated as it was, for a sink that may have stored its offsets."""
         self._writing: asyncio.Task[None] | None = None
         self._since = 0.0
         self._arrived = asyncio.Event()
@@ -67,9 +69,9 @@ class Writer:
         return self._reconnect.away
 
     @property
-    def full(self) -> bool:
-        """True while too much waits to be written for more claims."""
-        return len(self._entries) >= max(_MOST, _MOST_BATCHES * self._sink.batch_size)
+    def room(self) -> int:
+        """The number of messages that may still be claimed: no more than so many wait to be written."""
+        return max(0, max(_MOST, _MOST_BATCHES * self._sink.batch_size) - len(self._entries))
 
     def hurry(self, hurry: bool) -> None:
         """Write at once from now on, without waiting for more; or no longer."""
@@ -103,7 +105,7 @@ class Writer:
         if self._writing is not None and not self._writing.done():
             if self.away:
                 self._writing.cancel()
-            await asyncio.wait({self._writing})
+            await asyncio.gather(self._writing, return_exceptions=True)
         while self._entries:
             await self._write()
 
@@ -127,6 +129,10 @@ class Writer:
             except PartitionsLost as error:
                 self._lost(error.partitions)
                 return
+            except BaseException:
+                self._unsure = batch
+                raise
+            self._unsure = []
             self._observer.written(len(valued) - len(refused), len(refused), perf_counter() - started)
         for _ in batch:
             self._entries.popleft()
@@ -144,6 +150,9 @@ class Writer:
             self.stale = False
             self._entries = deque(entry for entry in self._entries if not entry.delivery.receipt.lost)
             self._values = sum(entry.value is not None for entry in self._entries)
+            self._unsure = [entry for entry in self._unsure if not entry.delivery.receipt.lost]
+        if self._unsure:
+            return self._unsure
         batch: list[Entry] = []
         room = self._sink.batch_size
         for entry in self._entries:

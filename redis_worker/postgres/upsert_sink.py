@@ -203,8 +203,6 @@ class UpsertSink:
             for name in names:
                 if name is not None and self._columns is not None and name not in self._columns:
                     raise ConfigurationError(f"{setting} has {name!r}, which is not among the columns")
-        if both := set(self._key) & set(self._update or ()):
-            raise ConfigurationError(f"update has {both.pop()!r}, which belongs to the key")
         if self._version is not None and (self._update == () or self._version in self._key):
             raise ConfigurationError("version needs a column that is updated: not one of the key, and not update=[]")
 

@@ -6,7 +6,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.counters import Counters
+from redis_worker.engine.vitals import Vitals
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.refused_topics import Refusals
 from redis_worker.service.routing import no_route
@@ -36,7 +37,7 @@ class ConsumedTopics:
         self._refusals = Refusals()
         self._opening: set[str] = set()
         self._running: dict[str, tuple[TopicConsumer, asyncio.Task[None]]] = {}
-        self._countings: defaultdict[str, Counting] = defaultdict(Counting)
+        self._countings: defaultdict[str, Vitals] = defaultdict(Vitals)
 
     @property
     def consumers(self) -> list[TopicConsumer]:

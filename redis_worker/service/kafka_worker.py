@@ -132,7 +132,10 @@ class KafkaWorker(Service):
             return DeadList(self._redis, options.dead_list, options.dead_limit, group)
         if options.dead_letters == _NONE:
             return NoDeadLetters()
-        return DeadTopic(self._settings, options.dead_letters or f"{group}.dead")
+        topic = options.dead_letters or f"{group}.dead"
+        if self._settings.consumes(topic):
+            raise ConfigurationError(f"the topic of dead letters {topic!r} is one of {self.source}: name another one")
+        return DeadTopic(self._settings, topic)
 
     def _compose(self) -> tuple[KafkaSource, Consumer]:
         from redis_worker.kafka.reading import KafkaReader, decoder, nothing, row
@@ -201,7 +204,8 @@ class KafkaWorker(Service):
         if not self.started:
             return []
         name, partitions = self.declaration.name, self.partitions()
-        return [Consuming(self.source, self.source, name, self._source.unwritten, partitions=partitions)]
+        unsettled = sum(partition.in_flight for partition in partitions)
+        return [Consuming(self.source, self.source, name, unsettled, partitions=partitions)]
 
     def partitions(self) -> list[PartitionStatus]:
         """Return the partitions that this worker owns, with their lags; call it on the event loop."""

@@ -40,7 +40,7 @@ def option(
     above: float | None = None,
     known: tuple[str, ...] | None = None,
 ) -> Any:
-    """Return a field whose value is at least `least`, above `above`, or one of `known`.
+    """Return a field with a value of at least `least`, above `above`, or one of `known`.
 
     A value is not compared with `above` here: the processor's declaration does it, in a sentence of its own.
     """

@@ -17,7 +17,7 @@ from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.delayed import WakeChannel
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
-from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.counters import Counters
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.running import RunningTask
@@ -95,10 +95,10 @@ class WorkerPool(Service):
         check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
-        self._counting, self._vitals = Counting(), Vitals()
+        self._counting = Vitals()
         metrics = self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
-        self._observer = Observers((self._counting, self._vitals, self._reporter, *metrics, *observers))
+        self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
         self._consumer: Consumer | None = None
 
     @property
@@ -187,7 +187,7 @@ class WorkerPool(Service):
             observer,
             self._counting,
             upkeep=upkeep_of(
-                *(ordinary, keys, queue, observer, role, self.counters, self._vitals),
+                *(ordinary, keys, queue, observer, role, self._counting),
                 lease=keeper.seconds,
                 wait=channel.wait,
                 others=(channel.run, partial(announce_queue, ordinary, keys), watchdog.run),

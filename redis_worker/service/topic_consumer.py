@@ -15,7 +15,7 @@ from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
-from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.counters import Counters
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
@@ -63,11 +63,11 @@ class TopicConsumer(Consumer):
 
     _queue: TopicQueue
 
-    def __init__(self, topic: str, route: Route, shared: Shared, counting: Counting) -> None:
+    def __init__(self, topic: str, route: Route, shared: Shared, counting: Vitals) -> None:
         """Raises ConfigurationError where the handler cannot be called as it declares."""
         keys, name = Keys(topic_list(topic)), route.declaration.name
-        reporter, vitals = Reporter(keys.waiting, f"message of {topic}"), Vitals()
-        observer = Observers((counting, vitals, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        reporter = Reporter(keys.waiting, f"message of {topic}")
+        observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
         queue = _queue_of(route, keys, shared, observer)
         super().__init__(
             keys.waiting,
@@ -86,7 +86,7 @@ class TopicConsumer(Consumer):
             counting,
             topic=topic,
             upkeep=upkeep_of(
-                *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting.counters, vitals),
+                *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting),
                 lease=shared.keeper.seconds,
                 wait=partial(shared.doorbell.wait, keys.delayed),
             ),

@@ -11,7 +11,6 @@ from redis_worker.broker.operator.presence import Role as Described
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter
 from redis_worker.broker.queue.recovery import Recoverer
-from redis_worker.engine.counters import Counters
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.worker import Role, Worker
 from redis_worker.ports import Observer, Queue
@@ -24,7 +23,6 @@ def upkeep_of(
     queue: Queue,
     observer: Observer,
     described: Described,
-    counters: Counters,
     vitals: Vitals,
     *,
     lease: float,
@@ -40,7 +38,7 @@ def upkeep_of(
         found = [Promoter(connection, keys, wait, observer).run, *others]
         if isinstance(queue, AtLeastOnceQueue):
             found.append(Recoverer(connection, keys, queue, observer, lease=lease).run)
-            found.append(Presence(connection, keys, queue, described, counters, worker, vitals).run)
+            found.append(Presence(connection, keys, queue, described, vitals, worker).run)
         return found
 
     return roles

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = library_logger("redis_worker.supervisor")
 
 
-class Outside:
+class StatusPublisher:
     """The publisher of the status of `service`, as a plan configures it."""
 
     def __init__(self, service: Supervised, metrics: Metrics) -> None:

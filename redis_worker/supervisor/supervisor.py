@@ -16,8 +16,8 @@ from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import resolved
 from redis_worker.ports import Observer
 from redis_worker.reporting import report_block
-from redis_worker.signals import reload_signal, serve
-from redis_worker.supervisor.announcing import Outside
+from redis_worker.signals import serve
+from redis_worker.supervisor.announcing import StatusPublisher
 from redis_worker.supervisor.failure import failure_of
 from redis_worker.supervisor.rereading import read_again
 from redis_worker.supervisor.roster import Roster
@@ -55,7 +55,7 @@ class Supervisor:
         self.standalone = standalone
         """True if nothing else runs in the process."""
         self._wiring = Wiring()
-        self._outside = Outside(self, self._wiring.metrics)
+        self._publisher = StatusPublisher(self, self._wiring.metrics)
         self._roster = Roster(self._wiring, self._give_up)
         self._started = self._stopping = False
         self._closing: asyncio.Task[None] | None = None
@@ -121,7 +121,7 @@ class Supervisor:
     @property
     def http_address(self) -> str | None:
         """The host and port of the HTTP server; None without one."""
-        return self._outside.http_address
+        return self._publisher.http_address
 
     def parts(self) -> list[PartStatus]:
         """Return the status of each part, in the order of the file."""
@@ -147,7 +147,7 @@ class Supervisor:
         plan = self.plan = self._here(self.plan)
         try:
             async with self._changing:  # a reload, or the end of a stop, waits for this
-                await self._outside.open(plan, strict=self.standalone)
+                await self._publisher.open(plan, strict=self.standalone)
                 self._watchdog = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
                 await self._roster.begin(plan.parts)
         except BaseException as error:
@@ -202,7 +202,7 @@ class Supervisor:
                 self._watchdog.cancel()
                 await asyncio.wait({self._watchdog})
             await self._wiring.close()
-            await self._outside.close()
+            await self._publisher.close()
 
     async def _until_changed(self) -> None:
         """Wait for a reload under way: it starts nothing more, but may open connections."""
@@ -241,8 +241,8 @@ class Supervisor:
         self.standalone = True
         if (why := self.why_nothing) is not None:
             raise ConfigurationError(why)
-        with reload_signal(self._reload_by_signal):
-            return await serve(self.run, self.stop_aloud, self.cancel, self.report_running)
+        reload = self._reload_by_signal
+        return await serve(self.run, self.stop_aloud, self.cancel, self.report_running, reload=reload)
 
     def stop_aloud(self) -> None:
         """Begin the stop, and log it."""
@@ -280,7 +280,7 @@ class Supervisor:
             plan = await read_again(read, self.plan.path)
             if plan is not None and not self._stopping:
                 self.plan = plan = self._here(plan)
-                await self._outside.open(plan)
+                await self._publisher.open(plan)
                 await self._roster.change(plan.parts, plan.path, plan.shutdown_timeout)
             return plan is not None
 

@@ -47,6 +47,21 @@ def traceback_text(error: BaseException) -> str:
         return error_text(error, named=True)
 
 
+def user_traceback(error: BaseException) -> str:
+    """Return the traceback of `error` from the first line of user code on. Never raises."""
+    try:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None and _is_of_library(trace.tb_frame.f_code.co_filename):
+            trace = trace.tb_next
+        return cut("".join(traceback.format_exception(type(error), error, trace)).rstrip())
+    except BaseException:  # see above
+        return error_text(error, named=True)
+
+
+def _is_of_library(file: str) -> bool:
+    return file.startswith(_LIBRARIES[0])
+
+
 def is_a(error: Any, kind: type[T]) -> TypeGuard[T]:
     """Return True if `error` is of that type. isinstance() also reads the attribute `__class__`, which may raise."""
     return issubclass(type(error), kind)

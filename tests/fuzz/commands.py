@@ -296,6 +296,6 @@ _ENDLESS: dict[str, Any] = {
     "redis_worker.cli.workers.supervise": _end,
     "redis_worker.cli.supervising.supervise": _end,
     "redis_worker.cli.declared.serve_declared": _end,
-    "redis_worker.demo.run_demo": _end,
+    "redis_worker.demo.story.run_demo": _end,
     "redis_worker.embedded.EmbeddedServer": _NoServer,
 }

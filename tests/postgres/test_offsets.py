@@ -103,7 +103,6 @@ async def test_a_successor_waits_for_a_transaction_under_way(consumer: Callable[
 async def test_each_event_is_applied_once_whatever_is_killed(database: str, consumer: Callable[[], UpsertSink]) -> None:
     """Two consumers in turn own a partition; connections are killed, and a consumer is replaced without notice."""
     log = list(range(60))
-    replaced = 0
 
     async def consume(owner: str) -> None:
         """Read from the stored offset to the end, or until a successor takes over."""
@@ -123,15 +122,20 @@ async def test_each_event_is_applied_once_whatever_is_killed(database: str, cons
 
     async with connected(database) as other:
         consumers = [asyncio.create_task(consume("first"))]
+        await wait_until(lambda: value(database, "select to_regclass('redis_worker_offsets') is not null"))
         kill = (
             "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'redis_worker%'"
         )
+        killed_at: set[int] = set()
         while not all(task.done() for task in consumers):
-            await other.fetchval(kill)
-            await asyncio.sleep(0.05)
-            if replaced < 3:
-                replaced += 1
-                consumers.append(asyncio.create_task(consume(f"successor {replaced}")))
+            stored = await other.fetchval("select max(next_offset) from redis_worker_offsets") or 0
+            # Where each kill finds some progress, the end comes on a slow machine too.
+            if stored not in killed_at:
+                killed_at.add(stored)
+                await other.fetchval(kill)
+                if len(consumers) < 4:
+                    consumers.append(asyncio.create_task(consume(f"successor {len(consumers)}")))
+            await asyncio.sleep(0.005)
         await asyncio.gather(*consumers)
     assert await rows(database, "select k, count(*) from applied group by k order by k") == [(k, 1) for k in log]
 

@@ -224,7 +224,7 @@ class Connection:
                 self.client._initialize = True  # avoids the warning about an unclosed client
 
     def _check_usable(self) -> None:
-        if self._closed:  # a caller that repeats the call which closing has ended would open what nobody closes
+        if self._closed:  # a repeated call would open connections that are never closed
             raise Disconnected("the connection was closed")
         if self._unusable is not None:
             raise ConfigurationError(

@@ -12,7 +12,6 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announcing import clean, keep_announced, process_members
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
-from redis_worker.engine.counters import Counters
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.worker import Worker
 from redis_worker.vocabulary.errors import DamagedKey, Unreadable
@@ -46,22 +45,20 @@ class Presence:
         keys: Keys,
         queue: AtLeastOnceQueue,
         role: Role,
-        counters: Counters,
-        worker: Worker,
         vitals: Vitals,
+        worker: Worker,
     ) -> None:
         self._connection = connection
         self._keys = keys
         self._queue = queue
-        self._counters = counters
-        self._worker = worker
         self._vitals = vitals
+        self._worker = worker
         self._constant = process_members() | {
             "queue": clean(keys.waiting),
             "processor": clean(role.name),
             "concurrency": role.concurrency,
         }
-        self._before = (counters.processed, time.monotonic())
+        self._before = (vitals.counters.processed, time.monotonic())
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -76,7 +73,7 @@ class Presence:
         await self._connection.run("present", keys, [self._queue.worker, orjson.dumps(self._description())])
 
     def _description(self) -> dict[str, Any]:
-        counters, worker = self._counters, self._worker
+        counters, worker = self._vitals.counters, self._worker
         return self._constant | {
             "running": worker.running,
             "tasks": _named(worker.longest(_MOST_TASKS)),
@@ -91,7 +88,7 @@ class Presence:
 
     def _rate(self) -> float:
         """Return the tasks settled per second since the last call."""
-        processed, now = self._counters.processed, time.monotonic()
+        processed, now = self._vitals.counters.processed, time.monotonic()
         (earlier, then), self._before = self._before, (processed, now)
         return round((processed - earlier) / max(now - then, 0.001), 1)
 

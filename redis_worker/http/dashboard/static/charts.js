@@ -24,7 +24,7 @@ function options(name, width) {
     cursor: { sync: { key: "all" }, points: { size: 6 }, drag: { x: false, y: false } },
     legend: { live: true },
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1] } },
-    axes: [{ ...axis, space: 80, values: (_, at) => at.map((each) => new Date(each * 1000).toLocaleTimeString("sv").slice(0, at[1] - at[0] < 60 ? 8 : 5)) },
+    axes: [{ ...axis, space: 80, size: 26, values: (_, at) => at.map((each) => new Date(each * 1000).toLocaleTimeString("sv").slice(0, at[1] - at[0] < 60 ? 8 : 5)) },
       { ...axis, size: 54, space: 32, values: (_, values) => values.map(format) }],
     series: [{ value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("sv") : "now") },
       ...series.map(([label, , tone, fill]) => ({ label, stroke: color(tone), width: 1.5, fill: fill ? color(tone) + "1f" : undefined, spanGaps: true, points: { show: false },

@@ -245,7 +245,8 @@ function setTheme(name) {
   theme = name;
   localStorage.setItem("theme", name);
   document.documentElement.dataset.theme = name;
-  $("theme").textContent = `Theme: ${name}`;
+  $("theme").setAttribute("aria-label", `Theme: ${name}`);
+  $("theme").title = `Theme: ${name}`;
   redraw();
   render();
 }
@@ -289,7 +290,7 @@ function paint() {
   }
   const current = state.route.name === "queue" ? "queues" : state.route.name;
   const dead = now?.status.queues.reduce((total, queue) => total + queue.dead, 0);
-  show($("nav"), VIEWS.map(([name, label]) => h("a", { href: `#/${name}`, "data-key": label, "aria-current": name === current ? "page" : null }, label, name === "failures" && dead ? h("b", { class: "badge bad" }, count(dead)) : null)));
+  show($("nav"), VIEWS.map(([name, label]) => h("a", { href: `#/${name}`, "data-node": label, "aria-current": name === current ? "page" : null }, label, name === "failures" && dead ? h("b", { class: "badge bad" }, count(dead)) : null)));
   if (now) {
     show($("main"), view(state));
     if (history) draw(history);

@@ -32,7 +32,7 @@ function morph(from, to) {
   morphChildren(from, to);
 }
 
-const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.getAttribute("data-key") : null);
+const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.getAttribute("data-node") : null);
 
 function morphChildren(from, to) {
   const keyed = new Map();
@@ -79,6 +79,7 @@ const digits = (number) => (number < 10 ? Math.round(number * 10) / 10 : Math.ro
 
 export function when(at, now) {
   if (!at) return "–";
+  if (Math.abs(now - at) < 1) return "now";
   return at > now ? `in ${span(at - now)}` : `${span(now - at)} ago`;
 }
 

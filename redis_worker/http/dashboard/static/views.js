@@ -15,7 +15,7 @@ function table(columns, rows, keyOf, empty) {
   if (!rows.length) return h("p", { class: "muted" }, empty);
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, columns.map(([label, look]) => h("th", { class: look, scope: "col" }, label)))),
-    h("tbody", {}, rows.map((row) => h("tr", { "data-key": keyOf(row) }, columns.map(([label, look, cell]) => h("td", { class: look, "data-label": label }, cell(row))))))));
+    h("tbody", {}, rows.map((row) => h("tr", { "data-node": keyOf(row) }, columns.map(([label, look, cell]) => h("td", { class: look, "data-label": label }, cell(row))))))));
 }
 
 const section = (title, ...content) => h("section", {}, h("h2", {}, title), content);
@@ -100,7 +100,7 @@ function overview(state) {
   const { now } = state;
   return [
     tiles(now),
-    h("div", { class: "charts" }, charts.names.map((name) => h("figure", { "data-key": name }, h("figcaption", {}, charts.about(name).title, h("span", { class: "muted" }, ` ${charts.about(name).unit}`)), h("div", { id: `chart-${name}`, class: "chart", "data-own": true })))),
+    h("div", { class: "charts" }, charts.names.map((name) => h("figure", { "data-node": name }, h("figcaption", {}, charts.about(name).title, h("span", { class: "muted" }, ` ${charts.about(name).unit}`)), h("div", { id: `chart-${name}`, class: "chart", "data-own": true })))),
     attention(now),
     section("Queues and topics", queueTable(now, now.status.queues, "No queue is known yet: start a worker, or publish to a topic.")),
     section("Longest running", runningTable(now.status, null, 10)),
@@ -159,13 +159,15 @@ function queue(state, name) {
 
 // Rows that open: summary, then the payload and buttons.
 function entries(rows, queue, summary, buttons, details) {
-  return rows.length ? h("ul", { class: "entries" }, rows.map((row, index) => h("li", { "data-key": row.key ?? `row ${index}` },
+  return rows.length ? h("ul", { class: "entries" }, rows.map((row, index) => h("li", { "data-node": row.key ?? `row ${index}` },
     h("details", {}, h("summary", {}, summary(row)), h("div", { class: "opened" }, details?.(row), payload(row, queue))), h("div", { class: "row-buttons" }, buttons(row))))) : null;
 }
 
 const shownOf = (shown, total, what) => h("p", { class: "muted small" }, total ? `${count(shown)} of ${count(total)} ${what}` : `No ${what}.`);
 
 // Failures
+
+const plain = (reason) => reason.replace(/^Processing error: /, "");
 
 function letters(state, name) {
   const { lists, search, group, now } = state;
@@ -176,11 +178,11 @@ function letters(state, name) {
         h("input", { type: "search", id: "search", placeholder: "Search id, reason, payload", "aria-label": "Search dead letters", value: search }),
         data.matching ? [button("requeue", `Requeue ${search || group ? `these ${count(data.matching)}` : `all ${count(data.matching)}`}`, filter), button("bury", "Delete them", filter, "quiet danger-text")] : null),
       data.groups.length > 1 || group ? h("div", { class: "groups", role: "group", "aria-label": "Reasons" }, [["", data.read], ...data.groups].map(([reason, number]) =>
-        h("button", { type: "button", class: "chip", "data-action": "group", "data-group": reason, "aria-pressed": String(reason === group) }, h("span", {}, reason || "every reason"), h("b", {}, count(number))))) : null,
+        h("button", { type: "button", class: "chip", "data-action": "group", "data-group": reason, "aria-pressed": String(reason === group) }, h("span", {}, plain(reason) || "every reason"), h("b", {}, count(number))))) : null,
       entries(data.letters, name,
-        (letter) => [h("time", { class: "n" }, when(letter.at, now.status.at)), h("span", { class: "mono id" }, letter.id ?? "–"), h("span", { class: "line" }, letter.reason)],
+        (letter) => [h("time", { class: "n" }, when(letter.at, now.status.at)), h("span", { class: "mono id" }, letter.id ?? "–"), h("span", { class: "line" }, plain(letter.reason))],
         (letter) => [letter.cut ? null : button("requeue", "Requeue", { queue: name, key: letter.key }, "quiet"), button("bury", "Delete", { queue: name, key: letter.key }, "quiet danger-text")],
-        (letter) => [h("p", { class: "bad" }, letter.reason), h("p", { class: "muted small" }, `${clock(letter.at)} · ${letter.attempts} attempts · ${letter.worker}`),
+        (letter) => [h("p", { class: "bad" }, letter.reason), h("p", { class: "muted small" }, `${clock(letter.at)} · ${letter.attempts} attempt${letter.attempts === 1 ? "" : "s"} · ${letter.worker}`),
           letter.cut ? h("p", { class: "bad" }, "Only the beginning of the task is kept: it cannot be requeued.") : null, letter.trace ? h("pre", { class: "trace", tabindex: 0 }, letter.trace) : null]),
       h("p", { class: "muted small" }, data.total === 0 ? "No dead letters." : `${count(data.letters.length)} shown of ${count(data.matching)} that match, of ${count(data.read)} read${data.total > data.read ? `; the other ${count(data.total - data.read)} are older` : ""}`),
     ];
@@ -199,7 +201,7 @@ function failures(state, name) {
   const queues = now.status.queues.filter((queue) => queue.dead);
   return [
     section("Failures by reason", h("p", { class: "muted small" }, "As the workers that live now report them, since each was started: retries, error results and dead letters."),
-      table([["reason", "w", (group) => group.reason], ["queue", "", (group) => queueLink(group.queue)], ["count", "n", (group) => count(group.number)], ["last", "n", (group) => when(group.at, now.status.at)]],
+      table([["reason", "w", (group) => plain(group.reason)], ["queue", "", (group) => queueLink(group.queue)], ["count", "n", (group) => count(group.number)], ["last", "n", (group) => when(group.at, now.status.at)]],
         reasons.slice(0, 30), (group) => `${group.queue} ${group.reason}`, "No worker that lives now has seen a failure.")),
     section("Dead letters", queues.length ? h("div", { class: "groups", role: "group", "aria-label": "Queues" }, queues.map((queue) =>
       h("a", { class: "chip", href: `#/failures/${encodeURIComponent(queue.name)}`, "aria-current": queue.name === name ? "true" : null }, h("span", {}, queue.name), h("b", {}, count(queue.dead))))) : null,
@@ -224,7 +226,7 @@ function workers({ now }) {
 function cron({ now }) {
   const { status } = now;
   return [section("Cron jobs", table([
-    ["job", "w", (job) => `${job.app}/${job.name}`], ["schedule", "mono", (job) => job.schedule], ["zone", "", (job) => job.timezone],
+    ["job", "", (job) => `${job.app}/${job.name}`], ["schedule", "mono", (job) => job.schedule], ["zone", "", (job) => job.timezone],
     ["last", "n", (job) => when(job.finished, status.at)], ["outcome", "", (job) => [job.outcome ? badge(job.outcome, job.outcome.startsWith("success") ? "good" : "bad") : "–", job.running ? badge("running", "warn") : null]],
     ["took", "n", (job) => span(job.duration)], ["next", "n", (job) => when(job.next, status.at)],
     ["runs", "", (job) => Object.entries(job.counts).map(([outcome, number]) => `${count(number)} ${outcome}`).join(", ")], ["error", "w", (job) => job.problem ?? job.error ?? "–"],
@@ -237,7 +239,7 @@ function parts({ now }) {
   const rows = now.status.supervisors.flatMap((supervisor) => supervisor.parts.map((part) => ({ ...part, supervisor })));
   return [section("Parts of supervisors", table([
     ["part", "w", (row) => `${row.supervisor.name}/${row.name}`], ["kind", "", (row) => row.kind], ["state", "", (row) => (row.supervisor.alive ? badge(row.state, look[row.state] ?? "warn") : badge("stale", "bad"))],
-    ["processes", "n", (row) => count(row.processes)], ["restarts", "n", (row) => count(row.restarts)], ["error", "w", (row) => row.error ?? "–"], ["host", "", (row) => `${row.supervisor.host} ${row.supervisor.pid}`],
+    ["processes", "n", (row) => count(row.processes)], ["restarts", "n", (row) => count(row.restarts)], ["Kafka lag", "n", (row) => (row.lag === null || row.lag === undefined ? "–" : count(row.lag))], ["error", "w", (row) => row.error ?? "–"], ["host", "", (row) => `${row.supervisor.host} ${row.supervisor.pid}`],
   ], rows, (row) => `${row.supervisor.id} ${row.name}`, "No supervisor runs: `redis-worker serve` is one, and so is `run -w 2`."))];
 }
 

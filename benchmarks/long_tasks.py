@@ -1,0 +1,55 @@
+"""Long tasks: coroutines that sleep, beside the same sleeps alone; a function bound by the CPU, in processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from benchmarks.bench import Bench
+from benchmarks.contenders import ROOT, Contender, worker
+from benchmarks.drain import drained_by
+from benchmarks.report import Row
+
+SLEEPING = 0.8
+INSIDE = 0.93
+# Sleeps at once.
+_CONCURRENCY = 10_000
+# Computing processes, and the time that a task of `benchmarks.processors:busy` computes, in seconds.
+_PROCESSES = min(2, os.cpu_count() or 1)
+_BUSY = 0.001
+
+
+def long_tasks(bench: Bench, count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Run each benchmark `rounds` times: `count` sleeps, and a fiftieth of that of computing tasks."""
+    name, options = f"sleeps of 100 ms, concurrency {_CONCURRENCY:,}", ["--concurrency", str(_CONCURRENCY)]
+    sleeping = worker(name, "benchmarks.processors:nap", *options)
+    name = f"1 ms of computing in {_PROCESSES} processes"
+    options = ["--concurrency", str(_PROCESSES), "--execution", "process"]
+    computing = worker(name, "benchmarks.processors:busy", *options)
+    bare, slept, computed = list[float](), list[float](), list[float]()
+    for number in range(rounds):
+        bare.append(_bare_sleeps(count))
+        slept.append(drained_by(bench, sleeping, count).rate)
+        computed.append(drained_by(bench, computing, max(1, count // 50)).rate)
+        progress(f"round {number + 1} of {rounds}: {slept[-1]:,.0f} sleeps/s, {computed[-1]:,.0f} computations/s")
+    yield Row("long: the same sleeps in asyncio alone", f"{median(bare):,.0f}/s", _spread(bare))
+    ratio = median(slept) / median(bare)
+    yield _row(sleeping, slept, ratio, f"at least {SLEEPING}", ratio >= SLEEPING)
+    inside = median(computed) * _BUSY / _PROCESSES
+    yield _row(computing, computed, inside, f"at least {INSIDE} inside", inside >= INSIDE)
+
+
+def _bare_sleeps(count: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.bare_sleeps", str(count), str(_CONCURRENCY)]
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def _row(contender: Contender, rates: list[float], ratio: float, target: str, met: bool) -> Row:
+    return Row(f"long: {contender.name}", f"{median(rates):,.0f}/s", _spread(rates), ratio, target, met)
+
+
+def _spread(rates: list[float]) -> str:
+    return f"{min(rates):,.0f} to {max(rates):,.0f}"

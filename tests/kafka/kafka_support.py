@@ -1,0 +1,158 @@
+"""What the tests of Kafka workers share: a topic with a worker on it, and a sink in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from redis_worker import KafkaMessage, KafkaWorker, PartitionsLost
+from redis_worker.mock_kafka import MockKafka
+from redis_worker.ports import Partition, Refusals
+from redis_worker.vocabulary.errors import Disconnected
+
+# Members that die are noticed soon.
+QUICK = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
+_QUIET = {"log_level": 0}
+
+
+class KafkaTopic:
+    """A topic of a test's own, with a group of the same name, on any brokers."""
+
+    def __init__(self, brokers: str, partitions: int = 4) -> None:
+        self.brokers = brokers
+        self.name = f"t{secrets.token_hex(4)}"
+        self.partitions = partitions
+
+    @classmethod
+    def on(cls, cluster: Any, partitions: int = 4) -> KafkaTopic:
+        """Create it on a mock cluster, or on a real one."""
+        topic = cls(cluster.brokers, partitions)
+        cluster.create_topic(topic.name, partitions)
+        if not isinstance(cluster, MockKafka):  # which makes a topic when it is named
+            cluster.create_topic(topic.dead, 1)
+        return topic
+
+    @property
+    def dead(self) -> str:
+        return f"{self.name}.dead"
+
+    def produce(
+        self, values: Iterable[Any], partition: int | None = None, key: Callable[[Any], Any] | None = None
+    ) -> None:
+        """Produce values as JSON; bytes as they are."""
+        producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 5} | _QUIET)
+        for value in values:
+            raw = value if isinstance(value, bytes) else orjson.dumps(value)
+            of = {} if partition is None else {"partition": partition}
+            producer.produce(self.name, raw, None if key is None else str(key(value)), **of)
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def worker(self, handler: Callable[..., Any], **options: Any) -> KafkaWorker:
+        """Return a worker of the topic's group."""
+        properties = QUICK | options.pop("properties", {})
+        topics = options.pop("topics", self.name)
+        return KafkaWorker(self.brokers, topics, self.name, handler, properties=properties, **options)
+
+    def committed(self) -> list[int]:
+        """Return the committed offset of each partition; 0 without one."""
+        with closing(Consumer({"bootstrap.servers": self.brokers, "group.id": self.name} | _QUIET)) as consumer:
+            wanted = [TopicPartition(self.name, number) for number in range(self.partitions)]
+            return [max(0, found.offset) for found in consumer.committed(wanted, timeout=30)]
+
+    def dead_letters(self, count: int) -> list[Any]:
+        """Return the first `count` dead letters, as messages of confluent-kafka."""
+        settings = {
+            "bootstrap.servers": self.brokers,
+            "group.id": secrets.token_hex(4),
+            "auto.offset.reset": "earliest",
+        }
+        found: list[Any] = []
+        with closing(Consumer(settings | _QUIET)) as consumer:
+            consumer.subscribe([self.dead])
+            while len(found) < count:
+                found += [message for message in consumer.consume(count, 0.1) if message.error() is None]
+        return found
+
+
+def reasons(letters: Iterable[Any]) -> dict[Any, str]:
+    """Return the reason of each dead letter, by its value."""
+    return {letter.value(): dict(letter.headers())["redis-worker-reason"].decode() for letter in letters}
+
+
+class Seen:
+    """A handler that notes what it has seen."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.messages: list[KafkaMessage] = []
+        self._seconds = seconds
+
+    @property
+    def values(self) -> list[Any]:
+        return [message.data for message in self.messages]
+
+    async def __call__(self, message: KafkaMessage) -> None:
+        self.messages.append(message)
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+
+
+class MemorySink:
+    """A database in memory, which can be away, refuses what has a key `refuse`, and may store offsets."""
+
+    def __init__(self, *, stores_offsets: bool = False, batch_size: int = 10, flush_after: float = 0.02) -> None:
+        self.batch_size, self.flush_after, self.stores_offsets = batch_size, flush_after, stores_offsets
+        self.rows: list[Any] = []
+        self.batches: list[int] = []
+        self.offsets: dict[Partition, int] = {}
+        self.owners: dict[Partition, str] = {}
+        self.away = False
+
+    def for_member(self) -> MemorySink:
+        """Return a client of the same database."""
+        client = MemorySink(
+            stores_offsets=self.stores_offsets, batch_size=self.batch_size, flush_after=self.flush_after
+        )
+        client.rows, client.offsets, client.owners = self.rows, self.offsets, self.owners
+        return client
+
+    async def open(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        pass
+
+    async def take(self, group: str, owner: str, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        self._check()
+        self._owner = owner
+        self.owners |= dict.fromkeys(partitions, owner)
+        return {partition: self.offsets[partition] for partition in partitions if partition in self.offsets}
+
+    async def write(
+        self,
+        values: Sequence[Any],
+        *,
+        offsets: Mapping[Partition, int] | None = None,
+        refused: Callable[[Refusals], Awaitable[None]] | None = None,
+    ) -> Refusals:
+        await asyncio.sleep(0.001)
+        self._check()
+        if offsets and (lost := [name for name in offsets if self.owners[name] != self._owner]):
+            raise PartitionsLost(lost)
+        found = {index: "no such row" for index, value in enumerate(values) if "refuse" in value}
+        if found and refused is not None:
+            await refused(found)
+        self.rows += [value for index, value in enumerate(values) if index not in found]
+        self.offsets |= offsets or {}
+        self.batches.append(len(values))
+        return found
+
+    def _check(self) -> None:
+        if self.away:
+            raise Disconnected("the database is away")
