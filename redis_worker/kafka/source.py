@@ -7,6 +7,7 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -282,10 +283,7 @@ class KafkaSource:
     # Settling.
 
     def _retry(self, delivery: KafkaDelivery, delay: float) -> None:
-        again = KafkaDelivery(
-            delivery.raw, delivery.receipt, delivery.deaths, delivery.retries + 1, False, False, delivery.offset,
-            delivery.message,
-        )  # fmt: skip
+        again = replace(delivery, retries=delivery.retries + 1)
         heapq.heappush(self._again, (time.monotonic() + delay, next(self._numbers), again))
 
     def _finish(self, delivery: KafkaDelivery, value: object) -> None:

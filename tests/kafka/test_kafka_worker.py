@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -391,3 +392,13 @@ async def test_a_member_that_slept_gives_up_what_others_have(topic: KafkaTopic, 
         process.close()
     handled = set(map(int, log.read_text().split())) | set(seen.values)
     assert handled == set(range(900))
+
+
+async def test_a_call_in_a_thread_has_a_time_limit(topic: KafkaTopic) -> None:
+    end = threading.Event()
+    topic.produce([1], partition=0)
+    async with topic.worker(lambda message: end.wait(30), timeout=0.2, retries=1, retry_backoff=0.01) as worker:
+        await wait_until(lambda: topic.committed()[0] == 1)
+        end.set()
+    assert worker.counters.retried == 1
+    assert reasons(topic.dead_letters(1)) == {b"1": "Processing error: timed out after 0.2 s"}
