@@ -51,7 +51,7 @@ def escaped(delivery: Delivery, error: BaseException) -> Outcome:
     logger.error("a bug in redis_worker made a task fail; please report it", exc_info=error)
     text = f"Processing error: {error_text(error, named=True)}"
     try:
-        id: str | None = read_object(delivery.raw)[0]
+        id: str | None = delivery.label or read_object(delivery.raw)[0]
     except Unreadable as unreadable:
         id = unreadable.id
     except Exception:  # the bug may be in read_object

@@ -68,7 +68,8 @@ class Handler(CallGuard):
     def over_time(self, delivery: Delivery) -> Outcome:
         """Return the outcome of a readable task that has exceeded its time limit."""
         assert self.timeout is not None
-        return self._policy.outcome(delivery, read_object(delivery.raw)[0], timed_out(self.timeout), self.timeout)
+        id = delivery.label or read_object(delivery.raw)[0]
+        return self._policy.outcome(delivery, id, timed_out(self.timeout), self.timeout)
 
     async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
         """Call the processor, where it declares to run, for a batch of one.
