@@ -238,6 +238,30 @@ def test_brokers_that_are_not_there_end_a_command_with_3(file: File, command: li
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--brokers", NOWHERE], 3, f"no Kafka at {NOWHERE} ("),
+        (["--topic", "nix"], 3, "has no topic 'nix'"),
+        (["--handler", "tests.kafka.rows:to_now"], 2, "module tests.kafka.rows has no function 'to_now'"),
+        (["--table", "t"], 2, "--table needs --key, and --dsn or $POSTGRES_DSN or $DATABASE_URL"),
+        (["--key", "id"], 2, "--key and --exactly-once are for --table"),
+        (["-X", "hush"], 2, "-X / --property takes NAME=VALUE"),
+        (["-X", "nix=hush"], 2, 'No such configuration property: "nix"'),
+        (["-X", "enable.auto.commit=hush"], 2, "the Kafka property enable.auto.commit cannot be set"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], code: int, expected: str) -> None:
+    usual = {"--brokers": file.brokers, "--topic": file.topic, "--handler": "tests.kafka.rows:to_row"}
+    given = [word for pair in usual.items() if pair[0] != arguments[0] for word in pair]
+    done = run("kafka", "--group", "g", "--connect-timeout", "1", *given, *arguments)
+    assert done.returncode == code, done.stderr
+    assert expected in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_wrong_password_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
     file = File(tmp_path, real_kafka.sasl_brokers)
     real_kafka.create_topic(file.topic)
