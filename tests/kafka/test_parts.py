@@ -265,7 +265,9 @@ def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], cod
 def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
     file = File(tmp_path, real_kafka.sasl_brokers)
     real_kafka.create_topic(file.topic)
-    properties = 'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
+    properties = (
+        'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
+    )
     properties += f'"sasl.username" = "{USER}", "sasl.password" = '
     right = file.write(f'{properties} "{PASSWORD}" }}')
     done = run("serve", str(right))
