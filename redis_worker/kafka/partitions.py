@@ -31,7 +31,7 @@ class KafkaDelivery(Delivery):
     @property
     def coordinates(self) -> str:
         """The topic, partition and offset, as "topic[partition]@offset"."""
-        return f"{self.receipt.topic}[{self.receipt.number}]@{self.offset}"
+        return f"{self.receipt.label}@{self.offset}"
 
 
 class OwnedPartition:
@@ -41,6 +41,7 @@ class OwnedPartition:
         """`committed` is the committed offset that the group has for it, None without one."""
         self.name = name
         self.topic, self.number = name
+        self.label = f"{self.topic}[{self.number}]"
         self.mark = mark
         self.committed = committed
         """The offset that is committed, as the brokers have acknowledged it."""

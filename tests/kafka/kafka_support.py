@@ -45,10 +45,10 @@ class KafkaTopic:
     def produce(
         self, values: Iterable[Any], partition: int | None = None, key: Callable[[Any], Any] | None = None
     ) -> None:
-        """Produce values as JSON; bytes as they are."""
+        """Produce values as JSON; bytes, and None, as they are."""
         producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 5} | _QUIET)
         for value in values:
-            raw = value if isinstance(value, bytes) else orjson.dumps(value)
+            raw = value if isinstance(value, bytes | None) else orjson.dumps(value)
             of = {} if partition is None else {"partition": partition}
             producer.produce(self.name, raw, None if key is None else str(key(value)), **of)
             producer.poll(0)

@@ -20,6 +20,8 @@ from confluent_kafka import Producer
 from redis_worker import Supervisor
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.file.kafka_servers import group_status
+from redis_worker.file.plan import KafkaPart
 from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import server_mistakes
 from redis_worker.mock_kafka import MockKafka
@@ -106,11 +108,12 @@ def run(*arguments: str, code: str | None = None, **environment: str) -> subproc
 # --- at work ---
 
 
-@pytest.mark.parametrize("processes", ["", "processes = 2"], ids=["one loop", "two processes"])
-async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: EmbeddedServer, processes: str) -> None:
+@pytest.mark.parametrize("how", ["", 'processes = 2\noffsets = "postgres"'], ids=["one loop", "two processes"])
+async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: EmbeddedServer, how: str) -> None:
     outside = f'[redis]\nurl = "{first_server.url}"\n[http]\nport = 0\n'
-    table_file.produce(*({"id": number % 50, "value": str(number)} for number in range(100)), {"id": 1, "poison": 1})
-    async with Supervisor.from_file(table_file.write(processes, tables=outside)) as supervisor:
+    rows = ({"id": number % 50, "value": str(number)} for number in range(100))
+    table_file.produce(*rows, {"id": 1, "poison": 1}, {"id": "no number"})
+    async with Supervisor.from_file(table_file.write(how, tables=outside)) as supervisor:
         assert supervisor.http_address
 
         async def metrics() -> dict[str, float]:
@@ -136,7 +139,8 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
         assert seen["redis_worker_kafka_lag"] == 0
         assert seen["redis_worker_kafka_rebalances_total"] >= 1
         assert seen["redis_worker_kafka_commits_total"] >= 1
-        assert seen["redis_worker_sink_flush_rows_sum"] == 100
+        assert seen["redis_worker_sink_refused_total"] == 1
+        assert seen["redis_worker_sink_flush_rows_sum"] == 101
         assert seen["redis_worker_sink_flush_seconds_count"] == seen["redis_worker_sink_flush_rows_count"] >= 1
         assert seen["redis_worker_dead_letters_total"] == 1
         await wait_until(lambda: supervisor.ready, "both processes")
@@ -149,6 +153,10 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
                 return [(part.name, part.kind, part.lag) for part in parts] == [("cases", "kafka", 0)]
 
             await wait_until(announced, "the status to show it")
+    [part] = supervisor.plan.parts
+    assert isinstance(part, KafkaPart)
+    [row] = await group_status(part, 5)
+    assert (row.partitions, row.lag, row.problem) == (4, 0, None)
 
 
 async def test_the_command_without_a_file(table_file: File) -> None:
@@ -227,6 +235,30 @@ def test_brokers_that_are_not_there_end_a_command_with_3(file: File, command: li
     assert done.returncode == 3, done.stderr
     [sentence] = [line for line in (done.stdout + done.stderr).splitlines() if "no Kafka at" in line]
     assert f"no Kafka at {NOWHERE} (" in sentence
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--brokers", NOWHERE], 3, f"no Kafka at {NOWHERE} ("),
+        (["--topic", "nix"], 3, "has no topic 'nix'"),
+        (["--handler", "tests.kafka.rows:to_now"], 2, "module tests.kafka.rows has no function 'to_now'"),
+        (["--table", "t"], 2, "--table needs --key, and --dsn or $POSTGRES_DSN or $DATABASE_URL"),
+        (["--key", "id"], 2, "--key and --exactly-once are for --table"),
+        (["-X", "hush"], 2, "-X / --property takes NAME=VALUE"),
+        (["-X", "nix=hush"], 2, 'No such configuration property: "nix"'),
+        (["-X", "enable.auto.commit=hush"], 2, "the Kafka property enable.auto.commit cannot be set"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], code: int, expected: str) -> None:
+    usual = {"--brokers": file.brokers, "--topic": file.topic, "--handler": "tests.kafka.rows:to_row"}
+    given = [word for pair in usual.items() if pair[0] != arguments[0] for word in pair]
+    done = run("kafka", "--group", "g", "--connect-timeout", "1", *given, *arguments)
+    assert done.returncode == code, done.stderr
+    assert expected in done.stderr
+    assert "hush" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
