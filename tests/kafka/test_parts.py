@@ -275,15 +275,8 @@ def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], cod
 def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
     file = File(tmp_path, real_kafka.sasl_brokers)
     real_kafka.create_topic(file.topic)
-<<<<<<< HEAD
-    properties = (
-        'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
-    )
-    properties += f'"sasl.username" = "{USER}", "sasl.password" = '
-=======
     properties = 'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", '
     properties += f'"sasl.mechanism" = "PLAIN", "sasl.username" = "{USER}", "sasl.password" = '
->>>>>>> bc6620b0fb20391235184ff0c720d7601d96dc9e
     right = file.write(f'{properties} "{PASSWORD}" }}')
     done = run("serve", str(right))
     assert done.returncode == 3, done.stderr
