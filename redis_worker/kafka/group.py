@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.kafka.buffers import Buffers
-from redis_worker.kafka.errors import error_of, is_login, is_unknown_topic, translated
+from redis_worker.kafka.errors import UnknownTopic, error_of, is_login, is_unknown_topic, translated
 from redis_worker.kafka.marks import Mark, read_mark
 from redis_worker.kafka.partitions import Commit, OwnedPartition
 from redis_worker.kafka.settings import KafkaSettings
@@ -98,7 +98,9 @@ class Group:
         topics = await self._threads.run(self._ask)
         for topic in self._settings.named:
             if topic not in topics:
-                raise Refused(f"Kafka at {self._settings.brokers} has no topic {topic!r}: create it, or check the name")
+                raise UnknownTopic(
+                    f"Kafka at {self._settings.brokers} has no topic {topic!r}: create it, or check the name"
+                )
 
     async def probe(self) -> None:
         """Ask the brokers whether they are back. Raises Disconnected or Refused."""

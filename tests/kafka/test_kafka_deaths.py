@@ -16,6 +16,7 @@ from tests.kafka.kafka_support import KafkaTopic, reasons
 from tests.support import CommandProcess, wait_until
 
 
+@pytest.mark.long
 async def test_a_message_that_kills_its_process_ends_as_a_dead_letter(mock_kafka: MockKafka, tmp_path: Path) -> None:
     topic = KafkaTopic.on(mock_kafka)
     log = tmp_path / "log"
