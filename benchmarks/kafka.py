@@ -30,7 +30,6 @@ FLAT = 10.0
 _PARTITIONS = 4
 _TIMEOUT = 300.0
 _TOPIC = "bench"
-_TABLE = "create table bench (id text primary key, number integer)"
 
 
 @dataclass
@@ -53,13 +52,14 @@ class Entry:
         return median(self.rates)
 
 
-def _entries() -> tuple[Entry, ...]:
+def _entries(dsn: str) -> tuple[Entry, ...]:
     return (
         Entry("bare consumer", "bare_kafka"),
         Entry("no-op", "kafka_worker", ("noop",), target=RATE),
         Entry("no-op, ordered by partition", "kafka_worker", ("noop", "--ordered", "partition"), share=0.5),
         Entry("async no-op, concurrency 256", "kafka_worker", ("async_noop", "--concurrency", "256"), share=0.5),
         Entry("batches of 500", "kafka_worker", ("batch_noop", "--batch", "500"), share=0.5),
+        Entry("rows into PostgreSQL, 500 a batch", "kafka_worker", ("row", "--dsn", dsn), share=0.2),
     )
 
 
@@ -113,16 +113,18 @@ def kafka(count: int, rounds: int, progress: Callable[[str], None], *, stalled: 
     """
     with ExitStack() as stack:
         brokers = os.environ.get("KAFKA_BROKERS") or stack.enter_context(_mock()).brokers
+        database = stack.enter_context(EmbeddedPostgres())
+        asyncio.run(_create_table(database.dsn))
         source = Source(brokers)
         source.fill(count)
-        entries = _entries()
+        entries = _entries(database.dsn)
         for number in range(rounds):
             for entry in entries:
                 entry.rates.append(source.rate(entry, max(1, int(count * entry.share))))
                 progress(f"round {number + 1} of {rounds}: {entry.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield _row(entry, entries[0])
-        yield _stalled(brokers, stalled)
+        yield _stalled(brokers, database.dsn, stalled)
 
 
 @contextmanager
@@ -155,12 +157,18 @@ def _row(entry: Entry, bare: Entry) -> Row:
     )
 
 
-def _stalled(brokers: str, moments: tuple[float, float]) -> Row:
+async def _create_table(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("create table bench (id text primary key, number integer)")
+    await connection.close()
+
+
+def _stalled(brokers: str, dsn: str, moments: tuple[float, float]) -> Row:
     """Measure a worker whose sink waits for a lock, at two moments after its start."""
-    with EmbeddedPostgres() as server, asyncio.Runner() as runner:
-        connection: Any = runner.run(asyncpg.connect(server.dsn))
-        runner.run(connection.execute(f"{_TABLE}; begin; lock table bench in access exclusive mode"))
-        entry = Entry("rows, database stalled", "kafka_worker", ("row", "--dsn", server.dsn))
+    with asyncio.Runner() as runner:
+        connection: Any = runner.run(asyncpg.connect(dsn))
+        runner.run(connection.execute("begin; lock table bench in exclusive mode"))
+        entry = Entry("rows, database stalled", "kafka_worker", ("row", "--dsn", dsn))
         with running(entry.contender(secrets.token_hex(4)), brokers) as process:
             sizes = []
             begun = time.monotonic()

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.bare_kafka import FAST
 from redis_worker import KafkaMessage, KafkaWorker, processor
+from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.postgres import UpsertSink
 
 
@@ -51,7 +52,9 @@ def main() -> None:
         concurrency=given.concurrency,
         **({"batch": True, "size": given.batch} if given.batch else {}),
     )
-    asyncio.run(worker.serve())
+    spare_garbage_collection()  # as the command line does
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(worker.serve())
 
 
 if __name__ == "__main__":

@@ -486,7 +486,7 @@ class Worker:
         return [Claimed(raw, lease, number, *counts) for number, raw, counts in tasks]
 
     def missing(self, held: Iterable[Claimed]) -> Steps[list[Claimed]]:
-        known = {claimed.number for claimed in held if claimed.lease is self.lease}
+        known = {claimed.number for claimed in held}
         missing = yield Call("missing", partial(self.server.missing, self.lease.name, known))
         self.last = max([self.last, *(task.number for task in missing)])
         return [Claimed(raw, self.lease, number, *counts) for number, raw, counts in missing]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,26 @@ def runs(process: int) -> bool:
         return bool((Path("/proc") / str(process) / "cmdline").read_bytes())
     except OSError:
         return False
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the ids of all processes below `pid`."""
+    parents = {int(child): int(parent) for child, parent in map(str.split, _ps("pid=,ppid="))}
+    found: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
+        found |= more
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Return those that run; a zombie that waits for its parent does not."""
+    states = dict(line.split() for line in _ps("pid=,stat="))
+    return {pid for pid in pids if not states.get(str(pid), "Z").startswith("Z")}
+
+
+def _ps(columns: str) -> list[str]:
+    shown = subprocess.run(["ps", "-A", "-o", columns], capture_output=True, text=True, check=True)
+    return shown.stdout.splitlines()
 
 
 def kill(processes: Iterable[int]) -> None:

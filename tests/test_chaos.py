@@ -24,6 +24,7 @@ from redis_worker.chaos.faults import KINDS, schedule
 from redis_worker.chaos.modes import TopicsMode
 from redis_worker.chaos.options import Options
 from redis_worker.embedded import EmbeddedServer
+from tests.processes import alive, descendants
 from tests.support import ROOT, ended_in_time
 
 # Tests run in the background of a shell inherit that SIGINT is ignored.
@@ -171,7 +172,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(folder: Path, mode: str) -> No
         for line in process.stdout:
             if "tasks done" in line:
                 break
-        children = _descendants(process.pid)
+        children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
 
@@ -179,23 +180,8 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(folder: Path, mode: str) -> No
     assert re.search(r"pushed \d+, .* lost 0", output)
     assert "Interrupted. To repeat it: redis-worker chaos" in output
     assert len(children) > 4
-    assert ended_in_time(lambda: not _alive(children))
+    assert ended_in_time(lambda: not alive(children))
     assert ended_in_time(lambda: not list(folder.iterdir()))
-
-
-def _descendants(pid: int) -> set[int]:
-    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in map(str.split, shown.splitlines())}
-    found: set[int] = set()
-    while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
-        found |= more
-    return found
-
-
-def _alive(pids: set[int]) -> set[int]:
-    shown = subprocess.run(["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True).stdout
-    states = dict(line.split() for line in shown.splitlines())
-    return {pid for pid in pids if not states.get(str(pid), "Z").startswith("Z")}
 
 
 @pytest.mark.parametrize(

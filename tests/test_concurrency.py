@@ -97,6 +97,25 @@ async def test_a_thread_past_its_time_limit_keeps_its_slot(queue: Queue, drain: 
     assert gauge.most == 2
 
 
+async def test_the_time_limit_of_a_thread_holds_for_the_parser_too(server: EmbeddedServer, queue: Queue) -> None:
+    gate = threading.Event()
+
+    def parser(task: str) -> list[Any]:
+        if task == "slow":
+            gate.wait()
+        return [task]
+
+    keys = (server.url, queue.keys.waiting, queue.keys.output, parser, lambda arguments: arguments[0], 2)
+    await queue.push_tasks(["slow", "quick"])
+    async with WorkerPool(*keys, execution="thread", timeout=0.2):
+        try:
+            await wait_until(lambda: queue.answered(2))
+            assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 0.2 s"}
+            assert await queue.result(1) == {"status": "success", "result": "quick"}
+        finally:
+            gate.set()
+
+
 async def test_a_coroutine_past_its_time_limit_is_cancelled(queue: Queue, drain: Any) -> None:
     cancelled = asyncio.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from examples.covid_persister import DEAD_LETTERS, TOPIC
 from examples.covid_persister.checking import DeadLetters, check, read_rows
@@ -20,7 +22,7 @@ from examples.covid_persister.servers import create_tables
 from redis_worker.embedded_postgres import EmbeddedPostgres
 from tests.kafka import applied
 from tests.kafka.real_broker import RealKafka, real_kafka_or_skip
-from tests.support import wait_until
+from tests.support import ended_in_time, wait_until
 
 # Each message makes a row with its coordinates; the offsets are in the same transaction.
 AUDIT = """
@@ -52,6 +54,7 @@ class Run:
         self.consumers = Consumers(kafka.brokers, dsn, file)
         self.letters = DeadLetters(kafka.brokers, DEAD_LETTERS)
         self.sent: list[Report] = []
+        self._admin = AdminClient({"bootstrap.servers": kafka.brokers, "log_level": 0})
         self._dsn = dsn
 
     async def slices(self, count: int, slices: int) -> AsyncIterator[int]:
@@ -79,6 +82,11 @@ class Run:
         assert self.consumers.failed() == []
         outcome = await check(self._dsn, self.letters, self.sender.expected)
         return outcome.is_right and await self.applied() >= len(self.sent)
+
+    def members(self) -> dict[str, int]:
+        """How many members each group has."""
+        groups = self._admin.describe_consumer_groups(["covid-persister", "audit"], request_timeout=30)
+        return {name: len(found.result().members) for name, found in groups.items()}
 
     async def close(self) -> None:
         self.letters.close()
@@ -125,6 +133,13 @@ def kill_one(run: Run) -> None:
     run.consumers.start()
 
 
+def freeze_one(run: Run) -> None:
+    """Stop the oldest consumer until others have its partitions; then it goes on where it was."""
+    os.kill(run.consumers.oldest, signal.SIGSTOP)
+    assert ended_in_time(lambda: run.members() == {"covid-persister": 2, "audit": 2}, 60)
+    os.kill(run.consumers.oldest, signal.SIGCONT)
+
+
 async def test_a_kill_and_a_restart_of_each_server_lose_nothing(own_postgres: EmbeddedPostgres, file: Path) -> None:
     with real_kafka_or_skip() as kafka:
         restarts = [lambda _: own_postgres.restart(), lambda _: kafka.restart(by=signal.SIGTERM)]
@@ -142,7 +157,7 @@ async def test_many_kills_lose_nothing(own_postgres: EmbeddedPostgres, file: Pat
         def crash_broker(_: Run) -> None:
             kafka.restart(by=signal.SIGKILL)
 
-        faults = [kill_one, kill_one, crash_database, kill_one, kill_one, crash_broker, kill_one, kill_one]
+        faults = [kill_one, freeze_one, crash_database, kill_one, freeze_one, crash_broker, kill_one, kill_one]
         await persist(kafka, own_postgres, file, 200_000, faults)
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from redis_worker.chaos.journal import Journal
 from redis_worker.demo.plan import Plan, files_to_serve, make_plan
 from redis_worker.demo.story import Account, account, open_ledger
 from redis_worker.embedded import EmbeddedServer
+from tests.processes import alive, descendants
+from tests.support import ended_in_time
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,13 +32,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from redis_worker.cli.main import main
 main(["demo", *sys.argv[1:]])
 """
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -76,24 +71,6 @@ def started(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]
         process.wait()
 
 
-def ps(columns: str) -> str:
-    return subprocess.run(["ps", "-A", "-o", columns], capture_output=True, text=True, check=True).stdout
-
-
-def descendants(pid: int) -> set[int]:
-    parents = {int(child): int(parent) for child, parent in map(str.split, ps("pid=,ppid=").splitlines())}
-    found: set[int] = set()
-    while more := {child for child, parent in parents.items() if parent in found | {pid}} - found:
-        found |= more
-    return found
-
-
-def alive(pids: set[int]) -> set[int]:
-    """Those that run; a zombie that waits for its parent does not."""
-    states = dict(line.split() for line in ps("pid=,stat=").splitlines())
-    return {pid for pid in pids if not states.get(str(pid), "Z").startswith("Z")}
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "tmp"
@@ -126,7 +103,7 @@ def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
 @pytest.mark.parametrize("moment", ["file server", "tasks pushed", "kill -9", "recovered"])
 def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: str) -> None:
     with started(folder) as (process, output, errors):
-        wait_until(lambda: moment in output.read_text() or process.poll() is not None)
+        assert ended_in_time(lambda: moment in output.read_text() or process.poll() is not None, 60.0)
         assert process.poll() is None, output.read_text() + errors.read_text()
         processes = descendants(process.pid)
 
@@ -141,14 +118,14 @@ def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: 
 
 def test_nothing_outlives_a_demo_that_is_killed(folder: Path) -> None:
     with started(folder) as (process, output, errors):
-        wait_until(lambda: "kill -9" in output.read_text() or process.poll() is not None)
+        assert ended_in_time(lambda: "kill -9" in output.read_text() or process.poll() is not None, 60.0)
         assert process.poll() is None, output.read_text() + errors.read_text()
         processes = descendants(process.pid)
 
         process.kill()
 
-        wait_until(lambda: not alive(processes))
-        wait_until(lambda: not list(folder.iterdir()))
+        assert ended_in_time(lambda: not alive(processes), 60.0)
+        assert ended_in_time(lambda: not list(folder.iterdir()), 60.0)
 
 
 def test_without_a_server_it_says_what_to_do(folder: Path) -> None:

@@ -26,7 +26,7 @@ from redis_worker import ConfigurationError, Message, Observer, Publisher, Rejec
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.keys import TOPICS, Keys
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.http import pages as http_pages
+from redis_worker.http import pages
 from redis_worker.http.address import http_address
 from redis_worker.http.server import HttpServer
 from redis_worker.vocabulary.service import PartStatus
@@ -355,7 +355,7 @@ async def test_neither_observers_nor_pages_break_the_work(
     async with fake_pool(fake, observers=[_Raising()]) as at_work:
         await fake.rpush("in", b'{"id":1,"task":[1]}')
         await wait_until(lambda: at_work.counters.processed == 1)
-        monkeypatch.setattr(http_pages, "Exposition", fail)
+        monkeypatch.setattr(pages, "Exposition", fail)
         assert (await get(at_work, "/metrics")).status == 500
         await fake.rpush("in", b'{"id":2,"task":[1]}')
         await wait_until(lambda: at_work.counters.processed == 2)

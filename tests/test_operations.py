@@ -18,7 +18,7 @@ import pytest
 from redis_worker import Message, Observer, Publisher, TopicWorker, WorkerPool, start_worker_pool
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.embedded import EmbeddedServer
-from tests.support import ROOT, Queue, Topic, WorkerProcess, wait_until
+from tests.support import ROOT, Queue, Topic, WorkerProcess, hold, wait_until
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -168,6 +168,18 @@ async def test_peek_prints_tasks_as_they_are_and_takes_none(queue: Queue, comman
     assert shown.stdout == '{"id": "é",  "task":[1]}\n\\xff{"id":2}\n'
     assert command("peek").stderr == "0 more waiting\n"
     assert await queue.waiting() == raws
+
+
+async def test_peek_shows_what_workers_hold(queue: Queue, command: Command) -> None:
+    assert command("peek", "--inflight").stderr == "no tasks in flight\n"
+    for worker, some in (("one", TASKS[:2]), ("two", TASKS[2:3])):
+        await queue.redis.zadd(queue.keys.workers, {worker: 4e12})
+        await hold(queue.redis, queue.keys, worker, *some)
+    shown = command("peek", "--inflight", "-n", "2")
+    assert (shown.returncode, shown.stderr) == (0, "1 more in flight\n")
+    assert shown.stdout.encode().splitlines() == TASKS[:2]
+    keys = queue.keys
+    await queue.redis.delete(keys.workers, keys.inflight("one"), keys.inflight("two"))
 
 
 async def test_purge_deletes_what_waits_and_nothing_else(

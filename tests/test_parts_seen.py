@@ -39,7 +39,7 @@ from redis_worker.cli import logs
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.engine.watchdog import Watchdog
-from redis_worker.http.metrics import OUTCOMES, Metrics
+from redis_worker.http.metrics import OUTCOMES, Metrics, QueueMetrics
 from redis_worker.http.server import HttpServer
 from redis_worker.reporting import report_block
 from redis_worker.vocabulary.logger import library_logger
@@ -268,7 +268,12 @@ def test_the_numbers_of_all_lives_are_counted_once(lives: list[Any], data: st.Da
             part = source.partition("#")[0]
             for metrics in (child, here):
                 outcomes = [_done(*task) for task in tasks]
-                metrics.of("in", "sum", "" if metrics is child else part).settled(outcomes)
+                of_queue = metrics.of("in", "sum", "" if metrics is child else part)
+                of_queue.settled(outcomes)
+                for seconds, verdict in tasks:  # as a Kafka worker with a sink tells it
+                    of_queue.written(2, int(verdict == "dead"), seconds)
+                    of_queue.committed([("in", 0)])
+                    of_queue.revoked([("in", 0)], lost=verdict == "error")
                 metrics.counting.settled(outcomes)
                 for seconds, verdict in tasks:
                     metrics.job("job").outcome(verdict, seconds)
@@ -294,9 +299,18 @@ def test_the_numbers_of_all_lives_are_counted_once(lives: list[Any], data: st.Da
 
 
 def _same(some: Metrics, others: Metrics) -> None:
+    def stream(queue: QueueMetrics) -> Any:
+        seen = queue.stream
+        return seen and (seen.counts, seen.rows.counts, seen.seconds.counts, pytest.approx(seen.seconds.sum))
+
     def queues(metrics: Metrics) -> Any:
         return {
-            tuple(measured): (queue.outcomes, queue.processing.counts, pytest.approx(queue.processing.sum))
+            tuple(measured): (
+                queue.outcomes,
+                queue.processing.counts,
+                pytest.approx(queue.processing.sum),
+                stream(queue),
+            )
             for measured, queue in metrics.queues.items()
             if any(queue.outcomes.values())
         }

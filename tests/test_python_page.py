@@ -13,6 +13,7 @@ import pytest
 
 import redis_worker
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.mock_kafka import MockKafka
 from tests.support import PATIENCE, ROOT, wait_until
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -35,10 +36,14 @@ def test_every_public_name_stands_in_a_program(name: str) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-async def test_the_programs_run(program: str, server: EmbeddedServer, redis: object, tmp_path: Path) -> None:
+async def test_the_programs_run(
+    program: str, server: EmbeddedServer, redis: object, mock_kafka: MockKafka, tmp_path: Path
+) -> None:
+    servers = {'"redis://localhost"': f'"{server.url}"', '"localhost:9092"': f'"{mock_kafka.brokers}"'}
     for name, text in BLOCKS.items():
         compile(text, name, "exec") if name.endswith(".py") else None
-        (tmp_path / name).write_text(text.replace('"redis://localhost"', f'"{server.url}"'), encoding="utf-8")
+        ours = re.sub("|".join(servers), lambda found: servers[found[0]], text)
+        (tmp_path / name).write_text(ours, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-W", "error", program],
         cwd=tmp_path,

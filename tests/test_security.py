@@ -20,8 +20,7 @@ from redis.asyncio import Redis
 from redis_worker import Message, TaskClient, TaskError, TopicWorker, WorkerPool, start_worker_pool
 from redis_worker.broker.keys import TOPICS
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.http import gate as http_gate
-from redis_worker.http import pages as http_pages
+from redis_worker.http import gate, pages
 from redis_worker.http.server import HttpServer
 from redis_worker.vocabulary.service import PartStatus
 from tests.support import PATIENCE, ROOT, CommandProcess, Queue, Several, wait_until
@@ -204,7 +203,7 @@ async def test_an_error_of_its_own_is_logged_with_its_traceback(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = HttpServer("127.0.0.1:0")
-    monkeypatch.setattr(http_pages, "not_ready", lambda service: 1 // 0)
+    monkeypatch.setattr(pages, "not_ready", lambda service: 1 // 0)
     async with server.answering(Several(), lambda _: pytest.fail("nothing is read")):
         assert server.listening
         answer = await _exchange(server.listening, _get("/ready"))
@@ -235,7 +234,7 @@ async def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.Monkey
         compared.append((given, wanted))
         return real(given, wanted)
 
-    monkeypatch.setattr(http_gate.hmac, "compare_digest", compare)
+    monkeypatch.setattr(gate.hmac, "compare_digest", compare)
     server = HttpServer("127.0.0.1:0", TOKEN)
     async with server.answering(Several(), lambda _: pytest.fail("nothing is read")):
         assert server.listening

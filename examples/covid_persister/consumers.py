@@ -31,9 +31,14 @@ class Consumers:
         """Start one more."""
         self._running.append(subprocess.Popen(self._command, cwd=_ROOT, env=self._environment))
 
-    def kill(self, number: int = 0) -> None:
-        """Kill the consumer that was started first of those that run, or the one after as many."""
-        victim = self._running.pop(number)
+    @property
+    def oldest(self) -> int:
+        """The process id of the consumer that was started first of those that run."""
+        return self._running[0].pid
+
+    def kill(self) -> None:
+        """Kill the consumer that was started first of those that run."""
+        victim = self._running.pop(0)
         victim.kill()
         victim.wait()
 

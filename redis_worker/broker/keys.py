@@ -87,7 +87,7 @@ class Keys:
     presence = _Derived()
     """Hash: worker -> its description, a JSON object; only for members of `workers`."""
     retired = _Derived()
-    """Sorted set: former worker -> time until which its in-flight list is checked.
+    """Sorted set: former worker -> time until which its keys are checked for tasks.
 
     A command sent before a worker lost its lease may arrive later: `BLMOVE` checks no lease.
     """

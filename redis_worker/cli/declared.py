@@ -13,6 +13,7 @@ from redis_worker.environment import redis_url_from_environment
 from redis_worker.file.resolving import resolve
 from redis_worker.registry import find_object
 from redis_worker.service.handlers import Handlers
+from redis_worker.service.kafka_worker import KafkaWorker
 from redis_worker.service.pool import WorkerPool
 from redis_worker.service.topic_worker import TopicWorker
 from redis_worker.supervisor.supervisor import Supervisor
@@ -20,7 +21,7 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 _PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
-Declared = WorkerPool | TopicWorker | Supervisor
+Declared = WorkerPool | TopicWorker | KafkaWorker | Supervisor
 
 
 def is_declared(name: str) -> bool:
@@ -41,7 +42,8 @@ def find_declared(name: str, url: str | None) -> Declared:
     if not isinstance(found, Declared):
         kind = type(found).__name__
         raise ConfigurationError(
-            f"the worker {name!r} is of type {kind}; it must be a WorkerPool, TopicWorker, Supervisor or Handlers"
+            f"the worker {name!r} is of type {kind}; it must be a WorkerPool, TopicWorker, KafkaWorker, Supervisor or "
+            "Handlers"
         )
     if url is not None:
         raise ConfigurationError(
@@ -69,11 +71,12 @@ def describe_declared(name: str, worker: Declared) -> Iterator[str]:
     yield from columns([list(row) for row in _rows(worker)])
 
 
-def _rows(worker: WorkerPool | TopicWorker) -> Iterator[tuple[str, str]]:
+def _rows(worker: WorkerPool | TopicWorker | KafkaWorker) -> Iterator[tuple[str, str]]:
     """Yield kind and description of the worker's queue, or of its topics, a row each."""
     if isinstance(worker, TopicWorker):
         yield "topics", f"on {worker.address}"
         yield from (("", describe_route(route)) for route in worker.routes())
     else:
-        declared, options = worker.declaration, worker.options
-        yield "pool", f"{worker.queue}, {declared.name}, {options.concurrency} at once, on {worker.address}"
+        kind, queue = ("pool", worker.queue) if isinstance(worker, WorkerPool) else ("kafka", worker.source)
+        how = f"{worker.declaration.name}, {worker.options.concurrency} at once"
+        yield kind, f"{queue}, {how}, on {worker.address}"

@@ -28,6 +28,7 @@ topics, groups and tables of its Kafka parts. Redis is left out if the file does
 fault, 3 without a connection, 0 otherwise, even with warnings. The meaning of each check: docs/operations.md.
 
 {ENVIRONMENT}
+Exception: --file is REDIS_WORKER_DOCTOR_FILE.
 """
 
 _COLOURS = {"good": "green", "warning": "yellow", "fault": "red"}
@@ -39,7 +40,7 @@ _COLOURS = {"good": "green", "warning": "yellow", "fault": "red"}
     "--output", "outputs", type=Repeated(), multiple=True, metavar="KEY", help="A hash of results; may be repeated."
 )
 @option("--json", "as_json", is_flag=True, help="Print one JSON object with the list of findings.")
-@file_option
+@file_option("doctor")
 @url_option
 def doctor(inputs: tuple[str, ...], outputs: tuple[str, ...], as_json: bool, file: str | None, url: str | None) -> int:
     """Examine servers and queues. Prints a line for each check: good, warning or fault, and the remedy."""

@@ -30,9 +30,10 @@ def file_argument(function: F) -> F:
     return click.argument("file", default="workers.toml", envvar="REDIS_WORKER_CONFIG")(function)
 
 
-def file_option(function: F) -> F:
-    """Add `--file`: the argument `file`, None without it."""
-    return option("--file", metavar="FILE", help="The parts of this file, and their servers.")(function)
+def file_option(command: str) -> Callable[[F], F]:
+    """Add `--file`: the argument `file`, None without it. REDIS_WORKER_FILE is another option, of push."""
+    variable = f"REDIS_WORKER_{command.upper()}_FILE"
+    return option("--file", envvar=variable, metavar="FILE", help="The parts of this file, and their servers.")
 
 
 def plan_options(function: F) -> F:

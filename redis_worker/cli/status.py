@@ -27,7 +27,7 @@ Examples:
   redis-worker status --file workers.toml
 
 {ENVIRONMENT}
-Exception: --watch is REDIS_WORKER_STATUS_WATCH.
+Exceptions: --watch is REDIS_WORKER_STATUS_WATCH, and --file is REDIS_WORKER_STATUS_FILE.
 """
 
 
@@ -47,7 +47,7 @@ Exception: --watch is REDIS_WORKER_STATUS_WATCH.
     help="Refresh every second, until Ctrl-C.",
 )
 @option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch, one a line.")
-@file_option
+@file_option("status")
 @url_option
 def status(input_keys: tuple[str, ...], watch: bool, as_json: bool, file: str | None, url: str | None) -> int:
     """Show queues and their workers: waiting and running tasks, running times, live and stale workers.

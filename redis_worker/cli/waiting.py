@@ -39,18 +39,21 @@ async def resume(queue: QueueControl, input_key: str) -> None:
     click.echo(f"{input_key} is resumed" if await queue.resume() else f"{input_key} was not paused")
 
 
-@click.command(epilog=_epilog("peek --input fib:input -n 3"))
+@click.command(epilog=_epilog("peek --input fib:input -n 3", "peek --input fib:input --inflight"))
 @on_queue(_CONTROL, "look at")
 @option("-n", "--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of tasks to show.")
-async def peek(queue: QueueControl, _: str, limit: int) -> None:
+@option("--inflight", is_flag=True, help="Show tasks that workers have claimed, in place of waiting ones.")
+async def peek(queue: QueueControl, _: str, limit: int, inflight: bool) -> None:
     """Print the first waiting tasks of a queue, as pushed, without claiming them."""
     from redis_worker.cli.printing import print_json
 
-    first = await queue.peek(limit)
+    if inflight:
+        (first, count), where, none = await queue.in_flight(limit), "in flight", "no tasks in flight"
+    else:
+        (first, count), where, none = (await queue.peek(limit), await queue.count()), "waiting", "no waiting tasks"
     for raw in first:
         print_json(raw)
-    more = max(0, await queue.count() - len(first))
-    click.echo(f"{more} more waiting" if first else "no waiting tasks", err=True)
+    click.echo(f"{max(0, count - len(first))} more {where}" if first else none, err=True)
 
 
 @click.command(epilog=_epilog("purge --input fib:input"))

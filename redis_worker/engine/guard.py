@@ -46,14 +46,19 @@ def is_interrupt(error: BaseException) -> bool:
     )
 
 
+def id_in(raw: bytes) -> str | None:
+    """Return the id of the task `raw`; None if there is none to be read."""
+    try:
+        return read_object(raw)[0]
+    except Unreadable as unreadable:
+        return unreadable.id
+    except Exception:  # a bug, or what another reader reads
+        return None
+
+
 def escaped(delivery: Delivery, error: BaseException) -> Outcome:
     """Return the outcome of a task that a bug in the engine would otherwise leave in flight, held by nothing."""
     logger.error("a bug in redis_worker made a task fail; please report it", exc_info=error)
     text = f"Processing error: {error_text(error, named=True)}"
-    try:
-        id: str | None = read_object(delivery.raw)[0]
-    except Unreadable as unreadable:
-        id = unreadable.id
-    except Exception:  # the bug may be in read_object
-        id = None
+    id = delivery.label or id_in(delivery.raw)
     return Outcome(delivery, id, None if id is None else failure(text), text, dead=True, exception=error)

@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from redis_worker.engine.awaitables import is_awaitable, unawaited
 from redis_worker.engine.execution import Answer, Encode, Execution, timed_out
-from redis_worker.engine.guard import CallGuard
+from redis_worker.engine.guard import CallGuard, id_in
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.vocabulary.payload import read_object, success
+from redis_worker.vocabulary.payload import success
 from redis_worker.vocabulary.task import Delivery, Outcome
+
+
+class Caller(Protocol):
+    """A thread that calls the processor."""
+
+    id: str | None
+    """The id of the task that it runs, once the task is read."""
+
+    def resolve(self, value: Any, started: float) -> Any:
+        """Return what an awaitable becomes, within the time limit of a call that began at `started`."""
 
 
 class Handler(CallGuard):
@@ -36,11 +46,10 @@ class Handler(CallGuard):
         self._policy = policy
         self._encode = encode
 
-    def handle_here(self, delivery: Delivery, resolve: Callable[[Any, float], Any] | None = None) -> Outcome:
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
         """Call the processor in the current thread. Returns the outcome. The hot path.
 
-        `resolve` returns what an awaitable becomes within the time limit of a call that began at the given time.
-        Without it an awaitable is an error.
+        Without a `caller`, on the event loop, an awaitable is an error.
         """
         started = perf_counter()
         read = self.read(delivery)
@@ -48,11 +57,13 @@ class Handler(CallGuard):
             return read
         id, arguments = read
         value = None
+        if caller is not None:
+            caller.id = id
         try:
             value = self._processor(arguments)
-            if resolve is not None and is_awaitable(value):
+            if caller is not None and is_awaitable(value):
                 awaitable, value = value, None
-                value = resolve(awaitable, started)
+                value = caller.resolve(awaitable, started)
             result = self._encode(value)
         except BaseException as error:
             answer, _ = self.caught(unawaited(value) or error)
@@ -65,10 +76,13 @@ class Handler(CallGuard):
             return self._policy.outcome(delivery, id, answer, seconds)
         return Outcome(delivery, id, answer.result, None, False, seconds)
 
-    def over_time(self, delivery: Delivery) -> Outcome:
-        """Return the outcome of a readable task that has exceeded its time limit."""
+    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:
+        """Return the outcome of a task that has exceeded its time limit; `id` is None while it is being read."""
         assert self.timeout is not None
-        return self._policy.outcome(delivery, read_object(delivery.raw)[0], timed_out(self.timeout), self.timeout)
+        answer = timed_out(self.timeout)
+        if id is None and (id := delivery.label or id_in(delivery.raw)) is None:
+            return Outcome(delivery, None, None, answer.error, dead=True, seconds=self.timeout)
+        return self._policy.outcome(delivery, id, answer, self.timeout)
 
     async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
         """Call the processor, where it declares to run, for a batch of one.

@@ -167,7 +167,8 @@ class ProcessRunner(Runner):
     def _end_limit(self, slot: _Slot) -> None:
         assert slot.child is not None
         self._put_back([slot])
-        self._outcomes.append(self._handler.over_time(slot.hand.popleft().delivery))
+        task = slot.hand.popleft()
+        self._outcomes.append(self._handler.over_time(task.delivery, task.id))
         self._flush()
         slot.is_killed = True
         slot.child.kill()

@@ -13,8 +13,6 @@ from redis_worker.engine.awaitables import resolved
 from redis_worker.engine.execution import Coroutines, Threads, compute_or_defer, within
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.thread_runner import Caller
-from redis_worker.vocabulary.errors import Unreadable
-from redis_worker.vocabulary.payload import read_object
 
 # These call a coroutine function: the frames after them are the processor's.
 _COROUTINES = (Coroutines.call.__code__, within.__code__, resolved.__code__)
@@ -44,14 +42,6 @@ def stack_of(call: asyncio.Task[Any] | Caller | None) -> str:
         user = _processor(call)
     frames = ((frame, frame.f_lineno) for frame in user)
     return "".join(traceback.StackSummary.extract(frames).format())
-
-
-def id_of(raw: bytes) -> str | None:
-    """Return the id of the task `raw`; None if it is unreadable."""
-    try:
-        return read_object(raw)[0]
-    except Unreadable as error:
-        return error.id
 
 
 def _processor(task: asyncio.Task[Any]) -> list[FrameType]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
@@ -24,7 +24,10 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 class Caller:
     """A thread that calls the processor; it writes these fields, and the event loop reads them."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolve: Callable[[Caller, Any, float], Any]) -> None:
+        self.resolve = partial(resolve, self)
+        self.id: str | None = None
+        """The id of the task that it runs, once the task is read."""
         self.ident = 0
         """The thread, once it has begun."""
         self.call: tuple[Delivery, float] | None = None
@@ -79,7 +82,7 @@ class ThreadRunner(Runner):
     def add(self, deliveries: Sequence[Delivery]) -> None:
         self._held.update(dict.fromkeys(deliveries))
         super().add(deliveries)
-        if self._shared is None:
+        if self._shared is None and not self._handler.cancelled:
             self._wake(len(deliveries))
 
     def held(self) -> list[Delivery]:
@@ -157,9 +160,11 @@ class ThreadRunner(Runner):
                 if now - since < timeout:
                     latest = min(latest, since)
                     continue
-                del self._held[delivery]
-                self._leftover.add(delivery)
-                self._settle([self._handler.over_time(delivery)])
+                id = caller.id
+                if caller.call is call:  # otherwise it has ended just now
+                    del self._held[delivery]
+                    self._leftover.add(delivery)
+                    self._settle([self._handler.over_time(delivery, id)])
             await asyncio.sleep(latest + timeout - now)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
@@ -198,7 +203,7 @@ class ThreadRunner(Runner):
 
     def _start_thread(self) -> bool:
         """Start a thread. Returns False if the system allows no more: those that exist take the tasks."""
-        caller, name = Caller(), f"redis-worker_{len(self._callers)}"
+        caller, name = Caller(self._resolve), f"redis-worker_{len(self._callers)}"
         try:
             threading.Thread(target=self._work, args=(caller,), name=name, daemon=True).start()
         except RuntimeError:
@@ -210,7 +215,6 @@ class ThreadRunner(Runner):
         """Run tasks until a wake ends this thread. The hot path."""
         caller.ident = threading.get_ident()
         ready, finished, fresh, handle = self._ready, self._finished, self._contexts.fresh, self._handler.handle_here
-        resolve = partial(self._resolve, caller)
         while True:
             try:
                 delivery = ready.popleft()
@@ -219,11 +223,12 @@ class ThreadRunner(Runner):
                     return
                 continue
             self._touched = now = perf_counter()
+            caller.id = None
             caller.call = delivery, now
             outcome = None
             if not delivery.receipt.lost:  # otherwise other workers own it by now
                 try:
-                    outcome = fresh().run(handle, delivery, resolve)
+                    outcome = fresh().run(handle, delivery, caller)
                 except Exception as error:
                     outcome = escaped(delivery, error)
                 except BaseException:  # noqa: S110 - the runner was cancelled

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 from redis_worker.engine.claimer import Claimer
 from redis_worker.engine.execution import Execution
+from redis_worker.engine.guard import id_in
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import Runner
-from redis_worker.engine.running import RunningTask, id_of, stack_of
+from redis_worker.engine.running import RunningTask, stack_of
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.waiting import first_of
 from redis_worker.ports import Observer, Queue
@@ -70,7 +71,7 @@ class Worker:
     def running_tasks(self) -> list[RunningTask]:
         """Return the running tasks, oldest first, except inline ones; call it on the event loop."""
         return [
-            RunningTask(delivery.label or id_of(delivery.raw), seconds, stack_of(task))
+            RunningTask(delivery.label or id_in(delivery.raw), seconds, stack_of(task))
             for task, delivery, seconds in self._runner.underway()
         ]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from redis_worker.engine.counters import Counting
-from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS, Histogram
+from redis_worker.engine.histogram import PROCESSING_BOUNDS, Histogram
+from redis_worker.engine.vitals import Timing
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.ids import new_id
-from redis_worker.vocabulary.stamps import made_at
-from redis_worker.vocabulary.task import Delivery, Outcome
 
 OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 """Outcomes of handled tasks; `refused` is a task with an unwritten result: another worker owns it."""
@@ -20,10 +19,6 @@ OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 RUN_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 ROWS_BOUNDS = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
 
-# Tasks per claim that are read for their time of creation: reading all would double the parsing.
-_SAMPLES = 10
-# Longer tasks are not read, in bytes.
-_LONGEST = 8192
 # Retired lives of child processes that are remembered: a last snapshot may arrive late.
 _REMEMBERED = 1000
 
@@ -51,13 +46,11 @@ class StreamMetrics:
         self.seconds.absorb(snapshot["seconds"])
 
 
-class QueueMetrics(Counting):
+class QueueMetrics(Timing):
     """Metrics of one queue and its processor."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.processing = Histogram(PROCESSING_BOUNDS)
-        self.latency = Histogram(LATENCY_BOUNDS)
         self.stream: StreamMetrics | None = None
         """None for a queue in Redis."""
 
@@ -68,21 +61,6 @@ class QueueMetrics(Counting):
         failed = counted.failed - counted.dead
         counts = (counted.succeeded, failed, counted.dead, counted.retried, counted.skipped, counted.refused)
         return dict(zip(OUTCOMES, counts, strict=True))
-
-    def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        super().claimed(deliveries)
-        now, waited = time.time(), []
-        for delivery in deliveries[:: len(deliveries) // _SAMPLES + 1]:
-            if delivery.attempt > 1 or len(delivery.raw) > _LONGEST:
-                continue
-            if (made := made_at(delivery.raw)) is not None:
-                waited.append(max(0.0, now - made))
-        self.latency.add(waited)
-
-    def settled(self, outcomes: Sequence[Outcome]) -> None:
-        super().settled(outcomes)
-        # Tasks that never ran took exactly 0.
-        self.processing.add([outcome.seconds for outcome in outcomes if outcome.seconds])
 
     def assigned(self, partitions: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
         self._streaming().counts["assigned"] += 1

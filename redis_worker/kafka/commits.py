@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from confluent_kafka import TopicPartition
 
@@ -27,7 +27,7 @@ class Commits:
 
     def __init__(
         self,
-        commit: Callable[[list[TopicPartition]], Awaitable[list[TopicPartition]]],
+        commit: Callable[[Sequence[Commit]], Awaitable[list[TopicPartition]]],
         observer: Observer,
         acknowledged: Callable[[], None],
     ) -> None:
@@ -70,7 +70,7 @@ class Commits:
         if not commits:
             return
         try:
-            done = await self._commit([commit.request() for commit in commits])
+            done = await self._commit(commits)
             self._take(commits, done)
         except Disconnected:
             self._dirty.update(owned)
@@ -79,12 +79,13 @@ class Commits:
     def _take(self, commits: list[Commit], done: list[TopicPartition]) -> None:
         """Note which of `commits` the brokers have. Raises Disconnected or Refused for one that they do not have."""
         errors = {(each.topic, each.partition): each.error for each in done}
-        kept = [commit for commit in commits if errors.get(commit.partition.name) is None]
+        commits = [commit for commit in commits if commit.partition.name in errors]  # the others have gone
+        kept = [commit for commit in commits if errors[commit.partition.name] is None]
         for commit in kept:
             commit.acknowledge()
         if kept:
             self._observer.committed([commit.partition.name for commit in kept])
             self._acknowledged()
         for commit in commits:
-            if (error := errors.get(commit.partition.name)) is not None:
+            if (error := errors[commit.partition.name]) is not None:
                 raise translated(error)

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from redis_worker.engine.thread_pool import ThreadPool
-from redis_worker.kafka.errors import error_of, translated
+from redis_worker.kafka.errors import UnknownTopic, error_of, translated
 from redis_worker.kafka.partitions import KafkaDelivery
 from redis_worker.kafka.settings import KafkaSettings
-from redis_worker.vocabulary.errors import Disconnected, Refused
+from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Outcome
 
 HEADER = "redis-worker-"
@@ -49,7 +49,7 @@ class DeadTopic:
         self._threads = ThreadPool(1, "redis-worker-kafka-dead")
 
     async def open(self) -> None:
-        """See DeadLetters. Raises Refused if there is no such topic, and the brokers make none."""
+        """See DeadLetters. Raises UnknownTopic if there is no such topic, and the brokers make none."""
         if self._producer is None:
             configuration = {**self._settings.producer(), "delivery.timeout.ms": int(_DELIVERY * 1000)}
             self._producer = Producer({**configuration, "logger": _Quiet()})
@@ -72,7 +72,7 @@ class DeadTopic:
         except KafkaException as error:
             raise translated(error_of(error)) from None
         if found.error is not None and not found.error.retriable():
-            raise Refused(
+            raise UnknownTopic(
                 f"Kafka at {self._settings.brokers} has no topic {self._topic!r} for dead letters: create it, or set "
                 'dead_letters to another topic or "none"'
             )

@@ -50,6 +50,10 @@ _PASSING = frozenset(
 )
 
 
+class UnknownTopic(Refused):
+    """A topic that does not exist: it may be created later."""
+
+
 def error_of(exception: KafkaException) -> KafkaError:
     """Return the error in an exception of confluent-kafka."""
     error = exception.args[0]
@@ -67,14 +71,19 @@ def translated(error: KafkaError) -> RedisWorkerError:
     if code in _RIGHTS:
         return Refused(f"Kafka forbids it: {text}; the user needs the right to read the topics and the group")
     if code in _UNKNOWN_TOPIC:
-        return Refused(f"Kafka has no such topic: {text}")
-    if code in _FENCED:
+        return UnknownTopic(f"Kafka has no such topic: {text}")
+    if code in _FENCED or (code == KafkaError._FATAL and "group.instance.id" in text):
         return Refused("another process has joined the group with the same instance_id: give each one of its own")
     if code == KafkaError._INVALID_ARG:
         return ConfigurationError(f"the settings of Kafka are not valid: {text}")
     if code in _PASSING or error.retriable():
         return Disconnected(text)
     return Refused(f"Kafka refuses it: {text}")
+
+
+def is_unknown_topic(error: KafkaError) -> bool:
+    """Return True if a topic, or a partition of it, does not exist."""
+    return error.code() in _UNKNOWN_TOPIC
 
 
 def is_login(error: KafkaError) -> bool:

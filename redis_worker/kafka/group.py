@@ -16,9 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.kafka.buffers import Buffers
-from redis_worker.kafka.errors import error_of, is_login, translated
+from redis_worker.kafka.errors import UnknownTopic, error_of, is_login, is_unknown_topic, translated
 from redis_worker.kafka.marks import Mark, read_mark
-from redis_worker.kafka.partitions import OwnedPartition
+from redis_worker.kafka.partitions import Commit, OwnedPartition
 from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused
@@ -98,7 +98,9 @@ class Group:
         topics = await self._threads.run(self._ask)
         for topic in self._settings.named:
             if topic not in topics:
-                raise Refused(f"Kafka at {self._settings.brokers} has no topic {topic!r}: create it, or check the name")
+                raise UnknownTopic(
+                    f"Kafka at {self._settings.brokers} has no topic {topic!r}: create it, or check the name"
+                )
 
     async def probe(self) -> None:
         """Ask the brokers whether they are back. Raises Disconnected or Refused."""
@@ -125,9 +127,9 @@ class Group:
                 self.away = None
                 self._owner.arrived(fetched)
 
-    async def commit(self, offsets: list[TopicPartition]) -> list[TopicPartition]:
-        """Commit `offsets`; return them with the error of each. Raises Disconnected or Refused."""
-        return await self._threads.run(self._commit, offsets)
+    async def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
+        """Commit for partitions that are still owned; return each with its error. Raises Disconnected or Refused."""
+        return await self._threads.run(self._commit, commits)
 
     async def close(self, patience: float) -> None:
         """Leave the group: `revoked` is called for the partitions, and has `patience` seconds. Raises nothing."""
@@ -208,12 +210,18 @@ class Group:
             if found is not None and found[1] >= 0:
                 partition.end = int(found[1])
 
-    def _commit(self, offsets: list[TopicPartition]) -> list[TopicPartition]:
+    def _commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
         if self._closing:
             raise Disconnected("the membership ends")
+        # A partition may have gone while this call waited: the brokers would let it overwrite what its new owner does.
+        offsets = [each.request() for each in commits if self._owned.get(each.partition.name) is each.partition]
+        if not offsets:
+            return []
         try:
             return list(self._consumer.commit(offsets=offsets, asynchronous=False))
         except KafkaException as error:
+            if is_unknown_topic(error_of(error)):  # it was deleted; its partitions are revoked soon
+                raise Disconnected(error_of(error).str()) from None
             raise translated(error_of(error)) from None
 
     def _close(self) -> None:
@@ -282,6 +290,8 @@ class Group:
             self.away = self.away or "no broker is reachable"
         elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
             logger.warning("this process slept for longer than max.poll.interval.ms: others have its partitions")
+        elif is_unknown_topic(error):
+            logger.warning("Kafka has no such topic any more: %s", error.str())
         elif error.fatal() or (self._loop is not None and isinstance(translated(error), Refused)):
             self._error = self._error or translated(error)
 

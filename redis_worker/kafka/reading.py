@@ -53,13 +53,14 @@ class KafkaReader:
     def read(self, delivery: Delivery) -> tuple[str, KafkaMessage] | Outcome:
         """Return the message's coordinates and the message, or an outcome. The hot path."""
         assert isinstance(delivery, KafkaDelivery)
-        id, message, partition = delivery.coordinates, delivery.message, delivery.receipt
+        message, partition, raw = delivery.message, delivery.receipt, delivery.raw
+        id = f"{partition.label}@{delivery.offset}"
         if delivery.deaths >= self._max_deliveries:
             return condemned(delivery, id)
         data = None
         try:
-            if message.value() is not None:  # a tombstone has none
-                data = self._decode(delivery.raw)
+            if raw or message.value() is not None:  # a tombstone has none
+                data = self._decode(raw)
         except BaseException as error:
             if is_interrupt(error):
                 raise

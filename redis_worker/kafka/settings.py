@@ -67,6 +67,10 @@ class KafkaSettings:
         """The topics given by name."""
         return [topic for topic in self.topics if not topic.startswith("^")]
 
+    def consumes(self, topic: str) -> bool:
+        """Return True if `topic` is one of the topics, or matches an expression."""
+        return any(re.match(each, topic) if each.startswith("^") else each == topic for each in self.topics)
+
     def consumer(self) -> dict[str, Any]:
         """Return the configuration of a consumer."""
         cooperative = {"partition.assignment.strategy": "cooperative-sticky"}

@@ -7,6 +7,7 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -80,6 +81,8 @@ class KafkaSource:
         self._again: list[tuple[float, int, KafkaDelivery]] = []
         """Messages that wait for a retry, by the time of it."""
         self._numbers = count()
+        self._moved: set[OwnedPartition] = set()
+        """Partitions with an offset to commit that has moved."""
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
@@ -184,8 +187,7 @@ class KafkaSource:
             else:
                 self._finish(delivery, None if outcome.dead else outcome.result)
         self._buffers.taken()
-        self._news.set()
-        self._progress.set()
+        self._advance()
         return lost
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -199,7 +201,9 @@ class KafkaSource:
     # Claiming.
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._closing.is_set() or (self._writer is not None and self._writer.full):
+        if self._writer is not None:
+            limit = min(limit, self._writer.room - sum(partition.out for partition in self._turns))
+        if self._closing.is_set() or limit <= 0:
             return []
         now = time.monotonic()
         while self._again and self._again[0][0] <= now:
@@ -279,10 +283,7 @@ class KafkaSource:
     # Settling.
 
     def _retry(self, delivery: KafkaDelivery, delay: float) -> None:
-        again = KafkaDelivery(
-            delivery.raw, delivery.receipt, delivery.deaths, delivery.retries + 1, False, False, delivery.offset,
-            delivery.message,
-        )  # fmt: skip
+        again = replace(delivery, retries=delivery.retries + 1)
         heapq.heappush(self._again, (time.monotonic() + delay, next(self._numbers), again))
 
     def _finish(self, delivery: KafkaDelivery, value: object) -> None:
@@ -308,23 +309,27 @@ class KafkaSource:
             if partition.lost:
                 continue
             if self._stores_offsets:
-                self._advance(partition, delivery.offset + 1)
+                partition.safe = delivery.offset + 1
+                self._moved.add(partition)
             else:
                 self._settled(delivery)
-        self._news.set()
-        self._progress.set()
+        self._advance()
 
     def _settled(self, delivery: KafkaDelivery) -> None:
         partition = delivery.receipt
         if partition.offsets.settle(delivery.offset):
-            self._advance(partition, partition.offsets.next)
+            partition.safe = partition.offsets.next
+            self._moved.add(partition)
 
-    def _advance(self, partition: OwnedPartition, offset: int | None) -> None:
-        """Have `offset` committed."""
-        partition.safe = offset
-        if partition.mark.level == ALONE:
-            partition.wants_open = False  # nothing of it is held now
-        self._commits.want(partition, urgent=partition.mark.level > 0)
+    def _advance(self) -> None:
+        """Have the offsets committed that moved, and more messages claimed."""
+        for partition in self._moved:
+            if partition.mark.level == ALONE:
+                partition.wants_open = False  # nothing of it is held now
+            self._commits.want(partition, urgent=partition.mark.level > 0)
+        self._moved.clear()
+        self._news.set()
+        self._progress.set()
 
     # The membership, see group.Owner.
 

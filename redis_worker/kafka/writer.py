@@ -69,9 +69,9 @@ class Writer:
         return self._reconnect.away
 
     @property
-    def full(self) -> bool:
-        """True while too much waits to be written for more claims."""
-        return len(self._entries) >= max(_MOST, _MOST_BATCHES * self._sink.batch_size)
+    def room(self) -> int:
+        """The number of messages that may still be claimed: no more than so many wait to be written."""
+        return max(0, max(_MOST, _MOST_BATCHES * self._sink.batch_size) - len(self._entries))
 
     def hurry(self, hurry: bool) -> None:
         """Write at once from now on, without waiting for more; or no longer."""
@@ -105,7 +105,7 @@ class Writer:
         if self._writing is not None and not self._writing.done():
             if self.away:
                 self._writing.cancel()
-            await asyncio.wait({self._writing})
+            await asyncio.gather(self._writing, return_exceptions=True)
         while self._entries:
             await self._write()
 

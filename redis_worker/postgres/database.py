@@ -36,7 +36,11 @@ def shown(dsn: str) -> str:
         hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[0]
     except ValueError:
         parts = None
-    if parts is None or parts.scheme not in ("postgresql", "postgres") or "@" in parts.path + parts.fragment:
+    if (
+        parts is None
+        or parts.scheme not in ("postgresql", "postgres")
+        or "@" in parts.path + parts.query + parts.fragment
+    ):
         raise ConfigurationError(
             "the DSN of PostgreSQL must be postgresql://user:password@host:port/database; characters such as "
             "/ ? # [ @ : in a user name or password must be percent-encoded (/ is %2F)"
@@ -109,12 +113,17 @@ class Session:
 
     async def _connect(self) -> None:
         self._name = f"redis_worker {secrets.token_hex(6)}"
-        connection = await asyncpg.connect(
-            self._dsn,
-            timeout=min(10.0, self._timeout),
-            command_timeout=self._timeout,
-            server_settings={"application_name": self._name},
-        )
+        try:
+            connection = await asyncpg.connect(
+                self._dsn,
+                timeout=min(10.0, self._timeout),
+                command_timeout=self._timeout,
+                server_settings={"application_name": self._name},
+            )
+        except ValueError:  # its text may quote what stands in the place of a port, such as half a password
+            raise ConfigurationError(
+                f"the DSN of PostgreSQL at {self.place} has an invalid port, or an invalid option after the `?`"
+            ) from None
         try:
             await connection.execute(_SESSION)
             if self._lost:

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from redis_worker.vocabulary.error_text import cut, error_text
-from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Reject
+from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused, Reject
 
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) that another try may outlive:
 # connection, transaction rollback, resources, operator intervention, system error, and "read only" after a failover.
@@ -51,8 +51,6 @@ def translated(error: Exception, place: str) -> Exception:
         return _by_code(error, code, place)
     if isinstance(error, ssl.SSLCertVerificationError):
         return Refused(f"the certificate of PostgreSQL at {place} is not accepted: {error.verify_message}")
-    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return ConfigurationError(f"the DSN of PostgreSQL is not valid: {error_text(error)}")
     if isinstance(error, TimeoutError):
         return Disconnected(f"PostgreSQL at {place} does not answer in time")
     if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)):

@@ -23,7 +23,7 @@ from redis_worker.service.routing import Batching
 from redis_worker.service.service import Measuring, Service
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.duration import seconds_of
-from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused, Unreachable
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Unreachable
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.partition import PartitionStatus
 from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of, said_by
@@ -132,7 +132,10 @@ class KafkaWorker(Service):
             return DeadList(self._redis, options.dead_list, options.dead_limit, group)
         if options.dead_letters == _NONE:
             return NoDeadLetters()
-        return DeadTopic(self._settings, options.dead_letters or f"{group}.dead")
+        topic = options.dead_letters or f"{group}.dead"
+        if self._settings.consumes(topic):
+            raise ConfigurationError(f"the topic of dead letters {topic!r} is one of {self.source}: name another one")
+        return DeadTopic(self._settings, topic)
 
     def _compose(self) -> tuple[KafkaSource, Consumer]:
         from redis_worker.kafka.reading import KafkaReader, decoder, nothing, row
@@ -265,6 +268,19 @@ class KafkaWorker(Service):
         await Reconnect(Observer(), first=_FIRST_PAUSE, longest=_LONGEST_PAUSE).call(begin)
 
     async def _check(self) -> None:
+        from redis_worker.kafka.errors import UnknownTopic
+
+        try:
+            await self._reach_brokers()
+            await self._dead_letters.open()
+        except UnknownTopic as error:
+            if not self.options.wait:
+                raise
+            raise Disconnected(str(error)) from None
+        if self._sink is not None:
+            await self._sink.open()
+
+    async def _reach_brokers(self) -> None:
         try:
             await self._source.group.check()
         except Disconnected as error:
@@ -272,13 +288,6 @@ class KafkaWorker(Service):
             raise Disconnected(
                 f"no Kafka at {brokers}: {error}; is it running, and are the addresses and security settings right?"
             ) from None
-        except Refused as error:
-            if not self.options.wait:
-                raise
-            raise Disconnected(str(error)) from None
-        await self._dead_letters.open()
-        if self._sink is not None:
-            await self._sink.open()
 
 
 def _settings(

@@ -16,11 +16,9 @@ from tests.kafka.kafka_support import QUICK
 
 
 def main(brokers: str, topic: str, log: str, instance: str = "", protocol: str = "classic") -> None:
-    file = Path(log).open("a")
-
     async def handler(message: KafkaMessage) -> None:
-        file.write(f"{message.data}\n")
-        file.flush()
+        with Path(log).open("a") as file:
+            file.write(f"{message.data}\n")
         if message.data == "killer":
             os._exit(9)
         await asyncio.sleep(0.001)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
+import threading
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from redis_worker import ConfigurationError, KafkaMessage, Refused, Reject, Retry, Unreachable, processor
 from redis_worker.mock_kafka import MockKafka
 from tests.kafka.kafka_support import KafkaTopic, MemorySink, Seen, reasons
-from tests.support import wait_until
-
-THREADED: list[Any] = []
+from tests.support import CommandProcess, wait_until
 
 
 @pytest.fixture
@@ -58,10 +60,10 @@ async def test_all_messages_are_handled_and_committed(topic: KafkaTopic, executi
 async def test_a_process_gives_rows_of_any_type(topic: KafkaTopic) -> None:
     """Nothing of them passes through JSON: bytes are none."""
     sink = MemorySink()
-    topic.produce(range(20), key=lambda number: number)
-    async with topic.worker(in_a_process, execution="process", sink=sink):
-        await wait_until(lambda: len(sink.rows) == 20)
-    assert sorted(row["n"] for row in sink.rows) == list(range(20))
+    topic.produce(range(300), key=lambda number: number)
+    async with topic.worker(in_a_process, execution="process", sink=sink, concurrency=2):
+        await wait_until(lambda: len(sink.rows) == 300)
+    assert sorted(row["n"] for row in sink.rows) == list(range(300))
     assert all(row["key"] == str(row["n"]).encode() for row in sink.rows)
 
 
@@ -291,6 +293,7 @@ async def test_an_unknown_topic_is_one_sentence_or_waited_for(mock_kafka: MockKa
         ({"batch": True, "ordered": True}, "cannot be ordered"),
         ({"batch": True, "execution": "inline"}, "."),
         ({"dead_list": "x"}, "needs Redis"),
+        ({"topics": ["^d", "x"], "dead_letters": "dead"}, r"the topic of dead letters 'dead' is one of \^d,x"),
         ({"dead_list": "x", "dead_letters": "y"}, "set dead_letters or dead_list"),
         ({"colour": 1}, "unknown option 'colour'; a Kafka worker has concurrency, "),
         ({"decode": 7}, "decode must be a type, or a function"),
@@ -337,3 +340,65 @@ async def test_a_handler_brings_its_own_declaration(topic: KafkaTopic) -> None:
     async with topic.worker(declared) as worker:
         await wait_until(lambda: topic.committed()[0] == 1)
     assert (worker.counters.retried, worker.counters.dead) == (1, 1)
+
+
+class Report(msgspec.Struct):
+    city: str
+    cases: int
+
+
+@pytest.mark.parametrize(
+    ("decode", "raw", "found"),
+    [
+        (None, b'{"n": 12345678901234567890123}', {"n": 12345678901234567890123}),
+        (Report, b'{"city": "Rome", "cases": 3}', Report("Rome", 3)),
+        (list[int], b"[1, 2]", [1, 2]),
+        (bytes, b"\xff\x00", b"\xff\x00"),
+        (lambda raw: raw.decode().upper(), b"text", "TEXT"),
+        (Report, None, None),
+        (Report, b'{"city": "Rome", "cases": "many"}', "cannot be decoded: Expected `int`, got `str` - at `$.cases`"),
+        (Report, b"", "cannot be decoded: Input data was truncated"),
+        (None, b"\xff", "cannot be decoded: "),
+    ],
+)
+async def test_values_are_decoded(topic: KafkaTopic, decode: Any, raw: bytes | None, found: Any) -> None:
+    seen = Seen()
+    topic.produce([raw], partition=0)
+    async with topic.worker(seen, decode=decode) as worker:
+        await wait_until(lambda: topic.committed()[0] == 1)
+    if worker.counters.dead:
+        assert reasons(topic.dead_letters(1))[raw].startswith(found)
+    else:
+        assert seen.values == [found]
+
+
+@pytest.mark.long
+async def test_a_member_that_slept_gives_up_what_others_have(topic: KafkaTopic, tmp_path: Path) -> None:
+    """It is presumed dead: its successor handles all, and it commits nothing over it when it wakes."""
+    log, seen = tmp_path / "log", Seen()
+    topic.produce(range(300))
+    process = CommandProcess(topic.brokers, topic.name, str(log), program="tests.kafka.killed_worker")
+    try:
+        await wait_until(lambda: sum(topic.committed()) == 300)
+        process.freeze()
+        topic.produce(range(300, 600))
+        async with topic.worker(seen) as worker:
+            await wait_until(lambda: sum(topic.committed()) == 600)
+            process.signal(signal.SIGCONT)
+            await wait_until(lambda: len(worker.partitions()) == 2)
+            topic.produce(range(600, 900))
+            await wait_until(lambda: sum(topic.committed()) == 900)
+    finally:
+        process.close()
+    handled = set(map(int, log.read_text().split())) | set(seen.values)
+    assert handled == set(range(900))
+
+
+async def test_a_call_in_a_thread_has_a_time_limit(topic: KafkaTopic) -> None:
+    end = threading.Event()
+    topic.produce([1], partition=0)
+    async with topic.worker(lambda message: end.wait(30), timeout=0.2, retries=1, retry_backoff=0.01) as worker:
+        await wait_until(lambda: topic.committed()[0] == 1)
+        end.set()
+    assert worker.counters.retried == 1
+    assert reasons(topic.dead_letters(1)) == {b"1": "Processing error: timed out after 0.2 s"}

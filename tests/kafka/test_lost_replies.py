@@ -34,11 +34,11 @@ class Losing(UpsertSink):
 
 
 async def coordinates(message: KafkaMessage) -> dict[str, Any]:
-    return {"partition": message.partition, "message": message.offset}
+    return {"partition": message.partition, "message": message.offset, "times": 1}
 
 
 async def test_a_write_without_a_reply_is_applied_once(mock_kafka: MockKafka, database: str) -> None:
-    await run(database, SCHEMA)
+    await run(database, *SCHEMA)
     topic = secrets.token_hex(4)
     mock_kafka.create_topic(topic, 2)
 
@@ -48,15 +48,7 @@ async def test_a_write_without_a_reply_is_applied_once(mock_kafka: MockKafka, da
             producer.produce(topic, b"1", partition=number % 2)
         assert producer.flush(30) == 0
 
-    columns = ["partition", "message"]
-    sink = Losing(
-        *(database, "applied"),
-        key=columns,
-        columns=columns,
-        update=["message"],
-        stores_offsets=True,
-        flush_after=0.2,
-    )
+    sink = Losing(database, "applied", key=["partition", "message"], stores_offsets=True, flush_after=0.2)
     sink.more = produce
     produce()
     async with KafkaWorker(mock_kafka.brokers, topic, topic, coordinates, sink=sink):

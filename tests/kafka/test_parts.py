@@ -20,6 +20,8 @@ from confluent_kafka import Producer
 from redis_worker import Supervisor
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.file.kafka_servers import group_status
+from redis_worker.file.plan import KafkaPart
 from redis_worker.file.reading import read_plan
 from redis_worker.file.resolving import server_mistakes
 from redis_worker.mock_kafka import MockKafka
@@ -106,11 +108,12 @@ def run(*arguments: str, code: str | None = None, **environment: str) -> subproc
 # --- at work ---
 
 
-@pytest.mark.parametrize("processes", ["", "processes = 2"], ids=["one loop", "two processes"])
-async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: EmbeddedServer, processes: str) -> None:
+@pytest.mark.parametrize("how", ["", 'processes = 2\noffsets = "postgres"'], ids=["one loop", "two processes"])
+async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: EmbeddedServer, how: str) -> None:
     outside = f'[redis]\nurl = "{first_server.url}"\n[http]\nport = 0\n'
-    table_file.produce(*({"id": number % 50, "value": str(number)} for number in range(100)), {"id": 1, "poison": 1})
-    async with Supervisor.from_file(table_file.write(processes, tables=outside)) as supervisor:
+    rows = ({"id": number % 50, "value": str(number)} for number in range(100))
+    table_file.produce(*rows, {"id": 1, "poison": 1}, {"id": "no number"})
+    async with Supervisor.from_file(table_file.write(how, tables=outside)) as supervisor:
         assert supervisor.http_address
 
         async def metrics() -> dict[str, float]:
@@ -136,7 +139,8 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
         assert seen["redis_worker_kafka_lag"] == 0
         assert seen["redis_worker_kafka_rebalances_total"] >= 1
         assert seen["redis_worker_kafka_commits_total"] >= 1
-        assert seen["redis_worker_sink_flush_rows_sum"] == 100
+        assert seen["redis_worker_sink_refused_total"] == 1
+        assert seen["redis_worker_sink_flush_rows_sum"] == 101
         assert seen["redis_worker_sink_flush_seconds_count"] == seen["redis_worker_sink_flush_rows_count"] >= 1
         assert seen["redis_worker_dead_letters_total"] == 1
         await wait_until(lambda: supervisor.ready, "both processes")
@@ -149,6 +153,20 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
                 return [(part.name, part.kind, part.lag) for part in parts] == [("cases", "kafka", 0)]
 
             await wait_until(announced, "the status to show it")
+    [part] = supervisor.plan.parts
+    assert isinstance(part, KafkaPart)
+    [row] = await group_status(part, 5)
+    assert (row.partitions, row.lag, row.problem) == (4, 0, None)
+
+
+async def test_a_part_that_waits_for_kafka_is_not_ready(file: File) -> None:
+    path = file.write("wait = true", tables="[http]\nport = 0", brokers=NOWHERE)
+    async with Supervisor.from_file(path) as supervisor:
+        assert supervisor.http_address
+        await wait_until(lambda: supervisor.parts()[0].state == "waiting for Kafka", "the part to begin")
+        assert supervisor.condition == "waiting for Kafka"
+        ready = await get(supervisor.http_address, "/ready")
+        assert (ready.status, ready.json["reason"]) == (503, "cases: waiting for Kafka")
 
 
 async def test_the_command_without_a_file(table_file: File) -> None:
@@ -230,12 +248,47 @@ def test_brokers_that_are_not_there_end_a_command_with_3(file: File, command: li
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_password_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--brokers", NOWHERE], 3, f"no Kafka at {NOWHERE} ("),
+        (["--topic", "nix"], 3, "has no topic 'nix'"),
+        (["--handler", "tests.kafka.rows:to_now"], 2, "module tests.kafka.rows has no function 'to_now'"),
+        (["--table", "t"], 2, "--table needs --key, and --dsn or $POSTGRES_DSN or $DATABASE_URL"),
+        (["--key", "id"], 2, "--key and --exactly-once are for --table"),
+        (["-X", "hush"], 2, "-X / --property takes NAME=VALUE"),
+        (["-X", "nix=hush"], 2, 'No such configuration property: "nix"'),
+        (["-X", "enable.auto.commit=hush"], 2, "the Kafka property enable.auto.commit cannot be set"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], code: int, expected: str) -> None:
+    usual = {"--brokers": file.brokers, "--topic": file.topic, "--handler": "tests.kafka.rows:to_row"}
+    given = [word for pair in usual.items() if pair[0] != arguments[0] for word in pair]
+    done = run("kafka", "--group", "g", "--connect-timeout", "1", *given, *arguments)
+    assert done.returncode == code, done.stderr
+    assert expected in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
     file = File(tmp_path, real_kafka.sasl_brokers)
     real_kafka.create_topic(file.topic)
-    properties = 'properties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
+<<<<<<< HEAD
+    properties = (
+        'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
+    )
     properties += f'"sasl.username" = "{USER}", "sasl.password" = '
+=======
+    properties = 'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", '
+    properties += f'"sasl.mechanism" = "PLAIN", "sasl.username" = "{USER}", "sasl.password" = '
+>>>>>>> bc6620b0fb20391235184ff0c720d7601d96dc9e
     right = file.write(f'{properties} "{PASSWORD}" }}')
+    done = run("serve", str(right))
+    assert done.returncode == 3, done.stderr
+    assert f"has no topic 'g-{file.topic}.dead' for dead letters: create it, or set dead_letters" in done.stderr
+    real_kafka.create_topic(f"g-{file.topic}.dead", 1)
     done = run("check", "--connect", str(right))
     assert done.returncode == 0, done.stderr
     wrong = file.write(f'{properties} "wrongword" }}')
@@ -266,7 +319,8 @@ def test_the_doctor_of_a_file_needs_no_redis(table_file: File) -> None:
     done = run("doctor", "--file", str(table_file.write()), "--json")
     assert done.returncode == 0, done.stderr
     findings = {finding["subject"]: finding["what"] for finding in json.loads(done.stdout)["findings"]}
-    assert list(findings) == [f"kafka cases: {what}" for what in ("brokers", "topics", "group", "sink")]
+    subjects = ("brokers", "topics", "group", "dead letters", "sink")
+    assert list(findings) == [f"kafka cases: {what}" for what in subjects]
     assert findings["kafka cases: topics"] == f"{table_file.topic}, 4 partitions"
     done = run("doctor", "--file", str(table_file.write(table="nix")))
     assert done.returncode == 1

@@ -111,6 +111,7 @@ async def test_under_a_new_name_old_tasks_are_neither_held_nor_settled_nor_relea
     [new] = await first.queue.missing([old])
     assert new.receipt is not old.receipt
     await first.queue.release([old])
+    assert await waiting(queue) == []
     outcome = done(old)
     assert await first.queue.settle([outcome]) == [outcome]
     assert ids(await queue.inflight()) == ["1"]

@@ -49,6 +49,23 @@ async def test_one_message_of_an_id_at_a_time(queue: Queue, join_idempotent: Joi
     assert [delivery.done for delivery in await second.claim()] == [True, True]
 
 
+async def test_a_worker_of_the_version_before_that_runs_an_id_is_waited_for(
+    queue: Queue, join_idempotent: Join
+) -> None:
+    """It holds messages in a list, and marks them by their bytes."""
+    member, keys, redis = await join_idempotent(), queue.keys, queue.redis
+    await redis.zadd(keys.workers, {"old": 2**53})
+    await redis.rpush(keys.listed("old"), message("x", 1))
+    await redis.hset(keys.begun, "x", b"old\n" + message("x", 1))
+    await queue.push(message("x", 2))
+    assert await member.claim() == []
+    assert await delayed(queue) == [message("x", 2)]
+    await redis.delete(keys.listed("old"))  # it has settled, and left its mark
+    await promote_all_now(queue, member)
+    assert [delivery.raw for delivery in await member.claim()] == [message("x", 2)]
+    await redis.zrem(keys.workers, "old")
+
+
 async def promote_all_now(queue: Queue, member: Member) -> None:
     found = await queue.redis.zrange(queue.keys.delayed, 0, -1)
     await queue.redis.zadd(queue.keys.delayed, {name: place for place, name in enumerate(found)})

@@ -66,6 +66,6 @@ def connections_of(client: Client) -> list[Any]:
 def abort_connections(client: Client) -> None:
     """End the connections of `client` at once, without sending anything."""
     for connection in connections_of(client):
-        transport = getattr(connection._writer, "transport", None)  # fakeredis has none
-        if transport is not None:
-            transport.abort()
+        abort = getattr(getattr(connection._writer, "transport", None), "abort", None)  # fakeredis has none
+        if abort is not None:
+            abort()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from redis_worker.broker.client.access import Access
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.connection.damaged_keys import readable
+from redis_worker.broker.keys import Keys, tasks_among
 
 
-async def tasks_in_flight(connection: Connection, keys: Keys, worker: str) -> list[bytes]:
-    """Return the tasks that `worker` has in flight, in the order of their claim. Raises Disconnected or Refused."""
-    _, tasks, _ = await connection.run("missing", [keys.inflight(worker), keys.attempts], [])
-    return list(tasks)
+async def tasks_in_flight(connection: Connection, keys: Keys, worker: str, limit: int | None = None) -> list[bytes]:
+    """Return the first tasks in flight of `worker`, in the order of their claim. Raises Disconnected or Refused."""
+    key = keys.inflight(worker)
+    numbers = sorted(int(field) for field in await connection.call("HKEYS", key) if field.isdigit())[:limit]
+    found = await connection.call("HMGET", key, *numbers) if numbers else []
+    return [raw for raw in found if raw is not None]
 
 
 class QueueControl(Access):
@@ -39,6 +42,15 @@ class QueueControl(Access):
     async def peek(self, limit: int) -> list[bytes]:
         """Return the first `limit` waiting tasks, in claim order, as pushed."""
         return list(await self._connection.call("LRANGE", self._keys.waiting, 0, limit - 1))
+
+    async def in_flight(self, limit: int) -> tuple[list[bytes], int]:
+        """Return up to `limit` tasks in flight, as pushed, worker by worker, and the number of all."""
+        tasks: list[bytes] = []
+        count = 0
+        for worker in readable(await self._connection.call("ZRANGE", self._keys.workers, 0, -1))[0]:
+            count += tasks_among(await self._connection.call("HLEN", self._keys.inflight(worker)))
+            tasks += await tasks_in_flight(self._connection, self._keys, worker, limit - len(tasks))
+        return tasks, count
 
     async def purge(self) -> int:
         """Delete all waiting tasks atomically and return their number; in flight, delayed and dead ones stay."""

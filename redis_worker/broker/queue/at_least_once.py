@@ -193,7 +193,7 @@ class AtLeastOnceQueue:
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:
         """See the port."""
-        known = [delivery.number for delivery in held if not delivery.receipt.lost]
+        known = [delivery.number for delivery in held]
         try:
             numbers, tasks, counts = await self._blocking.run("missing", self._settled_keys[:2], known)
         except WrongType as error:
@@ -215,7 +215,7 @@ class AtLeastOnceQueue:
         unwritten: list[tuple[DamagedKey | Unacceptable, Sequence[Outcome]]] = []
         unheld = await self._write_all(outcomes, lost, unwritten)
         if unheld and not self._registration.lease.unsure:
-            # Somebody deleted the in-flight list, or overwrote it.
+            # Somebody deleted the tasks in flight, or overwrote them.
             await self._write_all(unheld, lost, unwritten, force=True)
         if unwritten:
             raise Unwritten(unwritten, lost)

@@ -14,7 +14,7 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected
 
 # Longest time for giving up a lease, in seconds: a stop waits for it, and the server may hang.
 _END_PATIENCE = 2.0
-# Time for which a retired worker's in-flight list is checked: a late BLMOVE may sit in a socket until
+# Time for which the keys of a retired worker are checked: a late BLMOVE may sit in a socket until
 # TCP gives up, after some 15 minutes.
 RETIRED_MS = 3_600_000
 
