@@ -42,9 +42,8 @@ async def test_the_programs_run(
     servers = {'"redis://localhost"': f'"{server.url}"', '"localhost:9092"': f'"{mock_kafka.brokers}"'}
     for name, text in BLOCKS.items():
         compile(text, name, "exec") if name.endswith(".py") else None
-        for documented, ours in servers.items():
-            text = text.replace(documented, ours)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+        ours = re.sub("|".join(servers), lambda found: servers[found[0]], text)
+        (tmp_path / name).write_text(ours, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-W", "error", program],
         cwd=tmp_path,
