@@ -50,6 +50,8 @@ class CacheSink(RedisSink):
             expires = () if self._ttl is None else ("PX", self._ttl)
             return [("SET", key, dumps(dict(row)), *expires)]
         fields = [part for name, value in row.items() if value is not None for part in (name, _field(value))]
+        if not fields:
+            raise ValueError("all columns of the row are empty")
         empty = [name for name, value in row.items() if value is None]
         commands: list[tuple[Any, ...]] = [("HSET", key, *fields)]
         if empty:
