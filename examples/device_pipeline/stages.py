@@ -143,7 +143,7 @@ def sinks(redis: str, settings: Settings) -> Sinks:
     return Sinks(
         latest=CacheSink(redis, "device:{device}", ttl=settings.redis.ttl),
         minutes=CacheSink(redis, "device:{device}:{minute}", ttl=settings.redis.ttl, form="json"),
-        data=BroadcastSink(redis, "device.{device}"),
+        data=BroadcastSink(redis, "device.{device}", newest=True),
         alerts=BroadcastSink(redis, "alerts"),
     )
 
