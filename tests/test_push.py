@@ -226,6 +226,19 @@ async def test_a_client_that_does_not_read_is_bounded_and_slows_nobody(
     await queue.redis.delete(EVENTS)
 
 
+async def test_a_server_stops_although_a_client_does_not_read(server: EmbeddedServer, queue: Queue) -> None:
+    async with serving(server.url) as http, Broadcaster(server.url, keep=100) as broadcaster:
+        assert http.listening
+        silent = await asyncio.to_thread(_silent_client, http.listening, '{"subscribe":["n"]}')
+        async with connected(http.listening, max_msg_size=0) as reader:
+            await reader.subscribe("n")
+            for n in range(40):
+                await broadcaster.send_many([("n", "x" * 50_000)] * 10)
+                await reader.receive_events((n + 1) * 10)
+    silent.close()
+    await queue.redis.delete(EVENTS)
+
+
 async def test_the_token(server: EmbeddedServer, broadcaster: Broadcaster) -> None:
     """On this machine none is needed to read; a proxy here, or a name that resolves to here, is elsewhere."""
     token = "s=cret, ütf"
