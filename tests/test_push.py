@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
+from redis import Redis as SyncRedis
 
 from redis_worker import Broadcaster, ConfigurationError, WorkerPool
 from redis_worker.broker.connection.address import address_of
@@ -134,6 +135,20 @@ async def test_a_replay_says_whether_events_are_missing(server: EmbeddedServer, 
             await client.subscribe("n", after=second)
             assert await client.message("replayed") == {"replayed": kept, "complete": False}
             assert numbers(client) == list(range(2000 - kept, 2000))
+    await queue.redis.delete(EVENTS)
+
+
+async def test_a_server_that_reads_too_late_says_that_events_are_missing(server: EmbeddedServer, queue: Queue) -> None:
+    async with serving(server.url) as http, connected(http.listening) as client:
+        await client.subscribe("n")
+        # In one step of the event loop, so that the server reads nothing meanwhile.
+        with SyncRedis.from_url(server.url) as redis, redis.pipeline() as pipeline:
+            for n in range(3000):
+                pipeline.xadd(EVENTS, {"channel": "n", "data": str(n)}, maxlen=700, approximate=False)
+            pipeline.execute()
+        assert await client.message("complete") == {"replayed": 0, "complete": False}
+        await client.receive_events(700)
+        assert numbers(client) == list(range(2300, 3000))
     await queue.redis.delete(EVENTS)
 
 
