@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from playwright.async_api import Browser
@@ -23,7 +27,7 @@ TOKEN = "screenshots"
 SHOTS = (
     ("overview-light", "#/", 1600, 1000, False),
     ("overview-dark", "#/", 1600, 1000, True),
-    ("queue-light", "#/queue/shop%3Ainvoices", 1600, 1000, False),
+    ("queue-light", "#/queue/shop%3Athumbnails", 1600, 1000, False),
     ("failures-dark", "#/failures", 1280, 900, True),
     ("workers-light", "#/workers", 1280, 700, False),
     ("cron-dark", "#/cron", 1280, 420, True),
@@ -50,10 +54,11 @@ def main() -> int:
 
 
 async def _take(folder: Path, seconds: float) -> None:
-    with EmbeddedServer() as server:
+    with EmbeddedServer() as server, ExitStack() as stack:
         port = free_port()
-        settings = {"SCENE_URL": server.url, "SCENE_PORT": str(port), "SCENE_TOKEN": TOKEN}
-        shop = CommandProcess("serve", "tests/scene.toml", env=os.environ | settings)
+        settings = {"SCENE_URL": server.url, "SCENE_PORT": str(port), "SCENE_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+        place = stack.enter_context(_shop())
+        shop = CommandProcess("serve", "workers.toml", env=os.environ | settings, cwd=place)
         try:
             await wait_until(lambda: "answers /healthz" in shop.log or not shop.alive)
             assert shop.alive, shop.log
@@ -74,6 +79,16 @@ async def _take(folder: Path, seconds: float) -> None:
             shop.close()
 
 
+@contextmanager
+def _shop() -> Iterator[Path]:
+    """Yield a folder with the shop, whose place is named in tracebacks."""
+    with tempfile.TemporaryDirectory(prefix="shop-") as name:
+        place, here = Path(name), Path(__file__).parent
+        shutil.copy(here / "scene.py", place / "shop.py")
+        (place / "workers.toml").write_text((here / "scene.toml").read_text().replace("tests.scene:", "shop:"))
+        yield place
+
+
 async def _shoot(
     running: Browser, url: str, folder: Path, name: str, place: str, width: int, height: int, dark: bool
 ) -> None:
@@ -90,7 +105,7 @@ async def _shoot(
             if "failures" in place:
                 await page.locator(".entries summary").first.click()
         await asyncio.sleep(1.2)
-        await page.screenshot(path=folder / f"{name}.png", full_page=width > 500)
+        await page.screenshot(path=folder / f"{name}.png", full_page=place == "#/" and width > 500)
         overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if overflow > 0:
             print(f"{name}: {overflow} px too wide")

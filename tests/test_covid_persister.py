@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import orjson
+import pytest
 from confluent_kafka import Producer
 
 from examples.covid_persister import DEAD_LETTERS, TOPIC
@@ -18,7 +19,9 @@ from examples.covid_persister.checking import DeadLetters, check
 from examples.covid_persister.reports import Key, Report, reports
 from examples.covid_persister.sending import Expected, Sender
 from examples.covid_persister.servers import create_tables
+from redis_worker.embedded_postgres import EmbeddedPostgres
 from redis_worker.mock_kafka import MockKafka
+from tests.kafka.real_broker import RealKafka
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,6 +116,15 @@ def test_the_run_ends_with_every_report_in_its_place() -> None:
     rows, poison = len(newest(sent)), sum(report.row is None for report in sent)
     assert ended.stdout.splitlines()[-1] == f"rows {rows}, expected {rows}, dead letters {poison}, lost 0"
     assert "one consumer is killed" in ended.stdout
+
+
+@pytest.mark.long
+def test_the_run_on_real_servers_leaves_earlier_rows(real_kafka: RealKafka, postgres: EmbeddedPostgres) -> None:
+    for seed in ("1", "2"):
+        servers = {"KAFKA_BROKERS": real_kafka.brokers, "POSTGRES_DSN": postgres.dsn}
+        ended = run_example("--events", "3000", "--seed", seed, "--consumers", "3", **servers)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert ended.stdout.splitlines()[-1].endswith("lost 0")
 
 
 def test_servers_that_are_not_there_are_one_sentence() -> None:

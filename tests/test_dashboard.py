@@ -78,6 +78,8 @@ async def test_reading_needs_no_token_here_and_always_one_elsewhere(server: Embe
                 answer = await api.get(path, headers, queue=name)
                 assert answer == Answer(401, {"error": "a token is required: Authorization: Bearer TOKEN"})
             assert (await api.get(path, ELSEWHERE | HEADERS, queue=name)).status != 401
+        for site in ("cross-site", "same-site"):
+            assert (await api.get("/api/waiting", {"Sec-Fetch-Site": site}, queue=name)).status == 403
         assert "confidential" in str((await api.get("/api/waiting", queue=name)).json)
         assert (await api.get("/api/waiting")).status == 400
     async with serving(server.url, address="0.0.0.0:0", token=None) as api:

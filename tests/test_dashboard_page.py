@@ -240,6 +240,9 @@ async def test_redis_goes_away_and_comes_back(own_server: EmbeddedServer) -> Non
         os.kill(own_server.pid, signal.SIGKILL)
         await expect(page.get_by_role("alert")).to_contain_text("Redis does not answer")
         await expect(page.locator("#link")).to_have_text("Redis is away")
+        await page.reload()
+        await expect(page.locator("#link")).to_have_text("Redis is away")
+        await expect(page.get_by_role("alert")).to_contain_text("Redis does not answer")
         await asyncio.to_thread(own_server.restart, signal.SIGKILL)
         await expect(page.locator("#link")).to_have_text("live")
 

@@ -267,6 +267,7 @@ async def test_a_lost_reply_is_found_again(server: EmbeddedServer, queue: Queue)
                     await queue.redis.execute_command("CLIENT", "KILL", "ID", client["id"])
             await asyncio.sleep(0.02)
         await wait_until(lambda: queue.answered(count), seconds=2 * PATIENCE)
+        await wait_until(lambda: written.counts.total() >= count, "the announcements")
         assert written.counts == dict.fromkeys(map(str, range(count)), 1)
     assert await queue.ledger() == dict.fromkeys(map(str, range(count)), 1)
     assert pool.counters.processed == count

@@ -20,6 +20,7 @@ from redis_worker import WorkerPool
 from redis_worker.broker.connection.address import address_of
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.http import connections as limits
+from redis_worker.http import pages as http_pages
 from redis_worker.http import server as http_server
 from redis_worker.http.cached_answer import CachedAnswer
 from redis_worker.http.connections import MOST, Connections
@@ -221,14 +222,14 @@ async def test_500_clients_have_it_rendered_once_a_second(
             rendered.append(time.monotonic())
             return super().text()
 
-    summarise = http_server._Pages._summarise
+    summarise = http_pages.Pages._summarise
 
     async def counted(pages: Any) -> bytes:
         rendered.append(time.monotonic())
         return await summarise(pages)
 
-    monkeypatch.setattr(http_server, "Exposition", Counted)
-    monkeypatch.setattr(http_server._Pages, "_summarise", counted)
+    monkeypatch.setattr(http_pages, "Exposition", Counted)
+    monkeypatch.setattr(http_pages.Pages, "_summarise", counted)
     limited(monkeypatch, most=1000)
     async with pool() as address:
         began = time.monotonic()

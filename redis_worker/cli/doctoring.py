@@ -26,7 +26,9 @@ async def examine_file(
     """
     plan = resolved(lambda: read_plan(path, url=url))
     pools = [part for part in plan.parts if isinstance(part, PoolPart) and part.url == plan.url]
-    answers = await asyncio.gather(*(ask(part, _PATIENCE) for part in plan.parts if isinstance(part, KafkaPart)))
+    answers = await asyncio.gather(
+        *(ask(part, _PATIENCE, starting=False) for part in plan.parts if isinstance(part, KafkaPart))
+    )
     found = [answer for of_part in answers for answer in of_part]
     connected = not any(isinstance(answer.error, Unreachable) for answer in found)
     findings = [answer.finding for answer in found]

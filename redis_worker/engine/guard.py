@@ -60,5 +60,5 @@ def escaped(delivery: Delivery, error: BaseException) -> Outcome:
     """Return the outcome of a task that a bug in the engine would otherwise leave in flight, held by nothing."""
     logger.error("a bug in redis_worker made a task fail; please report it", exc_info=error)
     text = f"Processing error: {error_text(error, named=True)}"
-    id = id_in(delivery.raw)
+    id = delivery.label or id_in(delivery.raw)
     return Outcome(delivery, id, None if id is None else failure(text), text, dead=True, exception=error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis_worker.broker.operator.doctor.finding import Finding, fault, good, warning
 from redis_worker.file.kafka_parts import inspection, settings_of, sink_of
 from redis_worker.file.plan import KafkaPart, SinkSettings
+from redis_worker.service.kafka_options import KafkaOptions
 from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused, Unreachable
 from redis_worker.vocabulary.partition import GroupStatus
 
@@ -48,19 +49,45 @@ async def group_status(part: KafkaPart, timeout: float) -> list[GroupStatus]:
     return rows
 
 
-async def ask(part: KafkaPart, timeout: float) -> list[Answer]:
-    """Ask the servers of `part`, each for `timeout` seconds at most. Raises ConfigurationError."""
-    answers, of_sink = await asyncio.gather(_ask_brokers(part, timeout), _ask_sink(part, timeout))
+async def ask(part: KafkaPart, timeout: float, *, starting: bool = True) -> list[Answer]:
+    """Ask the servers of `part`, each for `timeout` seconds at most. Raises ConfigurationError.
+
+    `starting` asks for the topic of dead letters as a start does: brokers that make missing topics make it.
+    """
+    answers, of_sink = await asyncio.gather(_ask_brokers(part, timeout, starting), _ask_sink(part, timeout))
     return answers + of_sink
 
 
-async def _ask_brokers(part: KafkaPart, timeout: float) -> list[Answer]:
+async def _ask_brokers(part: KafkaPart, timeout: float, starting: bool) -> list[Answer]:
     try:
         seen = await inspect_part(part, timeout)
     except (Unreachable, Refused) as error:
         remedy = "start Kafka, or mend brokers and properties"
         return [Answer(("brokers",), fault(_subject(part, "brokers"), str(error), remedy), error)]
-    return list(_seen(part, seen))
+    answers = list(_seen(part, seen))
+    options = KafkaOptions(**part.options)
+    letters = options.dead_letters or f"{part.group}.dead"
+    if options.dead_list is None and letters != "none" and letters not in seen.topics:
+        answers += await _ask_for_letters(part, letters, starting)
+    return answers
+
+
+async def _ask_for_letters(part: KafkaPart, topic: str, starting: bool) -> list[Answer]:
+    """Return a finding if the topic of dead letters is missing."""
+    key, subject, remedy = ("dead_letters",), _subject(part, "dead letters"), "create it, or set dead_letters"
+    if not starting:
+        what = f"there is no topic {topic!r} yet: unless the brokers make it, the part does not start"
+        return [Answer(key, warning(subject, what, remedy))]
+    from redis_worker.kafka.dead_letters import DeadTopic
+
+    letters = DeadTopic(settings_of(part), topic)
+    try:
+        await letters.open()
+    except (Refused, Disconnected) as error:
+        return [Answer(key, fault(subject, str(error), remedy), error)]
+    finally:
+        await letters.close()
+    return []
 
 
 def _seen(part: KafkaPart, seen: Inspection) -> Iterator[Answer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -146,12 +146,14 @@ Part: TypeAlias = PoolPart | TopicsPart | KafkaPart | DaemonPart | JobPart
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """The address and token of the HTTP server."""
+    """The address, the token and the origins of the HTTP server."""
 
     host: str = "127.0.0.1"
     port: int = 8084
     token: str | None = field(default=None, repr=False)
     """Required for every request beyond the health checks; None requires no token."""
+    origins: Sequence[str] = ()
+    """Origins of foreign pages that may connect to `/ws`."""
 
 
 @dataclass(frozen=True, slots=True)

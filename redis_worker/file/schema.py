@@ -137,7 +137,7 @@ WORKER: Final = TableKeys(
     }
 )
 REDIS: Final = TableKeys({"url": url})
-HTTP: Final = TableKeys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret})
+HTTP: Final = TableKeys({"enable": flag, "host": text, "port": whole(0, 65535), "token": secret, "origins": texts})
 ENABLE: Final = TableKeys({"enable": flag})
 """The keys of [pools] itself."""
 

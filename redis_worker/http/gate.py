@@ -56,6 +56,11 @@ class Gate:
         return origin is None or origin in self._origins or urlsplit(origin).netloc == request.host
 
 
+def is_of_foreign_page(request: web.Request) -> bool:
+    """Return True if a browser has sent the request for a page of elsewhere, as an image or a script of it."""
+    return request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+
+
 def is_local(request: web.Request) -> bool:
     """Return True if the request comes from this machine, for this machine, and not through a proxy.
 

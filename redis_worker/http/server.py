@@ -76,7 +76,7 @@ class HttpServer:
         """Serve the dashboard of `fleet` without a worker. Raises ConfigurationError if it cannot listen."""
         connections = Connections()
         live = Live(fleet, self._gate, connections.keep, name, always=True)
-        async with self._listening(live.routes(), connections), _living(live):
+        async with self._listening([web.get("/healthz", _healthz), *live.routes()], connections), _living(live):
             yield
 
     @asynccontextmanager
@@ -102,6 +102,11 @@ class HttpServer:
             if listening is not None:
                 listening.close()
             await runner.cleanup()
+
+
+async def _healthz(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohttp's signature
+    """Report that the event loop runs."""
+    return web.json_response({"status": "ok"})
 
 
 @asynccontextmanager

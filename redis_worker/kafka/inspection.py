@@ -38,8 +38,10 @@ class Inspection(NamedTuple):
 
     brokers: int
     """The number of brokers."""
+    topics: frozenset[str]
+    """All topics."""
     missing: list[str]
-    """The named topics that do not exist."""
+    """The named topics of the group that do not exist."""
     partitions: list[GroupPartition]
     members: int | None
     """The number of members; None if the brokers do not report it."""
@@ -107,7 +109,8 @@ class _Inspector:
             for number in sorted(topic.partitions)
         ]
         missing = [name for name in self._settings.named if not any(each.topic == name for each in partitions)]
-        return Inspection(len(metadata.brokers), missing, self._offsets(client, partitions), self._members())
+        topics, offsets = frozenset(metadata.topics), self._offsets(client, partitions)
+        return Inspection(len(metadata.brokers), topics, missing, offsets, self._members())
 
     def _reads(self, topic: str) -> bool:
         return any(re.match(each, topic) if each.startswith("^") else each == topic for each in self._settings.topics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, NamedTuple
 
 from confluent_kafka import TopicPartition
@@ -14,6 +15,8 @@ from redis_worker.kafka.order import LaneOf, Lanes
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.task import Delivery
 
+_NUMBERS = count()
+
 
 @dataclass(slots=True, eq=False)
 class KafkaDelivery(Delivery):
@@ -22,6 +25,9 @@ class KafkaDelivery(Delivery):
     receipt: OwnedPartition
     offset: int = -1
     message: Any = None
+
+    def __post_init__(self) -> None:
+        self.number = next(_NUMBERS)
 
     @property
     def label(self) -> str:
@@ -105,9 +111,8 @@ class OwnedPartition:
         buffer, claim, enter = self.buffer, self.offsets.claim, self.lanes.enter
         started: list[KafkaDelivery] = []
         size = 0
-        count = min(limit, len(buffer))
         deaths = self.mark.deaths
-        for _ in range(count):
+        for _ in range(min(limit, len(buffer))):
             message = buffer.popleft()
             raw = message.value() or b""
             size += len(raw)

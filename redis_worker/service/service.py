@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -248,12 +248,12 @@ class Service(ABC):
         """See `cancel`."""
 
 
-def http_server(address: str, token: str | None = None) -> HttpServer:
-    """Return a server for `address`. Raises ConfigurationError if it is no address, or the extra is not installed."""
+def http_server(address: str, token: str | None = None, origins: Sequence[str] = ()) -> HttpServer:
+    """Return a server; see HttpServer. Raises ConfigurationError if it is no address, or the extra is not installed."""
     try:
         from redis_worker.http.server import HttpServer
     except ImportError as error:
         raise ConfigurationError(
             f"HTTP and metrics need the extra `web` ({error.name} is missing): pip install 'redis-worker[web]'"
         ) from None
-    return HttpServer(address, token)
+    return HttpServer(address, token, origins)

@@ -70,7 +70,7 @@ class StatusPublisher:
         from redis_worker.service.service import http_server
 
         try:
-            server = http_server(str(HttpAddress(http.host, http.port)), http.token)
+            server = http_server(str(HttpAddress(http.host, http.port)), http.token, http.origins)
             server.metrics = self._metrics
             fleet = None if url is None else address_of(url)
             await self._serving.enter_async_context(server.answering(self._service, self._address, fleet))

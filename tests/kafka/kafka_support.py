@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from redis_worker import KafkaMessage, KafkaWorker, PartitionsLost
 from redis_worker.mock_kafka import MockKafka
 from redis_worker.ports import Partition, Refusals
 from redis_worker.vocabulary.errors import Disconnected
+from tests.support import PATIENCE
 
 # Members that die are noticed soon.
 QUICK = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
@@ -64,7 +66,13 @@ class KafkaTopic:
         """Return the committed offset of each partition; 0 without one."""
         with closing(Consumer({"bootstrap.servers": self.brokers, "group.id": self.name} | _QUIET)) as consumer:
             wanted = [TopicPartition(self.name, number) for number in range(self.partitions)]
-            return [max(0, found.offset) for found in consumer.committed(wanted, timeout=30)]
+            end = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    return [max(0, found.offset) for found in consumer.committed(wanted, timeout=30)]
+                except KafkaException:  # the coordinator of the group is not up yet
+                    assert time.monotonic() < end, "the brokers name no committed offsets"
+                    time.sleep(0.1)
 
     def dead_letters(self, count: int) -> list[Any]:
         """Return the first `count` dead letters, as messages of confluent-kafka."""

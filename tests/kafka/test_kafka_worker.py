@@ -60,10 +60,10 @@ async def test_all_messages_are_handled_and_committed(topic: KafkaTopic, executi
 async def test_a_process_gives_rows_of_any_type(topic: KafkaTopic) -> None:
     """Nothing of them passes through JSON: bytes are none."""
     sink = MemorySink()
-    topic.produce(range(20), key=lambda number: number)
-    async with topic.worker(in_a_process, execution="process", sink=sink):
-        await wait_until(lambda: len(sink.rows) == 20)
-    assert sorted(row["n"] for row in sink.rows) == list(range(20))
+    topic.produce(range(300), key=lambda number: number)
+    async with topic.worker(in_a_process, execution="process", sink=sink, concurrency=2):
+        await wait_until(lambda: len(sink.rows) == 300)
+    assert sorted(row["n"] for row in sink.rows) == list(range(300))
     assert all(row["key"] == str(row["n"]).encode() for row in sink.rows)
 
 

@@ -159,6 +159,16 @@ async def test_a_part_writes_rows_and_is_seen(table_file: File, first_server: Em
     assert (row.partitions, row.lag, row.problem) == (4, 0, None)
 
 
+async def test_a_part_that_waits_for_kafka_is_not_ready(file: File) -> None:
+    path = file.write("wait = true", tables="[http]\nport = 0", brokers=NOWHERE)
+    async with Supervisor.from_file(path) as supervisor:
+        assert supervisor.http_address
+        await wait_until(lambda: supervisor.parts()[0].state == "waiting for Kafka", "the part to begin")
+        assert supervisor.condition == "waiting for Kafka"
+        ready = await get(supervisor.http_address, "/ready")
+        assert (ready.status, ready.json["reason"]) == (503, "cases: waiting for Kafka")
+
+
 async def test_the_command_without_a_file(table_file: File) -> None:
     table_file.produce(*({"id": number, "value": ""} for number in range(20)))
     process = await asyncio.create_subprocess_exec(
@@ -262,12 +272,16 @@ def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], cod
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_password_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
+def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
     file = File(tmp_path, real_kafka.sasl_brokers)
     real_kafka.create_topic(file.topic)
-    properties = 'properties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
-    properties += f'"sasl.username" = "{USER}", "sasl.password" = '
+    properties = 'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", '
+    properties += f'"sasl.mechanism" = "PLAIN", "sasl.username" = "{USER}", "sasl.password" = '
     right = file.write(f'{properties} "{PASSWORD}" }}')
+    done = run("serve", str(right))
+    assert done.returncode == 3, done.stderr
+    assert f"has no topic 'g-{file.topic}.dead' for dead letters: create it, or set dead_letters" in done.stderr
+    real_kafka.create_topic(f"g-{file.topic}.dead", 1)
     done = run("check", "--connect", str(right))
     assert done.returncode == 0, done.stderr
     wrong = file.write(f'{properties} "wrongword" }}')
@@ -298,7 +312,8 @@ def test_the_doctor_of_a_file_needs_no_redis(table_file: File) -> None:
     done = run("doctor", "--file", str(table_file.write()), "--json")
     assert done.returncode == 0, done.stderr
     findings = {finding["subject"]: finding["what"] for finding in json.loads(done.stdout)["findings"]}
-    assert list(findings) == [f"kafka cases: {what}" for what in ("brokers", "topics", "group", "sink")]
+    subjects = ("brokers", "topics", "group", "dead letters", "sink")
+    assert list(findings) == [f"kafka cases: {what}" for what in subjects]
     assert findings["kafka cases: topics"] == f"{table_file.topic}, 4 partitions"
     done = run("doctor", "--file", str(table_file.write(table="nix")))
     assert done.returncode == 1

@@ -15,6 +15,8 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 
 _PAGE = 200
+# The same for a worker that reads beside its work: letters may be large.
+_FEW = 50
 # The last second of the year 9999, the end of datetime's range.
 _END = 253_402_300_799
 
@@ -75,11 +77,11 @@ class DeadLetters(Access):
 
     async def newest(self, most: int) -> AsyncGenerator[DeadLetter, None]:
         """Yield up to `most` letters, newest first. Concurrent changes may hide letters, or repeat some."""
-        for end in range(0, most, _PAGE):
-            page = await self._connection.call("LRANGE", self._keys.dead, -min(most, end + _PAGE), -end - 1)
+        for end in range(0, most, _FEW):
+            page = await self._connection.call("LRANGE", self._keys.dead, -min(most, end + _FEW), -end - 1)
             for stored in reversed(page):
                 yield _read(stored)
-            if len(page) < _PAGE:
+            if len(page) < _FEW:
                 return
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -13,12 +14,16 @@ from redis_worker.http.dashboard import payloads
 from redis_worker.http.dashboard.actions import ACTIONS
 from redis_worker.http.dashboard.files import HEADERS
 from redis_worker.http.dashboard.watch import Watch
-from redis_worker.http.gate import Gate
+from redis_worker.http.gate import Gate, is_of_foreign_page
 from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError
+from redis_worker.vocabulary.logger import library_logger
+
+logger = library_logger()
 
 # A form or an image of another page cannot send it, so a request that has it comes from a script of ours.
 _MARK = "X-Redis-Worker"
 _LARGEST_REQUEST = 64 * 1024
+_AT_ONCE = 2
 _NEEDED = "a token is required: Authorization: Bearer TOKEN"
 _NONE_HERE = (
     "this server has no token, so nothing can be changed here: start it with --http-token, REDIS_WORKER_HTTP_TOKEN, "
@@ -35,6 +40,8 @@ class Api:
         self._gate = gate
         self._watch = watch
         self._name = name
+        # Payloads are read by few requests at once: the event loop and the memory are the worker's.
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -72,7 +79,8 @@ class Api:
             return refusal
         if not (queue := request.query.get("queue")):
             return _error("the request needs `queue`", 400)
-        return await _made(read(queue))
+        async with self._turns:
+            return await _made(read(queue))
 
     async def _do(self, request: web.Request) -> web.Response:
         """Do what is asked for, with the token in a header that no browser adds by itself."""
@@ -92,14 +100,18 @@ class Api:
                 raise ValueError("a request is a JSON object")
         except ValueError as error:
             return _error(str(error), 400)
-        return await _made(_said(action(self._fleet, asked)))
+        return await _made(_done(action(self._fleet, asked)))
 
     def _unless_read(self, request: web.Request) -> web.Response | None:
+        if is_of_foreign_page(request):
+            return _error("a page of another origin may not read", 403)
         return None if self._gate.may_read(request) else _error(_NEEDED, 401)
 
 
-async def _said(sentence: Awaitable[str]) -> dict[str, str]:
-    return {"done": await sentence}
+async def _done(sentence: Awaitable[str]) -> dict[str, str]:
+    done = await sentence
+    logger.info("asked for by the dashboard: %s", done)
+    return {"done": done}
 
 
 async def _made(answer: Awaitable[Any]) -> web.Response:

@@ -14,6 +14,8 @@ from redis_worker.broker.operator.dead_letters import DeadLetter, DeadLetters
 
 MOST_SEARCHED: Final = 10_000
 """The number of letters, the newest, that a search reads."""
+MOST_BYTES: Final = 100 * 1024 * 1024
+"""The same in bytes: a search ends with the letter that goes beyond."""
 # Entries of a list, and characters of a payload in it; the payload of one letter alone.
 _MOST_LISTED, _START, _WHOLE = 100, 1_000, 1024 * 1024
 _MOST_GROUPS = 50
@@ -66,7 +68,7 @@ async def dead(fleet: Address, queue: str, wanted: Mapping[str, Any]) -> dict[st
     chooses = Filter(wanted).chooses
     groups, listed, matching, read = Counter[str](), list[dict[str, Any]](), 0, 0
     async with DeadLetters(fleet, queue) as letters:
-        async for letter in letters.newest(MOST_SEARCHED):
+        async for letter in _newest(letters):
             read += 1
             groups[group_of(letter.reason)] += 1
             if chooses(letter):
@@ -90,9 +92,18 @@ async def letter(fleet: Address, queue: str, key: str) -> dict[str, Any] | None:
 async def chosen(letters: DeadLetters, wanted: Mapping[str, Any]) -> AsyncGenerator[DeadLetter, None]:
     """Yield the letters that `wanted` chooses, of those that a search reads, newest first."""
     chooses = Filter(wanted).chooses
-    async for found in letters.newest(MOST_SEARCHED):
+    async for found in _newest(letters):
         if chooses(found):
             yield found
+
+
+async def _newest(letters: DeadLetters) -> AsyncGenerator[DeadLetter, None]:
+    size = 0
+    async for letter in letters.newest(MOST_SEARCHED):
+        yield letter
+        size += len(letter.stored)
+        if size > MOST_BYTES:
+            return
 
 
 def _dead(letter: DeadLetter, limit: int) -> dict[str, Any]:

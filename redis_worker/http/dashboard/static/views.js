@@ -58,7 +58,7 @@ function attention({ status }) {
   }
   for (const supervisor of status.supervisors) {
     if (!supervisor.alive) add("bad", `The supervisor ${supervisor.name} (${supervisor.host}, ${supervisor.pid}) was last heard of ${span(supervisor.seen)} ago`);
-    else for (const part of supervisor.parts) if (["failed", "restarting"].includes(part.state)) add("bad", h("a", { href: "#/parts" }, `${supervisor.name}/${part.name}`), ` is ${part.state}${part.error ? `: ${part.error}` : ""}`);
+    else for (const part of supervisor.parts) if (["failed", "restarting"].includes(part.state)) add("bad", h("a", { href: "#/parts" }, `${supervisor.name}/${part.name}`), ` ${part.state === "failed" ? "has failed" : "is restarting"}${part.error ? `: ${part.error}` : ""}`);
   }
   for (const job of status.jobs) {
     const name = h("a", { href: "#/cron" }, `${job.app}/${job.name}`);
@@ -239,7 +239,7 @@ function parts({ now }) {
   const rows = now.status.supervisors.flatMap((supervisor) => supervisor.parts.map((part) => ({ ...part, supervisor })));
   return [section("Parts of supervisors", table([
     ["part", "w", (row) => `${row.supervisor.name}/${row.name}`], ["kind", "", (row) => row.kind], ["state", "", (row) => (row.supervisor.alive ? badge(row.state, look[row.state] ?? "warn") : badge("stale", "bad"))],
-    ["processes", "n", (row) => count(row.processes)], ["restarts", "n", (row) => count(row.restarts)], ["Kafka lag", "n", (row) => (row.lag === null || row.lag === undefined ? "–" : count(row.lag))], ["error", "w", (row) => row.error ?? "–"], ["host", "", (row) => `${row.supervisor.host} ${row.supervisor.pid}`],
+    ["processes", "n", (row) => (row.processes ? count(row.processes) : "–")], ["restarts", "n", (row) => count(row.restarts)], ["Kafka lag", "n", (row) => (row.lag === null || row.lag === undefined ? "–" : count(row.lag))], ["error", "w", (row) => row.error ?? "–"], ["host", "", (row) => `${row.supervisor.host} ${row.supervisor.pid}`],
   ], rows, (row) => `${row.supervisor.id} ${row.name}`, "No supervisor runs: `redis-worker serve` is one, and so is `run -w 2`."))];
 }
 
