@@ -252,6 +252,7 @@ def test_brokers_that_are_not_there_end_a_command_with_3(file: File, command: li
     ("arguments", "code", "expected"),
     [
         (["--brokers", NOWHERE], 3, f"no Kafka at {NOWHERE} ("),
+        (["--brokers", "localhost:hush"], 2, "the Kafka setting brokers must be host:port,host:port; a user name"),
         (["--topic", "nix"], 3, "has no topic 'nix'"),
         (["--handler", "tests.kafka.rows:to_now"], 2, "module tests.kafka.rows has no function 'to_now'"),
         (["--table", "t"], 2, "--table needs --key, and --dsn or $POSTGRES_DSN or $DATABASE_URL"),
