@@ -90,7 +90,7 @@ class Run:
 
     async def close(self) -> None:
         self.letters.close()
-        self.consumers.stop()
+        self.consumers.__exit__()
 
 
 async def ask(dsn: str, statement: str) -> list[asyncpg.Record]:

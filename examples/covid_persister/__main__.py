@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 import click
 
 from examples.covid_persister import DEAD_LETTERS, TOPIC
-from examples.covid_persister.checking import DeadLetters, Outcome, check, count_rows
+from examples.covid_persister.checking import DeadLetters, Outcome, check, progress
 from examples.covid_persister.consumers import Consumers
 from examples.covid_persister.reports import reports
 from examples.covid_persister.sending import Sender
@@ -46,15 +46,16 @@ def run(brokers: str, dsn: str, events: int, count: int, seed: int) -> Outcome:
     with closing(DeadLetters(brokers, DEAD_LETTERS)) as letters, Consumers(brokers, dsn) as consumers:
         sender = Sender(brokers, TOPIC)
         source = reports(events, seed=seed)
-        before = asyncio.run(count_rows(dsn))
+        before = asyncio.run(progress(dsn))
         click.echo(f"{count} consumers start")
         for _ in range(count):
             consumers.start()
         sender.send(next(source) for _ in range(events // 2))
-        while asyncio.run(count_rows(dsn)) == before and not consumers.failed():
+        since = time.monotonic()
+        while asyncio.run(progress(dsn)) == before and time.monotonic() < since + PATIENCE and not consumers.failed():
             time.sleep(0.02)
-        click.echo("one consumer is killed")
         consumers.kill()
+        click.echo("one consumer is killed")
         sender.send(source)
         click.echo(f"{events} reports sent")
         return asyncio.run(settled(dsn, letters, sender, consumers))

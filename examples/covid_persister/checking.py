@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import asyncpg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from examples.covid_persister.reports import Key
 from examples.covid_persister.sending import Expected
+from redis_worker import RedisWorkerError
 
+_PATIENCE = 30.0
 _ROWS = """
 select date, cities.name as city, regions.name as region, cases, report
 from covid_cases join cities on cities.id = city_id join regions on regions.id = region_id
@@ -59,7 +62,15 @@ class DeadLetters:
                     self._note(message)
 
     def _end(self, partition: int) -> int:
-        return int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=30)[1])
+        """Return the offset after the last letter. A new partition, or one of a dead node, first gets a leader."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=10)[1])
+            except KafkaException as error:
+                if time.monotonic() > end:
+                    raise RedisWorkerError(f"the topic {self._topic}: {error.args[0].str()}") from None
+                time.sleep(0.2)
 
     def _note(self, message: Any) -> None:
         headers = {name.removeprefix("redis-worker-"): value.decode() for name, value in message.headers()}
@@ -71,11 +82,11 @@ class DeadLetters:
         self._consumer.close()
 
 
-async def count_rows(dsn: str) -> int:
-    """Return the number of rows."""
+async def progress(dsn: str) -> int:
+    """Return a number that grows with each report that is persisted."""
     connection = await asyncpg.connect(dsn)
     try:
-        return int(await connection.fetchval("select count(*) from covid_cases"))
+        return int(await connection.fetchval("select coalesce(sum(report) + count(*), 0) from covid_cases"))
     finally:
         await connection.close()
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Self
+
+from redis_worker.process_guard import ProcessGuard
 
 FILE = Path(__file__).with_name("workers.toml")
 _ROOT = FILE.parents[2]
 
 
 class Consumers:
-    """Processes of one consumer group; those left at the end are stopped."""
+    """Processes of one consumer group; those left at the end are stopped, and killed if this process is killed."""
 
-    def __init__(self, brokers: str, dsn: str, file: Path = FILE, **environment: str) -> None:
+    def __init__(self, brokers: str, dsn: str, file: Path = FILE) -> None:
         self._command = [sys.executable, "-m", "redis_worker", "serve", str(file), "--log-level", "error"]
-        self._environment = os.environ | {"KAFKA_BROKERS": brokers, "POSTGRES_DSN": dsn} | environment
+        self._environment = os.environ | {"KAFKA_BROKERS": brokers, "POSTGRES_DSN": dsn}
+        self._guard = ProcessGuard(Path(tempfile.gettempdir()) / f"redis-worker-{secrets.token_hex(8)}")
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -26,10 +31,14 @@ class Consumers:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        for log in sorted(self._guard.folder.iterdir()):
+            sys.stderr.write(log.read_text(encoding="utf-8"))
+        self._guard.dismiss()
 
     def start(self) -> None:
         """Start one more."""
-        self._running.append(subprocess.Popen(self._command, cwd=_ROOT, env=self._environment))
+        log = self._guard.folder / secrets.token_hex(4)
+        self._running.append(self._guard.spawn(self._command, log, cwd=_ROOT, env=self._environment))
 
     @property
     def oldest(self) -> int:

@@ -252,6 +252,7 @@ def test_brokers_that_are_not_there_end_a_command_with_3(file: File, command: li
     ("arguments", "code", "expected"),
     [
         (["--brokers", NOWHERE], 3, f"no Kafka at {NOWHERE} ("),
+        (["--brokers", "localhost:hush"], 2, "the Kafka setting brokers must be host:port,host:port; a user name"),
         (["--topic", "nix"], 3, "has no topic 'nix'"),
         (["--handler", "tests.kafka.rows:to_now"], 2, "module tests.kafka.rows has no function 'to_now'"),
         (["--table", "t"], 2, "--table needs --key, and --dsn or $POSTGRES_DSN or $DATABASE_URL"),
@@ -275,15 +276,8 @@ def test_what_is_wrong_on_the_command_line(file: File, arguments: list[str], cod
 def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafka: RealKafka) -> None:
     file = File(tmp_path, real_kafka.sasl_brokers)
     real_kafka.create_topic(file.topic)
-<<<<<<< HEAD
-    properties = (
-        'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", "sasl.mechanism" = "PLAIN", '
-    )
-    properties += f'"sasl.username" = "{USER}", "sasl.password" = '
-=======
     properties = 'connect_timeout = 30\nproperties = { "security.protocol" = "SASL_PLAINTEXT", '
     properties += f'"sasl.mechanism" = "PLAIN", "sasl.username" = "{USER}", "sasl.password" = '
->>>>>>> bc6620b0fb20391235184ff0c720d7601d96dc9e
     right = file.write(f'{properties} "{PASSWORD}" }}')
     done = run("serve", str(right))
     assert done.returncode == 3, done.stderr

@@ -1,0 +1,179 @@
+"""Stages: functions from a value to what becomes of it, counted and timed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar, overload
+
+from redis_worker.pipeline.errors import failure
+from redis_worker.vocabulary.calls import check_takes_one
+from redis_worker.vocabulary.errors import Reject
+from redis_worker.vocabulary.processor import is_coroutine_function
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ATTRIBUTE = "__redis_worker_stage__"
+
+
+class Emit(tuple[Any, ...]):
+    """Several values in the place of one: `return Emit([a, b])`. The next stage gets each of them."""
+
+    __slots__ = ()
+
+
+_SPECIAL = (Emit, BaseException)
+
+
+class StageStatus(NamedTuple):
+    """Counts of a stage since the start, in values."""
+
+    name: str
+    received: int
+    emitted: int
+    """Values passed on; more than received where the stage emits several."""
+    dropped: int
+    rejected: int
+    failed: int
+    """Failures that are retried."""
+    calls: int
+    """Batches handled."""
+    seconds: float
+    """The time that these took."""
+
+
+@overload
+def stage(function: F, /) -> F: ...
+
+
+@overload
+def stage(*, name: str | None = None, batch: bool = False) -> Callable[[F], F]: ...
+
+
+def stage(function: F | None = None, /, *, name: str | None = None, batch: bool = False) -> F | Callable[[F], F]:
+    """Declare a stage's name, which is the function's by default, or that it takes batches.
+
+    A batch stage takes a list of values and returns a list with an entry for each, in the same order: a value, None,
+    an Emit, or an exception. A function without this decorator is a stage of single values.
+    """
+
+    def declare(function: F) -> F:
+        setattr(function, _ATTRIBUTE, (name, batch))
+        return function
+
+    return declare if function is None else declare(function)
+
+
+@dataclass(slots=True)
+class _Counts:
+    received: int = 0
+    emitted: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    failed: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+
+
+class Stage:
+    """A function in a pipeline."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        """Raises ConfigurationError if the function does not take one argument."""
+        name, batch = getattr(function, _ATTRIBUTE, (None, False))
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        check_takes_one("stage", function, "a list of values" if batch else "a value")
+        self._function = function
+        self._is_async = is_coroutine_function(function)
+        self._is_batch = batch
+        self._counts = _Counts()
+
+    def status(self) -> StageStatus:
+        """Return the counts."""
+        counts = self._counts
+        return StageStatus(
+            self.name,
+            counts.received,
+            counts.emitted,
+            counts.dropped,
+            counts.rejected,
+            counts.failed,
+            counts.calls,
+            counts.seconds,
+        )
+
+    async def run(
+        self, values: list[Any], origins: Sequence[int], failures: dict[int, BaseException]
+    ) -> tuple[list[Any], Sequence[int]]:
+        """Return the values that the stage emits, and the message each comes from; add to the failures of messages."""
+        counts = self._counts
+        started = perf_counter()
+        try:
+            results = await self._results(values)
+        finally:
+            counts.seconds += perf_counter() - started
+            counts.calls += 1
+            counts.received += len(values)
+        special = [index for index, result in enumerate(results) if result is None or isinstance(result, _SPECIAL)]
+        if special:
+            results, origins = self._sorted(results, origins, failures)
+        counts.emitted += len(results)
+        return results, origins
+
+    async def _results(self, values: list[Any]) -> list[Any]:
+        """Return an entry for each value: what the stage returned, or the exception that it raised."""
+        if self._is_batch:
+            return await self._of_batch(values)
+        function = self._function
+        if self._is_async:
+            return await asyncio.gather(*(function(value) for value in values), return_exceptions=True)
+        results: list[Any] = []
+        for value in values:
+            try:
+                results.append(function(value))
+            except Exception as error:
+                results.append(error)
+        return results
+
+    async def _of_batch(self, values: list[Any]) -> list[Any]:
+        try:
+            returned = self._function(values)
+            if self._is_async:
+                returned = await returned
+            if type(returned) is not list or len(returned) != len(values):
+                got = f"{len(returned)} entries" if type(returned) is list else type(returned).__name__
+                raise TypeError(
+                    f"a batch stage returns a list with an entry for each of {len(values)} values, got {got}"
+                )
+        except Exception as error:
+            return [error] * len(values)
+        return returned
+
+    def _sorted(
+        self, results: list[Any], origins: Sequence[int], failures: dict[int, BaseException]
+    ) -> tuple[list[Any], list[int]]:
+        """Return the values of `results` that go on, and their origins; count the others."""
+        counts = self._counts
+        before = len(failures)
+        kept: list[Any] = []
+        kept_origins: list[int] = []
+        for result, origin in zip(results, origins, strict=True):
+            if isinstance(result, BaseException):
+                found = failures.setdefault(origin, failure(self.name, result))
+                counts.rejected += isinstance(found, Reject)
+                counts.failed += not isinstance(found, Reject)
+            elif type(result) is Emit:
+                kept += result
+                kept_origins += [origin] * len(result)
+                counts.dropped += not result
+            elif result is None:
+                counts.dropped += 1
+            else:
+                kept.append(result)
+                kept_origins.append(origin)
+        if len(failures) > before:  # nothing of a message goes on once a part of it has failed
+            pairs = [pair for pair in zip(kept, kept_origins, strict=True) if pair[1] not in failures]
+            kept, kept_origins = [value for value, _ in pairs], [origin for _, origin in pairs]
+        return kept, kept_origins
