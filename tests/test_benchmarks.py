@@ -51,6 +51,7 @@ ROWS = {
     "kafka: no-op, ordered by partition": False,
     "kafka: async no-op, concurrency 256": False,
     "kafka: batches of 500": False,
+    "kafka: rows into PostgreSQL, 500 a batch": False,
     "kafka: memory, database stalled": True,
     "postgres: driver alone, unnest, 500 rows": False,
     "postgres: UpsertSink, 500 rows a batch": True,
