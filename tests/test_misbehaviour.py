@@ -19,11 +19,12 @@ from redis.asyncio import Redis
 from redis_worker import Observer, Supervisor, TopicWorker, WorkerPool, start_worker_pool
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue import settlement
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer
 from tests import misbehaviour
-from tests.support import Queue, Topic, WorkerProcess, wait_until
+from tests.support import PATIENCE, Queue, Topic, WorkerProcess, wait_until
 
 CLEAN = "clean 28"
 EXECUTIONS = list(misbehaviour.PROCESSORS)
@@ -170,6 +171,22 @@ async def handled(url: str, execution: str, ways: list[str]) -> None:
             fine.add("awaitable")
         assert set(dead) == {str(id) for id, way in enumerate(ways) if way not in fine}
         assert set(misbehaviour.seen) <= {CLEAN}
+
+
+async def test_what_escapes_from_a_topic_ends_the_worker(
+    server: EmbeddedServer, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that went on would leave the topic without a consumer, and seem to work."""
+
+    def fail(*_: object) -> bytes:
+        raise misbehaviour.Panic("a bug")
+
+    monkeypatch.setattr(settlement, "dead_letter", fail)
+    await topic.push({"id": "1", "data": "key"})
+    worker = TopicWorker(server.url)
+    worker.handler(topic.name, **SOON)(misbehaviour.handle)
+    with pytest.raises(misbehaviour.Panic, match="a bug"):
+        await asyncio.wait_for(worker.run(), PATIENCE)
 
 
 @pytest.mark.parametrize("whole", [False, True])
