@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -32,6 +35,13 @@ from tests.support import wait_until
 @pytest.fixture(scope="module")
 def server(first_server: EmbeddedServer) -> EmbeddedServer:
     return first_server
+
+
+@asynccontextmanager
+async def closing_feed(url: str) -> AsyncIterator[EventFeed]:
+    feed = EventFeed(address_of(url))
+    yield feed
+    await feed.close()
 
 
 async def test_the_cache_holds_the_last_row_of_each_key(server: EmbeddedServer, redis: Redis) -> None:
@@ -80,13 +90,29 @@ async def test_rows_are_events_of_a_channel(server: EmbeddedServer, redis: Redis
             [{"id": n, "c": 1} for n in range(1100)] + [{"id": "x", "c": "y" * 70_000}, {"id": "\n"}]
         )
     assert sorted(refusals) == [1100, 1101]
-    feed = EventFeed(address_of(server.url))
     position, channels = START, []
-    while len(channels) < 1100:
-        position, events = await feed.after(position, 1.0)
-        channels += [event.channel for event in events]
-    await feed.close()
+    async with closing_feed(server.url) as feed:
+        while len(channels) < 1100:
+            position, events = await feed.after(position, 1.0)
+            channels += [event.channel for event in events]
     assert channels == [f"device.{n}" for n in range(1100)]
+
+
+async def test_only_the_newest_row_of_a_channel_is_sent_if_asked(server: EmbeddedServer, redis: Redis) -> None:
+    async with BroadcastSink(server.url, "device.{id}", newest=True) as sink:
+        assert await sink.write([{"id": n % 2, "n": n} for n in range(100)]) == {}
+    async with closing_feed(server.url) as feed:
+        _, events = await feed.after(START, 1.0)
+    assert [orjson.loads(event.json)["data"]["n"] for event in events] == [98, 99]
+
+
+async def test_of_a_value_that_is_refused_no_row_is_written(server: EmbeddedServer, redis: Redis) -> None:
+    """Also where its rows would have been merged with those of others."""
+    rows = [{"id": "a", "x": 1}, [{"id": "a", "y": 2}, {"id": "b", "z": object()}], {"id": "a", "x": 3, "w": None}]
+    async with CacheSink(server.url, "device:{id}") as sink:
+        assert list(await sink.write(rows)) == [1]
+    assert await redis.hgetall("device:a") == {b"id": b"a", b"x": b"3"}
+    assert not await redis.exists("device:b")
 
 
 async def test_rows_go_on_into_lists_and_topics(server: EmbeddedServer, redis: Redis) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from redis_worker.broker.client.broadcaster import KEPT, written
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import EVENTS
-from redis_worker.broker.sinks.redis_sink import KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
 from redis_worker.vocabulary.channel import check_channel
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -29,22 +29,31 @@ class BroadcastSink(RedisSink):
         redis: str | Client | Address,
         channel: str,
         *,
+        newest: bool = False,
         keep: int = KEPT,
         batch_size: int = 500,
         flush_after: Duration = 0.05,
     ) -> None:
-        """`channel` has names of columns in braces; `keep` is as for Broadcaster. Raises ConfigurationError."""
+        """`channel` has names of columns in braces; `keep` is as for Broadcaster.
+
+        With `newest`, only the last row of each channel is sent of those that are written together: for states, of
+        which people see no more than some a second. Raises ConfigurationError.
+        """
         super().__init__(redis, batch_size, flush_after)
         self._channel = KeyPattern("channel", channel)
+        self._newest = newest
         self._keep = keep
 
-    def _commands(self, row: Row) -> list[tuple[Any, ...]]:
+    def _place(self, row: Row) -> str | None:
+        return self._channel.of(row) if self._newest else None
+
+    def _commands(self, row: Row) -> list[Command]:
         try:
             return [(check_channel(self._channel.of(row)), written(dict(row)))]
         except ConfigurationError as error:  # of this row: its columns make the channel
             raise ValueError(str(error)) from None
 
-    async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+    async def _exchange(self, commands: Sequence[Command]) -> Sequence[Any]:
         ids: list[Any] = []
         for start in range(0, len(commands), _BATCH):
             events = chain.from_iterable(commands[start : start + _BATCH])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from redis_worker.broker.connection.address import Address, Client
-from redis_worker.broker.sinks.redis_sink import KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -19,7 +20,7 @@ class CacheSink(RedisSink):
 
         CacheSink("redis://localhost", "device:{device}", ttl="1h")
 
-    Of several rows of a batch with one key the last one stands.
+    Rows of one key that are written together are merged first.
     """
 
     def __init__(
@@ -44,14 +45,27 @@ class CacheSink(RedisSink):
             raise ConfigurationError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
         self._form = form
 
-    def _commands(self, row: Row) -> list[tuple[Any, ...]]:
+    def _place(self, row: Row) -> str:
+        return self._key.of(row)
+
+    def _merged(self, rows: Sequence[Row]) -> Row:
+        if self._form == "json":
+            return rows[-1]
+        merged: dict[str, Any] = {}
+        for row in rows:
+            merged.update(row)
+        return merged
+
+    def _commands(self, row: Row) -> list[Command]:
         key = self._key.of(row)
         if self._form == "json":
             expires = () if self._ttl is None else ("PX", self._ttl)
             return [("SET", key, dumps(dict(row)), *expires)]
         fields = [part for name, value in row.items() if value is not None for part in (name, _field(value))]
+        if not fields:
+            raise ValueError("all columns of the row are empty")
         empty = [name for name, value in row.items() if value is None]
-        commands: list[tuple[Any, ...]] = [("HSET", key, *fields)]
+        commands: list[Command] = [("HSET", key, *fields)]
         if empty:
             commands.append(("HDEL", key, *empty))
         if self._ttl is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.connection.address import Client
-from redis_worker.broker.sinks.redis_sink import KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.ids import new_id
@@ -25,7 +25,7 @@ class ListSink(RedisSink):
             raise ConfigurationError("key must be the name of a list")
         self._key = key
 
-    def _commands(self, row: Row) -> list[tuple[Any, ...]]:
+    def _commands(self, row: Row) -> list[Command]:
         return [("RPUSH", self._key, dumps(dict(row)))]
 
 
@@ -55,10 +55,10 @@ class TopicSink(RedisSink):
         await self._publisher.close()
         await super().close()
 
-    def _commands(self, row: Row) -> list[tuple[Any, ...]]:
+    def _commands(self, row: Row) -> list[Command]:
         id = new_id() if self._id is None else self._id.of(row)
         return [(write_message(self._topic, dict(row), id),)]
 
-    async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+    async def _exchange(self, commands: Sequence[Command]) -> Sequence[Any]:
         await self._publisher.push_raw(self._topic, [raw for (raw,) in commands])
         return [None] * len(commands)

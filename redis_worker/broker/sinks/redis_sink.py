@@ -15,6 +15,7 @@ from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError, Unacceptable, WrongType
 
 Row: TypeAlias = Mapping[str, Any]
+Command: TypeAlias = tuple[Any, ...]
 
 # Seconds without a reply after which the server counts as gone.
 _PATIENCE = 15.0
@@ -31,8 +32,19 @@ class RedisSink(Access):
         self.flush_after = check_seconds("flush_after", flush_after, least=0)
 
     @abstractmethod
-    def _commands(self, row: Row) -> list[tuple[Any, ...]]:
+    def _commands(self, row: Row) -> list[Command]:
         """Return the commands that write `row`. Raises ValueError if it cannot be written."""
+
+    def _place(self, row: Row) -> str | None:  # noqa: ARG002
+        """Return the place of `row` if it makes the rows written there before it superfluous; otherwise None.
+
+        Raises ValueError if it cannot be written.
+        """
+        return None
+
+    def _merged(self, rows: Sequence[Row]) -> Row:
+        """Return the row that has the effect of `rows`, all of one place."""
+        return rows[-1]
 
     async def open(self) -> None:
         """Reach the server. Raises Disconnected or Refused."""
@@ -56,27 +68,51 @@ class RedisSink(Access):
     ) -> Refusals:
         """Write all rows in one exchange. Raises Disconnected or Refused; see Sink."""
         refusals: dict[int, str] = {}
-        commands: list[tuple[Any, ...]] = []
-        owners: list[int] = []
-        for index, value in enumerate(values):
-            try:
-                own = [command for row in _rows(value) for command in self._commands(row)]
-            except ValueError as error:
-                refusals[index] = str(error)
-            else:
-                commands += own
-                owners += [index] * len(own)
-        if commands:
-            for index, reply in zip(owners, await self._exchange(commands), strict=True):
+        prepared = self._prepared(values, refusals)
+        if prepared:
+            replies = await self._exchange([command for command, _ in prepared])
+            for (_, indexes), reply in zip(prepared, replies, strict=True):
                 if isinstance(reply, (WrongType, Unacceptable)):
-                    refusals.setdefault(index, str(reply))
+                    refusals |= dict.fromkeys(indexes, str(reply))
                 elif isinstance(reply, Exception):
                     raise reply
         if refusals and refused is not None:
             await refused(refusals)
         return refusals
 
-    async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+    def _prepared(self, values: Sequence[Any], refusals: dict[int, str]) -> list[tuple[Command, list[int]]]:
+        """Return the commands, each with the indexes of its values; add what is no row to `refusals`."""
+        groups: dict[str, list[tuple[int, Row]]] = {}
+        before = len(refusals)
+        for index, value in enumerate(values):
+            if index in refusals:
+                continue
+            for row in value if type(value) is list else (value,):
+                try:
+                    groups.setdefault(self._place(row) or f"\0{len(groups)}", []).append((index, row))
+                except ValueError as error:
+                    refusals[index] = str(error)
+        prepared: list[tuple[Command, list[int]]] = []
+        for group in groups.values():
+            indexes = [index for index, _ in group]
+            try:
+                row = group[0][1] if len(group) == 1 else self._merged([row for _, row in group])
+                prepared += ((command, indexes) for command in self._commands(row))
+            except ValueError as error:
+                refusals |= self._unwritable(group) or dict.fromkeys(indexes, str(error))
+        # Of a value that is refused no row is written: it is left out from the start.
+        return prepared if len(refusals) == before else self._prepared(values, refusals)
+
+    def _unwritable(self, group: Sequence[tuple[int, Row]]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for index, row in group:
+            try:
+                self._commands(row)
+            except ValueError as error:
+                found[index] = str(error)
+        return found
+
+    async def _exchange(self, commands: Sequence[Command]) -> Sequence[Any]:
         """Send `commands` together, and return their replies; an error reply as an exception."""
         return await self._connection.together(*commands, patience=_PATIENCE)
 
@@ -102,7 +138,3 @@ class KeyPattern:
             if row.get(name) in {None, ""}:
                 raise ValueError(f"the row has no {name!r}, which {self._text!r} needs")
         return self._text.format_map(row)
-
-
-def _rows(value: Any) -> list[Row]:
-    return value if type(value) is list else [value]
