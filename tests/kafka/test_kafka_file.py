@@ -173,7 +173,10 @@ def test_what_is_disabled_needs_no_servers() -> None:
     ("text", "expected"),
     [
         (PART, "1: cases: brokers is missing: set it here, in [kafka], or as KAFKA_BROKERS in the"),
-        (WORKING + 'brokers = "redis://:hush@localhost:9"', "7: cases.brokers: must be host:port,host:port; a user name"),
+        (
+            WORKING + 'brokers = "redis://:hush@localhost:9"',
+            "7: cases.brokers: must be host:port,host:port; a user name",
+        ),
         (WORKING + 'brokers = ["a:1", "b:hush"]', "7: cases.brokers: must be host:port,host:port; a user name"),
         (WORKING + 'topic = "x"', "7: cases.topic: unknown key, did you mean topics?"),
         (SERVERS + '[kafka.cases]\nhandler = "m:f"', "4: cases: the key topics is missing"),

@@ -293,7 +293,12 @@ def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafk
     secured = ["security.protocol=SASL_PLAINTEXT", "sasl.mechanism=PLAIN", f"sasl.username={USER}"]
     by_hand = ["--brokers", file.brokers, "--topic", file.topic, "--group", "g", "--handler", "tests.kafka.rows:to_row"]
     by_hand += [word for each in (*secured, "sasl.password=wrongword") for word in ("-X", each)]
-    for command in (["check", "--connect", wrong], ["serve", wrong], ["kafka", *by_hand], ["kafka", "--wait", *by_hand]):
+    for command in (
+        ["check", "--connect", wrong],
+        ["serve", wrong],
+        ["kafka", *by_hand],
+        ["kafka", "--wait", *by_hand],
+    ):
         done = run(*command)
         assert done.returncode == 3, done.stderr
         assert "Kafka refuses the login" in done.stderr
