@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from redis_worker.broker.client.publisher import Publisher
     from redis_worker.broker.client.sync_client import SyncPublisher, SyncTaskClient
     from redis_worker.broker.client.task_client import TaskClient
+    from redis_worker.broker.sinks.broadcast import BroadcastSink
+    from redis_worker.broker.sinks.cache import CacheSink
+    from redis_worker.broker.sinks.passing import ListSink, TopicSink
     from redis_worker.engine.counters import Counters
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
     from redis_worker.vocabulary.service import PartStatus
 
 __all__ = [
+    "BroadcastSink",
     "Broadcaster",
+    "CacheSink",
     "ConfigurationError",
     "ConsumerStatus",
     "Counters",
@@ -52,6 +57,7 @@ __all__ = [
     "KafkaMessage",
     "KafkaOptions",
     "KafkaWorker",
+    "ListSink",
     "Message",
     "Observer",
     "PartFailed",
@@ -70,6 +76,7 @@ __all__ = [
     "SyncTaskClient",
     "TaskClient",
     "TaskError",
+    "TopicSink",
     "TopicWorker",
     "Unreachable",
     "WorkerPool",
@@ -79,6 +86,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BroadcastSink": "broker.sinks.broadcast",
+    "CacheSink": "broker.sinks.cache",
+    "ListSink": "broker.sinks.passing",
+    "TopicSink": "broker.sinks.passing",
     "Broadcaster": "broker.client.broadcaster",
     "Publisher": "broker.client.publisher",
     "TopicWorker": "service.topic_worker",

@@ -5,6 +5,19 @@ from __future__ import annotations
 from redis_worker.pipeline.errors import Rejected, StageFailed
 from redis_worker.pipeline.formats import Formats
 from redis_worker.pipeline.pipeline import Pipeline
+from redis_worker.pipeline.several import Sinks
 from redis_worker.pipeline.stage import Emit, StageStatus, stage
+from redis_worker.pipeline.windows import Window, Windows
 
-__all__ = ["Emit", "Formats", "Pipeline", "Rejected", "StageFailed", "StageStatus", "stage"]
+__all__ = [
+    "Emit",
+    "Formats",
+    "Pipeline",
+    "Rejected",
+    "Sinks",
+    "StageFailed",
+    "StageStatus",
+    "Window",
+    "Windows",
+    "stage",
+]

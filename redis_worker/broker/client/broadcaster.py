@@ -46,14 +46,15 @@ class Broadcaster(Access):
     async def send_many(self, events: Iterable[tuple[str, Any]]) -> list[str]:
         """Send many events, pairs of channel and data, in few calls. Returns their ids. Raises as `send` does."""
         ids: list[str] = []
-        written = (argument for channel, data in events for argument in (check_channel(channel), _written(data)))
-        while batch := list(islice(written, 2 * _BATCH)):
+        arguments = (argument for channel, data in events for argument in (check_channel(channel), written(data)))
+        while batch := list(islice(arguments, 2 * _BATCH)):
             ids += [id.decode() for id in await self._connection.run("broadcast", [EVENTS], [self._keep, *batch])]
         return ids
 
 
-def _written(data: Any) -> bytes:
-    written = dumps(data)
-    if len(written) > MOST_BYTES:
-        raise ValueError(f"the data of an event is at most {MOST_BYTES} bytes of JSON, not {len(written)}")
-    return written
+def written(data: Any) -> bytes:
+    """Return the data of an event as JSON. Raises ValueError if it is no JSON, or too large."""
+    text = dumps(data)
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"the data of an event is at most {MOST_BYTES} bytes of JSON, not {len(text)}")
+    return text

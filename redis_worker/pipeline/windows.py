@@ -1,0 +1,151 @@
+"""Windows of event time: values of a key are aggregated, and the aggregate is emitted once its time has passed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from redis_worker.pipeline.stage import Emit
+from redis_worker.vocabulary.checks import check_seconds
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
+
+
+class Window(NamedTuple):
+    """A window that has ended."""
+
+    key: Any
+    start: float
+    """Seconds since the epoch, as the values have them; `start` is in the window, `end` is not."""
+    end: float
+    value: Any
+    """The aggregate."""
+    added: int
+    """The number of values in it."""
+    partial: bool
+    """True if it began before the first value of its key that this process has seen: values may be missing."""
+
+
+@dataclass(slots=True)
+class _Open:
+    value: Any
+    count: int = 1
+
+
+@dataclass(slots=True)
+class _Key:
+    first: float
+    newest: float
+    seen: float
+    """By the monotonic clock."""
+    windows: dict[int, _Open] = field(default_factory=dict)
+    """By number: window n begins at n times the slide."""
+
+
+class Windows:
+    """A stage that aggregates values into windows, by key, and emits the windows that end.
+
+        minutes = Windows("1m", key=lambda r: r.device, at=lambda r: r.at, add=lambda total, r: (total or 0) + r.value)
+
+    The time of a key is that of its newest value, less the lateness; a window ends when that passes its end. A value
+    whose windows have all ended is late: it is counted and dropped. A key without a value for `idle` seconds of this
+    machine's clock ends too.
+
+    Windows are in memory, and do not survive a restart or a rebalance: open ones are lost, and the first ones after it
+    are partial. A retry of a message adds it again: nothing that can fail should follow in the pipeline.
+    """
+
+    def __init__(
+        self,
+        size: Duration,
+        slide: Duration | None = None,
+        *,
+        key: Callable[[Any], Hashable],
+        at: Callable[[Any], float],
+        add: Callable[[Any, Any], Any],
+        lateness: Duration = 0,
+        idle: Duration = 300,
+        name: str = "windows",
+    ) -> None:
+        """Windows of `size` begin every `slide`, by default after one another, from the epoch on.
+
+        `add` returns the aggregate from the one before (None at first) and a value. Raises ConfigurationError.
+        """
+        self.__name__ = name
+        self._size = check_seconds("size", size, above=0)
+        self._slide = self._size if slide is None else check_seconds("slide", slide, above=0)
+        if self._slide > self._size:
+            raise ConfigurationError(
+                f"slide must be at most size, {self._size:g} s: values between windows would be lost"
+            )
+        self._lateness = check_seconds("lateness", lateness, least=0)
+        self._idle = check_seconds("idle", idle, above=0)
+        self._key, self._at, self._add = key, at, add
+        self._keys: dict[Hashable, _Key] = {}
+        """The one that has waited longest for a value comes first."""
+        self.late = 0
+        """The number of values that were too late for all of their windows."""
+
+    def __call__(self, value: Any) -> Emit:
+        """Add a value, and emit the windows that end."""
+        return Emit(self.add(value))
+
+    @property
+    def keys(self) -> int:
+        """The number of keys with open windows."""
+        return len(self._keys)
+
+    def add(self, value: Any) -> list[Window]:
+        """Add a value, and return the windows that end, oldest first."""
+        at, name, now = self._at(value), self._key(value), time.monotonic()
+        key = self._keys.pop(name, None)
+        if key is None:
+            key = _Key(at, at, now)
+        self._keys[name] = key
+        key.seen = now
+        slide, size = self._slide, self._size
+        # The first window that has not ended, and the first and last that hold the value.
+        open_from = math.floor((key.newest - self._lateness - size) / slide) + 1
+        first, last = max(open_from, math.floor((at - size) / slide) + 1), math.floor(at / slide)
+        if first > last:
+            self.late += 1
+        for number in range(first, last + 1):
+            window = key.windows.get(number)
+            if window is None:
+                key.windows[number] = _Open(self._add(None, value))
+            else:
+                window.value = self._add(window.value, value)
+                window.count += 1
+        ended: list[Window] = []
+        if at > key.newest:
+            key.newest = at
+            ended = self._ended(name, key, math.floor((at - self._lateness - size) / slide) + 1)
+        return self._idle_keys(now) + ended
+
+    def flush(self) -> list[Window]:
+        """End all windows, and return them."""
+        ended = [window for name, key in self._keys.items() for window in self._ended(name, key, None)]
+        self._keys.clear()
+        return ended
+
+    def _ended(self, name: Hashable, key: _Key, open_from: int | None) -> list[Window]:
+        """Remove and return the windows of a key before number `open_from`; all without it."""
+        numbers = sorted(number for number in key.windows if open_from is None or number < open_from)
+        ended: list[Window] = []
+        for number in numbers:
+            window, start = key.windows.pop(number), number * self._slide
+            ended.append(Window(name, start, start + self._size, window.value, window.count, start < key.first))
+        return ended
+
+    def _idle_keys(self, now: float) -> list[Window]:
+        ended: list[Window] = []
+        while self._keys:
+            name, key = next(iter(self._keys.items()))
+            if now - key.seen < self._idle:
+                break
+            del self._keys[name]
+            ended += self._ended(name, key, None)
+        return ended
