@@ -210,6 +210,10 @@ def test_what_is_disabled_needs_no_servers() -> None:
         (WORKING + "properties = { nix = 1 }", "7: cases.properties: the settings of Kafka are not valid"),
         (SERVERS + "properties = { nix = 1 }\n" + PART, "4: properties: the settings of Kafka are not valid"),
         (WORKING + SINK.replace('"t"', '"a.b.c"'), "9: cases.sink.table: table must be table or schema.table"),
+        (
+            WORKING + SINK.replace("://", "://u:hu/sh@"),
+            "8: cases.sink.dsn: the DSN of PostgreSQL must be postgresql://user:password@host:port/database",
+        ),
         (SINKING + 'version = "id"', "11: cases.sink.version: version needs a column that is updated"),
         (WORKING + 'timeout = 3\nexecution = "inline"', "8: cases.execution: "),
     ],
