@@ -44,7 +44,7 @@ class Entry:
     target: float | None = None
     rates: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
-    """CPU time of the worker, in microseconds a message."""
+    """CPU time of a message, in microseconds."""
 
     def contender(self, group: str) -> Contender:
         """Return the program; the address of the brokers takes the place of URL."""
@@ -108,19 +108,19 @@ class Source:
         finally:
             client.close()
 
-    def rate(self, entry: Entry, count: int) -> float:
-        """Return the messages per second of `entry`, from its first commit to the last of `count` messages."""
+    def measure(self, entry: Entry, count: int) -> None:
+        """Note rate and cost of `entry`, from its first commit to the last of `count` messages."""
         group = secrets.token_hex(4)
         begun = time.perf_counter()
         with self.committed(group) as committed, running(entry.contender(group), self.brokers) as process:
-            first, cpu = wait(process, committed, 1), 0.0
+            first, used = wait(process, committed, 1), process.cpu()
             if first < count:
-                begun, cpu = time.perf_counter(), process.cpu()
+                begun = time.perf_counter()
             else:
                 first = 0
-            wait(process, committed, count)
-            entry.costs.append((process.cpu() - cpu) * 1e6 / (count - first))
-            return (count - first) / (time.perf_counter() - begun)
+            done = wait(process, committed, count) - first
+            entry.rates.append(done / (time.perf_counter() - begun))
+            entry.costs.append((process.cpu() - used) * 1e6 / done)
 
 
 def kafka(count: int, rounds: int, progress: Callable[[str], None], *, stalled: tuple[float, float]) -> Iterator[Row]:
@@ -137,7 +137,7 @@ def kafka(count: int, rounds: int, progress: Callable[[str], None], *, stalled: 
         entries = _entries(database.dsn)
         for number in range(rounds):
             for entry in entries:
-                entry.rates.append(source.rate(entry, max(1, int(count * entry.share))))
+                source.measure(entry, max(1, int(count * entry.share)))
                 progress(f"round {number + 1} of {rounds}: {entry.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield entry.row("kafka", entries[0])

@@ -49,7 +49,7 @@ def pipeline(bench: Bench, count: int, rounds: int, seconds: float, progress: Ca
         source.fill(next(values) for _ in range(count))
         for number in range(rounds):
             for entry in entries:
-                entry.rates.append(source.rate(entry, count))
+                source.measure(entry, count)
                 progress(f"round {number + 1} of {rounds}: pipeline: {entry.name}: {entry.rates[-1]:,.0f}/s")
         yield from (entry.row("pipeline", entries[0]) for entry in entries)
         yield _batch()

@@ -103,7 +103,7 @@ async def _shoot(
         if "failures" in place or "queue" in place:
             await page.locator(".entries summary").first.wait_for()
             if "failures" in place:
-                await page.locator(".entries summary").first.click()
+                await page.locator(".entries summary", has_text="refused").first.click()
         await asyncio.sleep(1.2)
         await page.screenshot(path=folder / f"{name}.png", full_page=place == "#/" and width > 500)
         overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth")

@@ -51,6 +51,7 @@ ROWS = {
     "kafka: no-op, ordered by partition": False,
     "kafka: async no-op, concurrency 256": False,
     "kafka: batches of 500": False,
+    "kafka: rows into PostgreSQL, 500 a batch": False,
     "kafka: memory, database stalled": True,
     "postgres: driver alone, unnest, 500 rows": False,
     "postgres: UpsertSink, 500 rows a batch": True,
@@ -103,7 +104,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, structure"
+    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, structure"
     assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
 
 

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from redis_worker import Observer, Supervisor, TopicWorker, WorkerPool, start_worker_pool
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue import settlement
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer
 from tests import misbehaviour
-from tests.support import Queue, Topic, WorkerProcess, wait_until
+from tests.support import PATIENCE, Queue, Topic, WorkerProcess, wait_until
 
 CLEAN = "clean 28"
 EXECUTIONS = list(misbehaviour.PROCESSORS)
@@ -48,6 +49,14 @@ TEXTS = {
     "cancels itself": "CancelledError", "child cancelled": "CancelledError",
     "task group": "unhandled errors in a TaskGroup (1 sub-exception): ValueError: first cause",
 }  # fmt: skip
+
+# Without shrinking: a failing example waits for a minute, and hundreds of smaller ones look like a test that hangs.
+UNSHRUNK = settings(
+    deadline=None,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def lists_of_ways(execution: str) -> st.SearchStrategy[list[str]]:
@@ -93,7 +102,7 @@ def test_every_way_to_misbehave_is_an_answer_of_its_own(server: EmbeddedServer, 
 def test_any_mixture_of_misbehaviour_is_answered_task_by_task(server: EmbeddedServer, execution: str) -> None:
     """`answers` checks each result, the ledger, and that the pool still works."""
 
-    @settings(max_examples=2 if execution == "process" else 5, deadline=None, database=None)
+    @settings(UNSHRUNK, max_examples=2 if execution == "process" else 5)
     @given(ways=lists_of_ways(execution), concurrency=st.integers(1, 8))
     def check(ways: list[str], concurrency: int) -> None:
         asyncio.run(answers(server.url, execution, ways, concurrency))
@@ -122,9 +131,11 @@ async def answers(url: str, execution: str, ways: list[str], concurrency: int = 
 @pytest.mark.parametrize("execution", ["inline", "thread", "process", "async"])
 def test_a_message_that_misbehaves_is_handled_or_dead(server: EmbeddedServer, execution: str) -> None:
     """`handled` checks which messages are dead, and that the worker still works."""
+    kind = "limited" if execution == "async" else execution
 
-    @settings(max_examples=2 if execution == "process" else 5, deadline=None, database=None)
-    @given(ways=lists_of_ways("limited" if execution == "async" else execution))
+    @settings(UNSHRUNK, max_examples=2 if execution == "process" else 5)
+    @given(ways=lists_of_ways(kind))
+    @example(ways=[way for way in misbehaviour.ways_of(kind) if way != "hang"])
     def check(ways: list[str]) -> None:
         asyncio.run(handled(server.url, execution, ways))
 
@@ -162,13 +173,30 @@ async def handled(url: str, execution: str, ways: list[str]) -> None:
         assert set(misbehaviour.seen) <= {CLEAN}
 
 
+async def test_what_escapes_from_a_topic_ends_the_worker(
+    server: EmbeddedServer, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that went on would leave the topic without a consumer, and seem to work."""
+
+    def fail(*_: object) -> bytes:
+        raise misbehaviour.Panic("a bug")
+
+    monkeypatch.setattr(settlement, "dead_letter", fail)
+    await topic.push({"id": "1", "data": "key"})
+    worker = TopicWorker(server.url)
+    worker.handler(topic.name, **SOON)(misbehaviour.handle)
+    with pytest.raises(misbehaviour.Panic, match="a bug"):
+        await asyncio.wait_for(worker.run(), PATIENCE)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_batch_that_misbehaves_buries_its_own_messages_only(server: EmbeddedServer, whole: bool) -> None:
     """`batched` checks which messages are dead."""
     ways = [way for way in misbehaviour.WAYS if way != "retry delta"]
 
-    @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(UNSHRUNK, max_examples=6)
     @given(ways=st.lists(st.sampled_from(ways) | st.just("ordinary"), min_size=1, max_size=12))
+    @example(ways=ways)
     def check(ways: list[str]) -> None:
         asyncio.run(batched(server.url, whole, ways))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
+from redis import Redis as SyncRedis
 
 from redis_worker import Broadcaster, ConfigurationError, WorkerPool
 from redis_worker.broker.connection.address import address_of
@@ -137,6 +138,20 @@ async def test_a_replay_says_whether_events_are_missing(server: EmbeddedServer, 
     await queue.redis.delete(EVENTS)
 
 
+async def test_a_server_that_reads_too_late_says_that_events_are_missing(server: EmbeddedServer, queue: Queue) -> None:
+    async with serving(server.url) as http, connected(http.listening) as client:
+        await client.subscribe("n")
+        # In one step of the event loop, so that the server reads nothing meanwhile.
+        with SyncRedis.from_url(server.url) as redis, redis.pipeline() as pipeline:
+            for n in range(3000):
+                pipeline.xadd(EVENTS, {"channel": "n", "data": str(n)}, maxlen=700, approximate=False)
+            pipeline.execute()
+        assert await client.message("complete") == {"replayed": 0, "complete": False}
+        await client.receive_events(700)
+        assert numbers(client) == list(range(2300, 3000))
+    await queue.redis.delete(EVENTS)
+
+
 async def test_redis_goes_away_and_no_event_is_lost(own_server: EmbeddedServer) -> None:
     async with (
         Broadcaster(own_server.url) as broadcaster,
@@ -223,6 +238,19 @@ async def test_a_client_that_does_not_read_is_bounded_and_slows_nobody(
 
             await wait_until(told)
         silent.close()
+    await queue.redis.delete(EVENTS)
+
+
+async def test_a_server_stops_although_a_client_does_not_read(server: EmbeddedServer, queue: Queue) -> None:
+    async with serving(server.url) as http, Broadcaster(server.url, keep=100) as broadcaster:
+        assert http.listening
+        silent = await asyncio.to_thread(_silent_client, http.listening, '{"subscribe":["n"]}')
+        async with connected(http.listening, max_msg_size=0) as reader:
+            await reader.subscribe("n")
+            for n in range(40):
+                await broadcaster.send_many([("n", "x" * 50_000)] * 10)
+                await reader.receive_events((n + 1) * 10)
+    silent.close()
     await queue.redis.delete(EVENTS)
 
 

@@ -11,7 +11,7 @@ from redis_worker.file.plan import HttpSettings, KafkaPart, Plan, SinkSettings, 
 from redis_worker.http.address import http_address
 from redis_worker.service.kafka_options import KafkaOptions
 from redis_worker.supervisor.supervisor import Supervisor
-from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.errors import ConfigurationError, PartFailed, Refused
 
 
 def consume(settings: dict[str, Any], processes: int | None, http: str | None) -> int:
@@ -37,7 +37,12 @@ def consume(settings: dict[str, Any], processes: int | None, http: str | None) -
         connect_timeout=options["connect_timeout"],
         shutdown_timeout=shutdown_timeout,
     )
-    return supervise(Supervisor(plan, standalone=True), None, hangup=False)
+    try:
+        return supervise(Supervisor(plan, standalone=True), None, hangup=False)
+    except PartFailed as error:
+        if isinstance(error.__cause__, Refused):
+            raise error.__cause__ from None  # the exit code is that of a refusal
+        raise
 
 
 def _sink(settings: dict[str, Any]) -> SinkSettings | str | None:

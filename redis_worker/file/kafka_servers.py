@@ -11,7 +11,7 @@ from redis_worker.broker.operator.doctor.finding import Finding, fault, good, wa
 from redis_worker.file.kafka_parts import inspection, settings_of, sink_of
 from redis_worker.file.plan import KafkaPart, SinkSettings
 from redis_worker.service.kafka_options import KafkaOptions
-from redis_worker.vocabulary.errors import Disconnected, RedisWorkerError, Refused, Unreachable
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused, Unreachable
 from redis_worker.vocabulary.partition import GroupStatus
 
 if TYPE_CHECKING:
@@ -130,8 +130,9 @@ async def _ask_sink(part: KafkaPart, timeout: float) -> list[Answer]:
                     remedy = "start the database, or mend its address"
                     return [Answer(key, fault(_subject(part, "sink"), str(error), remedy), unreachable)]
                 await asyncio.sleep(_PAUSE)
-            except Refused as error:
-                key = ("sink", "table") if of_table else ("sink",)
+            except (Refused, ConfigurationError) as error:
+                at_fault = "table" if isinstance(error, Refused) else "dsn"
+                key = ("sink", at_fault) if of_table else ("sink",)
                 remedy = "mend the table, or the settings of the sink"
                 return [Answer(key, fault(_subject(part, "sink"), str(error), remedy), error)]
     finally:

@@ -38,6 +38,8 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 # Keys of a part that may be set for all parts of its kind.
 _SHARED = ("timezone", "brokers", "group", "properties")
+# A DSN that is right, to find out if another one is at fault.
+_ANY_DSN = "postgresql://localhost/db"
 # The time limit for the servers of Kafka parts, in seconds.
 _PATIENCE = 5.0
 
@@ -188,9 +190,12 @@ def _group_problems(table: KeyPath, part: KafkaPart) -> Iterator[_Problem]:
 
 def _sink_problems(table: KeyPath, sink: SinkSettings | str | None) -> Iterator[_Problem]:
     if isinstance(sink, SinkSettings):
-        yield from _build_problems(
-            (*table, "sink", "table"), sink.options, lambda options: sink_of(replace(sink, options=dict(options)))
-        )
+
+        def build(settings: Mapping[str, Any]) -> None:
+            options = dict(settings)
+            sink_of(replace(sink, dsn=options.pop("dsn", _ANY_DSN), options=options))
+
+        yield from _build_problems((*table, "sink", "table"), {"dsn": sink.dsn, **sink.options}, build)
     elif sink is not None:
         yield from _build_problems((*table, "sink"), {}, lambda _: sink_of(sink))
 

@@ -26,6 +26,7 @@ from redis_worker.file.values import (
     whole,
     whole_seconds,
 )
+from redis_worker.kafka.settings import check_brokers
 from redis_worker.service.kafka_options import KafkaOptions, Order
 from redis_worker.service.options import PoolOptions, WorkerOptions
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -86,7 +87,7 @@ def _order(value: Any) -> Any:
 
 def _brokers(value: Any) -> str:
     """Return "host:port,host:port" of that text, or of a list."""
-    return ",".join(texts(value))
+    return check_brokers(",".join(texts(value)))
 
 
 def _columns(value: Any) -> Any:

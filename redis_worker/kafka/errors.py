@@ -74,6 +74,11 @@ def translated(error: KafkaError) -> RedisWorkerError:
         return UnknownTopic(f"Kafka has no such topic: {text}")
     if code in _FENCED or (code == KafkaError._FATAL and "group.instance.id" in text):
         return Refused("another process has joined the group with the same instance_id: give each one of its own")
+    if code == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+        return Refused(
+            f"Kafka refuses the member: {text}; other programs in the group do not assign partitions cooperatively: "
+            "end them, or choose another group"
+        )
     if code == KafkaError._INVALID_ARG:
         return ConfigurationError(f"the settings of Kafka are not valid: {text}")
     if code in _PASSING or error.retriable():

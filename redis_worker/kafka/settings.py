@@ -30,6 +30,7 @@ _CONNECTION = re.compile(
 # Property names that are secrets, or may contain one.
 _SECRET = re.compile(r"password|secret|\.pem$|oauthbearer\.config|\.key$|token")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_BROKER = re.compile(r"([A-Z_]+://)?([^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _TYPES = (str, int, float, bool)
 # Fetching goes on soon after the local queue was full; librdkafka's second costs two thirds of the throughput.
 _QUICK = {"fetch.queue.backoff.ms": 5}
@@ -51,6 +52,10 @@ class KafkaSettings:
 
     def __post_init__(self) -> None:
         _check_text("brokers", self.brokers)
+        try:
+            check_brokers(self.brokers)
+        except ValueError as error:
+            raise ConfigurationError(f"the Kafka setting brokers {error}") from None
         _check_text("group", self.group)
         if not self.topics:
             raise ConfigurationError("a Kafka worker needs a topic")
@@ -120,6 +125,17 @@ def topics_of(topics: str | Sequence[str]) -> tuple[str, ...]:
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"the Kafka setting {name} must be a text that is not empty, got {value!r}")
+
+
+def check_brokers(brokers: str) -> str:
+    """Return `brokers`, one or more "host:port" with commas between. Raises ValueError."""
+    if not all(_BROKER.fullmatch(broker.strip()) for broker in brokers.split(",")):
+        # The text is not quoted: it may be the address of something else, with a password.
+        raise ValueError(
+            "must be host:port,host:port; a user name and a password belong to the properties sasl.username and "
+            "sasl.password"
+        )
+    return brokers
 
 
 def _check_topic(topic: str) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import count
+from functools import partial
 from typing import Any
 
 from confluent_kafka import TopicPartition
@@ -23,6 +20,7 @@ from redis_worker.kafka.marks import ALONE, Mark
 from redis_worker.kafka.order import LANES
 from redis_worker.kafka.partitions import KafkaDelivery, OwnedPartition
 from redis_worker.kafka.settings import KafkaSettings
+from redis_worker.kafka.turns import Turns
 from redis_worker.kafka.writer import Entry, Writer
 from redis_worker.ports import Observer, Partition, Sink
 from redis_worker.vocabulary.errors import Disconnected, Refused
@@ -74,13 +72,7 @@ class KafkaSource:
         self._commits = Commits(self.group.commit, observer, self._committed)
         self._sink_observer = sink_observer
         self._writer = None if sink is None else self._writer_to(sink, sink_observer)
-        self._turns: deque[OwnedPartition] = deque()
-        """The partitions, in the order of their turns to be claimed from."""
-        self._ready: deque[KafkaDelivery] = deque()
-        """Messages that are claimed and may start: returned, due again, or next in their lane."""
-        self._again: list[tuple[float, int, KafkaDelivery]] = []
-        """Messages that wait for a retry, by the time of it."""
-        self._numbers = count()
+        self._turns = Turns(partial(self._commits.want, urgent=True))
         self._moved: set[OwnedPartition] = set()
         """Partitions with an offset to commit that has moved."""
         self._news = asyncio.Event()
@@ -126,7 +118,7 @@ class KafkaSource:
     @property
     def is_busy(self) -> bool:
         """See Owner."""
-        return any(len(partition.offsets) or partition.uncommitted for partition in self._turns)
+        return any(len(partition.offsets) or partition.uncommitted for partition in self._turns.partitions)
 
     # Roles beside the worker.
 
@@ -162,9 +154,18 @@ class KafkaSource:
         found = self._take(limit)
         if not found and wait:
             self._news.clear()
-            await happens(self._news, self._until_due())
+            await happens(self._news, self._turns.until_due(_WAIT))
             found = self._take(limit)
         return found
+
+    def _take(self, limit: int) -> list[Delivery]:
+        if self._writer is not None:
+            limit = min(limit, self._writer.room - self._turns.out)
+        if self._closing.is_set() or limit <= 0:
+            return []
+        found = self._turns.take(limit)
+        self._buffers.taken()
+        return found  # type: ignore[return-value] # a new list
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
         """Return nothing: claims have no replies that could be lost."""
@@ -183,7 +184,7 @@ class KafkaSource:
             if delivery.receipt.lost:
                 lost.append(outcome)
             elif outcome.again is not None:
-                self._retry(delivery, outcome.again)
+                self._turns.later(delivery, outcome.again)
             else:
                 self._finish(delivery, None if outcome.dead else outcome.result)
         self._buffers.taken()
@@ -195,102 +196,16 @@ class KafkaSource:
         for delivery in reversed(deliveries):
             assert isinstance(delivery, KafkaDelivery)
             delivery.receipt.out -= 1
-            self._ready.appendleft(delivery)
+            self._turns.first(delivery)
         self._progress.set()
 
-    # Claiming.
-
-    def _take(self, limit: int) -> list[Delivery]:
-        if self._writer is not None:
-            limit = min(limit, self._writer.room - sum(partition.out for partition in self._turns))
-        if self._closing.is_set() or limit <= 0:
-            return []
-        now = time.monotonic()
-        while self._again and self._again[0][0] <= now:
-            self._ready.append(heapq.heappop(self._again)[2])
-        found: list[KafkaDelivery]
-        if suspects := [partition for partition in self._turns if partition.mark.level == ALONE]:
-            found = self._take_alone(suspects, limit)
-        else:
-            found = self._take_ready(limit)
-            self._take_fetched(limit, found)
-        for delivery in found:
-            delivery.receipt.out += 1
-        self._buffers.taken()
-        return found  # type: ignore[return-value] # a new list
-
-    def _take_ready(self, limit: int, level: int | None = None) -> list[KafkaDelivery]:
-        """Take messages that may start; with a `level`, only of partitions of this level."""
-        found: list[KafkaDelivery] = []
-        for _ in range(len(self._ready)):
-            if len(found) == limit:
-                break
-            delivery = self._ready.popleft()
-            partition = delivery.receipt
-            if partition.lost or partition.leaving:
-                continue
-            if level is not None and partition.mark.level != level:
-                self._ready.append(delivery)
-            else:
-                found.append(delivery)
-        return found
-
-    def _take_fetched(self, limit: int, found: list[KafkaDelivery]) -> None:
-        """Add fetched messages to `found`, of each partition in turn."""
-        turns = self._turns
-        for _ in range(len(turns)):
-            if (room := limit - len(found)) <= 0:
-                return
-            partition = turns[0]
-            turns.rotate(-1)
-            if partition.buffer and not partition.leaving and self._is_open(partition):
-                fair = max(1, room // 2) if len(turns) > 1 else room
-                found += partition.take(min(fair, partition.room()))
-
-    def _take_alone(self, suspects: Sequence[OwnedPartition], limit: int) -> list[KafkaDelivery]:
-        """Take one message of `suspects` while no other is out: a worker that dies now, dies of it.
-
-        While they have no message that may start, the other partitions go on.
-        """
-        is_out = any(partition.out for partition in self._turns)
-        if any(partition.out for partition in suspects):
-            return []
-        if any(delivery.receipt.mark.level == ALONE for delivery in self._ready):
-            return [] if is_out else self._take_ready(1, ALONE)
-        for partition in suspects:
-            if not partition.buffer or partition.leaving or len(partition.offsets):
-                continue  # its message waits for a retry
-            if is_out or not self._is_open(partition) or partition.room() <= 0:
-                return []
-            return partition.take(1)
-        found = self._take_ready(limit)
-        self._take_fetched(limit, found)
-        return found
-
-    def _is_open(self, partition: OwnedPartition) -> bool:
-        """Return True if the mark of `partition` is known to the brokers as open; otherwise have it committed."""
-        if partition.opened:
-            return True
-        partition.wants_open = True
-        self._commits.want(partition, urgent=True)
-        return False
-
-    def _until_due(self) -> float:
-        if not self._again:
-            return _WAIT
-        return min(_WAIT, max(0.0, self._again[0][0] - time.monotonic()))
-
     # Settling.
-
-    def _retry(self, delivery: KafkaDelivery, delay: float) -> None:
-        again = replace(delivery, retries=delivery.retries + 1)
-        heapq.heappush(self._again, (time.monotonic() + delay, next(self._numbers), again))
 
     def _finish(self, delivery: KafkaDelivery, value: object) -> None:
         """Take a message that is handled, and the value to write for it. The hot path."""
         partition = delivery.receipt
         if self._lane_of is not None and (following := partition.lanes.leave(delivery)) is not None:
-            self._ready.append(following)
+            self._turns.soon(following)
         if self._stores_offsets:
             assert self._writer is not None
             for _, entry in partition.offsets.settle(delivery.offset, Entry(delivery, value)):
@@ -348,7 +263,7 @@ class KafkaSource:
                 partition.mark = partition.mark.committed(offset)
                 partition.committed = offset
             self._owned[partition.name] = partition
-            self._turns.append(partition)
+            self._turns.partitions.append(partition)
         self._look_for_levels()
         if partitions:
             self._observer.assigned([partition.name for partition in partitions])
@@ -399,8 +314,6 @@ class KafkaSource:
             if self._owned.get(partition.name) is partition:
                 del self._owned[partition.name]
                 self._turns.remove(partition)
-        self._again = [entry for entry in self._again if not entry[2].receipt.lost]
-        heapq.heapify(self._again)
         if self._writer is not None:
             self._writer.stale = True
         self._look_for_levels()
@@ -429,4 +342,4 @@ class KafkaSource:
     def _look_for_levels(self) -> None:
         """Have values written at once while a search for a guilty message waits for each commit."""
         if self._writer is not None:
-            self._writer.hurry(any(partition.mark.level or partition.leaving for partition in self._turns))
+            self._writer.hurry(any(partition.mark.level or partition.leaving for partition in self._turns.partitions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,9 @@ from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Red
 
 T = TypeVar("T")
 
+# A host, or a folder of sockets, and a port. The text may be half a password.
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]{0,5})?")
+
 # A host that dies in a transaction holds its locks no longer than this.
 _SESSION = "set idle_in_transaction_session_timeout = '60s'; set tcp_keepalives_idle = 30; \
 set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3"
@@ -40,6 +44,7 @@ def shown(dsn: str) -> str:
         parts is None
         or parts.scheme not in ("postgresql", "postgres")
         or "@" in parts.path + parts.query + parts.fragment
+        or not all(map(_HOST.fullmatch, hosts.split(",")))
     ):
         raise ConfigurationError(
             "the DSN of PostgreSQL must be postgresql://user:password@host:port/database; characters such as "
@@ -120,9 +125,9 @@ class Session:
                 command_timeout=self._timeout,
                 server_settings={"application_name": self._name},
             )
-        except ValueError:  # its text may quote what stands in the place of a port, such as half a password
+        except ValueError:  # its text may quote a secret
             raise ConfigurationError(
-                f"the DSN of PostgreSQL at {self.place} has an invalid port, or an invalid option after the `?`"
+                f"the DSN of PostgreSQL at {self.place} has an invalid option after the `?`"
             ) from None
         try:
             await connection.execute(_SESSION)

@@ -54,22 +54,21 @@ class Plan:
         self._staged: WeakSet[Any] = WeakSet()
         """Connections that have the staging table."""
 
-    def copies(self, rows: Rows) -> bool:
-        """Return True if `write` needs a transaction for these rows."""
-        return len(rows) >= COPY_FROM
-
     async def prepare(self, connection: Any) -> None:
         """Create the staging table, outside of any transaction."""
         if connection not in self._staged:
             await connection.execute(self._statements.create_staging)
             self._staged.add(connection)
 
-    async def write(self, connection: Any, rows: Rows) -> int:
-        """Write rows, and return the number of those inserted or updated. Raises Unfit, or errors of asyncpg."""
+    async def write(self, connection: Any, rows: Rows, *, copying: bool) -> int:
+        """Write rows, and return the number of those inserted or updated. Raises Unfit, or errors of asyncpg.
+
+        `copying` takes COPY, once in a transaction, in place of arrays.
+        """
         if not rows:
             return 0
         columns = self._encoded(rows)
-        if self.copies(rows):
+        if copying:
             records = zip(*columns, range(len(rows)), strict=True)
             await connection.copy_records_to_table(self._statements.staging, records=records)
             status = await connection.execute(self._statements.merge)
@@ -118,14 +117,15 @@ class Flush:
         """Write all values that the database accepts. Raises errors of asyncpg, PartitionsLost or CallbackFailed."""
         try:
             rows = _rows(self._values)
-            if self._plan.copies(rows):
+            copying = len(rows) >= COPY_FROM
+            if copying:
                 await self._plan.prepare(self._connection)
             elif self._advance is None:
-                return Flushed(await self._plan.write(self._connection, rows), {})
+                return Flushed(await self._plan.write(self._connection, rows, copying=False), {})
             async with self._connection.transaction():
                 if self._advance is not None and not await self._advance():
                     return Flushed(0, {})
-                return Flushed(await self._plan.write(self._connection, rows), {})
+                return Flushed(await self._plan.write(self._connection, rows, copying=copying), {})
         except Exception as error:
             if not isinstance(translated(error, self._place), Unfit):
                 raise
@@ -150,10 +150,10 @@ class Flush:
         """Write a part of the values, in halves if the database refuses it; return the number of rows written."""
         try:
             rows = _rows(self._values[start:stop])
-            if self._plan.copies(rows):
+            if stop - start > 1 and len(rows) >= COPY_FROM:
                 raise Unfit("the whole was refused")
             async with self._connection.transaction():
-                return await self._plan.write(self._connection, rows)
+                return await self._plan.write(self._connection, rows, copying=False)
         except Exception as error:
             fault = translated(error, self._place)
             if not isinstance(fault, Unfit):

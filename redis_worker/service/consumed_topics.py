@@ -25,7 +25,7 @@ class ConsumedTopics:
         """`changed` is called when a consumer has ended."""
         self.shared: Shared | None = None
         """The parts that all consumers use, once the worker has them."""
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """The error of a consumer that ends the worker."""
         self.closing = False
         """True once no more consumers may start."""
@@ -141,7 +141,9 @@ class ConsumedTopics:
             await consumer.run()
         except Refused as error:
             refused = error
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # any: the topic would have no consumer, and the worker would seem to run
             self.error = self.error or error
         finally:
             del self._running[consumer.topic]

@@ -93,7 +93,10 @@ class KafkaWorker(Service):
         self._reporter = Reporter(self.source, "message", "Kafka")
         self._others = (self._counting, *self._measuring(self.source, self.declaration.name), *observers)
         self._dead_letters = self._place_of_dead_letters()
-        self._source, self._consumer = self._compose()
+        self._calls = self._work_on_messages()
+        self._observer = Observers((self._reporter, *self._others))
+        self._source = self._source_of_messages()
+        self._consumer: Consumer | None = None
 
     def _declared(self, handler: Callable[[Any], Any]) -> Declaration:
         options = self.options
@@ -137,22 +140,11 @@ class KafkaWorker(Service):
             raise ConfigurationError(f"the topic of dead letters {topic!r} is one of {self.source}: name another one")
         return DeadTopic(self._settings, topic)
 
-    def _compose(self) -> tuple[KafkaSource, Consumer]:
+    def _work_on_messages(self) -> Work:
         from redis_worker.kafka.reading import KafkaReader, decoder, nothing, row
-        from redis_worker.kafka.source import KafkaSource
 
         options = self.options
-        observer = Observers((self._reporter, *self._others))
-        source = KafkaSource(
-            self._settings,
-            self._dead_letters,
-            observer,
-            sink=self._sink,
-            sink_observer=Observers((Reporter(self.source, "row", "the sink"), *self._others)),
-            ordered=str(options.ordered),
-            revoke_timeout=seconds_of(options.revoke_timeout),
-        )
-        work = Work(
+        return Work(
             read=KafkaReader(decoder(self._decode), options.max_deliveries).read,
             call=self._call(),
             declaration=self.declaration,
@@ -162,18 +154,33 @@ class KafkaWorker(Service):
             batching=Batching(options.size, seconds_of(options.within)) if options.batch else None,
             encode=nothing if self._sink is None else row,
         )
-        watchdog = Watchdog(observer, report=self._reporter.block)
-        consumer = Consumer(
-            self.source,
-            source,
-            work,
-            observer,
-            self._counting,
-            upkeep=lambda _: (*source.roles(), watchdog.run),
-            reconnect=Reconnect(observer, longest=_LONGEST_ABSENCE),
-            shutdown_timeout=seconds_of(options.shutdown_timeout),
+
+    def _source_of_messages(self) -> KafkaSource:
+        from redis_worker.kafka.source import KafkaSource
+
+        return KafkaSource(
+            self._settings,
+            self._dead_letters,
+            self._observer,
+            sink=self._sink,
+            sink_observer=Observers((Reporter(self.source, "row", "the sink"), *self._others)),
+            ordered=str(self.options.ordered),
+            revoke_timeout=seconds_of(self.options.revoke_timeout),
         )
-        return source, consumer
+
+    def _consumer_of_messages(self) -> Consumer:
+        """Return the consumer, which belongs to the running event loop. Raises ConfigurationError."""
+        watchdog = Watchdog(self._observer, report=self._reporter.block)
+        return Consumer(
+            self.source,
+            self._source,
+            self._calls,
+            self._observer,
+            self._counting,
+            upkeep=lambda _: (*self._source.roles(), watchdog.run),
+            reconnect=Reconnect(self._observer, longest=_LONGEST_ABSENCE),
+            shutdown_timeout=seconds_of(self.options.shutdown_timeout),
+        )
 
     def _call(self) -> Callable[[Any], Any]:
         if not self.options.batch:
@@ -193,11 +200,11 @@ class KafkaWorker(Service):
     @property
     def running(self) -> int:
         """How many messages (or batches) are being handled."""
-        return self._consumer.running
+        return self._consumer.running if self._consumer else 0
 
     def running_tasks(self) -> list[RunningTask]:
         """Return the running messages, oldest first: coordinates, age and stack; call it on the event loop."""
-        return self._consumer.running_tasks()
+        return self._consumer.running_tasks() if self._consumer else []
 
     def consuming(self) -> list[Consuming]:
         """Return the topics, once work has begun."""
@@ -212,6 +219,7 @@ class KafkaWorker(Service):
         return self._source.partitions()
 
     def _condition_at_work(self) -> Condition:
+        assert self._consumer is not None
         if not self._consumer.claiming:
             return "stopping"
         match self._source.away:
@@ -223,23 +231,26 @@ class KafkaWorker(Service):
                 return "Kafka is away"
 
     def _stop_work(self) -> None:
+        assert self._consumer is not None
         self._consumer.stop()
         self._source.wake()
 
     def _cancel_work(self) -> None:
+        assert self._consumer is not None
         self._consumer.cancel()
         self._source.wake()
 
     async def _work(self) -> None:
+        self._consumer = consumer = self._consumer_of_messages()
         try:
             if await self._found(self._begin()):
-                await self._consumer.open()
+                await consumer.open()
                 self._started.set()
                 if self._stop_asked:
                     self._stop_work()
-                await self._consumer.run()
+                await consumer.run()
         finally:
-            await self._consumer.close()
+            await consumer.close()
             await self._dead_letters.close()
             if self._sink is not None:
                 await self._sink.close()

@@ -173,6 +173,11 @@ def test_what_is_disabled_needs_no_servers() -> None:
     ("text", "expected"),
     [
         (PART, "1: cases: brokers is missing: set it here, in [kafka], or as KAFKA_BROKERS in the"),
+        (
+            WORKING + 'brokers = "redis://:hush@localhost:9"',
+            "7: cases.brokers: must be host:port,host:port; a user name",
+        ),
+        (WORKING + 'brokers = ["a:1", "b:hush"]', "7: cases.brokers: must be host:port,host:port; a user name"),
         (WORKING + 'topic = "x"', "7: cases.topic: unknown key, did you mean topics?"),
         (SERVERS + '[kafka.cases]\nhandler = "m:f"', "4: cases: the key topics is missing"),
         (WORKING + "topics2 = []", "7: cases.topics2: unknown key, did you mean topics?"),
@@ -205,6 +210,10 @@ def test_what_is_disabled_needs_no_servers() -> None:
         (WORKING + "properties = { nix = 1 }", "7: cases.properties: the settings of Kafka are not valid"),
         (SERVERS + "properties = { nix = 1 }\n" + PART, "4: properties: the settings of Kafka are not valid"),
         (WORKING + SINK.replace('"t"', '"a.b.c"'), "9: cases.sink.table: table must be table or schema.table"),
+        (
+            WORKING + SINK.replace("://", "://u:hu/sh@"),
+            "8: cases.sink.dsn: the DSN of PostgreSQL must be postgresql://user:password@host:port/database",
+        ),
         (SINKING + 'version = "id"', "11: cases.sink.version: version needs a column that is updated"),
         (WORKING + 'timeout = 3\nexecution = "inline"', "8: cases.execution: "),
     ],

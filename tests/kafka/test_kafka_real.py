@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from redis_worker import Refused
@@ -133,3 +135,13 @@ async def test_a_topic_that_is_deleted_holds_up_no_other(real_kafka: RealKafka, 
         await asyncio.sleep(2)
         other.produce([2])
         await wait_until(lambda: seen.values == [1, 2])
+
+
+async def test_a_group_of_other_members_is_refused_in_a_sentence(topic: KafkaTopic) -> None:
+    other = {"bootstrap.servers": topic.brokers, "group.id": topic.name, "partition.assignment.strategy": "range"}
+    with closing(Consumer(other)) as consumer:
+        consumer.subscribe([topic.name])
+        await wait_until(lambda: consumer.poll(0.05) or consumer.assignment())
+        worker = topic.worker(Seen())
+        with pytest.raises(Refused, match="do not assign partitions cooperatively: end them, or choose another group"):
+            await worker.run()

@@ -330,6 +330,20 @@ async def test_brokers_go_and_come_back(topic: KafkaTopic) -> None:
             await wait_until(lambda: len(set(seen.values)) == 20)
 
 
+@pytest.mark.parametrize("execution", ["thread", "process"])
+def test_a_worker_is_made_outside_of_any_event_loop(mock_kafka: MockKafka, execution: Any) -> None:
+    topic = KafkaTopic.on(mock_kafka)
+    topic.produce([1])
+    worker = topic.worker(in_a_process, execution=execution)
+    assert (worker.running, worker.running_tasks(), worker.condition) == (0, [], "waiting for Kafka")
+
+    async def run() -> None:
+        async with worker:
+            await wait_until(lambda: sum(topic.committed()) == 1)
+
+    asyncio.run(run())
+
+
 @processor(retries=1, retry_backoff=0.01)
 async def declared(message: KafkaMessage) -> None:
     raise ValueError("always")

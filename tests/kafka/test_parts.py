@@ -203,6 +203,10 @@ MISTAKES: dict[str, tuple[Callable[[File], Path], str]] = {
         lambda file: file.write(dsn=file.dsn.replace("@", "hush@")),
         "15: kafka.cases.sink.table: PostgreSQL at {place} refuses the login: password authentication failed",
     ),
+    "option": (
+        lambda file: file.write(dsn=f"{file.dsn}?sslmode=hush"),
+        "14: kafka.cases.sink.dsn: the DSN of PostgreSQL at {place} has an invalid option after the `?`",
+    ),
     "table": (
         lambda file: file.write(table="nix"),
         "15: kafka.cases.sink.table: there is no table 'nix' in the database",
@@ -252,6 +256,7 @@ def test_brokers_that_are_not_there_end_a_command_with_3(file: File, command: li
     ("arguments", "code", "expected"),
     [
         (["--brokers", NOWHERE], 3, f"no Kafka at {NOWHERE} ("),
+        (["--brokers", "localhost:hush"], 2, "the Kafka setting brokers must be host:port,host:port; a user name"),
         (["--topic", "nix"], 3, "has no topic 'nix'"),
         (["--handler", "tests.kafka.rows:to_now"], 2, "module tests.kafka.rows has no function 'to_now'"),
         (["--table", "t"], 2, "--table needs --key, and --dsn or $POSTGRES_DSN or $DATABASE_URL"),
@@ -284,9 +289,17 @@ def test_a_wrong_password_and_a_missing_topic_of_kafka(tmp_path: Path, real_kafk
     real_kafka.create_topic(f"g-{file.topic}.dead", 1)
     done = run("check", "--connect", str(right))
     assert done.returncode == 0, done.stderr
-    wrong = file.write(f'{properties} "wrongword" }}')
-    for command in (["check", "--connect"], ["serve"]):
-        done = run(*command, str(wrong))
+    wrong = str(file.write(f'{properties} "wrongword" }}'))
+    secured = ["security.protocol=SASL_PLAINTEXT", "sasl.mechanism=PLAIN", f"sasl.username={USER}"]
+    by_hand = ["--brokers", file.brokers, "--topic", file.topic, "--group", "g", "--handler", "tests.kafka.rows:to_row"]
+    by_hand += [word for each in (*secured, "sasl.password=wrongword") for word in ("-X", each)]
+    for command in (
+        ["check", "--connect", wrong],
+        ["serve", wrong],
+        ["kafka", *by_hand],
+        ["kafka", "--wait", *by_hand],
+    ):
+        done = run(*command)
         assert done.returncode == 3, done.stderr
         assert "Kafka refuses the login" in done.stderr
         assert "wrongword" not in done.stdout + done.stderr

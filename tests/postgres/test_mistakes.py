@@ -131,10 +131,9 @@ def test_a_setting_that_cannot_be_is_refused_at_once(settings: dict[str, Any], s
     assert "sec" not in str(caught.value).replace("seconds", "")
 
 
-@pytest.mark.parametrize("end", [":x/db", "/db?sslmode=nonsense"])
-async def test_a_wrong_part_of_the_dsn_is_one_sentence(end: str) -> None:
-    sink = UpsertSink(f"postgresql://me:secret@127.0.0.1{end}", "t", key=["k"])
-    with pytest.raises(ConfigurationError, match="has an invalid port, or an invalid option") as caught:
+async def test_a_wrong_option_in_the_dsn_is_one_sentence() -> None:
+    sink = UpsertSink("postgresql://me:secret@127.0.0.1/db?sslmode=nonsense", "t", key=["k"])
+    with pytest.raises(ConfigurationError, match="has an invalid option") as caught:
         await sink.open()
     assert "secret" not in str(caught.value)
 

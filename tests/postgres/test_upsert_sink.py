@@ -142,6 +142,17 @@ async def test_a_value_of_several_rows_is_written_whole_or_not_at_all(database: 
     assert await rows(database, "select k from t order by k") == [(1,), (2,), (4,)]
 
 
+async def test_a_value_of_very_many_rows_is_refused_for_its_own_fault_only(database: str) -> None:
+    await run(database, TABLE)
+    many = [as_row(k, 1, 1) for k in range(COPY_FROM)]
+    bad = [*(as_row(-k, 1, 1) for k in range(1, COPY_FROM)), as_row(COPY_FROM, 2**40, 1)]
+    async with UpsertSink(database, "t", key=["k"]) as sink:
+        refused = await sink.write([many, bad, {"k": None, "v": 1, "version": 1}])
+    assert list(refused) == [1, 2]
+    assert "'v' is integer" in refused[1]
+    assert await value(database, "select count(*) from t") == COPY_FROM
+
+
 async def test_an_error_of_the_function_for_dead_letters_rolls_all_back(database: str) -> None:
     await run(database, TABLE)
 

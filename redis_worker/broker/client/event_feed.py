@@ -14,7 +14,9 @@ from redis_worker.broker.keys import EVENTS
 START = "0-0"
 """The id before every event."""
 PAGE: Final = 500
-"""Most events of one reply: an event may have 64 KiB."""
+"""Most events of one reply, at first: an event may have 64 KiB."""
+# Most events, and bytes, about, of one reply to a reader that is behind.
+_MOST_EVENTS, _MOST_BYTES = 10_000, 16 * 1024 * 1024
 
 
 class Event(NamedTuple):
@@ -31,6 +33,9 @@ class EventFeed:
 
     def __init__(self, address: Address) -> None:
         self._connection = Connection(address.open(), owned=True)
+        self._most = PAGE
+        self.is_behind = False
+        """True if the last reply of `after` was as long as it may be: there are more."""
 
     async def last(self) -> str:
         """Return the id of the last event; START if there is none."""
@@ -45,13 +50,19 @@ class EventFeed:
     async def after(self, id: str, seconds: float) -> tuple[str, list[Event]]:
         """Wait up to `seconds` for events after `id`. Returns the id of the last one, or `id`, and the events."""
         ms = int(seconds * 1000)
-        command = ("XREAD", "COUNT", PAGE, "BLOCK", ms, "STREAMS", EVENTS, id)
+        command = ("XREAD", "COUNT", self._most, "BLOCK", ms, "STREAMS", EVENTS, id)
         reply = await self._connection.call(*command, patience=seconds + PATIENCE)
+        self.is_behind = False
         if not reply:
             return id, []
         # A dictionary in RESP3, pairs in RESP2.
         [entries] = reply.values() if isinstance(reply, dict) else [found for _, found in reply]
-        return _events(entries, id)
+        self.is_behind = len(entries) >= self._most
+        last, events = _events(entries, id)
+        # Reading less often costs less; a busy machine makes each reading late.
+        size = sum(len(event.json) for event in events) // max(1, len(events)) + 1
+        self._most = max(PAGE, min(_MOST_EVENTS, _MOST_BYTES // size)) if self.is_behind else PAGE
+        return last, events
 
     async def between(self, after: str, until: str, limit: int) -> tuple[str, list[Event]]:
         """Return up to `limit` events after `after` up to `until`, as `after` does; the id is `until` at the end."""

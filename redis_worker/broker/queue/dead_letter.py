@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from redis_worker.vocabulary.error_text import user_traceback
+from redis_worker.vocabulary.error_text import is_a, user_traceback
 from redis_worker.vocabulary.errors import RaisedInProcess, RedisWorkerError
 from redis_worker.vocabulary.task import Outcome
 
@@ -49,9 +49,9 @@ def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
 
 def _trace(error: BaseException | None) -> str | None:
     """Return the traceback of what a function raised; None for a refusal, whose reason says all."""
-    if error is None or (isinstance(error, RedisWorkerError) and not isinstance(error, RaisedInProcess)):
+    if error is None or (is_a(error, RedisWorkerError) and not is_a(error, RaisedInProcess)):
         return None
-    text = str(error) if isinstance(error, RaisedInProcess) else user_traceback(error)
+    text = str(error) if is_a(error, RaisedInProcess) else user_traceback(error)
     return text.encode(errors="backslashreplace").decode() if "\n" in text else None
 
 

@@ -18,6 +18,8 @@ MOST_BYTES: Final = 100 * 1024 * 1024
 """The same in bytes: a search ends with the letter that goes beyond."""
 # Entries of a list, and characters of a payload in it; the payload of one letter alone.
 _MOST_LISTED, _START, _WHOLE = 100, 1_000, 1024 * 1024
+# Waiting tasks of a list: nothing can be done with one of them.
+_MOST_WAITING = 20
 _MOST_GROUPS = 50
 _NUMBERS = re.compile(r"\b0x[0-9a-fA-F]+|\d+")
 
@@ -52,7 +54,7 @@ def _texts(letter: DeadLetter) -> tuple[str, ...]:
 async def waiting(fleet: Address, queue: str) -> dict[str, Any]:
     """Return the first waiting tasks."""
     async with QueueControl(fleet, queue) as control:
-        found = await control.peek(_MOST_LISTED)
+        found = await control.peek(_MOST_WAITING)
         return {"total": await control.count(), "tasks": [{"payload": _start(raw), "size": len(raw)} for raw in found]}
 
 

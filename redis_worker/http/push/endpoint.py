@@ -33,7 +33,7 @@ class Endpoint:
         self._hub = hub
         self._gate = gate
         self._keep = keep
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: dict[web.WebSocketResponse, asyncio.Transport] = {}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one client until it leaves."""
@@ -58,14 +58,15 @@ class Endpoint:
             return web.json_response({"error": "this is the path of WebSocket connections"}, status=426)
         await socket.prepare(request)
         self._keep(request)
-        client = Client(socket, cast(asyncio.Transport, request.transport), self._hub.most_bytes)
-        self._sockets.add(socket)
+        transport = cast(asyncio.Transport, request.transport)
+        client = Client(socket, transport, self._hub.most_bytes)
+        self._sockets[socket] = transport
         self._hub.join(client)
         reading, writing = asyncio.create_task(self._read(socket, client)), asyncio.create_task(client.write())
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._sockets.discard(socket)
+            del self._sockets[socket]
             for task in (reading, writing):
                 task.cancel()
             await asyncio.wait({reading, writing})
@@ -76,11 +77,15 @@ class Endpoint:
         return socket
 
     async def close(self) -> None:
-        """Say goodbye to all clients, and close the hub."""
+        """Say goodbye to all clients, cut off those that do not read it, and close the hub."""
         text = b"the server stops"
         goodbye = [asyncio.create_task(socket.close(code=1001, message=text)) for socket in self._sockets]
         if goodbye:
-            await asyncio.wait(goodbye)
+            _, silent = await asyncio.wait(goodbye, timeout=2 * _CLOSE_PATIENCE)
+            for transport in self._sockets.values():
+                transport.abort()
+            for task in silent:
+                task.cancel()
         await self._hub.close()
 
     async def _read(self, socket: web.WebSocketResponse, client: Client) -> None:

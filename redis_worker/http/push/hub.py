@@ -32,6 +32,7 @@ _PAUSE = 1.0
 _MOST_EVENTS, _LARGEST = 500, 128 * 1024
 # Bytes that are distributed before clients get a turn.
 _SLICE = 256 * 1024
+_INCOMPLETE = b'{"replayed":0,"complete":false}'
 
 
 @dataclass(slots=True)
@@ -159,7 +160,10 @@ class Hub:
                 if not self._positioned.is_set():
                     self._position = await feed.last()
                     self._positioned.set()
-                self._position, events = await feed.after(self._position, _BLOCK)
+                before = self._position
+                self._position, events = await feed.after(before, _BLOCK)
+                if feed.is_behind and is_after(await feed.first(), before):
+                    self._tell_of_gap()
             except (Disconnected, Refused) as error:
                 if str(error) != failure:
                     logger.warning("events for WebSocket clients cannot be read: %s", error)
@@ -175,8 +179,14 @@ class Hub:
                 for some in _slices(events):
                     self._distribute(some)
                     await asyncio.sleep(0)  # clients that read are written to
-                if len(events) < PAGE:
+                if not feed.is_behind:
                     await asyncio.sleep(_GATHER)
+
+    def _tell_of_gap(self) -> None:
+        """Tell all clients that events may be missing: Redis kept too few of them for a reader that was late."""
+        logger.warning("events for WebSocket clients came faster than they were read, and some were missed")
+        for client in [*self.clients]:
+            self._offer(client, Frame(_INCOMPLETE, 0))
 
     def _distribute(self, events: Iterable[Event]) -> None:
         touched: set[_Audience] = set()
