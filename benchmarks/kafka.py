@@ -98,6 +98,15 @@ class Source:
                     producer.poll(0.1)
         producer.flush()
 
+    def end(self) -> int:
+        """Return the number of messages in the topic."""
+        client = Consumer({"bootstrap.servers": self.brokers, "group.id": "ends", "log_level": 0})
+        try:
+            partitions = [TopicPartition(TOPIC, number) for number in range(_PARTITIONS)]
+            return sum(client.get_watermark_offsets(each, timeout=30)[1] for each in partitions)
+        finally:
+            client.close()
+
     @contextmanager
     def committed(self, group: str) -> Iterator[Callable[[], int]]:
         """Yield a function that returns the number of messages that the group has committed."""

@@ -28,7 +28,12 @@ BATCH, BATCH_SECONDS = 50, 0.002
 """Messages of a batch, and the longest time that it may take, at the median."""
 CPU_SHARE, MEGABYTES = 0.6, 1000.0
 """Of the machine, by worker and Redis at a tenth of the rate; and memory of the worker."""
+RECOVERY = 30.0
+"""Seconds until nothing waits any more for a consumer that was killed."""
 _TICK = 0.02
+# How long the brokers wait for a consumer that is silent.
+_SESSION, _SHORT = "30s", "10s"
+_CONSUMERS = 3
 
 
 def pipeline(bench: Bench, count: int, rounds: int, seconds: float, progress: Callable[[str], None]) -> Iterator[Row]:
@@ -39,9 +44,9 @@ def pipeline(bench: Bench, count: int, rounds: int, seconds: float, progress: Ca
     url = bench.url
     entries = [
         Entry("bare consumer", "bare_kafka"),
-        Entry("stages alone, batches of 500", "pipeline_worker", ("none", "500")),
-        Entry("into Redis, batches of 50", "pipeline_worker", (url, "50"), target=RATE),
-        Entry("into Redis, batches of 500", "pipeline_worker", (url, "500")),
+        Entry("stages alone, batches of 500", "pipeline_worker", ("none", "500", _SESSION)),
+        Entry("into Redis, batches of 50", "pipeline_worker", (url, "50", _SESSION), target=RATE),
+        Entry("into Redis, batches of 500", "pipeline_worker", (url, "500", _SESSION)),
     ]
     with ExitStack() as stack:
         source = Source(os.environ.get("KAFKA_BROKERS") or stack.enter_context(mock()).brokers)
@@ -55,6 +60,8 @@ def pipeline(bench: Bench, count: int, rounds: int, seconds: float, progress: Ca
         yield _batch()
         progress(f"pipeline: {RATE // 10:,} messages a second")
         yield from _paced(bench, source, entries[2], count, values, seconds)
+        progress(f"pipeline: one of {_CONSUMERS} consumers is killed")
+        yield _recovery(source, url, values)
 
 
 def _values() -> Iterator[bytes]:
@@ -107,9 +114,9 @@ def _paced(
         memory = resident(process.pid)
     share = sum(used) / elapsed / (os.cpu_count() or 1)
     yield Row(
-        f"pipeline: CPU at {total / elapsed:,.0f}/s, of the machine",
-        f"{share:.0%}",
-        f"worker {used[0] / elapsed:.0%}, Redis {used[1] / elapsed:.0%} of a core",
+        "pipeline: CPU of worker and Redis at a tenth of the rate",
+        f"{share:.0%} of the machine",
+        f"{total / elapsed:,.0f}/s, worker {used[0] / elapsed:.0%}, Redis {used[1] / elapsed:.0%} of a core",
         target=f"at most {CPU_SHARE:.0%}",
         met=share <= CPU_SHARE,
     )
@@ -118,4 +125,30 @@ def _paced(
         f"{memory:.0f} MB",
         target=f"at most {MEGABYTES:.0f} MB",
         met=memory <= MEGABYTES,
+    )
+
+
+def _recovery(source: Source, url: str, values: Iterator[bytes]) -> Row:
+    """Kill one of three consumers while messages arrive, and measure until all that wait for it are committed."""
+    group, topic_end = secrets.token_hex(4), source.end()
+    entry = Entry("recovery", "pipeline_worker", (url, str(BATCH), _SHORT))
+    with source.committed(group) as committed, ExitStack() as stack:
+        others = [stack.enter_context(running(entry.contender(group), source.brokers)) for _ in range(_CONSUMERS - 1)]
+        with running(entry.contender(group), source.brokers) as victim:
+            wait(victim, committed, topic_end)
+            # Each of the three owns a partition before one is killed.
+            time.sleep(5)
+            source.fill(next(values) for _ in range(RATE // 10))
+        killed = time.monotonic()
+        source.fill(next(values) for _ in range(RATE // 10))
+        end = source.end()
+        wait(others[0], committed, end)
+        took = time.monotonic() - killed
+        lost = end - committed()
+    return Row(
+        f"pipeline: recovery, one of {_CONSUMERS} consumers killed",
+        f"{took:.1f} s",
+        f"session timeout {_SHORT}, {lost:,} messages lost",
+        target=f"below {RECOVERY:g} s",
+        met=took < RECOVERY and lost == 0,
     )

@@ -60,6 +60,14 @@ ROWS = {
     "push: events to 100 clients": True,
     "push: latency at p99": False,
     "push: CPU of the server": False,
+    "pipeline: bare consumer": False,
+    "pipeline: stages alone, batches of 500": False,
+    "pipeline: into Redis, batches of 50": True,
+    "pipeline: into Redis, batches of 500": False,
+    "pipeline: a batch of 50 through the stages, median": True,
+    "pipeline: CPU of worker and Redis at a tenth of the rate": True,
+    "pipeline: memory of the worker": True,
+    "pipeline: recovery, one of 3 consumers killed": True,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
@@ -17,13 +18,18 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.asyncio import Redis
 
+from examples.device_pipeline.page import latest_states
 from examples.device_pipeline.settings import FILE, Simulator, read_settings
-from examples.device_pipeline.simulator import messages
+from examples.device_pipeline.simulator import Devices, messages
 from examples.device_pipeline.stages import device_pipeline
 from redis_worker import ConfigurationError
+from redis_worker.embedded import EmbeddedServer
 from tests.browser import CHROMIUM, browser, context
-from tests.support import ROOT, wait_until
+from tests.kafka.kafka_support import KafkaTopic
+from tests.kafka.real_broker import RealKafka
+from tests.support import ROOT, CommandProcess, wait_until
 
 NOW = time.time() - 600
 
@@ -165,3 +171,39 @@ async def test_a_browser_shows_the_devices_live() -> None:
             closing_line(process)
             await page.wait_for_function("document.getElementById('state').textContent.startsWith('connection lost')")
         assert errors == []
+
+
+@pytest.mark.long
+async def test_of_three_consumers_one_is_killed_and_nothing_is_lost(
+    real_kafka: RealKafka, first_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    topic, file = KafkaTopic.on(real_kafka), tmp_path / "pipeline.toml"
+    text = FILE.read_text(encoding="utf-8").replace('"device-pipeline"', f'"{topic.name}"')
+    text = text.replace('["device-data"]', f'["{topic.name}"]').replace(
+        'session_timeout = "30s"', 'session_timeout = "4s"'
+    )
+    file.write_text(text.replace('heartbeat_interval = "3s"', 'heartbeat_interval = "500ms"'), encoding="utf-8")
+    command = (topic.brokers, first_server.url, "--config", str(file))
+    consumers = [CommandProcess(*command, program="examples.device_pipeline.consumer") for _ in range(3)]
+    devices, stop = Devices(topic.brokers, topic.name, Simulator(rate=500, invalid=0.02)), asyncio.Event()
+    sending = asyncio.create_task(devices.run(stop))
+    try:
+        await wait_until(lambda: all(topic.committed()))
+        consumers[0].kill()
+        at_kill = devices.sent
+        await wait_until(lambda: sum(topic.committed()) > at_kill)
+        stop.set()
+        await sending
+        await wait_until(lambda: sum(topic.committed()) == devices.sent)
+        for process in consumers[1:]:
+            process.process.terminate()
+            assert await process.ended() == 0
+    finally:
+        sending.cancel()
+        for process in consumers:
+            process.close()
+    async with Redis.from_url(first_server.url) as redis:
+        states = await latest_states(redis)
+        await redis.flushall()
+    assert {device: float(state["at"]) for device, state in states.items()} == devices.latest
+    assert len(topic.dead_letters(devices.invalid)) >= devices.invalid > 0

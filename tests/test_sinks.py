@@ -58,6 +58,12 @@ async def test_the_cache_holds_the_last_row_of_each_key(server: EmbeddedServer, 
     assert 3_590_000 < await redis.pttl("device:1") <= 3_600_000
 
 
+async def test_a_key_may_have_several_columns_and_braces(server: EmbeddedServer, redis: Redis) -> None:
+    async with CacheSink(server.url, "{{d}}:{a}-{b}:end", form="json") as sink:
+        assert list(await sink.write([{"a": 0, "b": "x"}, {"a": [], "b": None}])) == [1]
+    assert await redis.keys("*") == [b"{d}:0-x:end"]
+
+
 async def test_the_cache_writes_json_too(server: EmbeddedServer, redis: Redis) -> None:
     async with CacheSink(server.url, "device:{id}", form="json", ttl=60) as sink, CacheSink(server.url, "k") as lasting:
         await sink.write([{"id": "a", "list": [1, None]}])
@@ -175,6 +181,7 @@ async def test_settings_that_cannot_be_right_are_refused(server: EmbeddedServer)
     for make, reason in (
         (lambda: CacheSink(server.url, "device:{"), "expected '}'|Single '{'"),
         (lambda: CacheSink(server.url, "device:{0}"), "names of columns in braces"),
+        (lambda: CacheSink(server.url, "device:{id:>3}"), "names of columns in braces"),
         (lambda: CacheSink(server.url, "k", form="xml"), "form must be one of hash, json"),  # type: ignore[arg-type]
         (lambda: TopicSink(server.url, "a b"), "not a valid topic"),
         (lambda: ListSink(server.url, ""), "name of a list"),

@@ -15,12 +15,13 @@ import click
 from redis.asyncio import Redis
 
 from examples.covid_persister.servers import kafka
+from examples.device_pipeline.consumer import consumer
 from examples.device_pipeline.metrics import ConsumerMetrics
 from examples.device_pipeline.page import latest_states, serving
 from examples.device_pipeline.settings import FILE, Settings, read_settings
 from examples.device_pipeline.simulator import Devices
-from examples.device_pipeline.stages import device_pipeline, sinks
-from redis_worker import ConfigurationError, KafkaWorker, RedisWorkerError
+from examples.device_pipeline.stages import device_pipeline
+from redis_worker import ConfigurationError, RedisWorkerError
 from redis_worker.embedded import EmbeddedServer
 
 # Seconds without any change after which what is missing is lost.
@@ -84,23 +85,7 @@ async def run(settings: Settings, brokers: str, redis_url: str, seconds: float |
         loop.add_signal_handler(number, stop.set)
     pipeline, state = device_pipeline(settings)
     metrics = ConsumerMetrics(pipeline.status)
-    pool = settings.pool
-    worker = KafkaWorker(
-        brokers,
-        settings.kafka.topics,
-        settings.kafka.group_id,
-        pipeline.batch,
-        sink=sinks(redis_url, settings),
-        decode=bytes,
-        properties=settings.kafka.properties(),
-        observers=[metrics],
-        start=settings.kafka.auto_offset_reset,
-        batch=True,
-        size=min(pool.batch, settings.kafka.max_poll_records),
-        within=pool.within,
-        concurrency=pool.size,
-        timeout=pool.timeout,
-    )
+    worker = consumer(settings, brokers, redis_url, pipeline, observers=[metrics])
     metrics.partitions = worker.partitions
     devices = Devices(brokers, settings.kafka.topics[0], settings.simulator)
     async with serving(redis_url, settings.prometheus, metrics) as address, worker:

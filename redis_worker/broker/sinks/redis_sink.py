@@ -123,18 +123,29 @@ class KeyPattern:
     def __init__(self, option: str, text: str) -> None:
         """Raises ConfigurationError if the pattern is not valid."""
         try:
-            self._columns = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+            parsed = list(Formatter().parse(text))
         except ValueError as error:
             raise ConfigurationError(f"{option} {text!r}: {error}") from None
-        if not text or not all(name.isidentifier() for name in self._columns):
+        if not text or any(not name.isidentifier() or form or how for _, name, form, how in parsed if name is not None):
             raise ConfigurationError(
                 f"{option} {text!r} is a text with names of columns in braces, as in 'device:{{id}}'"
             )
         self._text = text
+        self._fields: list[tuple[str, str]] = []
+        """Columns, each after the text before it."""
+        self._rest = ""
+        for literal, name, _, _ in parsed:
+            self._rest += literal
+            if name is not None:
+                self._fields.append((self._rest, name))
+                self._rest = ""
 
     def of(self, row: Row) -> str:
         """Return the text for `row`. Raises ValueError if a column is missing or empty."""
-        for name in self._columns:
-            if row.get(name) in {None, ""}:
+        text = ""
+        for literal, name in self._fields:
+            value = row.get(name)
+            if value is None or value == "":
                 raise ValueError(f"the row has no {name!r}, which {self._text!r} needs")
-        return self._text.format_map(row)
+            text += f"{literal}{value}"
+        return text + self._rest
