@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import asyncpg
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from benchmarks.bench import task
 from benchmarks.contenders import Contender, Running, running
@@ -112,8 +112,17 @@ class Source:
         """Yield a function that returns the number of messages that the group has committed."""
         client = Consumer({"bootstrap.servers": self.brokers, "group.id": group, "log_level": 0})
         partitions = [TopicPartition(TOPIC, number) for number in range(_PARTITIONS)]
+
+        def count() -> int:
+            try:
+                return sum(max(0, found.offset) for found in client.committed(partitions, timeout=30))
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_COORDINATOR:  # of a broker that has just started
+                    raise
+                return 0
+
         try:
-            yield lambda: sum(max(0, found.offset) for found in client.committed(partitions, timeout=30))
+            yield count
         finally:
             client.close()
 

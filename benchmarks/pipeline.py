@@ -142,13 +142,12 @@ def _recovery(source: Source, url: str, values: Iterator[bytes]) -> Row:
         killed = time.monotonic()
         source.fill(next(values) for _ in range(RATE // 10))
         end = source.end()
-        wait(others[0], committed, end)
+        wait(others[0], committed, end)  # all of them: it raises TimeoutError if a message is lost
         took = time.monotonic() - killed
-        lost = end - committed()
     return Row(
         f"pipeline: recovery, one of {_CONSUMERS} consumers killed",
         f"{took:.1f} s",
-        f"session timeout {_SHORT}, {lost:,} messages lost",
+        f"session timeout {_SHORT}, nothing lost",
         target=f"below {RECOVERY:g} s",
-        met=took < RECOVERY and lost == 0,
+        met=took < RECOVERY,
     )

@@ -19,7 +19,8 @@ def main() -> None:
     settings.kafka.topics, settings.kafka.group_id = [topic], group
     settings.kafka.session_timeout, settings.pool.batch = session, int(batch)
     pipeline, _ = device_pipeline(settings)
-    worker = consumer(settings, brokers, None if redis == "none" else redis, pipeline, properties=FAST)
+    sink = None if redis == "none" else redis
+    worker = consumer(settings, brokers, sink, pipeline, properties=FAST, dead_letters="none")  # there are none
     spare_garbage_collection()  # as the command line does
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(worker.serve())

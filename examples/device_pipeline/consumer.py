@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from examples.device_pipeline.settings import FILE, Settings, read_settings
 from examples.device_pipeline.stages import device_pipeline, sinks
-from redis_worker import KafkaWorker, Observer
+from redis_worker import KafkaWorker
 from redis_worker.pipeline import Pipeline
 
 
@@ -21,9 +21,12 @@ def consumer(
     pipeline: Pipeline,
     *,
     properties: Mapping[str, Any] | None = None,
-    observers: Iterable[Observer] = (),
+    **options: Any,
 ) -> KafkaWorker:
-    """Return the worker of the settings, with further properties of librdkafka; without `redis` it writes nothing."""
+    """Return the worker of the settings, with further properties of librdkafka, and further options of KafkaWorker.
+
+    Without `redis` it writes nothing.
+    """
     pool, kafka = settings.pool, settings.kafka
     return KafkaWorker(
         brokers,
@@ -33,13 +36,13 @@ def consumer(
         sink=None if redis is None else sinks(redis, settings),
         decode=bytes,
         properties={**kafka.properties(), **(properties or {})},
-        observers=observers,
         start=kafka.auto_offset_reset,
         batch=True,
         size=min(pool.batch, kafka.max_poll_records),
         within=pool.within,
         concurrency=pool.size,
         timeout=pool.timeout,
+        **options,
     )
 
 
