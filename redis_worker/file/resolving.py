@@ -190,6 +190,7 @@ def _group_problems(table: KeyPath, part: KafkaPart) -> Iterator[_Problem]:
 
 def _sink_problems(table: KeyPath, sink: SinkSettings | str | None) -> Iterator[_Problem]:
     if isinstance(sink, SinkSettings):
+
         def build(settings: Mapping[str, Any]) -> None:
             options = dict(settings)
             sink_of(replace(sink, dsn=options.pop("dsn", _ANY_DSN), options=options))
