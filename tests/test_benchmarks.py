@@ -112,7 +112,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, structure"
+    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, structure"
     assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
 
 
