@@ -18,13 +18,14 @@ from benchmarks.kafka import kafka
 from benchmarks.long_tasks import long_tasks
 from benchmarks.memory import ROUNDS, memory
 from benchmarks.pickup import pickup
+from benchmarks.pipeline import pipeline
 from benchmarks.postgres import postgres
 from benchmarks.push import push
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = (*DRAINS, "long", "pickup", "delays", "memory", "kafka", "postgres", "push")
+SPEED = (*DRAINS, "long", "pickup", "delays", "memory", "kafka", "postgres", "push", "pipeline")
 PARTS = (*SPEED, "structure")
 
 
@@ -92,6 +93,9 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from postgres(batches, options.rounds, _print_progress)
     if "push" in parts:
         yield from push(bench.url, 1.0 if options.quick else 20.0, _print_progress)
+    if "pipeline" in parts:
+        seconds = 1.0 if options.quick else 15.0
+        yield from pipeline(bench, options.tasks * 2, options.rounds, seconds, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 

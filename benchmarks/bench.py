@@ -72,16 +72,19 @@ class Bench:
 
     def drain(self, process: Running, count: int) -> Drained:
         """Enqueue the `count` prepared tasks at once; return when all results are written."""
-        worker, server = process.cpu(), self._cpu()
+        worker, server = process.cpu(), self.server_cpu()
         begun = time.perf_counter()
         # One step, so that neither the filling nor the start of an interpreter is measured: the contender waits in its
         # blocking pop, and finds the whole queue.
         self.redis.rename(_FILLED, INPUT)
         self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count)
         seconds = time.perf_counter() - begun
-        return Drained(count / seconds, ((process.cpu() - worker) * 1e6 / count, (self._cpu() - server) * 1e6 / count))
+        return Drained(
+            count / seconds, ((process.cpu() - worker) * 1e6 / count, (self.server_cpu() - server) * 1e6 / count)
+        )
 
-    def _cpu(self) -> float:
+    def server_cpu(self) -> float:
+        """Return the CPU time of the server so far, in seconds."""
         used = self.redis.info("cpu")
         return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 

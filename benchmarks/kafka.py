@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -29,7 +29,8 @@ FLAT = 10.0
 
 _PARTITIONS = 4
 _TIMEOUT = 300.0
-_TOPIC = "bench"
+TOPIC = "bench"
+"""The topic, of 4 partitions."""
 
 
 @dataclass
@@ -47,11 +48,24 @@ class Entry:
 
     def contender(self, group: str) -> Contender:
         """Return the program; the address of the brokers takes the place of URL."""
-        return Contender(self.name, (f"benchmarks.{self.program}", "URL", _TOPIC, group, *self.arguments))
+        return Contender(self.name, (f"benchmarks.{self.program}", "URL", TOPIC, group, *self.arguments))
 
     @property
     def rate(self) -> float:
         return median(self.rates)
+
+    def row(self, group: str, bare: Entry) -> Row:
+        """Return the row of this contender of a group, beside the bare one."""
+        target = self.target
+        return Row(
+            f"{group}: {self.name}",
+            f"{self.rate:,.0f}/s",
+            f"{min(self.rates):,.0f} to {max(self.rates):,.0f}",
+            None if self is bare else self.rate / bare.rate,
+            "" if target is None else f"at least {target:,.0f}/s",
+            None if target is None else self.rate >= target,
+            f"{median(self.costs):.1f}",
+        )
 
 
 def _entries(dsn: str) -> tuple[Entry, ...]:
@@ -71,14 +85,14 @@ class Source:
     def __init__(self, brokers: str) -> None:
         self.brokers = brokers
 
-    def fill(self, count: int) -> None:
-        """Append `count` messages."""
+    def fill(self, values: Iterable[bytes]) -> None:
+        """Append messages."""
         batches = {"linger.ms": 100, "batch.num.messages": 10_000, "compression.type": "lz4"}
         producer = Producer({"bootstrap.servers": self.brokers, "log_level": 0, **batches})
-        for number in range(count):
+        for number, value in enumerate(values):
             while True:
                 try:
-                    producer.produce(_TOPIC, task(number), partition=number % _PARTITIONS)
+                    producer.produce(TOPIC, value, partition=number % _PARTITIONS)
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -88,7 +102,7 @@ class Source:
     def committed(self, group: str) -> Iterator[Callable[[], int]]:
         """Yield a function that returns the number of messages that the group has committed."""
         client = Consumer({"bootstrap.servers": self.brokers, "group.id": group, "log_level": 0})
-        partitions = [TopicPartition(_TOPIC, number) for number in range(_PARTITIONS)]
+        partitions = [TopicPartition(TOPIC, number) for number in range(_PARTITIONS)]
         try:
             yield lambda: sum(max(0, found.offset) for found in client.committed(partitions, timeout=30))
         finally:
@@ -99,12 +113,12 @@ class Source:
         group = secrets.token_hex(4)
         begun = time.perf_counter()
         with self.committed(group) as committed, running(entry.contender(group), self.brokers) as process:
-            first, used = _wait(process, committed, 1), process.cpu()
+            first, used = wait(process, committed, 1), process.cpu()
             if first < count:
                 begun = time.perf_counter()
             else:
                 first = 0
-            done = _wait(process, committed, count) - first
+            done = wait(process, committed, count) - first
             entry.rates.append(done / (time.perf_counter() - begun))
             entry.costs.append((process.cpu() - used) * 1e6 / done)
 
@@ -115,29 +129,30 @@ def kafka(count: int, rounds: int, progress: Callable[[str], None], *, stalled: 
     The brokers are those of KAFKA_BROKERS, with an empty topic `bench` of 4 partitions; by default a mock cluster.
     """
     with ExitStack() as stack:
-        brokers = os.environ.get("KAFKA_BROKERS") or stack.enter_context(_mock()).brokers
+        brokers = os.environ.get("KAFKA_BROKERS") or stack.enter_context(mock()).brokers
         database = stack.enter_context(EmbeddedPostgres())
         asyncio.run(_create_table(database.dsn))
         source = Source(brokers)
-        source.fill(count)
+        source.fill(task(number) for number in range(count))
         entries = _entries(database.dsn)
         for number in range(rounds):
             for entry in entries:
                 source.measure(entry, max(1, int(count * entry.share)))
                 progress(f"round {number + 1} of {rounds}: {entry.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
-            yield _row(entry, entries[0])
+            yield entry.row("kafka", entries[0])
         yield _stalled(brokers, database.dsn, stalled)
 
 
 @contextmanager
-def _mock() -> Iterator[MockKafka]:
+def mock() -> Iterator[MockKafka]:
+    """Start a mock cluster with the topic."""
     with MockKafka() as cluster:
-        cluster.create_topic(_TOPIC, _PARTITIONS)
+        cluster.create_topic(TOPIC, _PARTITIONS)
         yield cluster
 
 
-def _wait(process: Running, committed: Callable[[], int], count: int) -> int:
+def wait(process: Running, committed: Callable[[], int], count: int) -> int:
     """Return the number of committed messages once it is `count` or more."""
     end = time.monotonic() + _TIMEOUT
     while (found := committed()) < count:
@@ -146,19 +161,6 @@ def _wait(process: Running, committed: Callable[[], int], count: int) -> int:
             raise TimeoutError(f"{process.contender.name} has committed {found:,} of {count:,} messages")
         time.sleep(0.02)
     return found
-
-
-def _row(entry: Entry, bare: Entry) -> Row:
-    target = entry.target
-    return Row(
-        f"kafka: {entry.name}",
-        f"{entry.rate:,.0f}/s",
-        f"{min(entry.rates):,.0f} to {max(entry.rates):,.0f}",
-        None if entry is bare else entry.rate / bare.rate,
-        "" if target is None else f"at least {target:,.0f}/s",
-        None if target is None else entry.rate >= target,
-        f"{median(entry.costs):.1f}",
-    )
 
 
 async def _create_table(dsn: str) -> None:

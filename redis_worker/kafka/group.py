@@ -1,4 +1,4 @@
-"""The membership in a consumer group: fetching, pausing, rebalances and commits.
+"""The membership in a consumer group: fetching, pausing and commits.
 
 confluent-kafka serialises the calls of a consumer, and librdkafka calls back, and blocks, in the thread that polls. So
 one thread makes all calls. No poll lasts long, for commits wait behind it.
@@ -8,58 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.kafka.buffers import Buffers
 from redis_worker.kafka.errors import UnknownTopic, error_of, is_login, is_unknown_topic, translated
-from redis_worker.kafka.marks import Mark, read_mark
+from redis_worker.kafka.marks import Mark
 from redis_worker.kafka.partitions import Commit, OwnedPartition
+from redis_worker.kafka.rebalances import Owner, Rebalances
 from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.ports import Partition
-from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, RedisWorkerError, Refused
+from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger(__name__)
-
-T = TypeVar("T")
 
 # Messages of one call.
 _CHUNK = 2000
 # A poll waits so long for a message, in seconds: while messages are in flight, for a commit may come, and else.
 _BUSY_POLL, _IDLE_POLL = 0.005, 0.1
-# The time limits of requests to the brokers, in seconds: of those that are repeated, and of others.
-_ASK, _REQUEST = 2.0, 10.0
+# The time limit of the question for the topics, in seconds; it is repeated.
+_ASK = 2.0
 # The time for leaving the group, in seconds, beyond that for the messages of revoked partitions.
 _LEAVE = 10.0
 # The interval of looking up the ends of partitions, in seconds.
 _LOOK_EVERY = 1.0
 # The pause after a poll that failed, in seconds.
 _AGAIN = 0.5
-
-
-class Owner(Protocol):
-    """The receiver of what a membership brings; all methods run on the event loop."""
-
-    @property
-    def is_busy(self) -> bool:
-        """True while messages are in flight: a commit may come soon."""
-
-    def arrived(self, fetched: Sequence[tuple[OwnedPartition, list[Any]]]) -> None:
-        """Take messages that are fetched."""
-
-    async def assigned(self, partitions: Sequence[OwnedPartition]) -> Mapping[Partition, int]:
-        """Take partitions; return the offsets to begin with where they are not the committed ones."""
-
-    async def revoked(self, partitions: Sequence[OwnedPartition]) -> Sequence[TopicPartition]:
-        """Give partitions up; return the offsets to commit for them."""
-
-    def lost(self, partitions: Sequence[OwnedPartition]) -> None:
-        """Give up partitions that others may own already."""
 
 
 class Group:
@@ -76,17 +54,11 @@ class Group:
         self._settings = settings
         self._owner = owner
         self._buffers = buffers
-        self._new = new
-        self._owned: dict[Partition, OwnedPartition] = {}
-        """The partitions of this member, for the thread."""
+        self._rebalances = Rebalances(owner, new)
         self._consumer: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = ThreadPool(1, "redis-worker-kafka")
-        self._closing = False
         self._trouble: KafkaError | None = None
         """The refusal of a login that librdkafka goes on trying."""
-        self._error: RedisWorkerError | None = None
-        """The error that ends the membership."""
         self._looked_at = 0.0
         self.away: str | None = None
         """The reason why no broker is reachable; None while one is."""
@@ -109,7 +81,7 @@ class Group:
 
     async def join(self) -> None:
         """Join the group, once `check` has passed."""
-        self._loop = asyncio.get_running_loop()
+        self._rebalances.loop = asyncio.get_running_loop()
         await self._threads.run(self._subscribe)
 
     async def run(self) -> None:
@@ -133,9 +105,9 @@ class Group:
 
     async def close(self, patience: float) -> None:
         """Leave the group: `revoked` is called for the partitions, and has `patience` seconds. Raises nothing."""
-        if self._closing or self._consumer is None:
+        if self._rebalances.closing or self._consumer is None:
             return
-        self._closing = True
+        self._rebalances.closing = True
         closing = self._threads.run(self._close)
         await asyncio.wait({closing}, timeout=patience + _LEAVE)
         if not closing.done():
@@ -157,16 +129,20 @@ class Group:
         try:
             found = set(self._consumer.list_topics(timeout=_ASK).topics)
         except KafkaException as error:
-            if self._loop is None:
+            if self._rebalances.loop is None:
                 self._consumer.poll(0)  # the reason arrives by a callback
             raise translated(self._trouble or error_of(error)) from None
         self._trouble = None
         return found
 
     def _subscribe(self) -> None:
+        rebalances = self._rebalances
         try:
             self._consumer.subscribe(
-                list(self._settings.topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
+                list(self._settings.topics),
+                on_assign=rebalances.assign,
+                on_revoke=rebalances.revoke,
+                on_lost=rebalances.lose,
             )
         except KafkaException as error:
             raise translated(error_of(error)) from None
@@ -175,7 +151,7 @@ class Group:
         self, pause: list[TopicPartition], resume: list[TopicPartition], wait: float
     ) -> list[tuple[OwnedPartition, list[Any]]]:
         """Return the messages that arrive within `wait` seconds, by partition."""
-        if self._closing:
+        if self._rebalances.closing:
             return []
         try:
             if pause:
@@ -186,14 +162,14 @@ class Group:
             messages = () if first is None else (first, *self._consumer.consume(_CHUNK, 0))
         except KafkaException as error:
             raise translated(error_of(error)) from None
-        if self._error is not None:
-            raise self._error
+        if self._rebalances.error is not None:
+            raise self._rebalances.error
         self._look_up_ends()
         by_partition: dict[OwnedPartition, list[Any]] = {}
         for message in messages:
             if (problem := message.error()) is not None:
                 self._on_error(problem)
-            elif (partition := self._owned.get((message.topic(), message.partition()))) is not None:
+            elif (partition := self._rebalances.owned.get((message.topic(), message.partition()))) is not None:
                 by_partition.setdefault(partition, []).append(message)
         return list(by_partition.items())
 
@@ -202,7 +178,7 @@ class Group:
         if (now := time.monotonic()) - self._looked_at < _LOOK_EVERY:
             return
         self._looked_at = now
-        for name, partition in self._owned.items():
+        for name, partition in self._rebalances.owned.items():
             try:
                 found = self._consumer.get_watermark_offsets(TopicPartition(*name), cached=True)
             except KafkaException:
@@ -211,10 +187,12 @@ class Group:
                 partition.end = int(found[1])
 
     def _commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
-        if self._closing:
+        if self._rebalances.closing:
             raise Disconnected("the membership ends")
         # A partition may have gone while this call waited: the brokers would let it overwrite what its new owner does.
-        offsets = [each.request() for each in commits if self._owned.get(each.partition.name) is each.partition]
+        offsets = [
+            each.request() for each in commits if self._rebalances.owned.get(each.partition.name) is each.partition
+        ]
         if not offsets:
             return []
         try:
@@ -230,55 +208,7 @@ class Group:
         except (KafkaException, RuntimeError) as error:
             logger.debug("closing the consumer: %s", error)
 
-    # Callbacks in the thread, during a poll or the closing.
-
-    def _assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        committed = self._committed(partitions)
-        new = []
-        for partition in partitions:
-            name = partition.topic, partition.partition
-            offset, mark = committed.get(name, (None, Mark()))
-            new.append(self._new(name, mark, offset))
-        begin = self._wait_for(self._owner.assigned(new)) or {}
-        self._owned |= {partition.name: partition for partition in new}
-        for partition in partitions:
-            if (stored := begin.get((partition.topic, partition.partition))) is not None:
-                partition.offset = stored
-        consumer.incremental_assign(partitions)
-        consumer.resume(partitions)  # from a pause during an earlier assignment
-
-    def _committed(self, partitions: list[TopicPartition]) -> dict[Partition, tuple[int, Mark]]:
-        """Return the committed offsets, with their marks for the new owner, of partitions that have them."""
-        while not self._closing:
-            try:
-                found = self._consumer.committed(partitions, timeout=_REQUEST)
-            except KafkaException as error:
-                if not isinstance(translated(error_of(error)), Disconnected):
-                    raise
-                continue
-            return {
-                (each.topic, each.partition): (each.offset, read_mark(each.metadata).inherited(each.offset))
-                for each in found
-                if each.error is None and each.offset >= 0
-            }
-        return {}
-
-    def _revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        offsets = self._wait_for(self._owner.revoked(self._leaving(partitions)))
-        if offsets:
-            try:
-                consumer.commit(offsets=list(offsets), asynchronous=False)
-            except KafkaException as error:
-                logger.warning("the offsets of revoked partitions are not committed: %s", error_of(error).str())
-        consumer.incremental_unassign(partitions)
-
-    def _lose(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self._tell(self._owner.lost, self._leaving(partitions))
-        consumer.incremental_unassign(partitions)
-
-    def _leaving(self, partitions: Iterable[TopicPartition]) -> list[OwnedPartition]:
-        found = (self._owned.pop((partition.topic, partition.partition), None) for partition in partitions)
-        return [partition for partition in found if partition is not None]
+    # A callback in the thread, during a poll or the closing.
 
     def _on_error(self, error: KafkaError) -> None:
         """Take an error of the client, or of a partition."""
@@ -292,37 +222,8 @@ class Group:
             logger.warning("this process slept for longer than max.poll.interval.ms: others have its partitions")
         elif is_unknown_topic(error):
             logger.warning("Kafka has no such topic any more: %s", error.str())
-        elif error.fatal() or (self._loop is not None and isinstance(translated(error), Refused)):
-            self._error = self._error or translated(error)
-
-    # From the thread to the event loop.
-
-    def _tell(self, function: Callable[..., object], *arguments: Any) -> None:
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits for it
-
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Return the result of `work` on the event loop; None if it failed, which ends the membership."""
-        assert self._loop is not None
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:  # the loop is closed
-            work.close()
-            return None
-        while True:
-            try:
-                return future.result(1.0)
-            except TimeoutError:
-                if self._loop.is_closed() or future.done():
-                    return None
-            except CancelledError:
-                return None
-            except RedisWorkerError as error:
-                self._error = self._error or error
-                return None
+        elif error.fatal() or (self._rebalances.loop is not None and isinstance(translated(error), Refused)):
+            self._rebalances.error = self._rebalances.error or translated(error)
 
 
 class _Log:

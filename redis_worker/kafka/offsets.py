@@ -23,6 +23,11 @@ class Offsets:
         """Return the number of claimed, unsettled messages."""
         return len(self._open) - len(self._settled)
 
+    @property
+    def held(self) -> int:
+        """The number of claimed messages from the first unsettled one on."""
+        return len(self._open)
+
     def claim(self, offset: int) -> None:
         """Note that the message at `offset` is claimed; offsets are claimed in order. The hot path."""
         if self.next is None:

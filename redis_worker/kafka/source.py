@@ -33,6 +33,8 @@ logger = library_logger(__name__)
 
 # A claim waits so long for a message, in seconds.
 _WAIT = 2.0
+# Messages that are claimed, or handled and wait for an earlier one, if the sink stores offsets: it gets them in order.
+_MOST_HELD = 10_000
 # The longest pause between tries to reach the sink, in seconds.
 _LONGEST_PAUSE = 10.0
 # The time for writing the last values, in seconds.
@@ -72,7 +74,8 @@ class KafkaSource:
         self._commits = Commits(self.group.commit, observer, self._committed)
         self._sink_observer = sink_observer
         self._writer = None if sink is None else self._writer_to(sink, sink_observer)
-        self._turns = Turns(partial(self._commits.want, urgent=True))
+        most_held = _MOST_HELD if self._stores_offsets else None
+        self._turns = Turns(partial(self._commits.want, urgent=True), most_held=most_held)
         self._moved: set[OwnedPartition] = set()
         """Partitions with an offset to commit that has moved."""
         self._news = asyncio.Event()
@@ -246,7 +249,7 @@ class KafkaSource:
         self._news.set()
         self._progress.set()
 
-    # The membership, see group.Owner.
+    # The membership, see rebalances.Owner.
 
     def arrived(self, fetched: Sequence[tuple[OwnedPartition, list[object]]]) -> None:
         """See Owner."""

@@ -12,15 +12,23 @@ from itertools import count
 from redis_worker.kafka.marks import ALONE
 from redis_worker.kafka.partitions import KafkaDelivery, OwnedPartition
 
+# The least share of a partition, in messages.
+_LEAST = 500
+
 
 class Turns:
     """The messages that may be claimed: first those that were claimed before, then fetched ones of each partition in
     turn.
     """
 
-    def __init__(self, open_mark: Callable[[OwnedPartition], None]) -> None:
-        """`open_mark` has the mark of a partition committed as open: until then nothing of it may be claimed."""
+    def __init__(self, open_mark: Callable[[OwnedPartition], None], *, most_held: int | None) -> None:
+        """`open_mark` has the mark of a partition committed as open: until then nothing of it may be claimed.
+
+        `most_held` limits the messages that are claimed and not settled, or wait for one that is tried again. Each
+        partition has an equal share of it, so that none holds up another.
+        """
         self._open_mark = open_mark
+        self._most_held = most_held
         self.partitions: deque[OwnedPartition] = deque()
         """The partitions of the member, in the order of their turns."""
         self._ready: deque[KafkaDelivery] = deque()
@@ -101,7 +109,14 @@ class Turns:
             turns.rotate(-1)
             if partition.buffer and not partition.leaving and self._is_open(partition):
                 fair = max(1, room // 2) if len(turns) > 1 else room
-                found += partition.take(min(fair, partition.room()))
+                found += partition.take(min(fair, self._room(partition)))
+
+    def _room(self, partition: OwnedPartition) -> int:
+        """Return how many messages of `partition` may be claimed; 0 or less for none."""
+        if self._most_held is None:
+            return partition.room()
+        share = max(_LEAST, self._most_held // len(self.partitions))
+        return min(partition.room(), share - partition.offsets.held)
 
     def _take_alone(self, suspects: Sequence[OwnedPartition], limit: int) -> list[KafkaDelivery]:
         """Take one message of `suspects` while no other is out: a worker that dies now, dies of it.

@@ -13,6 +13,9 @@ from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 
+# Seconds between two looks for keys without values.
+_SWEEP = 1.0
+
 
 class Window(NamedTuple):
     """A window that has ended."""
@@ -39,6 +42,8 @@ class _Open:
 class _Key:
     first: float
     newest: float
+    open_from: int
+    """The number of the first window that has not ended."""
     seen: float
     """By the monotonic clock."""
     windows: dict[int, _Open] = field(default_factory=dict)
@@ -86,6 +91,7 @@ class Windows:
         self._key, self._at, self._add = key, at, add
         self._keys: dict[Hashable, _Key] = {}
         """The one that has waited longest for a value comes first."""
+        self._sweep_at = 0.0
         self.late = 0
         """The number of values that were too late for all of their windows."""
 
@@ -101,15 +107,13 @@ class Windows:
     def add(self, value: Any) -> list[Window]:
         """Add a value, and return the windows that end, oldest first."""
         at, name, now = self._at(value), self._key(value), time.monotonic()
+        slide, size = self._slide, self._size
         key = self._keys.pop(name, None)
         if key is None:
-            key = _Key(at, at, now)
+            key = _Key(at, at, self._open_from(at), now)
         self._keys[name] = key
         key.seen = now
-        slide, size = self._slide, self._size
-        # The first window that has not ended, and the first and last that hold the value.
-        open_from = math.floor((key.newest - self._lateness - size) / slide) + 1
-        first, last = max(open_from, math.floor((at - size) / slide) + 1), math.floor(at / slide)
+        first, last = max(key.open_from, math.floor((at - size) / slide) + 1), math.floor(at / slide)
         if first > last:
             self.late += 1
         for number in range(first, last + 1):
@@ -119,11 +123,17 @@ class Windows:
             else:
                 window.value = self._add(window.value, value)
                 window.count += 1
-        ended: list[Window] = []
+        ended = self._idle_keys(now) if now >= self._sweep_at else []
         if at > key.newest:
             key.newest = at
-            ended = self._ended(name, key, math.floor((at - self._lateness - size) / slide) + 1)
-        return self._idle_keys(now) + ended
+            if (open_from := self._open_from(at)) > key.open_from:
+                key.open_from = open_from
+                ended += self._ended(name, key, open_from)
+        return ended
+
+    def _open_from(self, newest: float) -> int:
+        """Return the number of the first window that has not ended for a key with this newest time."""
+        return math.floor((newest - self._lateness - self._size) / self._slide) + 1
 
     def flush(self) -> list[Window]:
         """End all windows, and return them."""
@@ -142,6 +152,7 @@ class Windows:
 
     def _idle_keys(self, now: float) -> list[Window]:
         ended: list[Window] = []
+        self._sweep_at = now + min(_SWEEP, self._idle)
         while self._keys:
             name, key = next(iter(self._keys.items()))
             if now - key.seen < self._idle:

@@ -69,6 +69,31 @@ async def test_memory_is_bounded_while_the_sink_is_away(topic: KafkaTopic, monke
         await wait_until(lambda: len(sink.rows) == 4000)
 
 
+async def test_memory_is_bounded_while_a_message_is_tried_again(
+    topic: KafkaTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis_worker.kafka.source._MOST_HELD", 2000)
+    sink = MemorySink(stores_offsets=True)
+    handled: list[tuple[int, int]] = []
+    mended = False
+
+    async def handle(message: KafkaMessage) -> dict[str, Any]:
+        if message.partition == message.offset == 0 and not mended:
+            raise ValueError("not yet")
+        handled.append((message.partition, message.offset))
+        return {"n": message.offset}
+
+    for partition in range(4):
+        topic.produce(range(1000), partition)
+    async with topic.worker(handle, sink=sink, retries=10_000, retry_backoff=0.05, retry_backoff_max=0.05) as worker:
+        await wait_until(lambda: len(sink.rows) == 3000)
+        held = [offset for partition, offset in handled if partition == 0]
+        assert 0 < len(held) < 500
+        assert worker.condition == "running"
+        mended = True
+        await wait_until(lambda: len(sink.rows) == 4000)
+
+
 @pytest.mark.parametrize("stores_offsets", [False, True])
 async def test_a_row_that_is_refused_is_a_dead_letter(topic: KafkaTopic, stores_offsets: bool) -> None:
     async def handler(message: KafkaMessage) -> dict[str, Any]:
