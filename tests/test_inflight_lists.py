@@ -53,9 +53,10 @@ async def damaged_again_and_again(queue: Queue, damage: tuple[Any, ...], key_of:
     """
     damages: Counter[str] = Counter()
     name, *arguments = damage
+    over = False
 
     async def run() -> None:
-        while name == "DEL" or len(damages) < 6:
+        while not over and (name == "DEL" or len(damages) < 6):
             for worker in await queue.redis.zrange(queue.keys.workers, 0, -1):
                 key = key_of(queue.keys, worker.decode())
                 if name == "DEL" or key not in damages:
@@ -63,9 +64,11 @@ async def damaged_again_and_again(queue: Queue, damage: tuple[Any, ...], key_of:
             await asyncio.sleep(0.05)
 
     task = asyncio.create_task(run())
-    yield damages
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield damages
+    finally:
+        over = True  # not cancelled: a call of redis-py may swallow that, and the loop would go on for ever
+        await task
 
 
 @pytest.mark.parametrize(

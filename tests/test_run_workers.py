@@ -75,7 +75,7 @@ async def test_ctrl_c_lets_workers_finish_and_hands_back_the_rest(queue: Queue, 
     await queue.push_tasks([[str(tmp_path)]] * 6)
     await wait_until(lambda: len(pids(tmp_path)) == 2)
     process.signal(signal.SIGINT)
-    await process.said("stopping")
+    await wait_until(lambda: process.log.count("stopping: 1 task is running") == 2, "both workers to stop")
     assert not any(gone(pid) for pid in pids(tmp_path))
     (tmp_path / "open").touch()
     assert await process.ended() == 0, process.log
