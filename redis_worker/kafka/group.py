@@ -193,14 +193,20 @@ class Group:
         offsets = [
             each.request() for each in commits if self._rebalances.owned.get(each.partition.name) is each.partition
         ]
-        if not offsets:
-            return []
+        return self._send(offsets) if offsets else []
+
+    def _send(self, offsets: list[TopicPartition]) -> list[TopicPartition]:
+        """Commit `offsets`, and return them with their errors, without those of topics that do not exist any more."""
         try:
             return list(self._consumer.commit(offsets=offsets, asynchronous=False))
         except KafkaException as error:
-            if is_unknown_topic(error_of(error)):  # it was deleted; its partitions are revoked soon
-                raise Disconnected(error_of(error).str()) from None
-            raise translated(error_of(error)) from None
+            if not is_unknown_topic(error_of(error)):
+                raise translated(error_of(error)) from None
+        # One was deleted, and its partitions are revoked later. The answer does not name it.
+        topics = {offset.topic for offset in offsets}
+        if len(topics) == 1:
+            return []
+        return [done for topic in topics for done in self._send([each for each in offsets if each.topic == topic])]
 
     def _close(self) -> None:
         try:

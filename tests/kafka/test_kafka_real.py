@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
-from redis_worker import Refused
+from redis_worker import KafkaMessage, Refused
+from redis_worker.ports import Observer, Partition
 from tests.kafka.kafka_support import KafkaTopic, MemorySink, Seen
 from tests.kafka.real_broker import PASSWORD, USER, RealKafka
 from tests.support import CommandProcess, wait_until
@@ -135,6 +137,39 @@ async def test_a_topic_that_is_deleted_holds_up_no_other(real_kafka: RealKafka, 
         await asyncio.sleep(2)
         other.produce([2])
         await wait_until(lambda: seen.values == [1, 2])
+
+
+class Committed(Observer):
+    """The topics of the commits so far."""
+
+    def __init__(self) -> None:
+        self.topics: set[str] = set()
+
+    def committed(self, partitions: Collection[Partition]) -> None:
+        self.topics |= {topic for topic, _ in partitions}
+
+
+async def test_a_deleted_topic_with_messages_at_work_holds_up_no_commit(
+    real_kafka: RealKafka, topic: KafkaTopic
+) -> None:
+    other = KafkaTopic.on(real_kafka)
+    deleted = asyncio.Event()
+    begun: list[Any] = []
+    committed = Committed()
+
+    async def handle(message: KafkaMessage) -> None:
+        begun.append(message.data)
+        await deleted.wait()
+
+    topic.produce([1])
+    other.produce([2])
+    async with topic.worker(handle, topics=[topic.name, other.name], observers=[committed]):
+        await wait_until(lambda: sorted(begun) == [1, 2])
+        committed.topics.clear()  # of the marks
+        client = AdminClient({"bootstrap.servers": real_kafka.brokers})
+        client.delete_topics([topic.name])[topic.name].result(30)
+        deleted.set()
+        await wait_until(lambda: committed.topics == {other.name})
 
 
 async def test_a_group_of_other_members_is_refused_in_a_sentence(topic: KafkaTopic) -> None:
