@@ -448,6 +448,11 @@ class Worker:
         yield Call("register", partial(self.server.register, self.lease.name))
 
     def close(self) -> Steps[None]:
+        if self.lease.unanswered:
+            yield Call("EXISTS", lambda: None)
+        yield from self.retire()
+
+    def retire(self) -> Steps[None]:
         retired_ms = RETIRED_MS if self.lease.unanswered else 0
         yield Call("reclaim", partial(self.server.reclaim, self.lease.name, retired_ms, True))
 
@@ -457,7 +462,7 @@ class Worker:
 
     def claim(self, limit: int, wait: bool) -> Steps[list[Claimed]]:
         if self.lease.lost:
-            yield from self.close()
+            yield from self.retire()
             self.lease = Lease(self.new_name())
             yield from self.open()
         lease = self.lease

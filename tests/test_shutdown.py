@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from redis_worker import Refused, WorkerPool, start_worker_pool
 from redis_worker.broker.keys import Keys
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.engine.loop import loop_factory
 from tests.support import Queue, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
@@ -215,3 +220,31 @@ async def test_burst_and_max_tasks(server: EmbeddedServer, queue: Queue) -> None
     counters = await start_worker_pool(*names, 8, burst=True)
     assert counters.processed == 700
     assert await queue.waiting() == []
+
+
+@pytest.mark.long
+def test_a_pool_that_fails_gives_nothing_to_its_closed_connection(server: EmbeddedServer) -> None:
+    """A task that returns to the queue is not popped by the pool's own claim, whose connection has just been closed."""
+
+    async def fail(number: int) -> list[bytes]:
+        async with Redis.from_url(server.url) as redis:
+            queue = f"test:closed:{number}"
+            pool = WorkerPool(server.url, queue, f"{queue}:out", "list", "sum")
+            running = asyncio.create_task(pool.run())
+            await pool.wait_until_started()
+            await redis.set(f"{queue}:out", "no hash")
+            await redis.rpush(queue, '{"id":1,"task":[1]}')
+            with pytest.raises(Refused):
+                await running
+            arrived: list[bytes] = await redis.keys(f"*{queue}}}*:arrived")
+            await redis.delete(*await redis.keys(f"*{queue}*"))
+            return arrived
+
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            assert [left for number in range(60) if (left := runner.run(fail(number)))] == []
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()

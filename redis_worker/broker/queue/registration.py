@@ -78,6 +78,10 @@ class Registration:
             return
         try:
             async with asyncio.timeout(_END_PATIENCE):
+                if self.lease.unanswered:
+                    # The connection of that claim is closed. Before it notices, the server would give it the tasks that
+                    # are returned here; it notices before it executes a call that is sent after the reply to this one.
+                    await self._connection.call("EXISTS", self._keys.waiting)
                 await self._retire()
         except DamagedKey as error:
             self._observer.damaged(error)
