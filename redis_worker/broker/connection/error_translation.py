@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from asyncio import CancelledError
 from collections.abc import Iterator
 
 from redis import exceptions
@@ -63,7 +64,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         context = cause.__context__
         wraps = isinstance(context, ssl.SSLError) or isinstance(cause, exceptions.RedisClusterException)
-        cause = cause.__cause__ or (context if wraps else None)
+        following = cause.__cause__ or (context if wraps else None)
+        # The time limits of asyncio end a wait by a cancellation, and name it as the cause of their TimeoutError.
+        cause = None if isinstance(following, CancelledError) else following
 
 
 def _refusal(error: BaseException) -> Refused | None:

@@ -105,6 +105,7 @@ class Registration:
         lease = self.lease
         self._keeper.drop(lease)
         retired_ms = RETIRED_MS if lease.unanswered else 0
+        lease.unsure = True  # without a reply the tasks may have been returned, now or later
         await reclaim(self._connection, self._keys, lease.name, force=True, retired_ms=retired_ms)
 
 
