@@ -71,6 +71,14 @@ class DeadLetters:
                 if time.monotonic() > end:
                     raise RedisWorkerError(f"the topic {self._topic}: {error.args[0].str()}") from None
                 time.sleep(0.2)
+                self._look_up()
+
+    def _look_up(self) -> None:
+        """Ask for the topic again: a starting broker may have answered that it has no partition, which holds for minutes."""
+        try:
+            self._consumer.list_topics(self._topic, timeout=10)
+        except KafkaException:
+            pass  # no broker is there yet
 
     def _note(self, message: Any) -> None:
         headers = {name.removeprefix("redis-worker-"): value.decode() for name, value in message.headers()}
