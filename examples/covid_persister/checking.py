@@ -74,7 +74,7 @@ class DeadLetters:
                 self._look_up()
 
     def _look_up(self) -> None:
-        """Ask for the topic again: a starting broker may have answered that it has no partition, which holds for minutes."""
+        """Ask for the topic again: after an answer of a starting broker a client may know no partition for minutes."""
         try:
             self._consumer.list_topics(self._topic, timeout=10)
         except KafkaException:
