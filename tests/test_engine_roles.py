@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from redis_worker import Observer
 from redis_worker.engine.counters import Counting
 from redis_worker.engine.handler import Handler
@@ -407,24 +409,8 @@ async def test_a_slot_that_is_given_back_is_free() -> None:
             assert slots.free == free
 
 
-async def test_what_others_own_by_now_is_not_started() -> None:
-    shelf, ran = Ahead(["marker", "x", "y"], at_once=3), []
-
-    async def call(arguments: list[Any]) -> None:
-        ran.append(arguments[0])
-        if arguments == ["marker"]:
-            for delivery in lost:
-                delivery.receipt.lost = True  # type: ignore[misc]
-
-    lost = shelf.marked[1:]
-    async with at_work(shelf, call, concurrency=1):
-        await wait_until(lambda: "marker" in shelf.settled, "the marker")
-        after = shelf.count + 1
-        await wait_until(lambda: str(after) in shelf.settled, "those after it")
-    assert not {"x", "y"} & set(ran)
-
-
-async def test_what_others_own_by_now_no_thread_starts() -> None:
+@pytest.mark.parametrize("execution", ["coroutine", "thread"])
+async def test_what_others_own_by_now_is_not_started(execution: str) -> None:
     shelf, ran = Ahead(["marker", "x", "y"], at_once=3), []
 
     def call(arguments: list[Any]) -> None:
@@ -433,8 +419,11 @@ async def test_what_others_own_by_now_no_thread_starts() -> None:
             for delivery in lost:
                 delivery.receipt.lost = True  # type: ignore[misc]
 
+    async def call_async(arguments: list[Any]) -> None:
+        call(arguments)
+
     lost = shelf.marked[1:]
-    async with at_work(shelf, call, concurrency=1):
+    async with at_work(shelf, call if execution == "thread" else call_async, concurrency=1):
         await wait_until(lambda: "marker" in shelf.settled, "the marker")
         after = shelf.count + 1
         await wait_until(lambda: str(after) in shelf.settled, "those after it")

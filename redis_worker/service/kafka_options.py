@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from redis_worker.service.options import ExecutionChoice, check_choice, option
 from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from redis_worker.kafka.settings import KafkaSettings
 
 Order = Literal["none", "partition", "key"]
 Start = Literal["earliest", "latest"]
@@ -108,3 +112,30 @@ def kafka_options(options: dict[str, Any]) -> KafkaOptions:
         if not unknown:
             raise
         raise ConfigurationError(f"unknown option {unknown}; a Kafka worker has {', '.join(known)}") from None
+
+
+def group_settings(
+    brokers: str,
+    topics: str | Sequence[str],
+    group: str,
+    instance_id: str | None,
+    start: str,
+    properties: Mapping[str, Any] | None,
+) -> KafkaSettings:
+    """Return the settings of the group. Raises ConfigurationError, also if the extra is not installed."""
+    try:
+        import confluent_kafka  # noqa: F401 - is it there?
+    except ImportError:
+        raise ConfigurationError(
+            "a Kafka worker needs the extra `kafka` (confluent_kafka is missing): pip install 'redis-worker[kafka]'"
+        ) from None
+    from redis_worker.kafka.settings import KafkaSettings, topics_of
+
+    return KafkaSettings(
+        brokers=brokers,
+        topics=topics_of(topics),
+        group=group,
+        instance_id=instance_id,
+        start=start,
+        properties=dict(properties or {}),
+    )

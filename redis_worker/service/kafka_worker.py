@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.queue.dead_list import DeadList
-from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.counters import Counting
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.running import RunningTask
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer, Sink
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Work
+from redis_worker.service.consumer_service import ConsumerService
 from redis_worker.service.kafka_calls import BatchCall, BatchCoroutine
-from redis_worker.service.kafka_options import kafka_options
+from redis_worker.service.kafka_options import group_settings, kafka_options
 from redis_worker.service.routing import Batching
-from redis_worker.service.service import Measuring, Service
+from redis_worker.service.service import Measuring
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Unreachable
@@ -31,7 +31,6 @@ from redis_worker.vocabulary.service import Condition, Consuming
 
 if TYPE_CHECKING:
     from redis_worker.kafka.dead_letters import DeadLetters
-    from redis_worker.kafka.settings import KafkaSettings
     from redis_worker.kafka.source import KafkaSource
 
 logger = library_logger()
@@ -44,7 +43,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _LONGEST_ABSENCE = 10.0
 
 
-class KafkaWorker(Service):
+class KafkaWorker(ConsumerService):
     """Handles the messages of Kafka topics, as a member of a consumer group.
 
         worker = KafkaWorker("localhost:9092", "covid.raw.data", "persister", to_row, sink=UpsertSink(...))
@@ -80,7 +79,9 @@ class KafkaWorker(Service):
         `options` are the fields of KafkaOptions. Raises ConfigurationError.
         """
         self.options = kafka_options(options)
-        self._settings = _settings(brokers, topics, group, self.options.instance_id, self.options.start, properties)
+        self._settings = group_settings(
+            brokers, topics, group, self.options.instance_id, self.options.start, properties
+        )
         self.source = ",".join(self._settings.topics)
         seconds = 0.0 if self.options.wait else seconds_of(self.options.connect_timeout)
         super().__init__(f"the worker on {self.source}", None, seconds, self.source, http, http_token, measuring)
@@ -96,7 +97,6 @@ class KafkaWorker(Service):
         self._calls = self._work_on_messages()
         self._observer = Observers((self._reporter, *self._others))
         self._source = self._source_of_messages()
-        self._consumer: Consumer | None = None
 
     def _declared(self, handler: Callable[[Any], Any]) -> Declaration:
         options = self.options
@@ -192,20 +192,6 @@ class KafkaWorker(Service):
         """The brokers."""
         return self._settings.brokers
 
-    @property
-    def counters(self) -> Counters:
-        """Counts of the messages so far."""
-        return self._counting.counters
-
-    @property
-    def running(self) -> int:
-        """How many messages (or batches) are being handled."""
-        return self._consumer.running if self._consumer else 0
-
-    def running_tasks(self) -> list[RunningTask]:
-        """Return the running messages, oldest first: coordinates, age and stack; call it on the event loop."""
-        return self._consumer.running_tasks() if self._consumer else []
-
     def consuming(self) -> list[Consuming]:
         """Return the topics, once work has begun."""
         if not self.started:
@@ -231,13 +217,11 @@ class KafkaWorker(Service):
                 return "Kafka is away"
 
     def _stop_work(self) -> None:
-        assert self._consumer is not None
-        self._consumer.stop()
+        super()._stop_work()
         self._source.wake()
 
     def _cancel_work(self) -> None:
-        assert self._consumer is not None
-        self._consumer.cancel()
+        super()._cancel_work()
         self._source.wake()
 
     async def _work(self) -> None:
@@ -299,30 +283,3 @@ class KafkaWorker(Service):
             raise Disconnected(
                 f"no Kafka at {brokers}: {error}; is it running, and are the addresses and security settings right?"
             ) from None
-
-
-def _settings(
-    brokers: str,
-    topics: str | Sequence[str],
-    group: str,
-    instance_id: str | None,
-    start: str,
-    properties: Mapping[str, Any] | None,
-) -> KafkaSettings:
-    """Return the settings of the group. Raises ConfigurationError, also if the extra is not installed."""
-    try:
-        import confluent_kafka  # noqa: F401 - is it there?
-    except ImportError:
-        raise ConfigurationError(
-            "a Kafka worker needs the extra `kafka` (confluent_kafka is missing): pip install 'redis-worker[kafka]'"
-        ) from None
-    from redis_worker.kafka.settings import KafkaSettings, topics_of
-
-    return KafkaSettings(
-        brokers=brokers,
-        topics=topics_of(topics),
-        group=group,
-        instance_id=instance_id,
-        start=start,
-        properties=dict(properties or {}),
-    )

@@ -20,24 +20,24 @@ from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import TaskReader
-from redis_worker.engine.running import RunningTask
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Work
+from redis_worker.service.consumer_service import ConsumerService
 from redis_worker.service.options import POOL_DEFAULTS, pool_options
-from redis_worker.service.service import Measuring, Service
+from redis_worker.service.service import Measuring
 from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of
-from redis_worker.vocabulary.service import Condition, Consuming
+from redis_worker.vocabulary.service import Consuming
 
 
-class WorkerPool(Service):
+class WorkerPool(ConsumerService):
     """A worker pool on one queue, for programs that embed it.
 
         async with WorkerPool("redis://localhost", "fib:input", "fib:output", "list", "fibonacci") as pool:
@@ -50,6 +50,8 @@ class WorkerPool(Service):
     """
 
     _address: Address
+
+    _counting: Vitals
 
     def __init__(
         self,
@@ -99,45 +101,15 @@ class WorkerPool(Service):
         metrics = self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
         self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
-        self._consumer: Consumer | None = None
 
     @property
     def queue(self) -> str:
         """The list and the hash, for people to read."""
         return f"{self._keys.waiting} -> {self._keys.output}"
 
-    @property
-    def counters(self) -> Counters:
-        """Counts of the tasks so far."""
-        return self._counting.counters
-
-    @property
-    def running(self) -> int:
-        """How many tasks are running."""
-        return self._consumer.running if self._consumer else 0
-
-    def running_tasks(self) -> list[RunningTask]:
-        """Return the running tasks, oldest first: id, age and stack of each; call it on the event loop.
-
-        Inline calls are never among them: none is under way while the event loop does anything else.
-        """
-        return self._consumer.running_tasks() if self._consumer else []
-
     def consuming(self) -> list[Consuming]:
         """Return the queue, once work has begun."""
         return [self._consumer.consuming] if self._consumer and self.started else []
-
-    def _condition_at_work(self) -> Condition:
-        assert self._consumer is not None
-        return self._consumer.condition
-
-    def _stop_work(self) -> None:
-        assert self._consumer is not None
-        self._consumer.stop()
-
-    def _cancel_work(self) -> None:
-        assert self._consumer is not None
-        self._consumer.cancel()
 
     async def _work(self) -> None:
         ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
