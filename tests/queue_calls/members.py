@@ -102,9 +102,14 @@ class Member:
         return Recoverer(self.line, self.keys, self.queue, self.losses, lease=lease)
 
     async def bury(self, other: Member) -> None:
-        """Let the other one's lease end, and return its tasks."""
-        await expire(self.line, other)
-        await self.recoverer().sweep()
+        """Let the other one's lease end, and return its tasks.
+
+        Its thread may renew the lease between the two steps: then it lives, and both are repeated.
+        """
+        recoverer = self.recoverer()
+        while await self.line.call("ZSCORE", other.keys.workers, other.name) is not None:
+            await expire(self.line, other)
+            await recoverer.sweep()
 
 
 async def expire(line: Connection, member: Member) -> None:

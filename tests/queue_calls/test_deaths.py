@@ -138,7 +138,8 @@ async def test_a_worker_does_not_bury_itself(queue: Queue, join: Join) -> None:
     only = await join()
     await queue.push(task(1))
     held = await only.claim()
-    await only.bury(only)
+    await expire(only.line, only)
+    await only.recoverer().sweep()
     assert await only.queue.settle([done(delivery) for delivery in held]) == []
     assert await queue.answered(1)
 
