@@ -161,7 +161,10 @@ class KeyPattern:
                 self._rest = ""
 
     def places(self, rows: Sequence[Row]) -> Sequence[Hashable]:
-        """Return what tells the texts of rows apart. Raises ValueError if a column is missing or empty. The hot path."""
+        """Return what tells the texts of rows apart. The hot path.
+
+        Raises ValueError if a column is missing or empty.
+        """
         if len(self._fields) == 1:
             [(_, name)] = self._fields
             values = [row.get(name) for row in rows]
