@@ -42,7 +42,9 @@ async def test_a_regular_expression_finds_topics_that_are_made_later(real_kafka:
 
 
 @pytest.mark.parametrize("assignment", ["round-robin", "range"])
-async def test_assignments_that_move_all_partitions_handle_each_message_once(topic: KafkaTopic, assignment: str) -> None:
+async def test_assignments_that_move_all_partitions_handle_each_message_once(
+    topic: KafkaTopic, assignment: str
+) -> None:
     """The mock cluster refuses the commits of such a member while others join; Kafka takes them."""
     await two_members_share(topic, assignment)
 
@@ -184,5 +186,7 @@ async def test_a_group_of_other_members_is_refused_in_a_sentence(topic: KafkaTop
         consumer.subscribe([topic.name])
         await wait_until(lambda: consumer.poll(0.05) or consumer.assignment())
         worker = topic.worker(Seen())
-        with pytest.raises(Refused, match="assign partitions in another way: end them, set `assignment` as they do, or"):
+        with pytest.raises(
+            Refused, match="assign partitions in another way: end them, set `assignment` as they do, or"
+        ):
             await worker.run()
