@@ -46,6 +46,9 @@ ROWS = {
     "memory: idle worker": True,
     "memory: first half of 8,000 tasks": False,
     "memory: second half of 8,000 tasks": False,
+    "idle: 20 topics in one worker": True,
+    "idle: 5 pools in one program": True,
+    "idle: 5 pools in `serve`": True,
     "kafka: bare consumer": False,
     "kafka: no-op": True,
     "kafka: no-op, ordered by partition": False,
@@ -112,7 +115,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, structure"
+    parts = "drain, sizes, disorder, long, pickup, delays, memory, idle, kafka, postgres, push, pipeline, structure"
     assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
 
 
