@@ -68,6 +68,14 @@ ROWS = {
     "pipeline: CPU of worker and Redis at a tenth of the rate": True,
     "pipeline: memory of the worker": True,
     "pipeline: recovery, one of 3 consumers killed": True,
+    "submit: pipelined RPUSH of tasks": False,
+    "submit: submit_many": True,
+    "submit: pipelined RPUSH of messages": False,
+    "submit: publish_many": True,
+    "submit: pipelined RPUSH of a file": False,
+    "submit: push --file": True,
+    "submit: an awaited RPUSH each": False,
+    "submit: publish, one by one": True,
 }
 
 
@@ -112,7 +120,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, structure"
+    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, submit, structure"
     assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
 
 
