@@ -24,9 +24,22 @@ from benchmarks.postgres import postgres
 from benchmarks.push import push
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
+from benchmarks.submit import submit
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = (*DRAINS, "long", "pickup", "delays", "memory", "idle", "kafka", "postgres", "push", "pipeline")
+SPEED = (
+    *DRAINS,
+    "long",
+    "pickup",
+    "delays",
+    "memory",
+    "idle",
+    "kafka",
+    "postgres",
+    "push",
+    "pipeline",
+    "submit",
+)
 PARTS = (*SPEED, "structure")
 
 
@@ -99,6 +112,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     if "pipeline" in parts:
         seconds = 1.0 if options.quick else 15.0
         yield from pipeline(bench, options.tasks * 2, options.rounds, seconds, _print_progress)
+    if "submit" in parts:
+        yield from submit(bench, options.tasks, options.rounds, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import PARTS
 from benchmarks.report import Row, table
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,14 @@ ROWS = {
     "pipeline: CPU of worker and Redis at a tenth of the rate": True,
     "pipeline: memory of the worker": True,
     "pipeline: recovery, one of 3 consumers killed": True,
+    "submit: pipelined RPUSH of tasks": False,
+    "submit: submit_many": True,
+    "submit: pipelined RPUSH of messages": False,
+    "submit: publish_many": True,
+    "submit: pipelined RPUSH of a file": False,
+    "submit: push --file": True,
+    "submit: an awaited RPUSH each": False,
+    "submit: publish, one by one": True,
 }
 
 
@@ -115,8 +124,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, idle, kafka, postgres, push, pipeline, structure"
-    assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
+    assert f"unknown benchmark 'speed', use one of {', '.join(PARTS)}" in ended.stderr
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:
