@@ -97,8 +97,10 @@ class WorkerPool(ConsumerService):
         check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
-        self._counting = Vitals()
-        metrics = self._measuring(input_key, self.declaration.name)
+        own = None if self._http is None else self._http.metrics.of(input_key, self.declaration.name)
+        # The metrics that the pool itself serves count for all: nothing is counted twice.
+        self._counting = own or Vitals()
+        metrics = () if own else self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
         self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
 
