@@ -34,6 +34,7 @@ def consumer(
         kafka.group_id,
         pipeline.batch,
         sink=None if redis is None else sinks(redis, settings),
+        redis=redis,
         decode=bytes,
         properties={**kafka.properties(), **(properties or {})},
         start=kafka.auto_offset_reset,

@@ -80,6 +80,7 @@ class Wiring:
             part,
             observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
+            announced=False,
             shutdown_timeout=part.supervision.shutdown_timeout,
         )
 
