@@ -12,6 +12,7 @@ from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.lifespan import Lifespan, LifespanFunction
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.running import RunningTask
@@ -68,10 +69,11 @@ class TopicWorker(Service, Handlers):
         http: str | None = None,
         http_token: str | None = None,
         measuring: Measuring | None = None,
+        lifespan: LifespanFunction | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http`, `http_token` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        `http`, `http_token`, `measuring` and `lifespan` are as in WorkerPool, the other options as in PoolOptions.
         Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
@@ -83,7 +85,10 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring)
+        opened = None if lifespan is None else Lifespan(lifespan)
+        Service.__init__(
+            self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring, opened
+        )
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()
@@ -170,6 +175,7 @@ class TopicWorker(Service, Handlers):
         self._topics.shared = Shared(
             connection, doorbell, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
             self._measuring, options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout),
+            self._lifespan,
         )  # fmt: skip
         watchdog = Watchdog(observer, report=reporter.block)
         roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]

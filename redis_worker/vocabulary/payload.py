@@ -179,6 +179,18 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     return id, payload
 
 
+def read_members(raw: bytes, plain: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return what `read_object` returns; `plain` if `raw` is known to have no long number. Raises Unreadable."""
+    try:
+        payload = orjson.loads(raw) if plain else loads(raw)
+        id = payload["id"]
+        if type(id) is not str:
+            raise TypeError
+    except (ValueError, TypeError, LookupError):
+        return read_object(raw)
+    return id, payload
+
+
 def _loads_or_unreadable(raw: bytes) -> Any:
     try:
         return loads(raw)
