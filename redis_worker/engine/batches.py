@@ -78,14 +78,14 @@ class BatchHandler(CallGuard):
     async def handle(self, batch: Sequence[Delivery]) -> tuple[list[Outcome], asyncio.Future[Any] | None]:
         """Return the outcomes, each with its share of the time, and the call where it goes on after its time limit."""
         outcomes: list[Outcome] = []
-        readable: list[tuple[Delivery, str]] = []
+        readable: list[Delivery] = []
         messages: list[Message] = []
         for delivery in batch:
             read = self._read(delivery)
             if isinstance(read, Outcome):
                 outcomes.append(read)
             else:
-                readable.append((delivery, read[0]))
+                readable.append(delivery)
                 messages.append(read[1])
         if not messages:
             return outcomes, None
@@ -93,8 +93,8 @@ class BatchHandler(CallGuard):
         answer, leftover = await self._call(messages)
         seconds = (perf_counter() - started) / len(messages)
         values = [answer] * len(messages) if answer.error is not None else answer.result
-        for (delivery, id), value in zip(readable, values, strict=True):
-            outcomes.append(self._outcome(delivery, id, value, seconds))
+        for delivery, message, value in zip(readable, messages, values, strict=True):
+            outcomes.append(self._outcome(delivery, message.id, value, seconds))
         return outcomes, leftover
 
     async def _call(self, messages: list[Message]) -> tuple[Answer, asyncio.Future[Any] | None]:
@@ -105,12 +105,13 @@ class BatchHandler(CallGuard):
 
     def _outcome(self, delivery: Delivery, id: str, value: Any, seconds: float) -> Outcome:
         """Return the outcome of one message: `value` is its error as an Answer, its Failed, or what it gave."""
-        if isinstance(value, Failed):
+        kind = type(value)
+        if kind is Failed:
             text = f"Processing error: {value.reason}"
             value = Answer(failure(text), text, value.verdict, value.delay)
-        elif not isinstance(value, Answer):
+        elif kind is not Answer:
             try:
-                return Outcome(delivery, id, self._encode(value), seconds=seconds)
+                return Outcome(delivery, id, self._encode(value), None, False, seconds)
             except Exception as error:
                 value = refusal("Processing error", error)
         return self._policy.outcome(delivery, id, value, seconds)

@@ -20,7 +20,7 @@ from redis_worker.broker.queue.settlement import Limits, Settlement, settlements
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable, WrongType
-from redis_worker.vocabulary.payload import has_long_number
+from redis_worker.vocabulary.payload import are_plain
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 # Seconds that one blocking pop waits on the server; a stop waits for it, since it is never
@@ -181,7 +181,7 @@ class AtLeastOnceQueue:
             await asyncio.sleep(_RETRY_PAUSE)
         if counts:
             return self._counted(range(first, first + len(tasks)), tasks, counts)
-        plain = not has_long_number(tasks)
+        plain = are_plain(tasks)
         return [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:

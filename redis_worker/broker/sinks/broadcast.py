@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -44,8 +44,8 @@ class BroadcastSink(RedisSink):
         self._newest = newest
         self._keep = keep
 
-    def _place(self, row: Row) -> str | None:
-        return self._channel.of(row) if self._newest else None
+    def _places(self, rows: Sequence[Row]) -> Sequence[Hashable] | None:
+        return self._channel.places(rows) if self._newest else None
 
     def _commands(self, row: Row) -> list[Command]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal, get_args
 
 from redis_worker.broker.connection.address import Address, Client
@@ -45,8 +45,8 @@ class CacheSink(RedisSink):
             raise ConfigurationError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
         self._form = form
 
-    def _place(self, row: Row) -> str:
-        return self._key.of(row)
+    def _places(self, rows: Sequence[Row]) -> Sequence[Hashable]:
+        return self._key.places(rows)
 
     def _merged(self, rows: Sequence[Row]) -> Row:
         if self._form == "json":
