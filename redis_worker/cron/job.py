@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar, get_args
 
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
@@ -129,8 +130,15 @@ class CronJob:
         await to_the_end(asyncio.create_task(self._work_in_lifespan()), self.cancel)
 
     async def _work_in_lifespan(self) -> None:
-        async with providing(self._lifespan):
+        async with self._resources():
             await self._work()
+
+    @asynccontextmanager
+    async def _resources(self) -> AsyncIterator[None]:
+        async with providing(self._lifespan):
+            if self._runs is not None:
+                self._runs.inherit()
+            yield
 
     async def run_once(self) -> Ended:
         """Run the job now, by hand, regardless of its schedule, and record the outcome.
@@ -150,7 +158,7 @@ class CronJob:
         self._opened = True
         if self._runs is None:
             return Ended("success")
-        async with providing(self._lifespan):
+        async with self._resources():
             return await to_the_end(self._runs.start(Run(lease, claim.value, claim.value, by_hand=True)), self.cancel)
 
     async def _work(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from redis_worker.engine.lifespan import current_resources
 
@@ -29,13 +29,20 @@ class CurrentTask:
         return current_resources()
 
 
-CURRENT: ContextVar[CurrentTask] = ContextVar("redis_worker_current_task")
+class Running(Protocol):
+    """A task that runs; it is described when somebody asks, since few functions do."""
+
+    def current(self) -> CurrentTask:
+        """Return its description."""
+
+
+CURRENT: ContextVar[Running] = ContextVar("redis_worker_current_task")
 """Set in the context of each call: of a coroutine, in a thread and in a process."""
 
 
 def current_task() -> CurrentTask:
     """Return the task that this code runs for. Raises LookupError outside of a function of a TaskQueue."""
     try:
-        return CURRENT.get()
+        return CURRENT.get().current()
     except LookupError:
         raise LookupError("no task runs here: current_task() is for functions of a TaskQueue") from None

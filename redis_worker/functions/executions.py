@@ -10,38 +10,44 @@ from redis_worker.engine.awaitables import unawaited
 from redis_worker.engine.execution import Answer, Coroutines, Execution, Threads
 from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.processes import Processes
-from redis_worker.engine.thread_pool import ThreadPool
+from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.functions.current import CURRENT, CurrentTask
 from redis_worker.functions.function import TaskFunction
+from redis_worker.functions.reading import Received
 from redis_worker.functions.signature import Arguments
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.errors import ConfigurationError
 
 
-class Request(NamedTuple):
-    """A call of a function, as its execution gets it."""
+def call(received: Received) -> Any:
+    """Call the function of a task. A coroutine function returns its coroutine."""
+    positional, named = received.arguments
+    return received.function.__wrapped__(*positional, **named)
+
+
+class Sent(NamedTuple):
+    """A task as a child process gets it, which inherits no context."""
 
     function: TaskFunction[..., Any, Any]
     arguments: Arguments
-    current: CurrentTask
+    description: CurrentTask
+
+    def current(self) -> CurrentTask:
+        """See Running."""
+        return self.description
 
 
-def call(request: Request) -> Any:
-    """Call the function. A coroutine function returns its coroutine."""
-    function, (positional, named), _ = request
-    return function.__wrapped__(*positional, **named)
-
-
-def call_in_child(request: Request) -> Any:
-    """Call the function in a child process, which inherits no context."""
-    CURRENT.set(request.current)
-    return call(request)
+def call_in_child(sent: Sent) -> Any:
+    """Call the function of a task in a child process."""
+    CURRENT.set(sent)
+    positional, named = sent.arguments
+    return sent.function.__wrapped__(*positional, **named)
 
 
 class Inline:
     """Calls of a plain function on the event loop."""
 
-    async def call(self, arguments: Request) -> Answer:
+    async def call(self, arguments: Received) -> Answer:
         value = call(arguments)
         if (error := unawaited(value)) is not None:
             raise error
@@ -51,8 +57,21 @@ class Inline:
         """Do nothing: a call ends before the loop goes on."""
 
 
-class Executions:
-    """The executions of a queue's functions, made when a function first needs one."""
+class InProcesses:
+    """Calls of a plain function in child processes."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    async def call(self, arguments: Received) -> Answer:
+        return await self._processes.call(Sent(arguments.function, arguments.arguments, arguments.current()))
+
+    def close(self) -> None:
+        self._processes.close()
+
+
+class Executions(dict[TaskFunction[..., Any, Any], Execution]):
+    """The executions of a queue's functions, by function."""
 
     def __init__(
         self,
@@ -65,7 +84,7 @@ class Executions:
         self._threads = ThreadPool(concurrency, "redis-worker")
         self._tries = max_deliveries
         self._in_child = in_children(lifespan, call_in_child)
-        self._of = {function: self._execution(function) for function in functions}
+        super().__init__({function: self._execution(function) for function in functions})
 
     def _execution(self, function: TaskFunction[..., Any, Any]) -> Execution:
         timeout = function.declaration.timeout
@@ -78,17 +97,24 @@ class Executions:
                 return Threads(call, timeout, self._threads, result_of)
             case "process":
                 _check_sent(function)
-                return Processes(self._in_child, timeout, self._tries, result_of)
-
-    async def call(self, request: Request) -> Answer:
-        """Return the answer to one call. Raises as Execution.call does."""
-        return await self._of[request.function].call(request)
+                return InProcesses(Processes(self._in_child, timeout, self._tries, result_of))
 
     def close(self) -> None:
         """Stop the calls that can be stopped."""
         self._threads.close()
-        for execution in self._of.values():
+        for execution in self.values():
             execution.close()
+
+
+def executions_here(functions: Iterable[TaskFunction[..., Any, Any]]) -> dict[TaskFunction[..., Any, Any], Execution]:
+    """Return executions for tests of a program: in its own process, plain functions in threads."""
+    threads = OwnThreads("redis-worker-testing")
+    return {
+        function: Coroutines(call, function.declaration.timeout, result_of)
+        if function.declaration.execution == "async"
+        else Threads(call, function.declaration.timeout, threads, result_of)
+        for function in functions
+    }
 
 
 def _check_sent(function: TaskFunction[..., Any, Any]) -> None:

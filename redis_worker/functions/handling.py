@@ -3,64 +3,100 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from time import perf_counter
-from typing import Any, TypeAlias
+from time import perf_counter, time
+from typing import Any
 
-from redis_worker.engine.execution import Answer, TimedOut, timed_out
+from redis_worker.engine.awaitables import is_awaitable, unawaited
+from redis_worker.engine.execution import Answer, Execution, TimedOut, timed_out
 from redis_worker.engine.guard import CallGuard
+from redis_worker.engine.handler import Caller
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.functions.current import CURRENT, CurrentTask
-from redis_worker.functions.executions import Request
+from redis_worker.functions.current import CURRENT
+from redis_worker.functions.executions import call
 from redis_worker.functions.function import TaskFunction
 from redis_worker.functions.reading import FunctionReader, Received
+from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.task import Delivery, Outcome
-
-Execute: TypeAlias = Callable[[Request], Awaitable[Answer]]
-"""Runs one call, where its function declares to run. Raises as Execution.call does."""
 
 
 class FunctionHandler(CallGuard):
     """Turns a delivery into its outcome: reads it, calls the function that it names, judges the answer."""
 
-    def __init__(self, queue: str, reader: FunctionReader, execute: Execute) -> None:
-        super().__init__(None)
-        self._queue = queue
-        self._reader = reader
-        self._execute = execute
+    def __init__(self, reader: FunctionReader, executions: Mapping[TaskFunction[..., Any, Any], Execution]) -> None:
+        limits = [function.declaration.timeout for function in executions]
+        super().__init__(min((limit for limit in limits if limit is not None), default=None))
+        self._read = reader.read
+        self._executions = executions
         self._policies: dict[TaskFunction[..., Any, Any], RetryPolicy] = {}
 
     async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
-        """Call the function of a batch of one, in a context of its own.
+        """Call the function of a batch of one, in a context of its own. The hot path.
 
         Returns the outcome, and the call itself where it goes on after its time limit (a thread) and keeps its slot.
         """
-        received = self._reader.read(batch[0])
+        received = self._read(batch[0])
         if isinstance(received, Outcome):
             return (received,), None
+        execution = self._begin(received)
         started = perf_counter()
-        answer, leftover = await self._run(received)
+        leftover = None
+        try:
+            answer = await execution.call(received)
+        except BaseException as error:
+            answer, leftover = self._raised(received, error)
         return (self._outcome(received, answer, perf_counter() - started),), leftover
 
-    async def _run(self, received: Received) -> tuple[Answer, asyncio.Future[Any] | None]:
-        """Run a task: here it has been read, and nothing of it has begun."""
-        function = received.function
-        timeout = function.declaration.timeout
-        deadline = None if timeout is None else time.time() + timeout
-        current = CurrentTask(received.id, function.name, self._queue, received.delivery.attempt, deadline)
-        CURRENT.set(current)
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
+        """Call a plain function in the current thread. Returns the outcome. The hot path.
+
+        Without a `caller`, on the event loop, an awaitable is an error.
+        """
+        if caller is not None:
+            caller.timeout = None
+        received = self._read(delivery)
+        if isinstance(received, Outcome):
+            return received
+        self._begin(received)
+        started = perf_counter()
+        if caller is not None:
+            caller.id, caller.timeout = received.id, received.function.declaration.timeout
+        value = None
         try:
-            return await self._execute(Request(function, received.arguments, current)), None
+            value = call(received)
+            if caller is not None and is_awaitable(value):
+                awaitable, value = value, None
+                value = caller.resolve(awaitable, started)
+            answer = Answer(result_of(value))
         except BaseException as error:
-            if is_a(error, TimedOut):
-                return timed_out(timeout), error.leftover
-            return self.caught(error)
+            answer, _ = self._raised(received, unawaited(value) or error)
+        return self._outcome(received, answer, perf_counter() - started)
+
+    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:  # noqa: ARG002 - it is read again
+        """See Calling."""
+        received = self._read(delivery)
+        if isinstance(received, Outcome):
+            return received
+        timeout = received.function.declaration.timeout
+        return self._outcome(received, timed_out(timeout), timeout or 0.0)
+
+    def _begin(self, received: Received) -> Execution:
+        """Return the place of a task's call: it has been read, and nothing of it has begun."""
+        function = received.function
+        if function.declaration.timeout is not None:
+            received.deadline = time() + function.declaration.timeout
+        CURRENT.set(received)
+        return self._executions[function]
+
+    def _raised(self, received: Received, error: BaseException) -> tuple[Answer, asyncio.Future[Any] | None]:
+        if is_a(error, TimedOut):
+            return timed_out(received.function.declaration.timeout), error.leftover
+        return self.caught(error)
 
     def _outcome(self, received: Received, answer: Answer, seconds: float) -> Outcome:
-        """Return the outcome of a task: here its answer is known, and nothing is written yet."""
+        """Return the outcome of a task: its answer is known, and nothing is written yet."""
         delivery, id = received.delivery, received.id
         if answer.error is None:
             return Outcome(delivery, id, answer.result, None, False, seconds)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis_worker.engine.reading import condemned, refused
+from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import TaskFunction
 from redis_worker.functions.signature import Arguments
 from redis_worker.vocabulary.errors import Unreadable
@@ -26,6 +27,13 @@ class Received:
     arguments: Arguments
     members: dict[str, Any]
     """All members of the payload."""
+    queue: str
+    deadline: float | None = None
+    """The end of its time limit, in seconds since the epoch."""
+
+    def current(self) -> CurrentTask:
+        """See Running."""
+        return CurrentTask(self.id, self.function.name, self.queue, self.delivery.attempt, self.deadline)
 
 
 class FunctionReader:
@@ -46,14 +54,15 @@ class FunctionReader:
             return condemned(delivery, id)
         try:
             function, arguments = self._call(members.get("task"))
-            expires = _number(members, "expires")
-            _number(members, "retries")
+            if "retries" in members:
+                _number(members, "retries")
+            expires = _number(members, "expires") if "expires" in members else None
         except ValueError as error:
             return refused(delivery, id, error)
         if expires is not None and time.time() > expires:
             text = f"Processing error: {function.name} has expired before it began"
             return Outcome(delivery, id, failure(text), text)
-        return Received(delivery, id, function, arguments, members)
+        return Received(delivery, id, function, arguments, members, self._queue)
 
     def _call(self, task: Any) -> tuple[TaskFunction[..., Any, Any], Arguments]:
         """Return the function and the arguments of the member `task`. Raises ValueError."""

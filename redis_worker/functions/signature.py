@@ -58,6 +58,10 @@ class Signature:
             kw_only=True,
         )
         self._order = [parameter.name for parameter in parameters]
+        is_simple = self._order == self._positional
+        kinds = tuple(hints.get(name, Any) for name in self._order)
+        self._all: Any = tuple.__class_getitem__(kinds) if is_simple and kinds else None
+        """The type of all arguments, if they can all be given by position."""
 
     def _check(self, what: str, kind: Any) -> None:
         if (problem := problem_of(kind)) is not None:
@@ -77,6 +81,11 @@ class Signature:
 
     def read(self, positional: Any, named: Any) -> Arguments:
         """Return the arguments of a task. Raises ValueError, which names the argument and the expected type."""
+        if not named and self._all is not None and type(positional) is list and len(positional) == len(self._order):
+            try:
+                return Arguments(from_json(positional, self._all), named)
+            except ValueError:
+                pass  # the long way names the argument
         given = self._by_name(positional, named)
         try:
             values = msgspec.structs.astuple(from_json(given, self._struct))

@@ -9,15 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from redis_worker.broker.client.results import read_result
-from redis_worker.engine.execution import Answer, Coroutines, Threads
 from redis_worker.engine.lifespan import provide
-from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.functions.declared import DeclaredFunctions
-from redis_worker.functions.executions import Request, call
+from redis_worker.functions.executions import executions_here
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.reading import FunctionReader
 from redis_worker.functions.transport import Submission
-from redis_worker.functions.values import result_of
 from redis_worker.service.options import POOL_DEFAULTS
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -41,7 +38,7 @@ class Testing:
         self._results: dict[str, bytes] = {}
         self._lifespan = AsyncExitStack()
         reader = FunctionReader(queue.name, queue.functions, POOL_DEFAULTS.max_deliveries)
-        self._handler = FunctionHandler(queue.name, reader, _execute)
+        self._handler = FunctionHandler(reader, executions_here(queue.functions.values()))
 
     def __enter__(self) -> Self:
         self._usual, self._queue.transport = self._queue.transport, self
@@ -89,11 +86,3 @@ class Testing:
 
     async def close(self) -> None:
         """See Transport."""
-
-
-async def _execute(request: Request) -> Answer:
-    """Run one call: a plain function in a thread, from which it may submit too."""
-    declared = request.function.declaration
-    if declared.execution == "async":
-        return await Coroutines(call, declared.timeout, result_of).call(request)
-    return await Threads(call, declared.timeout, OwnThreads("redis-worker-testing"), result_of).call(request)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis_worker.engine.runner import Runner, TaskRunner
+from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
@@ -31,5 +32,13 @@ class FunctionWork:
     def runner(self, execution: Executions) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
         reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries)
-        handler = FunctionHandler(self.queue.name, reader, execution.call)
-        return lambda settler: TaskRunner(handler, settler, self.concurrency)
+        handler = FunctionHandler(reader, execution)
+        concurrency = self.concurrency
+        # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.
+        match {function.declaration.execution for function in execution}:
+            case kinds if kinds == {"inline"}:
+                return lambda settler: InlineRunner(handler, settler, concurrency)
+            case kinds if kinds == {"thread"}:
+                return lambda settler: ThreadRunner(handler, settler, concurrency)
+            case _:
+                return lambda settler: TaskRunner(handler, settler, concurrency)
