@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from redis_worker.functions.handle import Handle
     from redis_worker.functions.queue import TaskQueue
     from redis_worker.kafka.message import KafkaMessage
+    from redis_worker.kafka.topic_sink import KafkaSink
     from redis_worker.ports import Observer, PartitionsLost, Sink
     from redis_worker.service.handlers import Handlers
     from redis_worker.service.kafka_options import KafkaOptions
@@ -62,6 +63,7 @@ __all__ = [
     "Handlers",
     "KafkaMessage",
     "KafkaOptions",
+    "KafkaSink",
     "KafkaWorker",
     "ListSink",
     "Message",
@@ -119,6 +121,7 @@ _MODULES = {
     "Counters": "engine.counters",
     "RunningTask": "engine.running",
     "KafkaMessage": "kafka.message",
+    "KafkaSink": "kafka.topic_sink",
     "KafkaOptions": "service.kafka_options",
     "KafkaWorker": "service.kafka_worker",
     "PartitionsLost": "ports",

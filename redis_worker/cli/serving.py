@@ -38,15 +38,15 @@ def worker_of(url: str | None, settings: Mapping[str, Any]) -> ListWorker:
 def work(url: str | None, settings: Mapping[str, Any]) -> int:
     """Run a worker until stopped or done. Return the exit code. Raises RedisWorkerError."""
     worker = worker_of(url, settings)
-    return run_service(worker, [description(worker, settings.get("processor"))])
+    return run_service(worker, [description(worker, settings.get("processor"))], worker.options.concurrency)
 
 
-def run_service(worker: Service, lines: Iterable[str]) -> int:
-    """Run `worker` until stopped or done; `lines` are logged when work begins. Return the exit code.
+def run_service(worker: Service, lines: Iterable[str], tasks: int) -> int:
+    """Run `worker`, up to `tasks` at once, until stopped or done; log `lines` at its start. Return the exit code.
 
     Raises RedisWorkerError.
     """
-    spare_garbage_collection()
+    spare_garbage_collection(tasks)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_work(worker, lines))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from redis_worker.engine.awaitables import unawaited
-from redis_worker.engine.execution import Answer, Coroutines, Execution, Threads
+from redis_worker.engine.execution import Answer, Execution, Threads
 from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
@@ -70,8 +70,8 @@ class InProcesses:
         self._processes.close()
 
 
-class Executions(dict[TaskFunction[..., Any, Any], Execution]):
-    """The executions of a queue's functions, by function."""
+class Executions(dict[TaskFunction[..., Any, Any], Execution | None]):
+    """The executions of a queue's functions, by function; None for a coroutine function, which needs none."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class Executions(dict[TaskFunction[..., Any, Any], Execution]):
         self._in_child = in_children(lifespan, call_in_child)
         super().__init__({function: self._execution(function) for function in functions})
 
-    def _execution(self, function: TaskFunction[..., Any, Any]) -> Execution:
+    def _execution(self, function: TaskFunction[..., Any, Any]) -> Execution | None:
         timeout = function.declaration.timeout
         match function.declaration.execution:
             case "inline":
                 return Inline()
             case "async":
-                return Coroutines(call, timeout, result_of)
+                return None
             case "thread":
                 return Threads(call, timeout, self._threads, result_of)
             case "process":
@@ -103,14 +103,17 @@ class Executions(dict[TaskFunction[..., Any, Any], Execution]):
         """Stop the calls that can be stopped."""
         self._threads.close()
         for execution in self.values():
-            execution.close()
+            if execution is not None:
+                execution.close()
 
 
-def executions_here(functions: Iterable[TaskFunction[..., Any, Any]]) -> dict[TaskFunction[..., Any, Any], Execution]:
+def executions_here(
+    functions: Iterable[TaskFunction[..., Any, Any]],
+) -> dict[TaskFunction[..., Any, Any], Execution | None]:
     """Return executions for tests of a program: in its own process, plain functions in threads."""
     threads = OwnThreads("redis-worker-testing")
     return {
-        function: Coroutines(call, function.declaration.timeout, result_of)
+        function: None
         if function.declaration.execution == "async"
         else Threads(call, function.declaration.timeout, threads, result_of)
         for function in functions

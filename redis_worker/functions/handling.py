@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter, time
 from typing import Any
 
-from redis_worker.engine.awaitables import is_awaitable, unawaited
-from redis_worker.engine.execution import Answer, Execution, TimedOut, timed_out
+from redis_worker.engine.awaitables import is_awaitable, resolved, unawaited
+from redis_worker.engine.execution import Answer, Execution, TimedOut, timed_out, within
 from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.handler import Caller
 from redis_worker.engine.retry import RetryPolicy
+from redis_worker.engine.running import show_below
 from redis_worker.functions.current import CURRENT
 from redis_worker.functions.executions import call
 from redis_worker.functions.function import TaskFunction
@@ -25,29 +26,37 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 class FunctionHandler(CallGuard):
     """Turns a delivery into its outcome: reads it, calls the function that it names, judges the answer."""
 
-    def __init__(self, reader: FunctionReader, executions: Mapping[TaskFunction[..., Any, Any], Execution]) -> None:
+    def __init__(
+        self, reader: FunctionReader, executions: Mapping[TaskFunction[..., Any, Any], Execution | None]
+    ) -> None:
         limits = [function.declaration.timeout for function in executions]
         super().__init__(min((limit for limit in limits if limit is not None), default=None))
         self._read = reader.read
         self._executions = executions
+        self._leftovers: dict[Delivery, asyncio.Future[Any]] = {}
         self._policies: dict[TaskFunction[..., Any, Any], RetryPolicy] = {}
 
-    async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
-        """Call the function of a batch of one, in a context of its own. The hot path.
-
-        Returns the outcome, and the call itself where it goes on after its time limit (a thread) and keeps its slot.
-        """
-        received = self._read(batch[0])
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Return the outcome of a task, whose function is called in a context of its own. The hot path."""
+        received = self._read(delivery)
         if isinstance(received, Outcome):
-            return (received,), None
+            return received
         execution = self._begin(received)
         started = perf_counter()
-        leftover = None
         try:
-            answer = await execution.call(received)
+            if execution is not None:
+                answer = await execution.call(received)
+            else:
+                timeout, coroutine = received.function.declaration.timeout, call(received)
+                value = await (coroutine if timeout is None else within(timeout, coroutine))
+                answer = Answer(result_of(await resolved(value) if is_awaitable(value) else value))
         except BaseException as error:
-            answer, leftover = self._raised(received, error)
-        return (self._outcome(received, answer, perf_counter() - started),), leftover
+            answer = self._raised(received, error)
+        return self._outcome(received, answer, perf_counter() - started)
+
+    def leftover(self, delivery: Delivery) -> asyncio.Future[Any] | None:
+        """Return the call of a task that goes on after its time limit (in a thread), and keeps its slot."""
+        return self._leftovers.pop(delivery, None) if self._leftovers else None
 
     def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
         """Call a plain function in the current thread. Returns the outcome. The hot path.
@@ -71,7 +80,7 @@ class FunctionHandler(CallGuard):
                 value = caller.resolve(awaitable, started)
             answer = Answer(result_of(value))
         except BaseException as error:
-            answer, _ = self._raised(received, unawaited(value) or error)
+            answer = self._raised(received, unawaited(value) or error)
         return self._outcome(received, answer, perf_counter() - started)
 
     def over_time(self, delivery: Delivery, id: str | None) -> Outcome:  # noqa: ARG002 - it is read again
@@ -82,18 +91,21 @@ class FunctionHandler(CallGuard):
         timeout = received.function.declaration.timeout
         return self._outcome(received, timed_out(timeout), timeout or 0.0)
 
-    def _begin(self, received: Received) -> Execution:
-        """Return the place of a task's call: it has been read, and nothing of it has begun."""
+    def _begin(self, received: Received) -> Execution | None:
+        """Return the place of a task's call, None for a coroutine: it has been read, and nothing of it has begun."""
         function = received.function
         if function.declaration.timeout is not None:
             received.deadline = time() + function.declaration.timeout
         CURRENT.set(received)
         return self._executions[function]
 
-    def _raised(self, received: Received, error: BaseException) -> tuple[Answer, asyncio.Future[Any] | None]:
-        if is_a(error, TimedOut):
-            return timed_out(received.function.declaration.timeout), error.leftover
-        return self.caught(error)
+    def _raised(self, received: Received, error: BaseException) -> Answer:
+        """Return the answer to a call that raised `error`. Raises it again if the runner or Ctrl-C caused it."""
+        if not is_a(error, TimedOut):
+            return self.caught(error)[0]
+        if error.leftover is not None:
+            self._leftovers[received.delivery] = error.leftover
+        return timed_out(received.function.declaration.timeout)
 
     def _outcome(self, received: Received, answer: Answer, seconds: float) -> Outcome:
         """Return the outcome of a task: its answer is known, and nothing is written yet."""
@@ -111,3 +123,6 @@ class FunctionHandler(CallGuard):
             policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max)
             self._policies[function] = policy
         return policy if retries is None else replace(policy, retries=int(retries))
+
+
+show_below(FunctionHandler.handle, call)

@@ -69,7 +69,7 @@ class Testing:
         provide(self._resources)
         delivery = Delivery(payload, _Held())
         while True:
-            (outcome,), _ = await self._handler.handle((delivery,))
+            outcome = await self._handler.handle(delivery)
             if outcome.again is None:
                 return outcome
             delivery = Delivery(payload, _Held(), retries=delivery.retries + 1)

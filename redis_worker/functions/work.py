@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.reading import FunctionReader
+from redis_worker.functions.runner import FunctionRunner
 from redis_worker.vocabulary.processor import Declaration
 
 
@@ -41,4 +42,4 @@ class FunctionWork:
             case kinds if kinds == {"thread"}:
                 return lambda settler: ThreadRunner(handler, settler, concurrency)
             case _:
-                return lambda settler: TaskRunner(handler, settler, concurrency)
+                return lambda settler: FunctionRunner(handler, settler, concurrency)
