@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.connection.address import Client
 from redis_worker.engine.lifespan import Lifespan
-from redis_worker.functions.function import TaskFunction
+from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.transport import RedisTransport, Transport
 from redis_worker.service.options import check_whole_seconds
 from redis_worker.vocabulary.duration import Duration
@@ -36,7 +34,7 @@ class DeclaredFunctions:
         self.results = f"{name}:results" if results is None else results
         self.result_ttl = None if result_ttl is None else check_whole_seconds("result_ttl", result_ttl, 1)
         self.error_ttl = None if error_ttl is None else check_whole_seconds("error_ttl", error_ttl, 1)
-        self.functions: dict[str, TaskFunction[..., Any, Any]] = {}
+        self.functions: dict[str, AnyFunction] = {}
         """The functions, by name."""
         self.lifetime: Lifespan | None = None
         """The lifespan, if one is registered."""

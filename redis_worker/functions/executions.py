@@ -12,7 +12,7 @@ from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.functions.current import CURRENT, CurrentTask
-from redis_worker.functions.function import TaskFunction
+from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.reading import Received
 from redis_worker.functions.signature import Arguments
 from redis_worker.functions.values import result_of
@@ -28,7 +28,7 @@ def call(received: Received) -> Any:
 class Sent(NamedTuple):
     """A task as a child process gets it, which inherits no context."""
 
-    function: TaskFunction[..., Any, Any]
+    function: AnyFunction
     arguments: Arguments
     description: CurrentTask
 
@@ -70,12 +70,12 @@ class InProcesses:
         self._processes.close()
 
 
-class Executions(dict[TaskFunction[..., Any, Any], Execution | None]):
+class Executions(dict[AnyFunction, Execution | None]):
     """The executions of a queue's functions, by function; None for a coroutine function, which needs none."""
 
     def __init__(
         self,
-        functions: Iterable[TaskFunction[..., Any, Any]],
+        functions: Iterable[AnyFunction],
         concurrency: int,
         max_deliveries: int,
         lifespan: Lifespan | None,
@@ -86,7 +86,7 @@ class Executions(dict[TaskFunction[..., Any, Any], Execution | None]):
         self._in_child = in_children(lifespan, call_in_child)
         super().__init__({function: self._execution(function) for function in functions})
 
-    def _execution(self, function: TaskFunction[..., Any, Any]) -> Execution | None:
+    def _execution(self, function: AnyFunction) -> Execution | None:
         timeout = function.declaration.timeout
         match function.declaration.execution:
             case "inline":
@@ -108,8 +108,8 @@ class Executions(dict[TaskFunction[..., Any, Any], Execution | None]):
 
 
 def executions_here(
-    functions: Iterable[TaskFunction[..., Any, Any]],
-) -> dict[TaskFunction[..., Any, Any], Execution | None]:
+    functions: Iterable[AnyFunction],
+) -> dict[AnyFunction, Execution | None]:
     """Return executions for tests of a program: in its own process, plain functions in threads."""
     threads = OwnThreads("redis-worker-testing")
     return {
@@ -120,7 +120,7 @@ def executions_here(
     }
 
 
-def _check_sent(function: TaskFunction[..., Any, Any]) -> None:
+def _check_sent(function: AnyFunction) -> None:
     """Raise ConfigurationError if a child process would not find the function."""
     try:
         pickle.dumps(function)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 from redis_worker.functions.handle import Handle
 from redis_worker.functions.options import Options
@@ -31,6 +31,10 @@ class CallOptions(TypedDict, total=False):
     at: datetime | None
     retries: int | None
     expires: Duration | datetime | None
+
+
+AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"
+"""A function of a queue, whatever its types are."""
 
 
 class Submitter(Linked, Protocol):

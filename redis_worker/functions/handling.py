@@ -16,7 +16,7 @@ from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import show_below
 from redis_worker.functions.current import CURRENT
 from redis_worker.functions.executions import call
-from redis_worker.functions.function import TaskFunction
+from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.reading import FunctionReader, Received
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.error_text import is_a
@@ -26,15 +26,13 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 class FunctionHandler(CallGuard):
     """Turns a delivery into its outcome: reads it, calls the function that it names, judges the answer."""
 
-    def __init__(
-        self, reader: FunctionReader, executions: Mapping[TaskFunction[..., Any, Any], Execution | None]
-    ) -> None:
+    def __init__(self, reader: FunctionReader, executions: Mapping[AnyFunction, Execution | None]) -> None:
         limits = [function.declaration.timeout for function in executions]
         super().__init__(min((limit for limit in limits if limit is not None), default=None))
         self._read = reader.read
         self._executions = executions
         self._leftovers: dict[Delivery, asyncio.Future[Any]] = {}
-        self._policies: dict[TaskFunction[..., Any, Any], RetryPolicy] = {}
+        self._policies: dict[AnyFunction, RetryPolicy] = {}
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Return the outcome of a task, whose function is called in a context of its own. The hot path."""
@@ -42,6 +40,7 @@ class FunctionHandler(CallGuard):
         if isinstance(received, Outcome):
             return received
         execution = self._begin(received)
+        CURRENT.set(received)
         started = perf_counter()
         try:
             if execution is not None:
@@ -69,6 +68,7 @@ class FunctionHandler(CallGuard):
         if isinstance(received, Outcome):
             return received
         self._begin(received)
+        token = CURRENT.set(received)
         started = perf_counter()
         if caller is not None:
             caller.id, caller.timeout = received.id, received.function.declaration.timeout
@@ -81,6 +81,8 @@ class FunctionHandler(CallGuard):
             answer = Answer(result_of(value))
         except BaseException as error:
             answer = self._raised(received, unawaited(value) or error)
+        finally:
+            CURRENT.reset(token)  # a context that is as before serves the next task too
         return self._outcome(received, answer, perf_counter() - started)
 
     def over_time(self, delivery: Delivery, id: str | None) -> Outcome:  # noqa: ARG002 - it is read again
@@ -96,7 +98,6 @@ class FunctionHandler(CallGuard):
         function = received.function
         if function.declaration.timeout is not None:
             received.deadline = time() + function.declaration.timeout
-        CURRENT.set(received)
         return self._executions[function]
 
     def _raised(self, received: Received, error: BaseException) -> Answer:

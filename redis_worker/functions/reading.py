@@ -10,7 +10,7 @@ from typing import Any
 
 from redis_worker.engine.reading import condemned, refused
 from redis_worker.functions.current import CurrentTask
-from redis_worker.functions.function import TaskFunction
+from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.signature import Arguments
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import failure, json_type, read_members
@@ -23,7 +23,7 @@ class Received:
 
     delivery: Delivery
     id: str
-    function: TaskFunction[..., Any, Any]
+    function: AnyFunction
     arguments: Arguments
     members: dict[str, Any]
     """All members of the payload."""
@@ -39,7 +39,7 @@ class Received:
 class FunctionReader:
     """A decoder of tasks of a queue's functions."""
 
-    def __init__(self, queue: str, functions: Mapping[str, TaskFunction[..., Any, Any]], max_deliveries: int) -> None:
+    def __init__(self, queue: str, functions: Mapping[str, AnyFunction], max_deliveries: int) -> None:
         self._queue = queue
         self._functions = functions
         self._max_deliveries = max_deliveries
@@ -64,7 +64,7 @@ class FunctionReader:
             return Outcome(delivery, id, failure(text), text)
         return Received(delivery, id, function, arguments, members, self._queue)
 
-    def _call(self, task: Any) -> tuple[TaskFunction[..., Any, Any], Arguments]:
+    def _call(self, task: Any) -> tuple[AnyFunction, Arguments]:
         """Return the function and the arguments of the member `task`. Raises ValueError."""
         if type(task) is not dict:
             raise ValueError(f"task is {json_type(task)}, not an object with name, args and kwargs")

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
 
@@ -18,11 +18,8 @@ _MISSING = re.compile(r"Object missing required field `([^`]+)`$")
 _AT = re.compile(r"^(?P<text>.*) - at `(?:key in )?\$\.(?P<name>\w+)(?P<inside>[^`]*)`$", re.DOTALL)
 
 
-class Arguments(NamedTuple):
-    """The arguments of one call."""
-
-    positional: Sequence[Any]
-    named: Mapping[str, Any]
+Arguments: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
+"""The arguments of one call, by position and by name."""
 
 
 class Signature:
@@ -83,7 +80,7 @@ class Signature:
         """Return the arguments of a task. Raises ValueError, which names the argument and the expected type."""
         if not named and self._all is not None and type(positional) is list and len(positional) == len(self._order):
             try:
-                return Arguments(from_json(positional, self._all), named)
+                return from_json(positional, self._all), named
             except ValueError:
                 pass  # the long way names the argument
         given = self._by_name(positional, named)
@@ -93,10 +90,10 @@ class Signature:
             raise ValueError(f"{self._name}: {_readable(str(error))}") from None
         count = len(self._positional)
         if self._rest is None and len(values) == count:
-            return Arguments(values, {})
+            return values, {}
         by_name = dict(zip(self._order, values, strict=True))
         rest = by_name[self._rest] if self._rest is not None else []
-        return Arguments(
+        return (
             [*values[:count], *rest],
             {name: by_name[name] for name in self._only_named} | by_name.get(self._named_rest or "", {}),
         )

@@ -53,6 +53,15 @@ async def wrong() -> None:
 WRONG = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# WRONG")}
 
 
+def test_without_the_extra_one_sentence_names_it() -> None:
+    program = "import sys; sys.modules['msgspec'] = None; from redis_worker import TaskQueue"
+    done = subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "redis_worker.vocabulary.errors.ConfigurationError: functions as tasks need the extra `functions` (msgspec is "
+        "missing): pip install 'redis-worker[functions]'"
+    )
+
+
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_the_checkers_find_each_mistake_and_no_other(checker: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(checker) is None:
