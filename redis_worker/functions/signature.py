@@ -56,9 +56,9 @@ class Signature:
         )
         self._order = [parameter.name for parameter in parameters]
         is_simple = self._order == self._positional
-        kinds = tuple(hints.get(name, Any) for name in self._order)
-        self._all: Any = tuple.__class_getitem__(kinds) if is_simple and kinds else None
-        """The type of all arguments, if they can all be given by position."""
+        kinds = [(f"p{n}", hints.get(name, Any)) for n, name in enumerate(self._order)]
+        self._all: Any = msgspec.defstruct("Arguments", kinds, array_like=True) if is_simple else None
+        """The type of all arguments, if they can all be given by position: msgspec keeps what it knows of a Struct."""
 
     def _check(self, what: str, kind: Any) -> None:
         if (problem := problem_of(kind)) is not None:
@@ -80,7 +80,7 @@ class Signature:
         """Return the arguments of a task. Raises ValueError, which names the argument and the expected type."""
         if not named and self._all is not None and type(positional) is list and len(positional) == len(self._order):
             try:
-                return from_json(positional, self._all), named
+                return msgspec.structs.astuple(from_json(positional, self._all)), named
             except ValueError:
                 pass  # the long way names the argument
         given = self._by_name(positional, named)
