@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, readable, strangers
-from redis_worker.broker.keys import ARRIVED, TASKS, Keys
+from redis_worker.broker.keys import ARRIVED, LARGE, TASKS, Keys
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.registration import reclaim
 from redis_worker.ports import Observer
@@ -60,7 +60,7 @@ class Recoverer:
         started = loop.time()
         # All derived keys: some are not used until a task fails or an operator reads them.
         types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
-        arguments = [int(self._lease * 1000), keys.listed(""), TASKS, ARRIVED]
+        arguments = [int(self._lease * 1000), keys.listed(""), TASKS, ARRIVED, LARGE]
         dead, retired, expired, entered, found = await self._connection.run("overdue", types, arguments)
         if entered:
             logger.warning(
