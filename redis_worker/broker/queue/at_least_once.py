@@ -58,7 +58,7 @@ class AtLeastOnceQueue:
         self._limits = limits
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
-        self._registration = Registration(ordinary, keys, keeper, observer)
+        self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
         self._pause = Pause(observer)
         self._name_in_use = asyncio.Lock()
         """Held by calls that write under the worker's name, which must not change meanwhile."""
@@ -80,6 +80,9 @@ class AtLeastOnceQueue:
     async def close(self) -> None:
         """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
         await self._registration.end()
+
+    def ring(self) -> None:
+        """End a wait for tasks, if it can be ended."""
 
     def _make_names(self) -> None:
         """Make the arguments of claims and settlements that change only with the lease."""
