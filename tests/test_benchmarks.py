@@ -38,6 +38,7 @@ ROWS = {
     "drain: coroutines end in random order, concurrency 100": False,
     "long: the same sleeps in asyncio alone": False,
     "long: sleeps of 100 ms, concurrency 10,000": True,
+    "long: the same computing in processes alone": False,
     f"long: 1 ms of computing in {min(2, os.cpu_count() or 1)} processes": True,
     "pick-up, median: PING alone, the floor": False,
     "pick-up, median: bare loop, 200 at a time": False,
