@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import PARTS
 from benchmarks.report import Row, table
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,9 @@ ROWS = {
     "memory: idle worker": True,
     "memory: first half of 8,000 tasks": False,
     "memory: second half of 8,000 tasks": False,
+    "idle: 20 topics in one worker": True,
+    "idle: 5 pools in one program": True,
+    "idle: 5 pools in `serve`": True,
     "kafka: bare consumer": False,
     "kafka: no-op": True,
     "kafka: no-op, ordered by partition": False,
@@ -120,8 +124,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, submit, structure"
-    assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
+    assert f"unknown benchmark 'speed', use one of {', '.join(PARTS)}" in ended.stderr
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:
