@@ -52,6 +52,11 @@ def supervised() -> Contender:
     return Contender("sum, in a supervisor", ("redis_worker", "serve", file, "--log-level", "warning"))
 
 
+def idle_queue(index: int) -> str:
+    """Return the name of an idle topic, or of an idle pool's list."""
+    return f"idle{index}"
+
+
 class Running:
     """The process of a contender."""
 

@@ -17,6 +17,13 @@ _FALSE = ("", "0", "false", "no", "off")
 # The variables that name the server, by precedence.
 _SERVER = ("REDIS_WORKER_URL", "REDIS_URL", "REDIS_HOST")
 
+SECRETS = (
+    *("REDIS_WORKER_URL", "REDIS_URL", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_WORKER_HTTP_TOKEN"),
+    *("REDIS_WORKER_SERVE_URL", "REDIS_WORKER_CHAOS_URL", "REDIS_WORKER_PROPERTY"),
+    *("REDIS_WORKER_DSN", "POSTGRES_DSN", "DATABASE_URL"),
+)
+"""Variables that may hold a secret. Each may be read from a file, which the variable with `_FILE` at its end names."""
+
 
 # A variable of `.env` with its value in single quotes.
 _SINGLE_QUOTED = re.compile(r"\s*(?:export\s+)?(?:'[^']+'|[^=#\s]+)\s*=\s*'")
@@ -26,11 +33,14 @@ _added: dict[str, str] = {}
 
 
 def add_file() -> None:
-    """Add the variables of `.env` in the working directory to the process's environment. Raises ConfigurationError."""
+    """Add the variables of `.env` in the working directory, and secrets in files, to the process's environment.
+
+    Raises ConfigurationError.
+    """
     _added.clear()
     merged = environment_and_file(os.environ)
     for name, value in merged.items():
-        if name not in os.environ:
+        if os.environ.get(name) != value:
             try:
                 os.environ[name] = _added[name] = os.fsdecode(value.encode())  # for ASCII locales
             except ValueError as error:
@@ -38,18 +48,59 @@ def add_file() -> None:
 
 
 def environment_and_file(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with the variables of `.env` in the working directory. Raises ConfigurationError."""
+    """Return `environment` with the variables of `.env` in the working directory, and with secrets in files.
+
+    Raises ConfigurationError.
+    """
     environment = {name: value for name, value in environment.items() if _added.get(name) != value}
+    environment |= _file_secrets(environment)
     if not os.path.isfile(".env"):
-        return dict(environment)
+        return environment
     try:
         found = _values(".env")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f".env in {os.getcwd()} cannot be read: {error}") from None
+    found |= _file_secrets(found, environment)
     if any(environment.get(name) for name in _SERVER):
         # Otherwise REDIS_URL of the file would override REDIS_HOST of the environment.
         found = {name: value for name, value in found.items() if name not in _SERVER}
-    return found | dict(environment)
+    return found | environment
+
+
+def _file_secrets(environment: Mapping[str, str], first: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the secrets whose files `environment` names; a variable of `first` needs no file.
+
+    Raises ConfigurationError.
+    """
+    secrets = {}
+    for name in SECRETS:
+        if environment.get(f"{name}_FILE") and not (first and first.get(name)):
+            if environment.get(name):
+                raise ConfigurationError(f"{name} and {name}_FILE are both set; remove one of them")
+            secrets[name] = secret_of_file(environment, name)
+    return secrets
+
+
+def secret_of_file(environment: Mapping[str, str], name: str) -> str:
+    """Return the content of the file that `<name>_FILE` names, without line breaks at its end; empty if it is not set.
+
+    Docker and Kubernetes mount secrets as files. Raises ConfigurationError.
+    """
+    path = environment.get(f"{name}_FILE")
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            secret = file.read().rstrip("\r\n")
+    except UnicodeError:
+        raise ConfigurationError(f"the file that {name}_FILE names is not UTF-8") from None
+    except (OSError, ValueError) as error:
+        # Not the path: it may be the secret itself, in the wrong variable.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "its name is not valid"
+        raise ConfigurationError(f"the file that {name}_FILE names cannot be read: {reason}") from None
+    if not secret:
+        raise ConfigurationError(f"the file that {name}_FILE names is empty")
+    return secret
 
 
 def _values(path: str) -> dict[str, str]:

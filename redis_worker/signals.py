@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
+from redis_worker.service_manager import ServiceManager
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
 
@@ -18,6 +19,7 @@ logger = library_logger()
 
 async def serve(
     run: Callable[[], Awaitable[None]],
+    started: Callable[[], Awaitable[None]],
     stop: Callable[[], None],
     cancel: Callable[[], None],
     show: Callable[[], None],
@@ -26,12 +28,18 @@ async def serve(
 ) -> bool:
     """Await `run` and handle signals meanwhile: SIGINT or SIGTERM calls `stop`, which logs it, a second one `cancel`.
 
-    A third one calls `kill` and exits; SIGUSR1 calls `show`, SIGHUP `reload`. Return False if a second signal cancelled
-    it. Raises as `run` does, and ConfigurationError outside the main thread.
+    A third one calls `kill` and exits; SIGUSR1 calls `show`, SIGHUP `reload`. The service
+    manager is informed: ready once `started` returns, alive while the event loop runs, stopping. Return False if a
+    second signal cancelled it. Raises as `run` does, and ConfigurationError outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError("serve() handles signals, which works only in the main thread; call run() here")
     cancelled = False
+    manager = ServiceManager()
+
+    def stop_then() -> None:
+        manager.stopping()
+        stop()
 
     def cancel_then() -> None:
         nonlocal cancelled
@@ -40,8 +48,9 @@ async def serve(
         cancel()
 
     others = {signal.SIGUSR1: show} | ({} if reload is None else {signal.SIGHUP: reload})
-    with stop_signals(stop, cancel_then, kill), _handled(others):
-        await run()
+    with stop_signals(stop_then, cancel_then, kill), _handled(others):
+        async with manager.informed(started):
+            await run()
     return not cancelled
 
 

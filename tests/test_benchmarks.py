@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import PARTS
 from benchmarks.report import Row, table
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,9 @@ ROWS = {
     "memory: idle worker": True,
     "memory: first half of 8,000 tasks": False,
     "memory: second half of 8,000 tasks": False,
+    "idle: 20 topics in one worker": True,
+    "idle: 5 pools in one program": True,
+    "idle: 5 pools in `serve`": True,
     "kafka: bare consumer": False,
     "kafka: no-op": True,
     "kafka: no-op, ordered by partition": False,
@@ -68,6 +72,14 @@ ROWS = {
     "pipeline: CPU of worker and Redis at a tenth of the rate": True,
     "pipeline: memory of the worker": True,
     "pipeline: recovery, one of 3 consumers killed": True,
+    "submit: pipelined RPUSH of tasks": False,
+    "submit: submit_many": True,
+    "submit: pipelined RPUSH of messages": False,
+    "submit: publish_many": True,
+    "submit: pipelined RPUSH of a file": False,
+    "submit: push --file": True,
+    "submit: an awaited RPUSH each": False,
+    "submit: publish, one by one": True,
 }
 
 
@@ -112,8 +124,7 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, structure"
-    assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
+    assert f"unknown benchmark 'speed', use one of {', '.join(PARTS)}" in ended.stderr
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:

@@ -20,6 +20,7 @@ from redis_worker.cli.dead import dead
 from redis_worker.cli.delayed import delayed
 from redis_worker.cli.demo import demo
 from redis_worker.cli.doctor import doctor
+from redis_worker.cli.health import health
 from redis_worker.cli.init import leave_process_1
 from redis_worker.cli.kafka import kafka
 from redis_worker.cli.options import ENVIRONMENT, load_env_file
@@ -55,7 +56,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(run, status, dashboard, push, publish, result),
-    *(pause, resume, peek, purge, delayed, dead, doctor),
+    *(pause, resume, peek, purge, delayed, dead, doctor, health),
     *(serve, check, kafka, cron, processors, demo, chaos),
 )
 for _command in _COMMANDS:

@@ -73,7 +73,8 @@ class _Service:
         supervisor = self._supervisor
         self._work = asyncio.create_task(self._serve())
         reload = self._reload if self._hangup else None
-        graceful = await serve(self._ended, self._stop, supervisor.cancel, self._show, supervisor.kill, reload)
+        started, kill = supervisor.wait_until_started, supervisor.kill
+        graceful = await serve(self._ended, started, self._stop, supervisor.cancel, self._show, kill, reload)
         logger.info("ended: %d processed, %d failed", supervisor.counters.processed, supervisor.counters.failed)
         return 0 if graceful else 1
 

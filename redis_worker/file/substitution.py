@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
+from redis_worker.environment import secret_of_file
 from redis_worker.file.lines import KeyPath
+from redis_worker.vocabulary.errors import ConfigurationError
 
 _PLACE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
@@ -49,7 +51,8 @@ UNSET: Final = Unset()
 def substitute(value: Any, environment: Mapping[str, str], path: KeyPath = ()) -> tuple[Any, dict[KeyPath, str]]:
     """Return `value` with the variables in its strings substituted, and the mistakes by path.
 
-    `${VAR}` is a variable, `${VAR:-default}` one that may be unset or empty, and `$${` a plain `${`.
+    `${VAR}` is a variable, `${VAR:-default}` one that may be unset or empty, and `$${` a plain `${`. An unset variable
+    may be in a file, which `VAR_FILE` names.
     """
     mistakes: dict[KeyPath, str] = {}
 
@@ -62,7 +65,7 @@ def substitute(value: Any, environment: Mapping[str, str], path: KeyPath = ()) -
             return value
         try:
             text, variables = _filled(value, environment)
-        except ValueError as error:
+        except (ValueError, ConfigurationError) as error:
             mistakes[path] = str(error)
             return UNSET
         return text if variables is None else Substituted(text, value, variables)
@@ -122,6 +125,8 @@ def _variable(found: re.Match[str], environment: Mapping[str, str], variables: d
         raise ValueError(f"{found[0]} is not a variable: write ${{NAME}} or ${{NAME:-default}}, a plain ${{ as $${{")
     name, default = inside["name"], inside["default"]
     value = environment.get(name)
+    if not value:
+        value = secret_of_file(environment, name) or value
     if value:
         variables[name] = value
     if default is not None:

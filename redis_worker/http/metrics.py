@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis_worker.engine.counters import Counting
 from redis_worker.engine.histogram import PROCESSING_BOUNDS, Histogram
-from redis_worker.engine.vitals import Timing
+from redis_worker.engine.vitals import Timing, Vitals
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.ids import new_id
 
@@ -46,8 +46,10 @@ class StreamMetrics:
         self.seconds.absorb(snapshot["seconds"])
 
 
-class QueueMetrics(Timing):
-    """Metrics of one queue and its processor."""
+class QueueMetrics(Vitals):
+    """Metrics of one queue and its processor, with the times of all tasks."""
+
+    _read, _timed = Timing._read, Timing._timed
 
     def __init__(self) -> None:
         super().__init__()

@@ -101,11 +101,21 @@ class KafkaSettings:
 
     def producer(self) -> dict[str, Any]:
         """Return the configuration of a producer on the same brokers."""
-        return {**self.connection(), "linger.ms": 0, "enable.idempotence": True}
+        return producer(self.brokers, self.connection())
 
     def __repr__(self) -> str:
         topics, properties = ",".join(self.topics), masked(self.properties)
         return f"KafkaSettings({self.brokers}, {topics}, group={self.group}, properties={properties})"
+
+
+def producer(brokers: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a producer, with further properties of librdkafka. Raises ConfigurationError."""
+    try:
+        check_brokers(brokers)
+    except ValueError as error:
+        raise ConfigurationError(f"the Kafka setting brokers {error}") from None
+    # What is sent is flushed at once. Sent twice by librdkafka itself, it is kept once, and in order.
+    return {**properties, "bootstrap.servers": brokers, "linger.ms": 0, "enable.idempotence": True}
 
 
 def masked(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +154,14 @@ def _check_topic(topic: str) -> None:
             re.compile(topic)
         except re.error as error:
             raise ConfigurationError(f"the topic {topic!r} is no regular expression: {error}") from None
-    elif not _TOPIC.fullmatch(topic):
+    else:
+        check_name(topic)
+
+
+def check_name(topic: str) -> str:
+    """Return `topic`. Raises ConfigurationError if it is no name of a topic."""
+    if not _TOPIC.fullmatch(topic):
         raise ConfigurationError(
             f"{topic!r} is no topic of Kafka: letters, digits, '.', '_' and '-'; a regular expression begins with ^"
         )
+    return topic

@@ -56,7 +56,8 @@ def stage(function: F | None = None, /, *, name: str | None = None, batch: bool 
     """Declare a stage's name, which is the function's by default, or that it takes batches.
 
     A batch stage takes a list of values and returns a list with an entry for each, in the same order: a value, None,
-    an Emit, or an exception. A function without this decorator is a stage of single values.
+    an Emit, or an exception. A function without this decorator is a stage of single values; an object with a method
+    `batch` gets its batches by that.
     """
 
     def declare(function: F) -> F:
@@ -84,6 +85,8 @@ class Stage:
         """Raises ConfigurationError if the function does not take one argument."""
         name, batch = getattr(function, _ATTRIBUTE, (None, False))
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        if not batch and (whole := getattr(function, "batch", None)) is not None:  # as of Formats, Windows, a Pipeline
+            function, batch = whole, True
         check_takes_one("stage", function, "a list of values" if batch else "a value")
         self._function = function
         self._is_async = is_coroutine_function(function)

@@ -14,7 +14,7 @@ from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
-from redis_worker.broker.queue.delayed import WakeChannel
+from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.counters import Counters
@@ -97,8 +97,10 @@ class WorkerPool(ConsumerService):
         check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
-        self._counting = Vitals()
-        metrics = self._measuring(input_key, self.declaration.name)
+        own = None if self._http is None else self._http.metrics.of(input_key, self.declaration.name)
+        # The metrics that the pool itself serves count for all: nothing is counted twice.
+        self._counting = own or Vitals()
+        metrics = () if own else self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
         self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
 
@@ -142,7 +144,7 @@ class WorkerPool(ConsumerService):
     def _consumer_of(self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper) -> Consumer:
         options, keys, observer = self.options, self._keys, self._observer
         queue = self._queue(ordinary, blocking, keeper)
-        channel = WakeChannel(self._address, keys.wake)
+        doorbell = Doorbell(self._address)
         watchdog = Watchdog(observer, report=self._reporter.block)
         role = Role(self.declaration.name, options.concurrency)
         return Consumer(
@@ -161,8 +163,8 @@ class WorkerPool(ConsumerService):
             upkeep=upkeep_of(
                 *(ordinary, keys, queue, observer, role, self._counting),
                 lease=keeper.seconds,
-                wait=channel.wait,
-                others=(channel.run, partial(announce_queue, ordinary, keys), watchdog.run),
+                doorbell=doorbell,
+                others=(doorbell.run, partial(announce_queue, ordinary, keys), watchdog.run),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,

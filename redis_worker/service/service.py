@@ -150,7 +150,8 @@ class Service(ABC):
         SIGUSR1 logs the running tasks. No other method installs a signal handler. Return False if a second signal
         cancelled it. Raises as `run` does, and ConfigurationError outside the main thread.
         """
-        return await serve(self.run, self.stop_aloud, self.cancel, lambda: report_running(self.running_tasks()))
+        started, show = self.wait_until_started, lambda: report_running(self.running_tasks())
+        return await serve(self.run, started, self.stop_aloud, self.cancel, show)
 
     async def __aenter__(self) -> Self:
         """Start, and return when work has begun. Raises as `run` does."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from redis_worker.broker.connection.connection import Connection
@@ -88,12 +87,11 @@ class TopicConsumer(Consumer):
             upkeep=upkeep_of(
                 *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting),
                 lease=shared.keeper.seconds,
-                wait=partial(shared.doorbell.wait, keys.delayed),
+                doorbell=shared.doorbell,
             ),
             reconnect=shared.reconnect,
             shutdown_timeout=shared.shutdown_timeout,
         )
-        self._doorbell = shared.doorbell
 
     @property
     def status(self) -> ConsumerStatus:
@@ -115,12 +113,12 @@ class TopicConsumer(Consumer):
     def stop(self) -> None:
         """Stop gracefully."""
         super().stop()
-        self._doorbell.ring()  # wakes a claim that waits there
+        self._queue.ring()
 
     def cancel(self) -> None:
         """Stop at once; unfinished messages are handed back."""
         super().cancel()
-        self._doorbell.ring()
+        self._queue.ring()
 
 
 def _queue_of(route: Route, keys: Keys, shared: Shared, observer: Observer) -> TopicQueue:

@@ -58,6 +58,8 @@ class Supervisor:
         self._publisher = StatusPublisher(self, self._wiring.metrics)
         self._roster = Roster(self._wiring, self._give_up)
         self._started = self._stopping = False
+        self._running = asyncio.Event()
+        """Set once the start is over."""
         self._closing: asyncio.Task[None] | None = None
         """The stop, once it has begun."""
         self._lost: PartFailed | None = None
@@ -158,6 +160,11 @@ class Supervisor:
         if self._lost is not None:
             await self.stop()
             raise self._lost
+        self._running.set()
+
+    async def wait_until_started(self) -> None:
+        """Wait until `start` has returned; never return if it raises."""
+        await self._running.wait()
 
     def _here(self, plan: Plan) -> Plan:
         """Return `plan` if it may run here, else without its parts."""
@@ -241,8 +248,8 @@ class Supervisor:
         self.standalone = True
         if (why := self.why_nothing) is not None:
             raise ConfigurationError(why)
-        reload = self._reload_by_signal
-        return await serve(self.run, self.stop_aloud, self.cancel, self.report_running, reload=reload)
+        started, reload = self.wait_until_started, self._reload_by_signal
+        return await serve(self.run, started, self.stop_aloud, self.cancel, self.report_running, reload=reload)
 
     def stop_aloud(self) -> None:
         """Begin the stop, and log it."""

@@ -76,6 +76,10 @@ class KafkaTopic:
 
     def dead_letters(self, count: int) -> list[Any]:
         """Return the first `count` dead letters, as messages of confluent-kafka."""
+        return self.messages(count, self.dead)
+
+    def messages(self, count: int, topic: str | None = None) -> list[Any]:
+        """Return the first `count` messages of this topic, or of another one, as messages of confluent-kafka."""
         settings = {
             "bootstrap.servers": self.brokers,
             "group.id": secrets.token_hex(4),
@@ -83,7 +87,7 @@ class KafkaTopic:
         }
         found: list[Any] = []
         with closing(Consumer(settings | _QUIET)) as consumer:
-            consumer.subscribe([self.dead])
+            consumer.subscribe([topic or self.name])
             while len(found) < count:
                 found += [message for message in consumer.consume(count, 0.1) if message.error() is None]
         return found

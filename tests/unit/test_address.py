@@ -49,6 +49,7 @@ def opened(redis: Any) -> dict[str, Any]:
         ("redis+sentinel://a,b:1/m/0?sentinel_password=hush", "redis+sentinel://a,b:1/m/0?sentinel_password=***"),
         ("rediss+cluster://:hush@a:1,b:2", "rediss+cluster://:***@a:1,b:2"),
         ("unix://ann:hush@/run/redis.sock?db=1", "unix://ann:***@/run/redis.sock?db=1"),
+        ("valkeys://ann:hush@a:1/2", "rediss://ann:***@a:1/2"),
         ("ann:hush@localhost", "***"),
         ("redis://ann:hush", "redis://***"),
     ],
@@ -77,6 +78,32 @@ def test_a_url_is_read_as_redis_py_reads_it() -> None:
     assert opened("redis://example.org?db=4")["db"] == 4
     assert opened("redis://[::1]:7000")["host"] == "::1"
     assert "host" not in opened("redis://")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "user", "password", "tls"),
+    [
+        # Upstash, Aiven, DigitalOcean
+        ("rediss://default:p%2Fw@eu1-x.upstash.io:6379", "eu1-x.upstash.io", 6379, "default", "p/w", True),
+        ("valkeys://default:pw@v-x.aivencloud.com:11483", "v-x.aivencloud.com", 11483, "default", "pw", True),
+        ("rediss://default:pw@db-x.ondigitalocean.com:25061", "db-x.ondigitalocean.com", 25061, "default", "pw", True),
+        # Heroku, whose certificates are self-signed
+        ("rediss://:pw@ec2-1.compute.amazonaws.com:7710?ssl_cert_reqs=none", "ec2-1.compute.amazonaws.com", 7710, "",
+         "pw", True),
+        # Azure: keys end with =
+        ("rediss://:a%2Bb=@x.redis.cache.windows.net:6380/0", "x.redis.cache.windows.net", 6380, "", "a+b=", True),
+        # Render, Railway, Redis Cloud
+        ("redis://red-x:6379", "red-x", 6379, "", "", False),
+        ("redis://default:pw@redis.railway.internal:6379", "redis.railway.internal", 6379, "default", "pw", False),
+        ("redis://default:pw@redis-1.c1.eu.ec2.cloud.redislabs.com:12345/0", "redis-1.c1.eu.ec2.cloud.redislabs.com",
+         12345, "default", "pw", False),
+    ],
+)  # fmt: skip
+def test_urls_as_providers_write_them(url: str, host: str, port: int, user: str, password: str, tls: bool) -> None:
+    options = opened(url)
+    assert (options["host"], options["port"], options.get("db", 0)) == (host, port, 0)
+    assert (options.get("username") or "", options.get("password") or "") == (user, password)
+    assert issubclass(options["class"], SSLConnection) == tls
 
 
 def test_connections_opened_wait_as_long_as_they_must_and_repeat_nothing() -> None:

@@ -21,6 +21,8 @@ from redis_worker.vocabulary.errors import ConfigurationError
 Client: TypeAlias = "Redis | RedisCluster"
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+# Providers of Valkey write valkey:// and valkeys://.
+_VALKEY = re.compile(r"valkey(?=s?(\+\w+)?://)", re.IGNORECASE)
 
 _PLAIN = re.compile(r"[\w.-]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(:\d{0,5})?")
@@ -63,7 +65,7 @@ def mask(url: str) -> str:
     anywhere, as in ?PASSWORD=… or in place of the database. Shown are a plain user name before a password, hosts and
     ports, the service of a sentinel, the path of a socket, and options that are numbers or flags.
     """
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = _in_redis_scheme(url).partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in SCHEMES:
         return "***"
@@ -79,6 +81,11 @@ def mask(url: str) -> str:
     pairs = (pair.partition("=") for pair in query.split("&"))
     options = "&".join(_option(*pair) for pair in pairs) if query else ""
     return f"{scheme}://{shown_user}{colon}{at and '***@'}{shown_hosts}{slash}{_path(scheme, path)}{question}{options}"
+
+
+def _in_redis_scheme(url: str) -> str:
+    """Return `url` with the scheme redis:// in place of valkey://."""
+    return f"redis{url[found.end() :]}" if (found := _VALKEY.match(url)) else url
 
 
 def _parted(rest: str) -> tuple[str | None, str, str]:
@@ -104,6 +111,7 @@ def _option(key: str, equals: str, value: str) -> str:
 
 
 def _from_url(url: str) -> Address:
+    url = _in_redis_scheme(url)
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     name = mask(url)
     if scheme not in SCHEMES:

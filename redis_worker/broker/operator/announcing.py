@@ -63,11 +63,16 @@ async def announce_queue(connection: Connection, keys: Keys) -> None:
 def process_members() -> dict[str, Any]:
     """Return the members that describe this process, for a description made now."""
     return {
-        "host": clean(socket.gethostname()),
+        "host": this_host(),
         "pid": os.getpid(),
         "version": __version__,
         "started_at": round(time.time(), 3),
     }
+
+
+def this_host() -> str:
+    """Return the name of this machine or container, as descriptions have it."""
+    return clean(socket.gethostname())
 
 
 def clean(text: str) -> str:

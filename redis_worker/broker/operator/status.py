@@ -158,6 +158,10 @@ class StatusReader(Access):
         jobs = await self._if_allowed(read_jobs, CRON, problems)
         return replace(status, queues=[*status.queues, *problems], supervisors=supervisors, jobs=jobs)
 
+    async def supervisors(self) -> list[SupervisorStatus]:
+        """Return all supervisors. Raises Disconnected and Refused."""
+        return await read_supervisors(self._connection)
+
     async def _if_allowed(
         self, read: Callable[[Connection], Awaitable[list[T]]], key: str, problems: list[QueueStatus]
     ) -> list[T]:

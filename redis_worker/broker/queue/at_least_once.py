@@ -20,7 +20,7 @@ from redis_worker.broker.queue.settlement import Limits, Settlement, settlements
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable, WrongType
-from redis_worker.vocabulary.payload import has_long_number
+from redis_worker.vocabulary.payload import are_plain
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 # Seconds that one blocking pop waits on the server; a stop waits for it, since it is never
@@ -58,7 +58,7 @@ class AtLeastOnceQueue:
         self._limits = limits
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
-        self._registration = Registration(ordinary, keys, keeper, observer)
+        self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
         self._pause = Pause(observer)
         self._name_in_use = asyncio.Lock()
         """Held by calls that write under the worker's name, which must not change meanwhile."""
@@ -80,6 +80,9 @@ class AtLeastOnceQueue:
     async def close(self) -> None:
         """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
         await self._registration.end()
+
+    def ring(self) -> None:
+        """End a wait for tasks, if it can be ended."""
 
     def _make_names(self) -> None:
         """Make the arguments of claims and settlements that change only with the lease."""
@@ -181,7 +184,7 @@ class AtLeastOnceQueue:
             await asyncio.sleep(_RETRY_PAUSE)
         if counts:
             return self._counted(range(first, first + len(tasks)), tasks, counts)
-        plain = not has_long_number(tasks)
+        plain = are_plain(tasks)
         return [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:

@@ -32,9 +32,9 @@ end
 local arrived = redis.call('LRANGE', KEYS[3], 0, -1)
 local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
 local head = redis.call('LINDEX', KEYS[1], 0)
-if head and #head * limit > 16777216 then
-  -- Large tasks are taken in small numbers: some 16 MiB.
-  limit = math.min(limit, math.max(1, math.floor(16777216 / #head)))
+if head and #head * limit > 2097152 then
+  -- Large tasks are taken in small numbers: some 2 MiB, which stay in the caches of both programs.
+  limit = math.min(limit, math.max(1, math.floor(2097152 / #head)))
 end
 
 local last = math.max(last_number(KEYS[2]), tonumber(ARGV[4]))

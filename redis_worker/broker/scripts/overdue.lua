@@ -4,7 +4,7 @@
 -- ARGV 1 lease of a worker missing from `claimants`, in ms, 2 stem of the in-flight keys,
 --      3 suffix of a hash of tasks, 4 suffix of a list of arrived tasks
 -- Returns {dead workers, retired workers, those of them to be removed if they hold nothing,
---          {workers that had lost their entry}, {the type of each key}}
+--          {workers that had lost their entry}, {the type of each key}, ms until another lease or retirement ends, or -1}
 local LONGEST = 86400000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -44,10 +44,18 @@ if usable[1] and usable[3] then
   end
 end
 
+local soonest = -1
+for i = 1, 2 do
+  local ends = usable[i] and redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
+  local left = ends[2] and math.min(tonumber(ends[2]) - now, LONGEST)
+  if left and (soonest < 0 or left < soonest) then soonest = left end
+end
+
 return {
   usable[1] and redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now) or {},
   usable[2] and redis.call('ZRANGE', KEYS[2], 0, -1) or {},
   usable[2] and redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now) or {},
   found,
   types,
+  soonest,
 }
