@@ -1,7 +1,7 @@
 """The command `python -m tests.distribution`: build wheel and sdist, and use them as strangers do.
 
-Each is installed in an empty environment, where the demo must lose nothing; a typed program that uses the installed wheel is checked by
-mypy and pyright, both strict.
+Each is installed in an empty environment, where the demo must lose nothing; a typed program that uses the installed
+wheel is checked by mypy and pyright, both strict.
 """
 
 from __future__ import annotations

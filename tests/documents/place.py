@@ -31,10 +31,13 @@ _PORTS = re.compile(r"\b(?:6379|8000|8084|8090|9090)\b")
 class Place:
     """The folder with what blocks have written, and the programs that run until the page ends."""
 
-    def __init__(self, folder: Path, addresses: dict[str, str], *, own_server: bool) -> None:
+    def __init__(
+        self, folder: Path, addresses: dict[str, str], *, own_server: bool, programs: Path = Path(sys.executable).parent
+    ) -> None:
         """`addresses` are those of the servers; a page may start the server of Redis itself (`own_server`)."""
         shutil.copytree(_HERE / "place", folder, dirs_exist_ok=True)
         self.folder = folder
+        self._programs = programs
         self._ports: dict[str, str] = {}
         self._url = f"redis://127.0.0.1:{self._port('6379')}/0" if own_server else addresses["redis"]
         self._addresses = addresses | {"redis": self._url}
@@ -144,7 +147,7 @@ class Place:
         assert ended_in_time(ready, PATIENCE), f"{source}\ndid not start:\n{self.output()}"
 
     def _spawn(self, command: list[str], output: int) -> subprocess.Popen[str]:
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        path = f"{self._programs}:{os.environ['PATH']}"
         ours = {"PATH": path, "REDIS_URL": self._url, "PYTHONPATH": f".:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
             command,
