@@ -16,7 +16,7 @@ from tests.support import ROOT
 PICTURE = ROOT / "docs" / "pictures" / "demo.svg"
 _TITLE = "redis-worker demo"
 _STYLES = (
-    (r"^ *\d+\.\d s", "bright_black"),
+    (r"^ *\d+\.\d s", "#8f96a3"),
     (r".*kill -9 sent.*", "bold red"),
     (r".*recovered.*", "bold green"),
     (r"^ *pushed .*", "bold"),
