@@ -14,6 +14,7 @@ from redis_worker.cli.options import (
     ENVIRONMENT,
     given_url,
     http,
+    http_origin_option,
     http_token_option,
     log_options,
     option,
@@ -57,6 +58,7 @@ _OF_LIST = ("input_key", "output_key", "processor")
     help="Answer /healthz, /ready and /metrics there, for all worker processes together; push events at /ws.",
 )
 @http_token_option
+@http_origin_option
 @option(
     "--download-dir",
     type=click.Path(file_okay=False),

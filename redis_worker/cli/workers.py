@@ -23,7 +23,7 @@ from redis_worker.vocabulary.logger import library_logger
 logger = library_logger("redis_worker.run")
 
 _OWN = ("input_key", "output_key", "parser", "processor", "queue", "concurrency")
-_PLACES = (*_OWN, "http", "http_token", "shutdown_timeout")
+_PLACES = (*_OWN, "http", "http_token", "http_origins", "shutdown_timeout")
 
 
 def work_in_processes(url: str | None, settings: dict[str, Any], processes: int, folder: Path | None) -> int:
@@ -73,6 +73,7 @@ def _plan(url: str | None, settings: dict[str, Any], processes: int, folder: Pat
         processes=processes,
         reports=True,
     )
+    http = settings["http_token"], settings["http_origins"]
     options = {key: value for key, value in settings.items() if key not in _PLACES}
     own = {key: value for key, value in settings.items() if key in _OWN}
     part: Part
@@ -86,7 +87,7 @@ def _plan(url: str | None, settings: dict[str, Any], processes: int, folder: Pat
         name=name,
         url=url,
         parts=(part,),
-        http=None if address is None else HttpSettings(address.host, address.port, settings["http_token"]),
+        http=None if address is None else HttpSettings(address.host, address.port, *http),
         connect_timeout=settings["connect_timeout"],
         shutdown_timeout=settings["shutdown_timeout"],
     )

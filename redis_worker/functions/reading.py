@@ -13,7 +13,7 @@ from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.signature import Arguments
 from redis_worker.vocabulary.errors import Unreadable
-from redis_worker.vocabulary.payload import failure, json_type, read_members
+from redis_worker.vocabulary.payload import failure, json_type, read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -47,7 +47,7 @@ class FunctionReader:
     def read(self, delivery: Delivery) -> Received | Outcome:
         """Return the task, or an outcome where it cannot be run. The hot path."""
         try:
-            id, members = read_members(delivery.raw, delivery.plain)
+            id, members = read_object(delivery.raw, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
         if delivery.deaths >= self._max_deliveries:

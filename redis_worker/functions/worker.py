@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -35,6 +35,7 @@ class FunctionWorker(ListWorker):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
@@ -55,6 +56,7 @@ class FunctionWorker(ListWorker):
             observers=observers,
             http=http,
             http_token=http_token,
+            http_origins=http_origins,
             measuring=measuring,
             lifespan=queue.lifetime,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from redis_worker.broker.connection.address import Address, Client, address_of
@@ -52,6 +52,7 @@ class ListWorker(ConsumerService):
         observers: Iterable[Observer],
         http: str | None,
         http_token: str | None,
+        http_origins: Sequence[str],
         measuring: Measuring | None,
         lifespan: Lifespan | None,
     ) -> None:
@@ -60,7 +61,9 @@ class ListWorker(ConsumerService):
         self.declaration = declaration
         address, connect_timeout = address_of(redis), seconds_of(options.connect_timeout)
         super().__init__(
-            f"the pool on {input_key}", address, connect_timeout, input_key, http, http_token, measuring, lifespan
+            *(f"the pool on {input_key}", address, connect_timeout, input_key, http, http_token, measuring),
+            http_origins=http_origins,
+            lifespan=lifespan,
         )
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:

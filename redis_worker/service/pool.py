@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis_worker.broker.connection.address import Client
@@ -44,6 +44,7 @@ class WorkerPool(ListWorker):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         lifespan: LifespanFunction | None = None,
         **options: Any,
@@ -51,7 +52,8 @@ class WorkerPool(ListWorker):
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
 
         `http` is the address for health checks, metrics, WebSocket clients and the dashboard, as "127.0.0.1:8084" (the
-        extra `web`), and `http_token` the token that the metrics, and every change, then need. Without `http`,
+        extra `web`), and `http_token` the token that the metrics, and every change, then need. Pages of
+        `http_origins`, as `https://shop.example`, may connect to its `/ws`. Without `http`,
         `measuring` returns the observer for a queue and a processor's name, where a supervisor serves the metrics.
         `lifespan` is an asynchronous generator function; it starts before the first claim, and in each child process,
         and what it yields is `current_resources()` in the processor.
@@ -77,6 +79,7 @@ class WorkerPool(ListWorker):
             observers=observers,
             http=http,
             http_token=http_token,
+            http_origins=http_origins,
             measuring=measuring,
             lifespan=None if lifespan is None else Lifespan(lifespan),
         )
