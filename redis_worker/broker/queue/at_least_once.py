@@ -56,6 +56,7 @@ class AtLeastOnceQueue:
         self._observer = observer
         self._max_deliveries = max_deliveries
         self._limits = limits
+        self._lease_ms = int(keeper.seconds * 1000)
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
@@ -144,7 +145,7 @@ class AtLeastOnceQueue:
         return await self._deliveries_of(reply, limit)
 
     def _claim_arguments(self, limit: int) -> list[Any]:
-        return [self._registration.lease.name, limit, self._max_deliveries, self._last]
+        return [self._registration.lease.name, limit, self._max_deliveries, self._last, self._lease_ms]
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""

@@ -95,6 +95,8 @@ class Recoverer:
                 *(len(entered), keys.workers),
                 extra={"queue": keys.waiting},
             )
+        if entered or self._queue.worker.encode() in dead:
+            self._queue.ring()  # its lease may have rested, and is renewed as soon as it claims
         if loop.time() - started > self._lease / 3:
             return 0.0  # the server or this process stood still, so that live workers could not renew: check again
         dead, strange_workers = readable(dead)

@@ -58,7 +58,8 @@ class Registration:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._report_lost, lease)
 
-        self._keeper.keep(self._registries, lease, notify)
+        names = [self._keys.inflight(lease.name), self._keys.arrived(lease.name)]
+        self._keeper.keep([*self._registries, *names], lease, notify)
 
     def _report_lost(self, lease: Lease) -> None:
         self._observer.lease_lost(lease.name)

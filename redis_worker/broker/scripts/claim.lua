@@ -1,6 +1,7 @@
 -- Move tasks to the worker's in-flight hash: first those BLMOVE has brought, then from the head of the queue.
 -- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused
--- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows
+-- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 lease in ms, in place of one
+--      at rest (see renew.lua)
 -- Returns {state, tasks, counts, number of the first task; the others follow it}: counts are, for each task, the
 -- workers that died holding it and its retries; empty means 0 for all. If `attempts` holds another type, the
 -- counts are lost: tasks are claimed without counts, and the type is the fifth element. States:
@@ -42,6 +43,11 @@ local first = last + 1
 
 -- Put tasks in flight. They leave their list afterwards: an error in between repeats tasks and loses none.
 local function hold(tasks)
+  if #tasks > 0 and lease % 1 ~= 0 then
+    local time = redis.call('TIME')
+    lease = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[5]
+    redis.call('ZADD', KEYS[4], lease, ARGV[1])
+  end
   for start = 1, #tasks, 2000 do
     local pairs, size = {LAST, ''}, 2
     for i = start, math.min(start + 1999, #tasks) do
