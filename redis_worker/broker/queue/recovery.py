@@ -49,8 +49,7 @@ class Recoverer:
         self._complaints = Complaints(keys.waiting)
         # All derived keys: some are not used until a task fails or an operator reads them.
         self._types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
-        # Those whose users report damage are not watched: they change with each task, or each second.
-        self._watched = [key for key in self._types if key not in (keys.presence, keys.delayed)]
+        self._watched = [key for key in self._types if key != keys.delayed]  # the promoter watches that
         self._retired: list[str] = []
 
     async def run(self) -> None:
