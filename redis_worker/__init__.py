@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
     from redis_worker.kafka.message import KafkaMessage
+    from redis_worker.kafka.topic_sink import KafkaSink
     from redis_worker.ports import Observer, PartitionsLost, Sink
     from redis_worker.service.handlers import Handlers
     from redis_worker.service.kafka_options import KafkaOptions
@@ -56,6 +57,7 @@ __all__ = [
     "Handlers",
     "KafkaMessage",
     "KafkaOptions",
+    "KafkaSink",
     "KafkaWorker",
     "ListSink",
     "Message",
@@ -105,6 +107,7 @@ _MODULES = {
     "Counters": "engine.counters",
     "RunningTask": "engine.running",
     "KafkaMessage": "kafka.message",
+    "KafkaSink": "kafka.topic_sink",
     "KafkaOptions": "service.kafka_options",
     "KafkaWorker": "service.kafka_worker",
     "PartitionsLost": "ports",

@@ -59,7 +59,7 @@ def serve_declared(worker: Declared) -> int:
     """Run `worker` until stopped or done. Returns the exit code. Raises RedisWorkerError."""
     if isinstance(worker, Supervisor):
         return supervise(worker, None)
-    return run_service(worker, (line for _, line in _rows(worker)))
+    return run_service(worker, (line for _, line in _rows(worker)), worker.options.concurrency)
 
 
 def describe_declared(name: str, worker: Declared) -> Iterator[str]:

@@ -27,15 +27,15 @@ LIFELINE = "REDIS_WORKER_LIFELINE"
 def work(url: str, settings: dict[str, Any]) -> int:
     """Run a pool until stopped or done. Return the exit code. Raises RedisWorkerError."""
     pool = WorkerPool(url, **settings)
-    return run_service(pool, [description(pool, settings["processor"])])
+    return run_service(pool, [description(pool, settings["processor"])], pool.options.concurrency)
 
 
-def run_service(worker: Service, lines: Iterable[str]) -> int:
-    """Run `worker` until stopped or done; `lines` are logged when work begins. Return the exit code.
+def run_service(worker: Service, lines: Iterable[str], tasks: int) -> int:
+    """Run `worker`, up to `tasks` at once, until stopped or done; log `lines` at its start. Return the exit code.
 
     Raises RedisWorkerError.
     """
-    spare_garbage_collection()
+    spare_garbage_collection(tasks)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_work(worker, lines))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from redis_worker.engine.execution import Answer, Encode, Execution, Verdict, judged, refusal
-from redis_worker.engine.guard import CallGuard
+from redis_worker.engine.guard import CallGuard, escaped
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import TaskRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.task_runner import CallRunner
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.error_text import cut, error_text, is_a
 from redis_worker.vocabulary.message import Message
@@ -117,7 +117,10 @@ class BatchHandler(CallGuard):
         return self._policy.outcome(delivery, id, value, seconds)
 
 
-class BatchRunner(TaskRunner):
+Batch: TypeAlias = tuple[Delivery, ...]
+
+
+class BatchRunner(CallRunner[Batch]):
     """Runs batches of the messages that arrive within a time."""
 
     def __init__(
@@ -133,12 +136,13 @@ class BatchRunner(TaskRunner):
         """A batch has up to `size` messages, and waits `within` seconds for more after its first one."""
         self._free = shared or Slots(concurrency)
         super().__init__(handler, settler, concurrency, self._free)
-        self._size = size
+        self._handler = handler
+        self._least = size
         self._within = within
 
     def room(self) -> int:
         free = min(self._concurrency - self.running, max(1, self._free.free))
-        return max(0, free * self._size - len(self._pending))
+        return max(0, free * self._least - len(self._pending))
 
     def stalled(self, seconds: float) -> bool:
         return super().stalled(self._within + seconds)
@@ -148,15 +152,30 @@ class BatchRunner(TaskRunner):
         await super()._some_pending()
         clock = asyncio.get_running_loop().time
         end = clock() + self._within
-        while 0 < len(self._pending) < self._size and (left := end - clock()) > 0:
+        while 0 < len(self._pending) < self._least and (left := end - clock()) > 0:
             self._arrived.clear()
             await happens(self._arrived, left)
 
-    def _pop(self) -> Sequence[Delivery]:
+    def _tasks_of(self, call: Batch) -> Batch:
+        return call
+
+    def _pop(self) -> Batch:
         self._touched = perf_counter()
         batch: list[Delivery] = []
-        while self._pending and len(batch) < self._size:
+        while self._pending and len(batch) < self._least:
             delivery = self._pending.popleft()
             if not delivery.receipt.lost:
                 batch.append(delivery)
-        return batch
+        return tuple(batch)
+
+    async def _work(self, call: Batch) -> None:
+        try:
+            try:
+                outcomes, leftover = await self._handler.handle(call)
+            except Exception as error:
+                outcomes, leftover = [escaped(delivery, error) for delivery in call], None
+            self._finish(outcomes)
+            if leftover is not None:
+                await asyncio.wait({leftover})
+        finally:
+            self._end(call)

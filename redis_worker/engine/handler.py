@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Protocol
 
-from redis_worker.engine.awaitables import is_awaitable, unawaited
-from redis_worker.engine.execution import Answer, Encode, Execution, timed_out
+from redis_worker.engine.awaitables import is_awaitable, resolved, unawaited
+from redis_worker.engine.execution import Answer, Encode, Execution, timed_out, within
 from redis_worker.engine.guard import CallGuard, id_in
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
@@ -38,7 +37,7 @@ class Handler(CallGuard):
         policy: RetryPolicy,
         encode: Encode = success,
     ) -> None:
-        """`encode` serves inline calls; an `execution` has its own."""
+        """`execution` is None where the processor is called here; otherwise it encodes, in place of `encode`."""
         super().__init__(timeout)
         self.read = read
         self._processor = processor
@@ -84,22 +83,22 @@ class Handler(CallGuard):
             return Outcome(delivery, None, None, answer.error, dead=True, seconds=self.timeout)
         return self._policy.outcome(delivery, id, answer, self.timeout)
 
-    async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
-        """Call the processor, where it declares to run, for a batch of one.
-
-        Returns the outcome, and the call itself where it goes on after its time limit (a thread) and keeps its slot.
-        """
-        assert self._execution is not None
-        delivery = batch[0]
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Return the outcome of a task: the processor is a coroutine function, unless an execution calls it."""
         read = self.read(delivery)
         if isinstance(read, Outcome):
-            return (read,), None
+            return read
         id, arguments = read
         started = perf_counter()
-        leftover = None
         try:
-            answer = await self._execution.call(arguments)
+            if self._execution is not None:
+                answer = await self._execution.call(arguments)
+                return self.outcome(delivery, id, answer, perf_counter() - started)
+            value = await (
+                self._processor(arguments) if self.timeout is None else within(self.timeout, self._processor(arguments))
+            )
+            result = self._encode(await resolved(value) if is_awaitable(value) else value)
         except BaseException as error:
-            answer, leftover = self.caught(error)
-        seconds = perf_counter() - started
-        return (self.outcome(delivery, id, answer, seconds),), leftover
+            answer, _ = self.caught(error)
+            return self._policy.outcome(delivery, id, answer, perf_counter() - started)
+        return Outcome(delivery, id, result, None, False, perf_counter() - started)

@@ -15,7 +15,7 @@ from redis_worker.engine.handler import Handler
 from redis_worker.engine.thread_runner import Caller
 
 # These call a coroutine function: the frames after them are the processor's.
-_COROUTINES = (Coroutines.call.__code__, within.__code__, resolved.__code__)
+_COROUTINES = (Handler.handle.__code__, Coroutines.call.__code__, within.__code__, resolved.__code__)
 
 
 class RunningTask(NamedTuple):

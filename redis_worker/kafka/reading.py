@@ -78,12 +78,12 @@ class KafkaReader:
             message.key(),
             message.headers() or [],
         )
-        return id, KafkaMessage._make(content)  # in half the time of a call with nine arguments
+        return id, tuple.__new__(KafkaMessage, content)  # in half the time of a call with nine arguments
 
 
 def nothing(value: Any) -> None:
     """Ignore what a handler returns: there is no sink. Raises TypeError for an awaitable."""
-    if is_awaitable(value):
+    if value is not None and is_awaitable(value):
         raise TypeError("an awaitable is no result")
 
 

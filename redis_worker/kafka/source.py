@@ -180,6 +180,7 @@ class KafkaSource:
         if dead:
             await self._dead_letters.write(dead)
         lost: list[Outcome] = []
+        settled: list[KafkaDelivery] = []
         entries: list[Entry] = []
         for outcome in outcomes:
             delivery: Any = outcome.delivery
@@ -192,8 +193,13 @@ class KafkaSource:
             else:
                 if partition.lanes.ordered and (following := partition.lanes.leave(delivery)) is not None:
                     self._turns.soon(following)
-                entries.append(Entry._make((delivery, None if outcome.dead else outcome.result)))
-        self._finish(entries)
+                value = None if outcome.dead else outcome.result
+                if value is None and not self._stores_offsets:
+                    settled.append(delivery)
+                else:
+                    entries.append(Entry(delivery, value))
+        self._settled(settled)
+        self._write(entries)
         self._buffers.taken()
         self._advance()
         return lost
@@ -208,23 +214,18 @@ class KafkaSource:
 
     # Settling.
 
-    def _finish(self, entries: Sequence[Entry]) -> None:
-        """Take messages that are handled, and the values to write for them. The hot path."""
-        if self._writer is None:
-            self._settled(entries)
-            return
+    def _write(self, entries: list[Entry]) -> None:
+        """Hand values to the writer, in the order of offsets if the sink stores those. The hot path."""
         if self._stores_offsets:
-            in_order: list[Entry] = []
+            reached: list[Entry] = []
             for entry in entries:
-                reached = entry.delivery.receipt.offsets.settle(entry.delivery.offset, entry)
-                in_order += [entry for _, entry in reached]
-            entries = in_order
-        else:
-            self._settled([entry for entry in entries if entry.value is None])
-            entries = [entry for entry in entries if entry.value is not None]
+                found = entry.delivery.receipt.offsets.settle(entry.delivery.offset, entry)
+                reached += [entry for _, entry in found]
+            entries = reached
         for entry in entries:
             entry.delivery.receipt.writing += 1
-        self._writer.add(entries)
+        if self._writer is not None:
+            self._writer.add(entries)
 
     def _written(self, entries: Sequence[Entry]) -> None:
         for delivery, _ in entries:
@@ -236,13 +237,13 @@ class KafkaSource:
                     partition.safe = delivery.offset + 1
                     self._moved.add(partition)
         else:
-            self._settled(entries)
+            self._settled([delivery for delivery, _ in entries])
         self._advance()
 
-    def _settled(self, entries: Sequence[Entry]) -> None:
+    def _settled(self, deliveries: Sequence[KafkaDelivery]) -> None:
         """Move the offsets of partitions past what is settled. The hot path."""
         offsets: dict[OwnedPartition, list[int]] = {}
-        for delivery, _ in entries:
+        for delivery in deliveries:
             offsets.setdefault(delivery.receipt, []).append(delivery.offset)
         for partition, settled in offsets.items():
             if not partition.lost and partition.offsets.settle_all(settled):

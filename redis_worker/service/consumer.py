@@ -15,9 +15,10 @@ from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.engine.worker import Role, Worker
@@ -67,12 +68,12 @@ class Work:
         match self.declaration.execution:
             case "inline":
                 return None
-            case "async":
-                return Coroutines(self.call, timeout, encode)
-            case "thread" if self.batching is None:
-                return None  # the runner has threads of its own
+            case "async" | "thread" if self.batching is None:
+                return None  # the runner awaits the function, or has threads of its own
             case "process" if self._has_processes:
                 return None
+            case "async":
+                return Coroutines(self.call, timeout, encode)
             case "thread":
                 return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"), encode)
             case "process":
@@ -94,7 +95,7 @@ class Work:
         if self._has_processes:
             call, tries, encode = self.call, self.max_deliveries, self.encode
             return lambda settler: ProcessRunner(handler, settler, self.concurrency, call, tries, encode)
-        if execution is None:
+        if declared.execution == "inline":
             return lambda settler: InlineRunner(handler, settler, self.concurrency)
         return lambda settler: TaskRunner(handler, settler, self.concurrency, self.slots)
 
@@ -126,6 +127,8 @@ class Consumer(Worker):
         self.work = work
         self._queue = queue
         self._counting = counting
+        if work.declaration.stages is not None:
+            observer.staged(work.declaration.stages)
         execution = work.execution()
         super().__init__(
             queue,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,18 +65,21 @@ class WorkerPool(ConsumerService):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
 
         `http` is the address for health checks, metrics, WebSocket clients and the dashboard, as "127.0.0.1:8084" (the
-        extra `web`), and `http_token` the token that the metrics, and every change, then need. Without `http`,
+        extra `web`), and `http_token` the token that the metrics, and every change, then need. Pages of
+        `http_origins`, as `https://shop.example`, may connect to its `/ws`. Without `http`,
         `measuring` returns the observer for a queue and a processor's name, where a supervisor serves the metrics.
         """
         self.options = pool_options(concurrency, options)
         address, connect_timeout = address_of(redis), seconds_of(self.options.connect_timeout)
-        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, http_token, measuring)
+        name = f"the pool on {input_key}"
+        super().__init__(name, address, connect_timeout, input_key, http, http_token, measuring, http_origins)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
@@ -97,8 +100,10 @@ class WorkerPool(ConsumerService):
         check_settings(self._processor)
         if self.declaration.retries and self.options.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
-        self._counting = Vitals()
-        metrics = self._measuring(input_key, self.declaration.name)
+        own = None if self._http is None else self._http.metrics.of(input_key, self.declaration.name)
+        # The metrics that the pool itself serves count for all: nothing is counted twice.
+        self._counting = own or Vitals()
+        metrics = () if own else self._measuring(input_key, self.declaration.name)
         self._reporter = Reporter(input_key)
         self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
 

@@ -1,5 +1,6 @@
 -- Renew a worker's lease, unless it has been taken away.
--- KEYS 1 workers; if names are entered a second time: 2 retired, 3 claimants; 4 inflight, 5 arrived
+-- KEYS 1 workers; if names are entered a second time: 2 retired, 3 claimants; 4 inflight, 5 arrived,
+--      6 large
 -- ARGV 1 worker, 2 lease in ms; of an idle worker: 3 lease at rest, in ms
 -- Returns 1, or 2 if the lease rests, or 0 if the worker was presumed dead and other workers have its tasks.
 -- A worker that holds nothing leaves nothing behind when it dies: its lease rests, and is a long one. Its end is marked by
@@ -22,7 +23,7 @@ local function is_without_tasks(inflight)
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if ARGV[3] and redis.call('EXISTS', KEYS[5]) == 0 and is_without_tasks(KEYS[4]) then
+if ARGV[3] and redis.call('EXISTS', KEYS[5], KEYS[6]) == 0 and is_without_tasks(KEYS[4]) then
   redis.call('ZADD', KEYS[1], string.format('%.1f', now + ARGV[3] + 0.5), ARGV[1])
   return 2
 end

@@ -9,10 +9,11 @@ from typing import Any
 from redis_worker.broker.client.broadcaster import KEPT, written
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import EVENTS
-from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, RedisSink
 from redis_worker.vocabulary.channel import check_channel
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.key_pattern import KeyPattern, Row
 
 # Events of one call: the server does nothing else meanwhile.
 _BATCH = 500

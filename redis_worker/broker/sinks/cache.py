@@ -6,10 +6,11 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Literal, get_args
 
 from redis_worker.broker.connection.address import Address, Client
-from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, RedisSink
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.key_pattern import KeyPattern, Row
 from redis_worker.vocabulary.payload import dumps
 
 Form = Literal["hash", "json"]
