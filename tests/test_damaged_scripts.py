@@ -49,8 +49,10 @@ CALLS: dict[str, list[Call]] = {
         Call(
             {"inflight": "hash", "done": "zset", "begun": "hash", "workers": "zset", "delayed": "zset"}
             | {"large": "set"},
-            ["w1", "inflight:", ":tasks", ":large", 500, 1, "a", "token", "0", 2, "b", "token", "1"]
-            + [4, "c", "token", "1"],
+            [
+                *("w1", "inflight:", ":tasks", ":large", 500),
+                *(1, "a", "token", "0", 2, "b", "token", "1", 4, "c", "token", "1"),
+            ],
         )
     ],
     "broadcast": [Call({"events": "stream"}, [10, "channel", "{}", "other", "1"])],

@@ -1,4 +1,4 @@
-"""Large tasks in flight: each in a list of its own, and otherwise a task like any other. See also tests/test_model.py."""
+"""Large tasks in flight: each in a list of its own, otherwise like any other (see also tests/test_model.py)."""
 
 from __future__ import annotations
 
