@@ -11,7 +11,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry, check_keys, check_server, check_slots, lie_apart
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announcing import announce_queue
-from redis_worker.broker.operator.presence import Role
+from redis_worker.broker.operator.presence import Announcer, Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -94,8 +94,9 @@ class ListWorker(ConsumerService):
         ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         blocking = Connection(self._address.open(), owned=True, lasting=True, beside=ordinary)
         keeper = LeaseKeeper(self._address, seconds_of(self.options.lease))
+        announcer = Announcer(ordinary)
         try:
-            self._consumer = consumer = self._consumer_of(ordinary, blocking, keeper)
+            self._consumer = consumer = self._consumer_of(ordinary, blocking, keeper, announcer)
             if await self._connected(ordinary, lambda: self._open(consumer, ordinary)):
                 self._started.set()
                 if self._stop_asked:
@@ -105,6 +106,7 @@ class ListWorker(ConsumerService):
             await blocking.close()  # ends a claim that still waits, before everything is handed back
             if self._consumer is not None:
                 await self._consumer.close()
+            await announcer.close()
             await ordinary.close()
             await keeper.close()
 
@@ -117,7 +119,9 @@ class ListWorker(ConsumerService):
         await self._check_expiry(ordinary)
         await consumer.open()
 
-    def _consumer_of(self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper) -> Consumer:
+    def _consumer_of(
+        self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper, announcer: Announcer
+    ) -> Consumer:
         options, keys, observer = self.options, self._keys, self._observer
         queue = self._queue(ordinary, blocking, keeper)
         doorbell = Doorbell(self._address)
@@ -133,7 +137,8 @@ class ListWorker(ConsumerService):
                 *(ordinary, keys, queue, observer, role, self._counting),
                 lease=keeper.seconds,
                 doorbell=doorbell,
-                others=(doorbell.run, partial(announce_queue, ordinary, keys), watchdog.run),
+                announcer=announcer,
+                others=(doorbell.run, announcer.run, partial(announce_queue, ordinary, keys), watchdog.run),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys, topic_list
-from redis_worker.broker.operator.presence import Role
+from redis_worker.broker.operator.presence import Announcer, Role
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
@@ -36,6 +36,7 @@ class Shared:
 
     connection: Connection
     doorbell: Doorbell
+    announcer: Announcer
     keeper: LeaseKeeper
     slots: Slots
     reconnect: Reconnect
@@ -93,6 +94,7 @@ class TopicConsumer(Consumer):
                 *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting),
                 lease=shared.keeper.seconds,
                 doorbell=shared.doorbell,
+                announcer=shared.announcer,
             ),
             reconnect=shared.reconnect,
             shutdown_timeout=shared.shutdown_timeout,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server
+from redis_worker.broker.operator.presence import Announcer
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.topic import Topics
@@ -170,17 +171,17 @@ class TopicWorker(Service, Handlers):
         connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         options = self.options
         keeper = LeaseKeeper(self._address, seconds_of(options.lease))
-        doorbell = Doorbell(self._address)
+        doorbell, announcer = Doorbell(self._address), Announcer(connection)
         reporter = Reporter("mq:*")
         observer = Observers((reporter, *self._observers))
         registry = Topics(connection)
         self._topics.shared = Shared(
-            connection, doorbell, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
+            connection, doorbell, announcer, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
             self._measuring, options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout),
             self._lifespan,
         )  # fmt: skip
         watchdog = Watchdog(observer, report=reporter.block)
-        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]
+        roles = [asyncio.create_task(role.run()) for role in (doorbell, announcer, watchdog)]
         try:
             if await self._connected(connection, lambda: self._start_named(registry)):
                 self._started.set()
@@ -190,6 +191,7 @@ class TopicWorker(Service, Handlers):
             for role in roles:
                 role.cancel()
             await asyncio.wait(roles)
+            await announcer.close()
             await connection.close()
             await keeper.close()
 
