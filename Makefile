@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := redis_worker benchmarks examples mutation tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-short bench chaos mutate fuzz soak two-versions lint format types clean screenshots docs dist newcomer workflow
+.PHONY: help demo test test-all test-short bench bench-peers curves chaos mutate fuzz soak two-versions lint format types clean screenshots docs dist newcomer workflow
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ mutate: $(VENV)/.dev ## Break promises on purpose, one by one: tests must notice
 
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.dev ## Measure other workers for Redis beside it, into the README: a quarter of an hour, ARGS='arq rq' for some
+	@$(BIN)/python -m benchmarks.peers $(if $(ARGS),$(ARGS),--write README.md)
+
+curves: $(VENV)/.bench ## Draw the curves of docs/performance.md: some minutes, ARGS='backlog' for some
+	@$(BIN)/python -m benchmarks.curves $(ARGS)
 
 screenshots: $(VENV)/.dev ## Take the pictures of the dashboard for docs/, with Chromium: two minutes
 	@$(BIN)/python -m tests.screenshots $(ARGS)
@@ -93,3 +99,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what tests and checks need …"
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(PIP) -e '.[bench]'
+	@touch $@

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.bench import Bench, Drained
+from benchmarks.bench import LOOK_EVERY, Bench, Drained
 from benchmarks.contenders import Contender, bare_loop, supervised, worker
 from benchmarks.report import Row
 
@@ -103,11 +103,13 @@ def drain(name: str, bench: Bench, count: int, rounds: int, progress: Callable[[
             yield _row(entry, entries[0])
 
 
-def drained_by(bench: Bench, contender: Contender, count: int, padding: int = 0) -> Drained:
-    """Return how a contender drains `count` tasks."""
+def drained_by(
+    bench: Bench, contender: Contender, count: int, padding: int = 0, look_every: float = LOOK_EVERY
+) -> Drained:
+    """Return how a contender drains `count` tasks; the results are counted every so many seconds."""
     with bench.warmed_up(contender) as process:
         bench.fill(count, padding)
-        drained = bench.drain(process, count)
+        drained = bench.drain(process, count, look_every)
         bench.verify(contender, count)
     return drained
 

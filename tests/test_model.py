@@ -128,6 +128,8 @@ class Machine(ServerMachine):
     """Random steps of producers, operators and up to four workers."""
 
     kind: ClassVar[str]
+    large: ClassVar[bool]
+    """True if each task counts as a large one."""
     names: ClassVar[Iterator[int]]
     """Numbers of workers: the same in each run of the same steps, since names have an order."""
 
@@ -148,7 +150,9 @@ class Machine(ServerMachine):
         self.keys = Keys("mq:in", "out" if pool else "")
         ttl = ttl if pool and self.expires_fields else 0
         remember = 2 * HOUR // 1000 if self.kind == "idempotent" else 0
-        self.server = model.Server(self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember)
+        self.server = model.Server(
+            self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember, large=self.large
+        )
         self.limits = Limits(self.server.most_dead, ttl, remember)
         self.run(self.redis.flushall())
         self.set_clock()
@@ -587,17 +591,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pause, "_CHECK_INTERVAL", 0.0)
 
 
+@pytest.fixture(params=[False, True], ids=["small", "large"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have all tasks count as large ones, or none."""
+    if request.param:
+        monkeypatch.setattr(at_least_once, "LARGE_BYTES", 1)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_queue_does_as_its_model(
-    kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
+    kind: str, large: bool, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 20)
+    run_machine(type("Machine", (Machine,), {"kind": kind, "large": large}), server, monkeypatch, 12)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_queue_does_as_its_model_for_long(
-    kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
+    kind: str, large: bool, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 600)
+    run_machine(type("Machine", (Machine,), {"kind": kind, "large": large}), server, monkeypatch, 400)

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from redis_worker.cli.options import (
     ENVIRONMENT,
     http,
+    http_origin_option,
     http_token_option,
     log_options,
     option,
@@ -50,6 +51,7 @@ stack of each running task.
     help="Answer /healthz, /ready and /metrics there, for all worker processes together; push events at /ws.",
 )
 @http_token_option
+@http_origin_option
 @option(
     "--download-dir",
     type=click.Path(file_okay=False),

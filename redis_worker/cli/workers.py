@@ -21,7 +21,7 @@ from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger("redis_worker.run")
 
-_PLACES = (*(field.name for field in fields(PoolPart)), "http", "http_token", "shutdown_timeout")
+_PLACES = (*(field.name for field in fields(PoolPart)), "http", "http_token", "http_origins", "shutdown_timeout")
 
 
 def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> int:
@@ -63,6 +63,7 @@ def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | Non
         processes=processes,
         reports=True,
     )
+    http = settings["http_token"], settings["http_origins"]
     own = {key: settings[key] for key in ("input_key", "output_key", "parser", "processor", "concurrency")}
     options = {key: value for key, value in settings.items() if key not in _PLACES}
     return Plan(
@@ -70,7 +71,7 @@ def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | Non
         name=name,
         url=url,
         parts=(PoolPart(name=name, url=url, options=options, supervision=supervision, **own),),
-        http=None if address is None else HttpSettings(address.host, address.port, settings["http_token"]),
+        http=None if address is None else HttpSettings(address.host, address.port, *http),
         connect_timeout=settings["connect_timeout"],
         shutdown_timeout=settings["shutdown_timeout"],
     )

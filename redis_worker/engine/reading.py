@@ -56,7 +56,7 @@ class MessageReader:
     def read(self, delivery: Delivery) -> tuple[str, Message] | Outcome:
         """Return the message's id and the message, or an outcome."""
         try:
-            message = read_message(delivery.raw, self._topic, delivery.attempt)
+            message = read_message(delivery.raw, self._topic, delivery.attempt, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, error.id, None, str(error), dead=True)
         if delivery.done:

@@ -25,23 +25,14 @@ class CallRunner(Runner, Generic[CallT]):
     """The number of pending tasks for which a call does not wait for more."""
 
     def __init__(self, guard: CallGuard, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
-        """`shared` slots are shared with other runners: a call takes one of them as well."""
-        super().__init__(settler, concurrency)
+        super().__init__(settler, concurrency, shared)
         self._guard = guard
-        self._shared = shared
         self._calls: dict[CallT, tuple[asyncio.Task[None], float]] = {}
         """The calls that run, and since when, by perf_counter; in the order of their start."""
 
     @property
     def running(self) -> int:
         return len(self._calls)
-
-    def room(self) -> int:
-        room = super().room()
-        if self._shared is None:
-            return room
-        # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
-        return min(room, max(self._shared.free, 1 - len(self._pending)))
 
     async def run(self) -> None:
         create_task, fresh = asyncio.get_running_loop().create_task, self._contexts.fresh

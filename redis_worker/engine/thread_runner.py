@@ -44,11 +44,9 @@ class ThreadRunner(Runner):
     """
 
     def __init__(self, handler: Handler, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
-        """`shared` slots are shared with other runners: a task takes one of them as well."""
-        super().__init__(settler, concurrency)
+        super().__init__(settler, concurrency, shared)
         self._handler = handler
         self._loop = asyncio.get_running_loop()
-        self._shared = shared
         self._slots = Slots(concurrency)
         """The slots of this runner; used beside shared ones only."""
         self._ready = self._pending if shared is None else deque[Delivery]()
@@ -73,11 +71,6 @@ class ThreadRunner(Runner):
     @property
     def idle(self) -> bool:
         return not self._held and not self._leftover
-
-    def room(self) -> int:
-        room = super().room()
-        # As in TaskRunner: where other runners have taken all shared slots, one task waits for a slot, for the rest.
-        return room if self._shared is None else min(room, max(self._shared.free, 1 - len(self._pending)))
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         self._held.update(dict.fromkeys(deliveries))

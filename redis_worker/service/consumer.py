@@ -127,6 +127,8 @@ class Consumer(Worker):
         self.work = work
         self._queue = queue
         self._counting = counting
+        if work.declaration.stages is not None:
+            observer.staged(work.declaration.stages)
         execution = work.execution()
         super().__init__(
             queue,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,18 +65,21 @@ class WorkerPool(ConsumerService):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
 
         `http` is the address for health checks, metrics, WebSocket clients and the dashboard, as "127.0.0.1:8084" (the
-        extra `web`), and `http_token` the token that the metrics, and every change, then need. Without `http`,
+        extra `web`), and `http_token` the token that the metrics, and every change, then need. Pages of
+        `http_origins`, as `https://shop.example`, may connect to its `/ws`. Without `http`,
         `measuring` returns the observer for a queue and a processor's name, where a supervisor serves the metrics.
         """
         self.options = pool_options(concurrency, options)
         address, connect_timeout = address_of(redis), seconds_of(self.options.connect_timeout)
-        super().__init__(f"the pool on {input_key}", address, connect_timeout, input_key, http, http_token, measuring)
+        name = f"the pool on {input_key}"
+        super().__init__(name, address, connect_timeout, input_key, http, http_token, measuring, http_origins)
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")

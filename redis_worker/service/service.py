@@ -48,16 +48,18 @@ class Service(ABC):
         http: str | None,
         http_token: str | None,
         measuring: Measuring | None = None,
+        http_origins: Sequence[str] = (),
     ) -> None:
         """`address` is that of Redis, None without Redis.
 
         `connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit. `service` is the
         name in answers over HTTP; `http` is the address to listen on, and `http_token` the token for all beyond the
-        state of health. Without `http`, `measuring` returns the observer of a queue for the metrics of another server.
+        state of health; pages of `http_origins` may connect to `/ws`. Without `http`, `measuring` returns the observer
+        of a queue for the metrics of another server.
         """
         self._name = name
         self.service = service
-        self._http = None if http is None else http_server(http, http_token)
+        self._http = None if http is None else http_server(http, http_token, http_origins)
         self._measure = measuring if self._http is None else self._http.metrics.of
         self._address = address
         self._connect_timeout = connect_timeout

@@ -15,6 +15,7 @@ from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.execution import unstored
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
@@ -80,6 +81,7 @@ class TopicConsumer(Consumer):
                 bury=True,
                 batching=route.batching,
                 slots=shared.slots,
+                encode=unstored,
             ),
             observer,
             counting,

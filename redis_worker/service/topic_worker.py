@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
@@ -67,11 +67,12 @@ class TopicWorker(Service, Handlers):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http`, `http_token` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        `http`, `http_token`, `http_origins` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
         Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
@@ -83,7 +84,10 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring)
+        address = address_of(redis)
+        Service.__init__(
+            self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins
+        )
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()

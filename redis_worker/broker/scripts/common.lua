@@ -64,11 +64,34 @@ local function last_number(inflight)
   return digits and #digits < 16 and tonumber(digits) or 0
 end
 
--- Return the numbers of the tasks in an in-flight hash, in the order of their claim.
-local function numbers_in(inflight)
+-- A large task in flight is not in the hash, but alone in a list: a script copies and digests whatever it reads, and
+-- need not read such a list. The set `large` has the numbers of these tasks.
+local function list_of(large, number)
+  return large .. ':' .. number
+end
+
+-- Return the task in flight with this number; nil without one.
+local function task_in_flight(inflight, large, number)
+  local raw = redis.pcall('HGET', inflight, number)
+  if type(raw) ~= 'string' then raw = redis.pcall('LINDEX', list_of(large, number), 0) end
+  return type(raw) == 'string' and raw or nil
+end
+
+-- End the flight of a task. Returns false if there is none with this number.
+local function end_flight(inflight, large, number)
+  if redis.pcall('HDEL', inflight, number) == 1 then return true end
+  if redis.pcall('SREM', large, number) ~= 1 then return false end
+  redis.call('DEL', list_of(large, number))
+  return true
+end
+
+-- Return the numbers of the tasks in flight, in the order of their claim.
+local function numbers_in(inflight, large)
   local numbers = {}
-  for _, field in ipairs(redis.call('HKEYS', inflight)) do
-    if #field < 16 and string.find(field, '^[1-9]%d*$') then numbers[#numbers + 1] = tonumber(field) end
+  for _, names in ipairs({redis.call('HKEYS', inflight), redis.call('SMEMBERS', large)}) do
+    for _, name in ipairs(names) do
+      if #name < 16 and string.find(name, '^[1-9]%d*$') then numbers[#numbers + 1] = tonumber(name) end
+    end
   end
   table.sort(numbers)
   return numbers
