@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 SHORT := tests/unit tests/test_protocol.py tests/test_library.py tests/test_concurrency.py tests/test_delivery.py \
 	tests/test_shutdown.py tests/test_cli.py tests/test_topics.py tests/test_supervisor.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := redis_worker benchmarks examples mutation tests
+SOURCES := redis_worker benchmarks examples mutation tests mkdocs_hooks.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-short bench bench-peers curves chaos mutate fuzz soak two-versions lint format types clean screenshots docs dist newcomer workflow
