@@ -9,7 +9,7 @@ import signal
 import time
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from redis.asyncio import Redis
@@ -88,7 +88,7 @@ async def run(settings: Settings, brokers: str, redis_url: str, seconds: float |
     devices = Devices(brokers, settings.kafka.topics[0], settings.simulator)
     async with AsyncExitStack() as stack:
         page = await stack.enter_async_context(serving(redis_url, settings.prometheus, metrics))
-        serves = {"http": "127.0.0.1:0", "http_origins": page.origins}  # the events, and the dashboard
+        serves: dict[str, Any] = {"http": "127.0.0.1:0", "http_origins": page.origins}  # the events, and the dashboard
         worker = consumer(settings, brokers, redis_url, pipeline, observers=[metrics], **serves)
         metrics.partitions = worker.partitions
         await stack.enter_async_context(worker)
