@@ -58,6 +58,8 @@ class TaskClient(Access):
         """
         given = new_id() if id is None else id
         name = id_text(given)
+        if id is None:
+            self._results.get().expect(name)
         await self.push_raw([_written(given, task)], delay=delay, at=at)
         return name
 
@@ -105,6 +107,7 @@ class TaskClient(Access):
     async def delete(self, ids: Iterable[str | int]) -> int:
         """Remove the results of `ids` from the hash. Returns the number removed."""
         fields = [id_text(id) for id in ids]
+        self._results.get().forget(fields)
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
 
     async def cancel(self, id: str | int) -> bool:

@@ -34,6 +34,8 @@ class Subscription:
         self._pubsub: Any = connection.client.pubsub()
         self._received_at = 0.0
         self._pinged_at: float | None = None
+        self.is_confirmed = False
+        """True once the server has confirmed the subscription: every later message arrives, or the connection ends."""
 
     async def __aenter__(self) -> Self:
         """Subscribe, without waiting for the confirmation."""
@@ -61,6 +63,7 @@ class Subscription:
             received = await self._pubsub.get_message(timeout=wait)
             if received is not None:
                 self._received_at, self._pinged_at = _now(), None
+                self.is_confirmed = True  # the confirmation is the first to arrive
                 if received["type"] == "message":
                     data: bytes = received["data"]
                     return data
