@@ -23,7 +23,7 @@ from redis_worker.vocabulary.payload import loads
 _BATCH = 500
 # Most tasks submitted and not yet awaited whose announced results are kept.
 _EXPECTED = 1000
-# Interval of polling, in seconds, for the unannounced results of other programs' workers; and while others are announced.
+# Intervals of polling, in seconds, for the unannounced results of other programs' workers: in silence, and otherwise.
 _POLL, _BUSY_POLL = 0.2, 1.0
 
 
@@ -54,7 +54,7 @@ class Results:
         self._output = output
         self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
         self._expected: dict[str, Result | None] = {}
-        """Ids drawn here, pushed while the listener was subscribed, and their results if announced and not awaited yet."""
+        """Ids drawn here, pushed while the listener was subscribed; with results that were announced before awaited."""
         self._is_subscribed = False
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()

@@ -80,10 +80,11 @@ class TaskClient(Access):
         With `delete` the result is removed from the hash. Raises TaskError if the task failed, and
         TimeoutError if there is no result in time.
         """
-        async with contextlib.aclosing(self.results([id], timeout, delete=delete)) as results:
-            async for result in results:
-                return result.get()
-        raise AssertionError("results() ends with a result or an error")
+        async with contextlib.aclosing(self._results.get().of({id_text(id)}, _limit(timeout))) as results:
+            result = await anext(results)
+        if delete:
+            await self._connection.call("HDEL", self._output, result.id)
+        return result.get()
 
     async def results(
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
