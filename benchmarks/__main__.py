@@ -25,11 +25,13 @@ from benchmarks.push import push
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
 from benchmarks.submit import submit
+from benchmarks.topics import topics
 from redis_worker.embedded import EmbeddedServer
 
 SPEED = (
     *DRAINS,
     "long",
+    "topics",
     "pickup",
     "delays",
     "memory",
@@ -93,6 +95,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from drain(name, bench, options.tasks, options.rounds, _print_progress)
     if "long" in parts:
         yield from long_tasks(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
+    if "topics" in parts:
+        yield from topics(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:

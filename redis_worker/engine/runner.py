@@ -13,9 +13,10 @@ from typing import Any
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.handler import Handler
+from redis_worker.engine.handler import Calling
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.slots import Slots
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
@@ -27,9 +28,11 @@ _TURNS = 6
 class Runner(ABC):
     """Holds tasks that are claimed and not started (`pending`), and starts them as slots come free."""
 
-    def __init__(self, settler: Settler, concurrency: int) -> None:
+    def __init__(self, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+        """`shared` slots are shared with other runners: a task, or a batch, takes one of them as well."""
         self._settler = settler
         self._concurrency = concurrency
+        self._shared = shared
         self._pace = Pace()
         self._contexts = Contexts()
         self._pending: deque[Delivery] = deque()
@@ -55,10 +58,15 @@ class Runner(ABC):
 
     def room(self) -> int:
         """Return how many tasks to claim now: one for each free slot, and those that are sure to start soon after."""
-        ahead, waiting = self._pace.ahead(self._concurrency), self.waiting
+        slots, running, waiting = self._concurrency, self.running, self.waiting
+        if self._shared is not None:
+            slots = min(slots, running + self._shared.free)
+        ahead = self._pace.ahead(slots)
         if waiting > ahead // 2:
             return 0  # a few large claims cost less than many small ones
-        return max(0, self._concurrency - self.running + ahead - waiting)
+        # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
+        least = 1 if slots < self._concurrency and not waiting else 0
+        return max(least, slots - running + ahead - waiting)
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` in their order as slots come free."""
@@ -106,7 +114,7 @@ class Runner(ABC):
 class InlineRunner(Runner):
     """Calls the processor on the event loop, one task after the other."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
+    def __init__(self, handler: Calling, settler: Settler, concurrency: int) -> None:
         super().__init__(settler, concurrency)
         self._handler = handler
 
