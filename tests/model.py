@@ -21,6 +21,7 @@ from redis_worker.vocabulary.errors import Disconnected
 T = TypeVar("T")
 
 LEASE_MS = 60_000
+REST_MS = 3_600_000
 RETIRED_MS = 3_600_000
 COUNTS_MS = 7 * 86_400_000
 POSTPONE_MS = 500
@@ -123,6 +124,8 @@ class Server:
     """Ms until a result expires; 0 keeps it."""
     remember: int = 0
     """Ms for which a completed message is remembered; 0 if it may run twice."""
+    large: bool = False
+    """True if each task is large: a claim of waiting tasks reads them one by one."""
     time: int = START
     waiting: list[bytes] = field(default_factory=list)
     inflight: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -130,7 +133,7 @@ class Server:
     last: dict[str, int] = field(default_factory=dict)
     """The last number given to each worker."""
     arrived: dict[str, list[bytes]] = field(default_factory=dict)
-    workers: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, float] = field(default_factory=dict)
     retired: dict[str, int] = field(default_factory=dict)
     claimants: dict[str, int] = field(default_factory=dict)
     presence: set[str] = field(default_factory=set)
@@ -211,7 +214,7 @@ class Server:
         last = [*(letter.raw for letter in self.dead), *self.deaths, *self.retries, *filter(None, begun)]
         return [raw for raw in (*self.pushed, *last) if id_of(raw) is not None]
 
-    def moments(self) -> list[int]:
+    def moments(self) -> list[float]:
         """Times to come at which a lease, a mark or a delay ends."""
         ends = [*self.workers.values(), *self.retired.values(), *self.done.values()]
         return sorted({end for end in (*ends, *(waiter.due for waiter in self.delayed)) if end > self.now})
@@ -227,11 +230,16 @@ class Server:
         self.workers[name] = self.now + LEASE_MS
         self.claimants[name] = LEASE_MS
 
-    def renew(self, name: str) -> bool:
-        owned = name in self.workers or (name in self.claimants and name not in self.retired)
-        if owned:
-            self.workers[name] = self.now + LEASE_MS
-        return owned
+    def renew(self, name: str, idle: bool = False) -> int:
+        """Return 0 if the lease was taken away, 2 if it rests now, else 1."""
+        if name not in self.workers and (name not in self.claimants or name in self.retired):
+            return 0
+        rests = idle and not self.inflight.get(name) and not self.arrived.get(name)
+        self.workers[name] = self.now + (REST_MS + 0.5 if rests else LEASE_MS)
+        return 2 if rests else 1
+
+    def rests(self, name: str) -> bool:
+        return self.workers[name] % 1 != 0
 
     def present(self, name: str) -> None:
         if name in self.workers:
@@ -245,14 +253,14 @@ class Server:
             return True
         return False
 
-    def claim(self, name: str, limit: int, known: int) -> tuple[int, list[Numbered]]:
-        """`known` is the greatest number that the worker knows."""
+    def claim(self, name: str, limit: int, known: int) -> tuple[int, list[Numbered], list[Numbered]]:
+        """Return the state, tasks, and large tasks; `known` is the greatest number that the worker knows."""
         if name not in self.workers:
-            return LEASE_LOST, []
+            return LEASE_LOST, [], []
         arrived, held = self.arrived.pop(name, []), self.inflight.setdefault(name, {})
         if self.paused:
             self.waiting = arrived + self.waiting
-            return PAUSED, []
+            return PAUSED, [], []
         reach = max(0, limit - len(arrived))
         offered, rest = arrived + self.waiting[:reach], self.waiting[reach:]
         claimed: list[bytes] = []
@@ -264,12 +272,20 @@ class Server:
             claimed.append(raw)
         self.waiting = offered[len(claimed) :] + rest
         if not claimed:
-            return ALONE if offered else OK, []
+            return ALONE if offered else OK, [], []
+        if self.rests(name):
+            self.workers[name] = self.now + LEASE_MS
         first = max(self.last.get(name, 0), known) + 1
         numbered = dict(enumerate(claimed, first))
         self.last[name] = max(numbered)
         held |= numbered
-        return OK, [Numbered(number, raw, self.counts(raw)) for number, raw in numbered.items()]
+        tasks = [Numbered(number, raw, self.counts(raw)) for number, raw in numbered.items()]
+        # The counts of a task are kept under its digest, for which it is read.
+        is_read_alone = self.large and not (+self.deaths or +self.retries)
+        return OK, tasks[: len(arrived)] if is_read_alone else tasks, tasks[len(arrived) :] if is_read_alone else []
+
+    def read(self, name: str, number: int) -> bytes | None:
+        return self.inflight.get(name, {}).get(number)
 
     def counts(self, raw: bytes) -> Counts:
         return Counts(self.deaths[raw], self.retries[raw])
@@ -456,9 +472,11 @@ class Worker:
         retired_ms = RETIRED_MS if self.lease.unanswered else 0
         yield Call("reclaim", partial(self.server.reclaim, self.lease.name, retired_ms, True))
 
-    def renew(self) -> Steps[None]:
-        if not (yield Call("renew", partial(self.server.renew, self.lease.name))):
+    def renew(self, idle: bool = False) -> Steps[int]:
+        state = yield Call("renew", partial(self.server.renew, self.lease.name, idle))
+        if not state:
             self.lease.lost = True
+        return state
 
     def claim(self, limit: int, wait: bool) -> Steps[list[Claimed]]:
         if self.lease.lost:
@@ -481,13 +499,16 @@ class Worker:
 
     def claim_once(self, limit: int) -> Steps[list[Claimed]]:
         lease = self.lease
-        state, tasks = yield Call("claim", partial(self.server.claim, lease.name, limit, self.last))
-        self.last = max([self.last, *(task.number for task in tasks)])
-        self.drained = state == OK and len(tasks) < limit
+        state, tasks, large = yield Call("claim", partial(self.server.claim, lease.name, limit, self.last))
+        self.last = max([self.last, *(task.number for task in tasks + large)])
+        self.drained = state == OK and not large and len(tasks) < limit
         if state == LEASE_LOST:
             yield from self.renew()
         else:
             self.paused = state == PAUSED
+        for number, _, counts in large:
+            raw = yield Call("LINDEX", partial(self.server.read, lease.name, number))
+            tasks += [Numbered(number, raw, counts)] if raw is not None else []
         return [Claimed(raw, lease, number, *counts) for number, raw, counts in tasks]
 
     def missing(self, held: Iterable[Claimed]) -> Steps[list[Claimed]]:

@@ -19,6 +19,8 @@ QUEUES = "{redis_worker}:queues"
 """Set: all input lists that pools have ever worked on."""
 SUPERVISORS = "{redis_worker}:supervisors"
 """Hash: supervisor id -> its description, a JSON object; removed when it stops, or after an hour of silence."""
+PROCESSES = "{redis_worker}:processes"
+"""Sorted set: process with workers -> time when it was last heard of, in ms of the server's clock."""
 CRON = "{redis_worker}:cron"
 """Hash: application, slash and name of every cron job ever run -> the stem of its keys."""
 EVENTS = "{redis_worker}:events"
@@ -29,6 +31,8 @@ TASKS = ":tasks"
 """Suffix of the hash of a worker's tasks in flight."""
 ARRIVED = ":arrived"
 """Suffix of the list of a worker's arrived tasks."""
+LARGE = ":large"
+"""Suffix of the set of a worker's large tasks in flight."""
 LAST = "last"
 """Field of such a hash that is no task: the number of the last task claimed."""
 
@@ -83,7 +87,7 @@ class Keys:
     """The output hash; empty for topics, which have no results."""
 
     workers = _Derived()
-    """Sorted set: worker -> end of its lease, in ms of the server's clock."""
+    """Sorted set: worker -> end of its lease, in ms of the server's clock; with a fraction if it rests (renew.lua)."""
     presence = _Derived()
     """Hash: worker -> its description, a JSON object; only for members of `workers`."""
     retired = _Derived()
@@ -135,8 +139,16 @@ class Keys:
         """
         return f"{self.listed(worker)}{TASKS}"
 
+    def large(self, worker: str) -> str:
+        """Return the set of the numbers of large tasks that `worker` has claimed and not settled."""
+        return f"{self.listed(worker)}{LARGE}"
+
+    def large_task(self, worker: str, number: int) -> str:
+        """Return the list that holds this large task alone."""
+        return f"{self.large(worker)}:{number}"
+
     def listed(self, worker: str) -> str:
-        """Return the list of tasks in flight of a `worker` of the version before, which names no numbers.
+        """Return the list of tasks in flight of a `worker` of an early version, which names no numbers.
 
         New workers return what such a worker leaves behind; it does not see their hashes.
         """

@@ -1,4 +1,4 @@
-"""The wire protocol, bytes to values and back, exactly (README, "The protocol").
+"""The wire protocol, bytes to values and back, exactly (docs/protocol.md).
 
 orjson does the work. It is inexact in three places, each detected cheaply and then handled slowly:
 integers past 64 bits (it reads them as floats and refuses to write them), NaN and infinities (it

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, call_on, damaged_keys, readable, strangers
-from redis_worker.broker.keys import TASKS, TOPICS
+from redis_worker.broker.keys import LARGE, TASKS, TOPICS
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -61,9 +61,12 @@ class TopicQueue(AtLeastOnceQueue):
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         if wait and self._drained:
+            lease = self._registration.lease
+            lease.idle = is_sure = lease.unanswered == 1  # this claim, which is not sent yet
             # The more queues there are, the longer each waits: together they ask about once a second.
             seconds = max(_WAIT, len(self._doorbell.all) * _FOR_EACH)
-            await self._bell.wait(min(seconds, _UNSURE_WAIT) if self._registration.lease.unanswered > 1 else seconds)
+            await self._bell.wait(seconds if is_sure else min(seconds, _UNSURE_WAIT))
+            lease.stir()
         self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
         claim = self._ordinary.run("claim", self._claimed_keys, self._claim_arguments(limit))
         return await self._deliveries_of(await claim, limit)
@@ -113,12 +116,12 @@ class IdempotentQueue(TopicQueue):
 
     def _make_names(self) -> None:
         super()._make_names()
-        keys = self._keys
+        keys, large = self._keys, self._keys.large(self.worker)
         self._settled_keys += [keys.done, keys.begun]
-        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed]
+        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed, large]
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
-        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, _POSTPONE_MS]
+        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, LARGE, _POSTPONE_MS]
         candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:

@@ -2,7 +2,7 @@
 -- A worker that is only in `claimants` has lost its entry: it gets one more lease, which it renews if alive.
 -- KEYS 1 workers, 2 retired, 3 claimants, then the other derived keys
 -- ARGV 1 lease of a worker missing from `claimants`, in ms, 2 stem of the in-flight keys,
---      3 suffix of a hash of tasks, 4 suffix of a list of arrived tasks
+--      3 suffix of a hash of tasks, 4 of a list of arrived tasks, 5 of a set of large tasks
 -- Returns {dead workers, retired workers, those of them to be removed if they hold nothing,
 --          {workers that had lost their entry}, {the type of each key}, ms until another lease or retirement ends, or -1}
 local LONGEST = 86400000
@@ -20,7 +20,7 @@ end
 local function may_be_entered(worker)
   if usable[2] and not string.find(worker, '[\128-\255]') then return true end
   local stem = ARGV[2] .. worker
-  return redis.call('EXISTS', stem .. ARGV[3], stem .. ARGV[4], stem) > 0
+  return redis.call('EXISTS', stem .. ARGV[3], stem .. ARGV[4], stem .. ARGV[5], stem) > 0
 end
 
 local found = {}
