@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := redis_worker benchmarks deploy examples mutation tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-short bench chaos mutate fuzz soak two-versions deploy-check lock lint format types clean screenshots
+.PHONY: help demo test test-all test-short bench bench-peers curves chaos mutate fuzz soak two-versions lint format types clean screenshots docs dist newcomer workflow deploy-check lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,27 @@ mutate: $(VENV)/.dev ## Break promises on purpose, one by one: tests must notice
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+bench-peers: $(VENV)/.dev ## Measure other workers for Redis beside it, into the README: a quarter of an hour, ARGS='arq rq' for some
+	@$(BIN)/python -m benchmarks.peers $(if $(ARGS),$(ARGS),--write README.md)
+
+curves: $(VENV)/.bench ## Draw the curves of docs/performance.md: some minutes, ARGS='backlog' for some
+	@$(BIN)/python -m benchmarks.curves $(ARGS)
+
 screenshots: $(VENV)/.dev ## Take the pictures of the dashboard for docs/, with Chromium: two minutes
 	@$(BIN)/python -m tests.screenshots $(ARGS)
+
+docs: $(VENV)/.dev ## Build the site in build/site, without a warning
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "build/site/index.html"
+
+dist: $(VENV)/.dev ## Build wheel and sdist, and use each in an empty environment
+	@$(BIN)/python -m tests.distribution
+
+newcomer: $(VENV)/.dev ## Time the way from a clone to the first result of one's own function, by the README
+	@$(BIN)/python -m tests.newcomer
+
+workflow: ## Check .github/workflows, with Go
+	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.7
 
 fuzz: $(VENV)/.dev ## Feed a million arbitrary inputs to all that reads foreign bytes: INPUTS=, ARGS='--seed N'
 	@$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) $(ARGS)
@@ -90,6 +109,10 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what tests and checks need …"
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(PIP) -e '.[bench]'
+	@touch $@
 
 # An environment of its own: some of its packages bring a plugin for pytest.
 $(DEPLOY)/.done: pyproject.toml

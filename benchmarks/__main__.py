@@ -14,6 +14,7 @@ from benchmarks.bench import Bench
 from benchmarks.contenders import ROOT
 from benchmarks.delays import delays
 from benchmarks.drain import DRAINS, drain
+from benchmarks.idle import idle
 from benchmarks.kafka import kafka
 from benchmarks.long_tasks import long_tasks
 from benchmarks.memory import ROUNDS, memory
@@ -23,9 +24,24 @@ from benchmarks.postgres import postgres
 from benchmarks.push import push
 from benchmarks.report import Row, table
 from benchmarks.structure import structure
+from benchmarks.submit import submit
+from benchmarks.topics import topics
 from redis_worker.embedded import EmbeddedServer
 
-SPEED = (*DRAINS, "long", "pickup", "delays", "memory", "kafka", "postgres", "push", "pipeline")
+SPEED = (
+    *DRAINS,
+    "long",
+    "topics",
+    "pickup",
+    "delays",
+    "memory",
+    "idle",
+    "kafka",
+    "postgres",
+    "push",
+    "pipeline",
+    "submit",
+)
 PARTS = (*SPEED, "structure")
 
 
@@ -79,12 +95,16 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from drain(name, bench, options.tasks, options.rounds, _print_progress)
     if "long" in parts:
         yield from long_tasks(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
+    if "topics" in parts:
+        yield from topics(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:
         yield from delays(bench, 1000 if not options.quick else 50, 5.0 if not options.quick else 0.5, _print_progress)
     if "memory" in parts:
         yield from memory(bench, options.memory_tasks // ROUNDS, _print_progress)
+    if "idle" in parts:
+        yield from idle(bench, *((20, 5, 1.0) if options.quick else (1000, 100, 15.0)), _print_progress)
     if "kafka" in parts:
         stalled = (1.0, 2.0) if options.quick else (5.0, 15.0)
         yield from kafka(options.tasks * 5, options.rounds, _print_progress, stalled=stalled)
@@ -96,6 +116,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     if "pipeline" in parts:
         seconds = 1.0 if options.quick else 15.0
         yield from pipeline(bench, options.tasks * 2, options.rounds, seconds, _print_progress)
+    if "submit" in parts:
+        yield from submit(bench, options.tasks, options.rounds, _print_progress)
     if "structure" in parts:
         yield from structure(options.source.resolve(), bench.url)
 

@@ -123,6 +123,8 @@ class Server:
     """Ms until a result expires; 0 keeps it."""
     remember: int = 0
     """Ms for which a completed message is remembered; 0 if it may run twice."""
+    large: bool = False
+    """True if each task is large: a claim of waiting tasks reads them one by one."""
     time: int = START
     waiting: list[bytes] = field(default_factory=list)
     inflight: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -245,14 +247,14 @@ class Server:
             return True
         return False
 
-    def claim(self, name: str, limit: int, known: int) -> tuple[int, list[Numbered]]:
-        """`known` is the greatest number that the worker knows."""
+    def claim(self, name: str, limit: int, known: int) -> tuple[int, list[Numbered], list[Numbered]]:
+        """Return the state, tasks, and large tasks; `known` is the greatest number that the worker knows."""
         if name not in self.workers:
-            return LEASE_LOST, []
+            return LEASE_LOST, [], []
         arrived, held = self.arrived.pop(name, []), self.inflight.setdefault(name, {})
         if self.paused:
             self.waiting = arrived + self.waiting
-            return PAUSED, []
+            return PAUSED, [], []
         reach = max(0, limit - len(arrived))
         offered, rest = arrived + self.waiting[:reach], self.waiting[reach:]
         claimed: list[bytes] = []
@@ -264,12 +266,18 @@ class Server:
             claimed.append(raw)
         self.waiting = offered[len(claimed) :] + rest
         if not claimed:
-            return ALONE if offered else OK, []
+            return ALONE if offered else OK, [], []
         first = max(self.last.get(name, 0), known) + 1
         numbered = dict(enumerate(claimed, first))
         self.last[name] = max(numbered)
         held |= numbered
-        return OK, [Numbered(number, raw, self.counts(raw)) for number, raw in numbered.items()]
+        tasks = [Numbered(number, raw, self.counts(raw)) for number, raw in numbered.items()]
+        # The counts of a task are kept under its digest, for which it is read.
+        is_read_alone = self.large and not (+self.deaths or +self.retries)
+        return OK, tasks[: len(arrived)] if is_read_alone else tasks, tasks[len(arrived) :] if is_read_alone else []
+
+    def read(self, name: str, number: int) -> bytes | None:
+        return self.inflight.get(name, {}).get(number)
 
     def counts(self, raw: bytes) -> Counts:
         return Counts(self.deaths[raw], self.retries[raw])
@@ -481,13 +489,16 @@ class Worker:
 
     def claim_once(self, limit: int) -> Steps[list[Claimed]]:
         lease = self.lease
-        state, tasks = yield Call("claim", partial(self.server.claim, lease.name, limit, self.last))
-        self.last = max([self.last, *(task.number for task in tasks)])
-        self.drained = state == OK and len(tasks) < limit
+        state, tasks, large = yield Call("claim", partial(self.server.claim, lease.name, limit, self.last))
+        self.last = max([self.last, *(task.number for task in tasks + large)])
+        self.drained = state == OK and not large and len(tasks) < limit
         if state == LEASE_LOST:
             yield from self.renew()
         else:
             self.paused = state == PAUSED
+        for number, _, counts in large:
+            raw = yield Call("LINDEX", partial(self.server.read, lease.name, number))
+            tasks += [Numbered(number, raw, counts)] if raw is not None else []
         return [Claimed(raw, lease, number, *counts) for number, raw, counts in tasks]
 
     def missing(self, held: Iterable[Claimed]) -> Steps[list[Claimed]]:

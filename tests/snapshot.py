@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import LAST, TASKS, Keys
+from redis_worker.broker.keys import LARGE, LAST, TASKS, Keys
 from tests.clock import CLOCK
 from tests.model import Letter
 
@@ -20,6 +20,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind, value = redis.call('TYPE', key).ok, nil
   if kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'set' then value = redis.call('SMEMBERS', key)
   elseif kind == 'hash' then value = redis.call('HGETALL', key)
   else value = {redis.call('GET', key)} end
   found[#found + 1] = {key, kind, value, redis.call('PTTL', key)}
@@ -39,6 +40,8 @@ async def all_keys(redis: Redis) -> tuple[dict[str, Any], dict[str, int]]:
         pairs = list(zip(value[::2], value[1::2], strict=False))
         if kind == b"list":
             found[key] = value
+        elif kind == b"set":
+            found[key] = set(value)
         elif kind == b"zset":
             found[key] = {member: int(score) for member, score in pairs}
         else:
@@ -55,6 +58,10 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tu
 async def queue_keys(redis: Redis, keys: Keys, raws: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, int]]:
     """Return all keys as `Server.snapshot` does, for tasks `raws`, and their PTTL."""
     found, expiries = await all_keys(redis)
+    for key in [key for key in found if key.endswith(LARGE)]:
+        held = found[key.removesuffix(LARGE) + TASKS]
+        for number in found.pop(key):  # each of them alone in a list
+            [held[number]] = found.pop(f"{key}:{number.decode()}")
     special = {
         keys.dead: lambda letters: [_letter(letter) for letter in letters],
         keys.delayed: lambda members: [(due, member.partition(b":")[2]) for member, due in members.items()],

@@ -195,10 +195,9 @@ class Queue:
 
     async def inflight(self) -> list[bytes]:
         """What all workers hold."""
-        held: list[bytes] = []
-        async for key in self.redis.scan_iter(f"*{self.keys.listed('*')}", count=1000):
-            held += await held_in(self.redis, key)
-        return held
+        names = [key async for key in self.redis.scan_iter(f"*{self.keys.listed('*')}", count=1000)]
+        names.sort(key=lambda name: (len(name), name))  # large tasks by their numbers
+        return [raw for name in names for raw in await held_in(self.redis, name)]
 
     async def buried(self, living: int = 1) -> bool:
         """Whether all dead workers have been noticed, so that only `living` ones are registered."""
@@ -265,8 +264,11 @@ def assert_each_second_once(instants: Iterable[float]) -> None:
 
 async def held_in(redis: Redis, key: str | bytes) -> list[bytes]:
     """Return the tasks in a hash or list of tasks in flight, in the order of their claim."""
-    if await redis.type(key) == b"list":
+    kind = await redis.type(key)
+    if kind == b"list":
         return list(await redis.lrange(key, 0, -1))
+    if kind == b"set":
+        return []  # numbers of large tasks, each of which is alone in a list
     fields = await redis.hgetall(key)
     return [fields[number] for number in sorted(fields.keys() - {LAST.encode()}, key=int)]
 
@@ -283,7 +285,7 @@ local held = {}
 for _, key in ipairs(redis.call('KEYS', '*' .. ARGV[1]:gsub('[%[%]*?\\\\]', '?') .. '*')) do
   if redis.call('TYPE', key).ok == 'list' then
     for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do held[#held + 1] = raw end
-  else
+  elseif redis.call('TYPE', key).ok == 'hash' then
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
       if fields[i] ~= 'last' then held[#held + 1] = fields[i + 1] end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import PARTS
 from benchmarks.report import Row, table
 
 ROOT = Path(__file__).parent.parent
@@ -37,15 +39,20 @@ ROWS = {
     "drain: coroutines end in random order, concurrency 100": False,
     "long: the same sleeps in asyncio alone": False,
     "long: sleeps of 100 ms, concurrency 10,000": True,
+    "long: the same computing in processes alone": False,
     f"long: 1 ms of computing in {min(2, os.cpu_count() or 1)} processes": True,
     "pick-up, median: PING alone, the floor": False,
     "pick-up, median: bare loop, 200 at a time": False,
     "pick-up, median: sum": True,
+    "pick-up, median: a waiting TaskClient": True,
     "delayed tasks, lateness at p99": True,
     "delayed messages, lateness at p99": True,
     "memory: idle worker": True,
     "memory: first half of 8,000 tasks": False,
     "memory: second half of 8,000 tasks": False,
+    "idle: 20 topics in one worker": True,
+    "idle: 5 pools in one program": True,
+    "idle: 5 pools in `serve`": True,
     "kafka: bare consumer": False,
     "kafka: no-op": True,
     "kafka: no-op, ordered by partition": False,
@@ -68,6 +75,14 @@ ROWS = {
     "pipeline: CPU of worker and Redis at a tenth of the rate": True,
     "pipeline: memory of the worker": True,
     "pipeline: recovery, one of 3 consumers killed": True,
+    "submit: pipelined RPUSH of tasks": False,
+    "submit: submit_many": True,
+    "submit: pipelined RPUSH of messages": False,
+    "submit: publish_many": True,
+    "submit: pipelined RPUSH of a file": False,
+    "submit: push --file": True,
+    "submit: an awaited RPUSH each": False,
+    "submit: publish, one by one": True,
 }
 
 
@@ -112,8 +127,23 @@ def test_one_part_can_be_asked_for() -> None:
 def test_an_unknown_part_is_refused() -> None:
     ended = bench("speed")
     assert ended.returncode == 2
-    parts = "drain, sizes, disorder, long, pickup, delays, memory, kafka, postgres, push, pipeline, structure"
-    assert f"unknown benchmark 'speed', use one of {parts}" in ended.stderr
+    assert f"unknown benchmark 'speed', use one of {', '.join(PARTS)}" in ended.stderr
+
+
+@pytest.mark.long
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    """With the extra `bench`; without it a sentence names it."""
+    arguments = ("payload", "--quick", "--out", str(tmp_path))
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.curves", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if importlib.util.find_spec("matplotlib") is None:
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "pip install 'redis-worker[bench]'" in ended.stderr
+    else:
+        assert ended.returncode == 0, ended.stderr
+        assert "payload: this worker, sum: 60 " in ended.stdout
+        assert "a bare loop without promises" in (tmp_path / "payload.svg").read_text()
 
 
 def test_the_structure_of_the_code_can_be_asked_for() -> None:
@@ -124,7 +154,7 @@ def test_the_structure_of_the_code_can_be_asked_for() -> None:
     packages = [name for name in rows if name.endswith("/")]
     assert {"broker/queue/", "engine/", "service/"} <= set(packages)
     assert sizes["all packages"] == sizes["files of no package"] + sum(sizes[name] for name in packages)
-    assert sizes["fan-out of service/pool.py"] < 40
+    assert sizes["fan-out of service/list_worker.py"] < 40
     assert 0 < sizes["longest function"] < 100
     assert 0 < sizes["a lone task"] < sizes["a lone message"]
 

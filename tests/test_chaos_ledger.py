@@ -47,6 +47,9 @@ COMMANDS = st.one_of(
     st.tuples(st.sampled_from(["RPUSH", "LPUSH"]), LISTS, ELEMENTS, ELEMENTS),
     st.tuples(st.just("LMOVE"), LISTS, LISTS, ENDS, ENDS),
     st.tuples(st.just("BLMOVE"), LISTS, LISTS, ENDS, ENDS, st.just(0.001)),
+    st.tuples(LISTS, st.integers(0, 2), st.integers(1, 2), LISTS).map(
+        lambda drawn: ("SORT", drawn[0], "BY", "nosort", "LIMIT", *drawn[1:3], "STORE", drawn[3])
+    ),
     st.tuples(st.just("LPOP"), LISTS),
     st.tuples(st.just("LPOP"), LISTS, st.integers(1, 3)),
     st.tuples(st.just("BLPOP"), LISTS, st.just(0.001)),
@@ -70,8 +73,9 @@ def test_the_replayed_journal_is_what_the_server_holds(journaled: EmbeddedServer
     stem = f"{next(_numbers)}:"
     with redis_py.Redis.from_url(journaled.url) as client:
         for name, *arguments in commands:
-            keys = 2 if name in {"LMOVE", "BLMOVE"} else 1
-            client.execute_command(name, *(f"{stem}{key}" for key in arguments[:keys]), *arguments[keys:])
+            keys = {0, 1} if name in {"LMOVE", "BLMOVE"} else {0, 7} if name == "SORT" else {0}
+            named = (f"{stem}{word}" if place in keys else word for place, word in enumerate(arguments))
+            client.execute_command(name, *named)
         replay = Replay()
         for transaction in Journal(journaled.folder).transactions():
             for command in transaction:

@@ -19,13 +19,16 @@ from redis.asyncio import Redis
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, TOPICS, Keys
+from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.embedded import EmbeddedServer
 from tests.crashing_worker import EXECUTIONS, TASKS, TOPIC, Watch, worker_of
-from tests.support import ROOT, Queue, Topic, held_in, wait_until
+from tests.support import ROOT, Queue, Topic, wait_until
 
 LIVES = [*EXECUTIONS, "topic", "topic-thread", "idempotent", "batch"]
 MOST_POINTS = 60
+# Bytes that make a task a large one, with a list of its own.
+LARGE = 20_000
 
 
 @dataclass
@@ -43,10 +46,12 @@ class Crash:
 
 
 @pytest.mark.long  # tests/queue_calls shows the same call by call
-@pytest.mark.parametrize("life", LIVES)
+@pytest.mark.parametrize(
+    ("life", "padding"), [*((life, 0) for life in LIVES), ("inline", LARGE), ("idempotent", LARGE)]
+)
 @pytest.mark.timeout(600)
 async def test_each_task_ends_once_wherever_its_worker_dies(
-    life: str, server: EmbeddedServer, redis: Redis, tmp_path: Path
+    life: str, padding: int, server: EmbeddedServer, redis: Redis, tmp_path: Path
 ) -> None:
     for point in count(1):
         assert point < MOST_POINTS
@@ -54,7 +59,7 @@ async def test_each_task_ends_once_wherever_its_worker_dies(
         folder.mkdir()
         await redis.flushall()
         queue = Queue(redis, Keys("in", "out")) if life in EXECUTIONS else Topic(redis, TOPIC)
-        await push(queue, folder)
+        await push(queue, folder, padding)
         if await lives(life, server.url, point) == 0:
             break
         crash = await examine(queue)
@@ -64,9 +69,10 @@ async def test_each_task_ends_once_wherever_its_worker_dies(
     await redis.flushall()
 
 
-async def push(queue: Queue, folder: Path) -> None:
+async def push(queue: Queue, folder: Path, padding: int) -> None:
     member = "data" if isinstance(queue, Topic) else "task"
-    raws = {id: json.dumps({"id": id, member: [id, str(folder)]}).encode() for id in TASKS}
+    members = {"padding": "x" * padding} if padding else {}
+    raws = {id: json.dumps({"id": id, member: [id, str(folder)], **members}).encode() for id in TASKS}
     await queue.push(raws["retry"], raws["reject"])
     await delay_tasks(Connection(queue.redis, owned=False), queue.keys, [raws["delayed"]], delay=0.05, at=None)
     if isinstance(queue, Topic):
@@ -103,7 +109,8 @@ async def examine(queue: Queue) -> Crash:
 
 async def held_by_the_dead(queue: Queue) -> list[bytes]:
     names = await queue.redis.zrange(queue.keys.workers, 0, -1)
-    return [raw for name in names for raw in await held_in(queue.redis, queue.keys.inflight(name.decode()))]
+    connection = Connection(queue.redis, owned=False)
+    return [raw for name in names for raw in await tasks_in_flight(connection, queue.keys, name.decode())]
 
 
 async def finish(life: str, url: str, queue: Queue, crash: Crash) -> Watch:

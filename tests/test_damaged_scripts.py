@@ -17,7 +17,7 @@ from redis_worker.broker.scripts import script
 from redis_worker.embedded import EmbeddedServer
 
 NAMES = sorted(path.stem for path in Path(scripts.__file__).parent.glob("*.lua") if path.stem != "common")
-T1, T2, T3 = b'{"id":"1"}', b'{"id":"2"}', b'{"id":"3"}'
+T1, T2, T3, T4 = b'{"id":"1"}', b'{"id":"2"}', b'{"id":"3"}', b'{"id":"4"}'
 
 
 class Call(NamedTuple):
@@ -29,10 +29,10 @@ class Call(NamedTuple):
 
 
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
-    header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 1]
-    outcomes = [1, "1", "{}", 2, "token", 10, 3, "letter", "1", "3", "{}"]
+    header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 2]
+    outcomes = [1, "1", "{}", 2, "token", 10, 4, "token", 10, 3, "letter", "1", "3", "{}"]
     first = {"inflight": "hash", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
-    return Call(first | {"dropped": "string"} | dict(keys), [*header, *outcomes])
+    return Call(first | {"dropped": "string", "large": "set"} | dict(keys), [*header, *outcomes])
 
 
 CRON = {"fired": "zset", "running": "zset", "runs": "hash", "queued": "zset", "record": "hash", "ended": "list"}
@@ -47,8 +47,12 @@ CALLS: dict[str, list[Call]] = {
     "announce": [Call({"supervisors": "hash"}, ["id", '{"a":1}', 1, 1, "name", "host"])],
     "begin": [
         Call(
-            {"inflight": "hash", "done": "zset", "begun": "hash", "workers": "zset", "delayed": "zset"},
-            ["w1", "inflight:", ":tasks", 500, 1, "a", "token", "0", 2, "b", "token", "1"],
+            {"inflight": "hash", "done": "zset", "begun": "hash", "workers": "zset", "delayed": "zset"}
+            | {"large": "set"},
+            [
+                *("w1", "inflight:", ":tasks", ":large", 500),
+                *(1, "a", "token", "0", 2, "b", "token", "1", 4, "c", "token", "1"),
+            ],
         )
     ],
     "broadcast": [Call({"events": "stream"}, [10, "channel", "{}", "other", "1"])],
@@ -56,9 +60,10 @@ CALLS: dict[str, list[Call]] = {
     "claim": [
         Call(
             {"waiting": "list", "inflight": "hash", "arrived": "list", "workers": "zset", "attempts": "hash"}
-            | {"paused": "absent"},
-            ["w1", 10, 3, 0],
+            | {"paused": "absent", "large": "set"},
+            ["w1", 10, 3, 0, large],
         )
+        for large in (1, 8192)
     ],
     "cron_claim": [
         Call(
@@ -79,7 +84,7 @@ CALLS: dict[str, list[Call]] = {
         for how in ("first", "again", "hand")
     ],
     "cron_queue": [Call(_cron("fired", "queued", "record"), [1, NOW - 3, NOW - 2])],
-    "missing": [Call({"inflight": "hash", "attempts": "hash"}, [2])],
+    "missing": [Call({"inflight": "hash", "attempts": "hash", "large": "set"}, [2])],
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],
     "promote": [Call({"delayed": "zset", "waiting": "list"}, [10])],
@@ -87,7 +92,7 @@ CALLS: dict[str, list[Call]] = {
     "reclaim": [
         Call(
             {"workers": "zset", "retired": "zset", "inflight": "hash", "waiting": "list", "attempts": "hash"}
-            | {"arrived": "list", "presence": "hash", "claimants": "zset", "listed": "list"},
+            | {"arrived": "list", "presence": "hash", "claimants": "zset", "listed": "list", "large": "set"},
             ["w1", retired, 1000, force],
         )
         for retired in (0, 1000)
@@ -97,13 +102,13 @@ CALLS: dict[str, list[Call]] = {
     "rename": [
         Call(
             {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "hash", "inflight:w2": "absent"}
-            | {"presence": "hash"},
+            | {"presence": "hash", "large": "set", "large:w2": "absent"},
             ["w1", "w2", 1000, 1000],
         )
     ],
     "release": [
-        Call({"inflight": "hash", "waiting": "list", "workers": "zset"}, ["w1", *rest])
-        for rest in (["", 1, 2], ["1", T1])
+        Call({"inflight": "hash", "waiting": "list", "workers": "zset", "large": "set"}, ["w1", *rest])
+        for rest in (["", 1, 2, 4], ["1", T1])
     ],
     "renew": [Call({"workers": "zset"}, ["w1", 1000])],
     "revive": [
@@ -137,7 +142,11 @@ async def _fill(redis: Redis, call: Call) -> None:
             members = {"w1": NOW - 1000} if key in ("workers", "running", "retired") else {f"{NOW - 10}": NOW - 10}
             await redis.zadd(key, members)
         elif kind == "hash" and key == "inflight":
-            await redis.hset(key, mapping={"last": 3, "1": T1, "2": T2, "3": T3})
+            await redis.hset(key, mapping={"last": 4, "1": T1, "2": T2, "3": T3})
+        elif kind == "set":
+            await redis.sadd(key, 4)
+            await redis.delete(f"{key}:4")
+            await redis.rpush(f"{key}:4", T4)
         elif kind == "hash":
             await redis.hset(key, f"d{sha}", 1)
         elif kind == "string":
@@ -176,7 +185,7 @@ async def test_a_script_that_fails_has_changed_nothing(redis: Redis, name: str, 
             continue
         assert await _everything(redis) == before, f"{name} failed half-way on {damaged}: {error}"
         # What is derived is named, with what it holds and what it should.
-        if damaged not in ("waiting", "output", "inflight", "arrived", "listed"):
+        if damaged not in ("waiting", "output", "inflight", "arrived", "listed", "large"):
             assert error.startswith("DAMAGED ")
             assert error.endswith(f" {damaged}")
 

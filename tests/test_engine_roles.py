@@ -20,9 +20,9 @@ from redis_worker.engine.pace import HORIZON, Pace
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import TaskRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.ports import Unwritten
 from redis_worker.service.consumer import Consumer, Work
 from redis_worker.service.routing import Batching

@@ -38,6 +38,7 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 from tests import model
 from tests.clock import CLOCK
 from tests.faults import FAULTS, NONE, Fault, Line, play
+from tests.queue_calls.members import Sleepless
 from tests.snapshot import differences, queue_keys
 from tests.stateful import ServerMachine, run_machine
 
@@ -101,10 +102,21 @@ class Keeper:
         pass
 
 
-class Bell:
-    """A doorbell that rings at once."""
+class Ringing:
+    """A doorbell that rings at once, and its bell."""
 
-    async def wait(self, key: str, seconds: float) -> None:
+    all: ClassVar[set[Any]] = set()
+
+    def bell(self, *_: str) -> Ringing:
+        return self
+
+    async def wait(self, seconds: float) -> None:
+        pass
+
+    def ring(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -116,6 +128,8 @@ class Machine(ServerMachine):
     """Random steps of producers, operators and up to four workers."""
 
     kind: ClassVar[str]
+    large: ClassVar[bool]
+    """True if each task counts as a large one."""
     names: ClassVar[Iterator[int]]
     """Numbers of workers: the same in each run of the same steps, since names have an order."""
 
@@ -136,7 +150,9 @@ class Machine(ServerMachine):
         self.keys = Keys("mq:in", "out" if pool else "")
         ttl = ttl if pool and self.expires_fields else 0
         remember = 2 * HOUR // 1000 if self.kind == "idempotent" else 0
-        self.server = model.Server(self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember)
+        self.server = model.Server(
+            self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember, large=self.large
+        )
         self.limits = Limits(self.server.most_dead, ttl, remember)
         self.run(self.redis.flushall())
         self.set_clock()
@@ -251,7 +267,7 @@ class Machine(ServerMachine):
         queue_class, model_class = KINDS[self.kind]
         line = Line(self.redis, self.late)
         options = {"max_deliveries": self.server.max_deliveries, "limits": self.limits}
-        other = line if self.kind == "pool" else Bell()
+        other = line if self.kind == "pool" else Ringing()
         queue = queue_class(line, other, self.keys, Keeper(), Observer(), **options)
         pair = Pair(queue, line, model_class(self.server, lambda: queue.worker))
         if self.both(pair, fault, queue.open(), pair.model.open()):
@@ -403,12 +419,15 @@ class Machine(ServerMachine):
 
         async def promote() -> None:
             with suppress(Slept):
-                await Promoter(pair.line, self.keys, sleep, Observer()).run()
+                await Promoter(pair.line, self.keys, Sleepless(sleep), Observer()).run()
             if fault.at == 1:
                 raise Disconnected("which the promoter leaves to the pool")
 
         _, due = self.both(pair, fault, promote(), pair.model.promote()) or (None, -1)
-        assert slept == [1.0] if not 0 <= due < 1000 else due < slept[0] * 1000 <= due + 20.0
+        if due < 0:
+            assert slept == [1.0 if fault.at == 1 else 3600.0]
+        else:
+            assert slept == [1.0] if due >= 1000 else due < slept[0] * 1000 <= due + 20.0
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), fault=FAULTS)
@@ -416,7 +435,7 @@ class Machine(ServerMachine):
         self.sweep_as(self.one_of(data), fault)
 
     def sweep_as(self, pair: Pair, fault: Fault) -> None:
-        recoverer = Recoverer(pair.line, self.keys, pair.queue, Observer(), lease=Keeper.seconds)
+        recoverer = Recoverer(pair.line, self.keys, pair.queue, Observer(), Ringing(), lease=Keeper.seconds)
         self.both(pair, fault, recoverer.sweep(), pair.model.sweep())
 
     @precondition(lambda self: self.workers and self.server.workers)
@@ -572,17 +591,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pause, "_CHECK_INTERVAL", 0.0)
 
 
+@pytest.fixture(params=[False, True], ids=["small", "large"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have all tasks count as large ones, or none."""
+    if request.param:
+        monkeypatch.setattr(at_least_once, "LARGE_BYTES", 1)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_queue_does_as_its_model(
-    kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
+    kind: str, large: bool, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 20)
+    run_machine(type("Machine", (Machine,), {"kind": kind, "large": large}), server, monkeypatch, 12)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_queue_does_as_its_model_for_long(
-    kind: str, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
+    kind: str, large: bool, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind}), server, monkeypatch, 600)
+    run_machine(type("Machine", (Machine,), {"kind": kind, "large": large}), server, monkeypatch, 400)

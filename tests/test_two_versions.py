@@ -11,11 +11,13 @@ from tests.two_versions import EARLIER, NoHistory, mixed, sources_of, version_at
 
 # The last commit whose workers hold tasks in lists, without numbers.
 WITHOUT_NUMBERS = "140e88e"
+# The last commit whose workers hold all tasks in one hash, however large.
+ONLY_A_HASH = "06bfe26"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("commit", [EARLIER, WITHOUT_NUMBERS])
+@pytest.mark.parametrize("commit", [EARLIER, ONLY_A_HASH, WITHOUT_NUMBERS])
 async def test_the_ledger_is_kept_by_two_versions_side_by_side(commit: str) -> None:
     try:
         with sources_of(commit) as earlier:

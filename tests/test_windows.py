@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_worker import ConfigurationError
-from redis_worker.pipeline import Pipeline, Window, Windows
+from redis_worker.pipeline import Emit, Pipeline, StageFailed, Window, Windows
 
 Event = tuple[str, int]
 
@@ -27,17 +27,24 @@ def windows(size: float, slide: float | None = None, lateness: float = 0, idle: 
     )
 
 
+def emitted(entry: Emit | Exception) -> Emit:
+    assert isinstance(entry, Emit)
+    return entry
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(-20, 60)), max_size=60),
     st.integers(1, 12),
     st.integers(1, 12),
     st.integers(0, 10),
+    st.integers(1, 20),
 )
-def test_windows_hold_what_is_not_late(events: list[Event], size: int, slide: int, lateness: int) -> None:
+def test_windows_hold_what_is_not_late(events: list[Event], size: int, slide: int, lateness: int, batch: int) -> None:
     slide = min(size, slide)
     subject = windows(size, slide, lateness)
-    found = [window for event in events for window in subject.add(event)]
+    batches = [events[start : start + batch] for start in range(0, len(events), batch)]
+    found = [window for events in batches for ended in subject.batch(events) for window in emitted(ended)]
     for early in found:
         assert max(at for key, at in events if key == early.key) >= early.end + lateness
     found += subject.flush()
@@ -77,6 +84,13 @@ async def test_a_pipeline_emits_windows_that_end() -> None:
     pipeline = Pipeline(windows(10), lambda window: (window.start, window.value, window.partial))
     entries = await pipeline.run([("a", 5), ("a", 9), ("a", 10), ("a", 19), ("a", 35)])
     assert entries == [None, None, (0, [5, 9], True), None, (10, [10, 19], False)]
+
+
+async def test_a_value_that_cannot_be_added_fails_alone() -> None:
+    pipeline = Pipeline(windows(10))
+    entries = await pipeline.run([("a", 5), ("a", "x"), ("a", 9), ("a", 12)])
+    assert isinstance(entries[1], StageFailed)
+    assert entries[3] == Window("a", 0, 10, [5, 9], 2, True)
 
 
 def test_settings_that_lose_values_are_refused() -> None:

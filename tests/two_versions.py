@@ -39,19 +39,19 @@ from redis_worker import TopicWorker, processor
 
 worker = TopicWorker("{url}", concurrency=20, lease=2, max_deliveries=1000)
 
-async def work(what):
+async def work(what, failing):
     await asyncio.sleep(random.uniform(0.0, 0.03))
-    if random.random() < 0.2:
+    if random.random() < failing:
         raise ValueError("bad luck")
 
 @processor
 async def task(arguments):
-    await work(arguments)
+    await work(arguments, 0.002)  # while any retry is counted, tasks are claimed in another way
     return arguments
 
 @worker.handler("{topic}", retries=20, retry_backoff=0.05, retry_backoff_max=0.1, idempotent=True)
 async def handle(message):
-    await work(message)
+    await work(message, 0.2)
 """
 
 
@@ -136,7 +136,8 @@ class Mixed:
 
     async def _push(self, queue: Queue, topic: Topic) -> None:
         ids = [f"q{len(self.queue_ids) + number}" for number in range(60)]
-        await queue.push(*({"id": id, "task": [id]} for id in ids))
+        padding = "x" * self._random.choice((10, 20_000))  # the latter are large ones
+        await queue.push(*({"id": id, "task": [id], "padding": padding} for id in ids))
         self.queue_ids |= set(ids)
         ids = [f"t{len(self.topic_ids) + number}" for number in range(30)]
         await topic.redis.sadd("{mq}:topics", _TOPIC)

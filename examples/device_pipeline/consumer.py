@@ -37,6 +37,7 @@ def consumer(
         decode=bytes,
         properties={**kafka.properties(), **(properties or {})},
         start=kafka.auto_offset_reset,
+        assignment=kafka.assignment,
         batch=True,
         size=min(pool.batch, kafka.max_poll_records),
         within=pool.within,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-Device: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Rows: TypeAlias = dict[str, Any]
+"""A row of a sink, or the rows of several by their names."""
 
 
 class LegacyReading(msgspec.Struct):
     """A reading of old devices: degrees Fahrenheit, milliseconds."""
 
-    device_id: Device
+    device_id: str
     temp_f: float
     ts: int
 
@@ -20,7 +21,7 @@ class LegacyReading(msgspec.Struct):
 class Measurement(msgspec.Struct, tag="measurement", tag_field="type"):
     """A reading of new devices, in a unit that it names, at a time in seconds."""
 
-    device: Device
+    device: str
     temperature: float
     unit: Literal["C", "F", "K"]
     at: float
@@ -29,7 +30,7 @@ class Measurement(msgspec.Struct, tag="measurement", tag_field="type"):
 class DeviceStatus(msgspec.Struct, tag="status", tag_field="type"):
     """The charge of a battery, in percent."""
 
-    device: Device
+    device: str
     battery: Annotated[int, msgspec.Meta(ge=0, le=100)]
     at: float
 
@@ -40,3 +41,4 @@ class Reading(msgspec.Struct):
     device: str
     celsius: float
     at: float
+    alerts: tuple[Rows, ...] = ()

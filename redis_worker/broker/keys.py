@@ -29,6 +29,8 @@ TASKS = ":tasks"
 """Suffix of the hash of a worker's tasks in flight."""
 ARRIVED = ":arrived"
 """Suffix of the list of a worker's arrived tasks."""
+LARGE = ":large"
+"""Suffix of the set of a worker's large tasks in flight."""
 LAST = "last"
 """Field of such a hash that is no task: the number of the last task claimed."""
 
@@ -135,8 +137,16 @@ class Keys:
         """
         return f"{self.listed(worker)}{TASKS}"
 
+    def large(self, worker: str) -> str:
+        """Return the set of the numbers of large tasks that `worker` has claimed and not settled."""
+        return f"{self.listed(worker)}{LARGE}"
+
+    def large_task(self, worker: str, number: int) -> str:
+        """Return the list that holds this large task alone."""
+        return f"{self.large(worker)}:{number}"
+
     def listed(self, worker: str) -> str:
-        """Return the list of tasks in flight of a `worker` of the version before, which names no numbers.
+        """Return the list of tasks in flight of a `worker` of an early version, which names no numbers.
 
         New workers return what such a worker leaves behind; it does not see their hashes.
         """

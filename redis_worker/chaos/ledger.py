@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from redis_worker.broker.keys import ARRIVED, TASKS, Keys
+from redis_worker.broker.keys import ARRIVED, LARGE, TASKS, Keys
 from redis_worker.chaos.journal import Command
 from redis_worker.chaos.replay import Change, Replay
 from redis_worker.vocabulary.payload import loads
@@ -248,7 +248,9 @@ class TaskLedger(Ledger):
         worker, _, number = holder.partition(b"\n")
         if worker not in self._replay.members(stem + b":workers"):
             return None
-        return self._replay.held(stem + b":inflight:" + worker + TASKS.encode()).get(number)
+        inflight = stem + b":inflight:" + worker
+        own = self._replay.elements(inflight + LARGE.encode() + b":" + number)
+        return self._replay.held(inflight + TASKS.encode()).get(number, own[0] if own else None)
 
     def _record(self, place: str, change: Change) -> Record | None:
         if place == _ANSWERED:
@@ -274,7 +276,7 @@ class TaskLedger(Ledger):
                 worker = name.removeprefix(stem)
                 if worker.endswith(ARRIVED):
                     return f"on its way to {worker.removesuffix(ARRIVED)}"
-                return f"{_IN_FLIGHT} at {worker.removesuffix(TASKS)}"
+                return f"{_IN_FLIGHT} at {worker.removesuffix(TASKS).partition(LARGE)[0]}"
         return None
 
     def _violate(self, record: Record, text: str) -> None:

@@ -38,7 +38,8 @@ class Replay:
             b"RPUSH": self._rpush, b"LPUSH": self._lpush, b"LMOVE": self._lmove, b"LPOP": self._lpop,
             b"LTRIM": self._ltrim, b"LREM": self._lrem, b"ZADD": self._zadd, b"ZREM": self._zrem,
             b"ZREMRANGEBYSCORE": self._zremrangebyscore, b"ZREMRANGEBYRANK": self._zremrangebyrank,
-            b"HSET": self._hset, b"HDEL": self._hdel, b"DEL": self._delete, b"UNLINK": self._delete,
+            b"HSET": self._hset, b"HDEL": self._hdel, b"SORT": self._sort,
+            b"DEL": self._delete, b"UNLINK": self._delete,
         }  # fmt: skip
 
     def apply(self, command: Command) -> Iterator[Change]:
@@ -76,6 +77,13 @@ class Replay:
         self._lists[target].insert(0 if target_end.upper() == b"LEFT" else len(self._lists[target]), element)
         yield Change(source, element, False, b"LMOVE")
         yield Change(target, element, True, b"LMOVE")
+
+    def _sort(self, source: bytes, *arguments: bytes) -> Iterator[Change]:
+        # A claim of large tasks: BY nosort LIMIT first count STORE target.
+        first, count, target = int(arguments[3]), int(arguments[4]), arguments[6]
+        copied = self._lists[source][first : first + count]
+        yield from self._cut(target, slice(None), b"SORT")
+        yield from self._rpush(target, *copied)
 
     def _lpop(self, key: bytes, count: bytes = b"1") -> Iterator[Change]:
         return self._cut(key, slice(0, int(count)), b"LPOP")

@@ -6,15 +6,15 @@ import codecs
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import FileIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from redis_worker.vocabulary.ids import new_id
+from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.message import write_message
-from redis_worker.vocabulary.payload import dumps, json_type, loads, read_task
+from redis_worker.vocabulary.payload import dumps, has_long_number, json_type, loads
 
 # Bytes per read of a file; their lines form a batch.
 _CHUNK = 1 << 16
@@ -37,10 +37,17 @@ class Batch(NamedTuple):
     """The reason why reading stopped before the end of the file."""
 
 
-def payload(text: bytes, id: str | None = None) -> Payload:
+class Make(Protocol):
+    """A function that builds a payload from a text. Raises ValueError."""
+
+    def __call__(self, text: bytes, *, plain: bool = False) -> Payload:
+        """`plain`: the text is known to have no long number."""
+
+
+def payload(text: bytes, id: str | None = None, *, plain: bool = False) -> Payload:
     """Return the payload in `text`, or a payload with `text` as its task. Raises ValueError."""
     text = text.strip()
-    value = _loads(text)
+    value = _loads(text, plain)
     if not (isinstance(value, dict) and "task" in value):
         made = new_id() if id is None else id
         # Embed the task as written, to keep every digit.
@@ -51,22 +58,22 @@ def payload(text: bytes, id: str | None = None) -> Payload:
         return Payload(made, dumps({**value, "id": made}))
     if isinstance(given, bool) or not isinstance(given, (str, int)):
         raise ValueError(f"the id is {json_type(given)}, not a string or an integer")
-    found = read_task(text).id
+    found = id_text(given)
     if id is not None and found != id:
         raise ValueError(f"the payload has the id {given!r}, but --id is {id!r}")
     return Payload(found, text)
 
 
-def message(topic: str, text: bytes, id: str | None = None) -> Payload:
+def message(topic: str, text: bytes, id: str | None = None, *, plain: bool = False) -> Payload:
     """Return a message of `topic` with the data `text`. Raises ValueError."""
     text = text.strip()
-    _loads(text)
+    _loads(text, plain)
     made = new_id() if id is None else id
     # Embed the data as written; data that looks like a message is not treated as one.
     return Payload(made, write_message(topic, orjson.Fragment(text), made))
 
 
-def read_batches(file: FileIO, name: str, make: Callable[[bytes], Payload] = payload) -> Iterator[Batch]:
+def read_batches(file: FileIO, name: str, make: Make = payload) -> Iterator[Batch]:
     """Yield the payloads that `make` builds from lines of JSON, in batches, up to the first bad line.
 
     A batch holds the lines available, so a slow pipe yields small batches without delay.
@@ -75,13 +82,14 @@ def read_batches(file: FileIO, name: str, make: Callable[[bytes], Payload] = pay
     try:
         for lines, size in _read_lines(file):
             payloads: list[Payload] = []
+            plain = not has_long_number(lines)
             for line in lines:
                 number += 1
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if not text.strip():
                     continue
                 try:
-                    payloads.append(make(text))
+                    payloads.append(make(text, plain=plain))
                 except ValueError as error:
                     yield Batch(payloads, size, f"{name}:{number}: {error}")
                     return
@@ -105,10 +113,10 @@ def _read_lines(file: FileIO) -> Iterator[tuple[list[bytes], int]]:
     yield [b"".join(rest)], 0
 
 
-def _loads(text: bytes) -> Any:
+def _loads(text: bytes, plain: bool) -> Any:
     """Return the JSON value in `text`. Raises ValueError with a message for users."""
     try:
-        return loads(text)
+        return orjson.loads(text) if plain else loads(text)
     except ValueError as error:
         raise ValueError(_explained(text, error)) from None
 

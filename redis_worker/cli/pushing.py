@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
 import sys
 import threading
@@ -19,7 +20,7 @@ import click
 
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.task_client import TaskClient
-from redis_worker.cli.payloads import Batch, Payload, read_batches
+from redis_worker.cli.payloads import Batch, Make, Payload, read_batches
 from redis_worker.cli.printing import explained, print_results
 from redis_worker.vocabulary.errors import RedisWorkerError
 from redis_worker.vocabulary.text import visible
@@ -51,18 +52,19 @@ class Target(NamedTuple):
         return "task" if self.topic is None else "message"
 
 
-def send(texts: Sequence[str], path: str | None, make: Callable[[bytes], Payload], target: Target) -> int:
+def send(texts: Sequence[str], path: str | None, make: Make, target: Target) -> int:
     """Push the payloads that `make` builds from `texts`, or from the lines of the file `path`. Return the exit code."""
     if not path:
         return asyncio.run(Pusher(target).run(iter([Batch(_payloads(texts, make, target.noun), 0)])))
     name = "standard input" if path == "-" else path
     with _opened(path, name) as file:
         bar = _bar(file, target.wait)
-        pusher = Pusher(target, bar=bar, ids=bar is None or not sys.stdout.isatty())
+        ids = bar is None or not sys.stdout.isatty()
+        pusher = Pusher(target, bar=bar, ids=ids, is_ready=lambda: bool(select.select([file], [], [], 0)[0]))
         return asyncio.run(pusher.run(read_batches(file, name, make)))
 
 
-def _payloads(texts: Sequence[str], make: Callable[[bytes], Payload], noun: str) -> list[Payload]:
+def _payloads(texts: Sequence[str], make: Make, noun: str) -> list[Payload]:
     made = []
     for number, text in enumerate(texts, 1):
         try:
@@ -95,9 +97,15 @@ def _bar(file: FileIO, wait: bool) -> Any:
 class Pusher:
     """A sender of batches to one target."""
 
-    def __init__(self, target: Target, *, bar: Any = None, ids: bool = True) -> None:
-        """`bar` is a progress bar of the bytes read; `ids` controls whether ids are printed."""
+    def __init__(
+        self, target: Target, *, bar: Any = None, ids: bool = True, is_ready: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`bar` is a progress bar of the bytes read; `ids` controls whether ids are printed.
+
+        `is_ready` returns False if the next batch would be waited for.
+        """
         self._target = target
+        self._is_ready = is_ready
         self._bar = bar
         self._ids = ids and not target.wait
         self._pushed = 0
@@ -145,7 +153,7 @@ class Pusher:
 
     async def _push_all(self, client: TaskClient, batches: Iterator[Batch]) -> str | None:
         """Push all batches. Return the reason if reading stopped early."""
-        while batch := await _next(batches):
+        while batch := next(batches, None) if self._is_ready() else await _next(batches):
             if batch.payloads:
                 await self._push(client, batch)
             if self._bar:

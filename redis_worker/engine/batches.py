@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from redis_worker.engine.execution import Answer, Encode, Execution, Verdict, judged, refusal
-from redis_worker.engine.guard import CallGuard
+from redis_worker.engine.guard import CallGuard, escaped
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import TaskRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.task_runner import CallRunner
 from redis_worker.engine.waiting import happens
 from redis_worker.vocabulary.error_text import cut, error_text, is_a
 from redis_worker.vocabulary.message import Message
@@ -78,14 +78,14 @@ class BatchHandler(CallGuard):
     async def handle(self, batch: Sequence[Delivery]) -> tuple[list[Outcome], asyncio.Future[Any] | None]:
         """Return the outcomes, each with its share of the time, and the call where it goes on after its time limit."""
         outcomes: list[Outcome] = []
-        readable: list[tuple[Delivery, str]] = []
+        readable: list[Delivery] = []
         messages: list[Message] = []
         for delivery in batch:
             read = self._read(delivery)
             if isinstance(read, Outcome):
                 outcomes.append(read)
             else:
-                readable.append((delivery, read[0]))
+                readable.append(delivery)
                 messages.append(read[1])
         if not messages:
             return outcomes, None
@@ -93,8 +93,8 @@ class BatchHandler(CallGuard):
         answer, leftover = await self._call(messages)
         seconds = (perf_counter() - started) / len(messages)
         values = [answer] * len(messages) if answer.error is not None else answer.result
-        for (delivery, id), value in zip(readable, values, strict=True):
-            outcomes.append(self._outcome(delivery, id, value, seconds))
+        for delivery, message, value in zip(readable, messages, values, strict=True):
+            outcomes.append(self._outcome(delivery, message.id, value, seconds))
         return outcomes, leftover
 
     async def _call(self, messages: list[Message]) -> tuple[Answer, asyncio.Future[Any] | None]:
@@ -105,18 +105,22 @@ class BatchHandler(CallGuard):
 
     def _outcome(self, delivery: Delivery, id: str, value: Any, seconds: float) -> Outcome:
         """Return the outcome of one message: `value` is its error as an Answer, its Failed, or what it gave."""
-        if isinstance(value, Failed):
+        kind = type(value)
+        if kind is Failed:
             text = f"Processing error: {value.reason}"
             value = Answer(failure(text), text, value.verdict, value.delay)
-        elif not isinstance(value, Answer):
+        elif kind is not Answer:
             try:
-                return Outcome(delivery, id, self._encode(value), seconds=seconds)
+                return Outcome(delivery, id, self._encode(value), None, False, seconds)
             except Exception as error:
                 value = refusal("Processing error", error)
         return self._policy.outcome(delivery, id, value, seconds)
 
 
-class BatchRunner(TaskRunner):
+Batch: TypeAlias = tuple[Delivery, ...]
+
+
+class BatchRunner(CallRunner[Batch]):
     """Runs batches of the messages that arrive within a time."""
 
     def __init__(
@@ -132,12 +136,13 @@ class BatchRunner(TaskRunner):
         """A batch has up to `size` messages, and waits `within` seconds for more after its first one."""
         self._free = shared or Slots(concurrency)
         super().__init__(handler, settler, concurrency, self._free)
-        self._size = size
+        self._handler = handler
+        self._least = size
         self._within = within
 
     def room(self) -> int:
         free = min(self._concurrency - self.running, max(1, self._free.free))
-        return max(0, free * self._size - len(self._pending))
+        return max(0, free * self._least - len(self._pending))
 
     def stalled(self, seconds: float) -> bool:
         return super().stalled(self._within + seconds)
@@ -147,15 +152,30 @@ class BatchRunner(TaskRunner):
         await super()._some_pending()
         clock = asyncio.get_running_loop().time
         end = clock() + self._within
-        while 0 < len(self._pending) < self._size and (left := end - clock()) > 0:
+        while 0 < len(self._pending) < self._least and (left := end - clock()) > 0:
             self._arrived.clear()
             await happens(self._arrived, left)
 
-    def _pop(self) -> Sequence[Delivery]:
+    def _tasks_of(self, call: Batch) -> Batch:
+        return call
+
+    def _pop(self) -> Batch:
         self._touched = perf_counter()
         batch: list[Delivery] = []
-        while self._pending and len(batch) < self._size:
+        while self._pending and len(batch) < self._least:
             delivery = self._pending.popleft()
             if not delivery.receipt.lost:
                 batch.append(delivery)
-        return batch
+        return tuple(batch)
+
+    async def _work(self, call: Batch) -> None:
+        try:
+            try:
+                outcomes, leftover = await self._handler.handle(call)
+            except Exception as error:
+                outcomes, leftover = [escaped(delivery, error) for delivery in call], None
+            self._finish(outcomes)
+            if leftover is not None:
+                await asyncio.wait({leftover})
+        finally:
+            self._end(call)

@@ -15,6 +15,8 @@ from redis_worker.vocabulary.task import Delivery
 
 # Tasks claimed ahead are released to other workers after this time without a slot, in seconds.
 _STALLED = 0.25
+# Maximum of tasks per claim: it blocks all other clients of the server, and the worker starts the first tasks after it.
+_MOST = 2000
 # Turns of the event loop before the next claim is sent: a task that arrived alone is then done, and its
 # result is being written.
 _TURNS = 3
@@ -71,7 +73,7 @@ class Claimer:
     def _room(self) -> int:
         if self._settler.full or self._reconnect.away:
             return 0
-        room = self._runner.room()
+        room = min(_MOST, self._runner.room())
         return room if self._remaining is None else min(room, self._remaining)
 
     async def _claim(self, limit: int) -> list[Delivery]:
@@ -98,8 +100,13 @@ class Claimer:
         self._observer.claimed(deliveries)
 
     async def _wait_for_room(self) -> None:
-        self._runner.progress.clear()
-        await happens(self._runner.progress, _STALLED)  # then check the tasks claimed ahead
+        progress = self._runner.progress
+        progress.clear()
+        look = asyncio.get_running_loop().call_later(_STALLED, progress.set)  # at the tasks claimed ahead
+        try:
+            await progress.wait()
+        finally:
+            look.cancel()
 
     async def hand_back(self) -> None:
         """Release the tasks that have not started to the queue, in order, uncharged."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Protocol
 
-from redis_worker.engine.awaitables import is_awaitable, unawaited
-from redis_worker.engine.execution import Answer, Encode, Execution, timed_out
+from redis_worker.engine.awaitables import is_awaitable, resolved, unawaited
+from redis_worker.engine.execution import Answer, Encode, Execution, timed_out, within
 from redis_worker.engine.guard import CallGuard, id_in
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
@@ -22,8 +21,28 @@ class Caller(Protocol):
     id: str | None
     """The id of the task that it runs, once the task is read."""
 
+    timeout: float | None
+    """The time limit of the task that it runs, in seconds."""
+
     def resolve(self, value: Any, started: float) -> Any:
         """Return what an awaitable becomes, within the time limit of a call that began at `started`."""
+
+
+class Calling(Protocol):
+    """Handles tasks in the threads of a runner, or on its event loop."""
+
+    cancelled: bool
+
+    timeout: float | None
+    """The shortest time limit of a call, in seconds; None if none has one."""
+
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
+        """Return the outcome of a task, whose call is made in the current thread; see Handler."""
+        ...
+
+    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:
+        """Return the outcome of a task that has exceeded its time limit; see Handler."""
+        ...
 
 
 class Handler(CallGuard):
@@ -38,7 +57,7 @@ class Handler(CallGuard):
         policy: RetryPolicy,
         encode: Encode = success,
     ) -> None:
-        """`encode` serves inline calls; an `execution` has its own."""
+        """`execution` is None where the processor is called here; otherwise it encodes, in place of `encode`."""
         super().__init__(timeout)
         self.read = read
         self._processor = processor
@@ -84,22 +103,22 @@ class Handler(CallGuard):
             return Outcome(delivery, None, None, answer.error, dead=True, seconds=self.timeout)
         return self._policy.outcome(delivery, id, answer, self.timeout)
 
-    async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
-        """Call the processor, where it declares to run, for a batch of one.
-
-        Returns the outcome, and the call itself where it goes on after its time limit (a thread) and keeps its slot.
-        """
-        assert self._execution is not None
-        delivery = batch[0]
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Return the outcome of a task: the processor is a coroutine function, unless an execution calls it."""
         read = self.read(delivery)
         if isinstance(read, Outcome):
-            return (read,), None
+            return read
         id, arguments = read
         started = perf_counter()
-        leftover = None
         try:
-            answer = await self._execution.call(arguments)
+            if self._execution is not None:
+                answer = await self._execution.call(arguments)
+                return self.outcome(delivery, id, answer, perf_counter() - started)
+            value = await (
+                self._processor(arguments) if self.timeout is None else within(self.timeout, self._processor(arguments))
+            )
+            result = self._encode(await resolved(value) if is_awaitable(value) else value)
         except BaseException as error:
-            answer, leftover = self.caught(error)
-        seconds = perf_counter() - started
-        return (self.outcome(delivery, id, answer, seconds),), leftover
+            answer, _ = self.caught(error)
+            return self._policy.outcome(delivery, id, answer, perf_counter() - started)
+        return Outcome(delivery, id, result, None, False, perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Runners: they take a slot, then start a claimed task in it."""
+"""Runners: they take a slot, then start a claimed task in it. The one here calls plain functions on the event loop."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.handler import Handler
+from redis_worker.engine.handler import Calling
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
@@ -25,21 +25,14 @@ _STRETCH = 0.001
 _TURNS = 6
 
 
-class BatchHandling(Protocol):
-    """Calls a function for a batch of deliveries."""
-
-    cancelled: bool
-
-    async def handle(self, batch: Sequence[Delivery]) -> tuple[Sequence[Outcome], asyncio.Future[Any] | None]:
-        """Return an outcome for each delivery, and the call itself where it goes on after its time limit."""
-
-
 class Runner(ABC):
     """Holds tasks that are claimed and not started (`pending`), and starts them as slots come free."""
 
-    def __init__(self, settler: Settler, concurrency: int) -> None:
+    def __init__(self, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+        """`shared` slots are shared with other runners: a task, or a batch, takes one of them as well."""
         self._settler = settler
         self._concurrency = concurrency
+        self._shared = shared
         self._pace = Pace()
         self._contexts = Contexts()
         self._pending: deque[Delivery] = deque()
@@ -65,10 +58,15 @@ class Runner(ABC):
 
     def room(self) -> int:
         """Return how many tasks to claim now: one for each free slot, and those that are sure to start soon after."""
-        ahead, waiting = self._pace.ahead(self._concurrency), self.waiting
+        slots, running, waiting = self._concurrency, self.running, self.waiting
+        if self._shared is not None:
+            slots = min(slots, running + self._shared.free)
+        ahead = self._pace.ahead(slots)
         if waiting > ahead // 2:
             return 0  # a few large claims cost less than many small ones
-        return max(0, self._concurrency - self.running + ahead - waiting)
+        # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
+        least = 1 if slots < self._concurrency and not waiting else 0
+        return max(least, slots - running + ahead - waiting)
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` in their order as slots come free."""
@@ -116,7 +114,7 @@ class Runner(ABC):
 class InlineRunner(Runner):
     """Calls the processor on the event loop, one task after the other."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
+    def __init__(self, handler: Calling, settler: Settler, concurrency: int) -> None:
         super().__init__(settler, concurrency)
         self._handler = handler
 
@@ -169,82 +167,3 @@ class InlineRunner(Runner):
             now = perf_counter()
             if now >= end or not pending or is_changed(context):
                 return now
-
-
-class TaskRunner(Runner):
-    """Runs each batch of tasks as an asyncio task, as many at once as there are slots; a batch is one task here."""
-
-    def __init__(self, handler: BatchHandling, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
-        """`shared` slots are shared with other runners: a batch takes one of them as well."""
-        super().__init__(settler, concurrency)
-        self._handler = handler
-        self._shared = shared
-        self._tasks: dict[Delivery, tuple[asyncio.Task[None], Sequence[Delivery], float]] = {}
-        """The batches that run, by their first, and since when, by perf_counter; in the order of their start."""
-
-    @property
-    def running(self) -> int:
-        return len(self._tasks)
-
-    def room(self) -> int:
-        room = super().room()
-        if self._shared is None:
-            return room
-        # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
-        return min(room, max(self._shared.free, 1 - len(self._pending)))
-
-    async def run(self) -> None:
-        create_task, shared = asyncio.get_running_loop().create_task, self._shared
-        while True:
-            while len(self._tasks) >= self._concurrency:
-                self.progress.clear()
-                await self.progress.wait()
-            await self._some_pending()
-            if shared is not None:
-                await shared.take()  # the tasks may be handed back meanwhile
-            if batch := self._pop():
-                # `_touched` is the time when it was popped: asking for the time once more would cost every task.
-                task = create_task(self._work(batch), context=self._contexts.fresh())
-                self._tasks[batch[0]] = task, batch, self._touched
-            elif shared is not None:
-                shared.give_back()
-
-    def held(self) -> list[Delivery]:
-        return [*super().held(), *(delivery for _, batch, _ in self._tasks.values() for delivery in batch)]
-
-    def underway(self) -> Iterator[tuple[asyncio.Task[None], Delivery, float]]:
-        now = perf_counter()
-        for task, batch, since in self._tasks.values():
-            for delivery in batch:
-                yield task, delivery, now - since
-
-    def cancel(self) -> None:
-        self._handler.cancelled = True
-        for task, _, _ in self._tasks.values():
-            task.cancel()
-
-    def _pop(self) -> Sequence[Delivery]:
-        """Return the next batch to start. Tasks that other workers own by now are dropped."""
-        self._touched = perf_counter()
-        pending = self._pending
-        while pending:
-            delivery = pending.popleft()
-            if not delivery.receipt.lost:
-                return (delivery,)
-        return ()
-
-    async def _work(self, batch: Sequence[Delivery]) -> None:
-        try:
-            try:
-                outcomes, leftover = await self._handler.handle(batch)
-            except Exception as error:
-                outcomes, leftover = [escaped(delivery, error) for delivery in batch], None
-            self._pace.note(outcomes[0].seconds)
-            self._settler.add(outcomes)
-            if leftover is not None:
-                await asyncio.wait({leftover})
-        finally:
-            del self._tasks[batch[0]]
-            if self._shared is not None:
-                self._shared.give_back()
-            self.progress.set()

@@ -53,7 +53,7 @@ class Vitals(Timing):
 
     # Every worker pays for these samples.
     _read = 1
-    _timed = 8
+    _timed: int | None = 8
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Vitals(Timing):
         if len(self._reasons) > _MOST_REASONS:
             del self._reasons[next(iter(self._reasons))]
 
-    def snapshot(self) -> dict[str, Any]:
+    def sampled(self) -> dict[str, Any]:
         """Return counts by bounds, and failures as reason, count and time of the last, ready for JSON."""
         return {
             "processing": self.processing.counts,

@@ -54,7 +54,7 @@ class Group:
         self._settings = settings
         self._owner = owner
         self._buffers = buffers
-        self._rebalances = Rebalances(owner, new)
+        self._rebalances = Rebalances(owner, new, cooperative=settings.is_cooperative)
         self._consumer: Any = None
         self._threads = ThreadPool(1, "redis-worker-kafka")
         self._trouble: KafkaError | None = None
@@ -165,13 +165,16 @@ class Group:
         if self._rebalances.error is not None:
             raise self._rebalances.error
         self._look_up_ends()
-        by_partition: dict[OwnedPartition, list[Any]] = {}
+        by_name: dict[Partition, list[Any]] = {}
         for message in messages:
             if (problem := message.error()) is not None:
                 self._on_error(problem)
-            elif (partition := self._rebalances.owned.get((message.topic(), message.partition()))) is not None:
-                by_partition.setdefault(partition, []).append(message)
-        return list(by_partition.items())
+            elif (found := by_name.get(name := (message.topic(), message.partition()))) is None:
+                by_name[name] = [message]
+            else:
+                found.append(message)
+        owned = self._rebalances.owned
+        return [(owned[name], found) for name, found in by_name.items() if name in owned]
 
     def _look_up_ends(self) -> None:
         """Look up the ends of the partitions, which came with the last messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -28,12 +29,13 @@ class Offsets:
         """The number of claimed messages from the first unsettled one on."""
         return len(self._open)
 
-    def claim(self, offset: int) -> None:
-        """Note that the message at `offset` is claimed; offsets are claimed in order. The hot path."""
-        if self.next is None:
-            self.next = offset
-        self._open.append(offset)
-        self.last = offset
+    def claim(self, offsets: Sequence[int]) -> None:
+        """Note that the messages at `offsets` are claimed; offsets are claimed in order. The hot path."""
+        if offsets:
+            if self.next is None:
+                self.next = offsets[0]
+            self._open.extend(offsets)
+            self.last = offsets[-1]
 
     def settle(self, offset: int, value: Any = None) -> list[tuple[int, Any]]:
         """Note that the message at `offset` is settled. The hot path.
@@ -53,3 +55,21 @@ class Offsets:
                 reached.append((offset, settled.pop(offset)))
         self.next = waiting[0] if waiting else offset + 1
         return reached
+
+    def settle_all(self, offsets: Iterable[int]) -> bool:
+        """Note that the messages at `offsets` are settled, and return True if `next` has moved. The hot path."""
+        waiting, settled = self._open, self._settled
+        reached = -1
+        for offset in offsets:
+            if waiting[0] == offset:
+                reached = waiting.popleft()
+            else:
+                settled[offset] = None
+        if settled and reached >= 0:
+            while waiting and waiting[0] in settled:
+                reached = waiting.popleft()
+                del settled[reached]
+        if reached < 0:
+            return False
+        self.next = waiting[0] if waiting else reached + 1
+        return True

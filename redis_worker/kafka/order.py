@@ -36,6 +36,8 @@ class Lanes(Generic[D]):
 
     def __init__(self, lane_of: LaneOf | None) -> None:
         self._lane_of = lane_of
+        self.ordered = lane_of is not None
+        """False if no message waits behind another."""
         self._busy: dict[Hashable, deque[D]] = {}
         self.waiting = 0
         """The number of messages that wait behind others."""

@@ -26,9 +26,6 @@ class KafkaDelivery(Delivery):
     offset: int = -1
     message: Any = None
 
-    def __post_init__(self) -> None:
-        self.number = next(_NUMBERS)
-
     @property
     def label(self) -> str:
         """The coordinates."""
@@ -108,20 +105,17 @@ class OwnedPartition:
 
     def take(self, limit: int) -> list[KafkaDelivery]:
         """Claim up to `limit` buffered messages; return those that may start. The hot path."""
-        buffer, claim, enter = self.buffer, self.offsets.claim, self.lanes.enter
-        started: list[KafkaDelivery] = []
-        size = 0
-        deaths = self.mark.deaths
-        for _ in range(min(limit, len(buffer))):
-            message = buffer.popleft()
-            raw = message.value() or b""
-            size += len(raw)
-            delivery = KafkaDelivery(raw, self, deaths, offset=message.offset(), message=message)
-            claim(delivery.offset)
-            if enter(delivery):
-                started.append(delivery)
-        self.buffered_bytes -= size
-        return started
+        buffer, deaths = self.buffer, self.mark.deaths
+        messages = [buffer.popleft() for _ in range(min(limit, len(buffer)))]
+        raws = [message.value() or b"" for message in messages]
+        offsets = [message.offset() for message in messages]
+        self.buffered_bytes -= sum(map(len, raws))
+        self.offsets.claim(offsets)
+        deliveries = [
+            KafkaDelivery(raw, self, deaths, 0, False, False, number, offset, message)
+            for raw, number, offset, message in zip(raws, _NUMBERS, offsets, messages)  # noqa: B905 - without end
+        ]
+        return list(filter(self.lanes.enter, deliveries)) if self.lanes.ordered else deliveries
 
     def add(self, messages: list[Any]) -> None:
         """Add fetched messages to the buffer."""

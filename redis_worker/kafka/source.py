@@ -180,16 +180,26 @@ class KafkaSource:
         if dead:
             await self._dead_letters.write(dead)
         lost: list[Outcome] = []
+        settled: list[KafkaDelivery] = []
+        entries: list[Entry] = []
         for outcome in outcomes:
-            delivery = outcome.delivery
-            assert isinstance(delivery, KafkaDelivery)
-            delivery.receipt.out -= 1
-            if delivery.receipt.lost:
+            delivery: Any = outcome.delivery
+            partition: OwnedPartition = delivery.receipt
+            partition.out -= 1
+            if partition.lost:
                 lost.append(outcome)
             elif outcome.again is not None:
                 self._turns.later(delivery, outcome.again)
             else:
-                self._finish(delivery, None if outcome.dead else outcome.result)
+                if partition.lanes.ordered and (following := partition.lanes.leave(delivery)) is not None:
+                    self._turns.soon(following)
+                value = None if outcome.dead else outcome.result
+                if value is None and not self._stores_offsets:
+                    settled.append(delivery)
+                else:
+                    entries.append(Entry(delivery, value))
+        self._settled(settled)
+        self._write(entries)
         self._buffers.taken()
         self._advance()
         return lost
@@ -204,40 +214,41 @@ class KafkaSource:
 
     # Settling.
 
-    def _finish(self, delivery: KafkaDelivery, value: object) -> None:
-        """Take a message that is handled, and the value to write for it. The hot path."""
-        partition = delivery.receipt
-        if self._lane_of is not None and (following := partition.lanes.leave(delivery)) is not None:
-            self._turns.soon(following)
+    def _write(self, entries: list[Entry]) -> None:
+        """Hand values to the writer, in the order of offsets if the sink stores those. The hot path."""
         if self._stores_offsets:
-            assert self._writer is not None
-            for _, entry in partition.offsets.settle(delivery.offset, Entry(delivery, value)):
-                partition.writing += 1
-                self._writer.add(entry)
-        elif value is not None and self._writer is not None:
-            partition.writing += 1
-            self._writer.add(Entry(delivery, value))
-        else:
-            self._settled(delivery)
+            reached: list[Entry] = []
+            for entry in entries:
+                found = entry.delivery.receipt.offsets.settle(entry.delivery.offset, entry)
+                reached += [entry for _, entry in found]
+            entries = reached
+        for entry in entries:
+            entry.delivery.receipt.writing += 1
+        if self._writer is not None:
+            self._writer.add(entries)
 
     def _written(self, entries: Sequence[Entry]) -> None:
         for delivery, _ in entries:
-            partition = delivery.receipt
-            partition.writing -= 1
-            if partition.lost:
-                continue
-            if self._stores_offsets:
-                partition.safe = delivery.offset + 1
-                self._moved.add(partition)
-            else:
-                self._settled(delivery)
+            delivery.receipt.writing -= 1
+        if self._stores_offsets:
+            for delivery, _ in entries:
+                partition = delivery.receipt
+                if not partition.lost:
+                    partition.safe = delivery.offset + 1
+                    self._moved.add(partition)
+        else:
+            self._settled([delivery for delivery, _ in entries])
         self._advance()
 
-    def _settled(self, delivery: KafkaDelivery) -> None:
-        partition = delivery.receipt
-        if partition.offsets.settle(delivery.offset):
-            partition.safe = partition.offsets.next
-            self._moved.add(partition)
+    def _settled(self, deliveries: Sequence[KafkaDelivery]) -> None:
+        """Move the offsets of partitions past what is settled. The hot path."""
+        offsets: dict[OwnedPartition, list[int]] = {}
+        for delivery in deliveries:
+            offsets.setdefault(delivery.receipt, []).append(delivery.offset)
+        for partition, settled in offsets.items():
+            if not partition.lost and partition.offsets.settle_all(settled):
+                partition.safe = partition.offsets.next
+                self._moved.add(partition)
 
     def _advance(self) -> None:
         """Have the offsets committed that moved, and more messages claimed."""

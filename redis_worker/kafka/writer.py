@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -50,7 +49,7 @@ class Writer:
         self._finished = finished
         self._lost = lost
         self._reconnect = reconnect
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._values = 0
         """Entries with a value."""
         self._unsure: list[Entry] = []
@@ -79,14 +78,15 @@ class Writer:
         if hurry and self._entries:
             self._ready.set()
 
-    def add(self, entry: Entry) -> None:
-        """Write `entry` soon. The hot path."""
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Write `entries` soon. The hot path."""
+        if not entries:
+            return
         if not self._entries:
             self._since = perf_counter()
             self._arrived.set()
-        self._entries.append(entry)
-        if entry.value is not None:
-            self._values += 1
+        self._entries.extend(entries)
+        self._values += sum(entry.value is not None for entry in entries)
         if self._hurry or self._values >= self._sink.batch_size:
             self._ready.set()
 
@@ -134,8 +134,7 @@ class Writer:
                 raise
             self._unsure = []
             self._observer.written(len(valued) - len(refused), len(refused), perf_counter() - started)
-        for _ in batch:
-            self._entries.popleft()
+        del self._entries[: len(batch)]
         self._values -= len(valued)
         self._since = perf_counter()
         if not self._entries:
@@ -148,13 +147,15 @@ class Writer:
         """Return the first entries, with as many values as the sink takes; drop those of lost partitions before."""
         if self.stale:
             self.stale = False
-            self._entries = deque(entry for entry in self._entries if not entry.delivery.receipt.lost)
+            self._entries = [entry for entry in self._entries if not entry.delivery.receipt.lost]
             self._values = sum(entry.value is not None for entry in self._entries)
             self._unsure = [entry for entry in self._unsure if not entry.delivery.receipt.lost]
         if self._unsure:
             return self._unsure
-        batch: list[Entry] = []
         room = self._sink.batch_size
+        if self._values == len(self._entries):
+            return self._entries[:room]
+        batch: list[Entry] = []
         for entry in self._entries:
             if entry.value is not None:
                 if not room:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -56,6 +56,24 @@ class Formats:
             raise Rejected("the message has no value")
         return self.decode(raw)
 
+    def batch(self, messages: Sequence[Any]) -> list[Any]:
+        """Return the value of each message, or its Rejected."""
+        decode = self._decode
+        entries: list[Any] = []
+        for message in messages:
+            try:
+                entries.append(decode(getattr(message, "data", message)))
+            except Exception:
+                entries.append(self._entry(message))
+        return entries
+
+    def _entry(self, message: Any) -> Any:
+        """Return the value of a message, or its error."""
+        try:
+            return self(message)
+        except Exception as error:
+            return error
+
     def decode(self, raw: bytes | str) -> Any:
         """Return the value that is encoded in `raw`. Raises Rejected, with the field."""
         try:
@@ -83,11 +101,10 @@ def _by_shape(kinds: list[Any], tagged: tuple[str, Callable[[bytes], Any]] | Non
                 f"the format {kind.__name__} cannot be told apart: another one has the same required fields"
             )
         shapes.append((required, msgspec.json.Decoder(kind).decode))
+    if tagged and len(shapes) == 1:
+        return _by_field(*tagged, shapes[0][1])
     names = sorted(frozenset().union(*(required for required, _ in shapes), [tagged[0]] if tagged else []))
-    renamed = {f"f{number}": name for number, name in enumerate(names)}
-    # Fields are found, and neither decoded nor copied.
-    fields = [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in renamed]
-    probe = msgspec.json.Decoder(msgspec.defstruct("Shape", fields, rename=renamed)).decode
+    probe = _probe(names)
     chosen: dict[tuple[bool, ...], Callable[[bytes], Any]] = {}
 
     def choose(present: tuple[bool, ...]) -> Callable[[bytes], Any]:
@@ -105,3 +122,27 @@ def _by_shape(kinds: list[Any], tagged: tuple[str, Callable[[bytes], Any]] | Non
         return found(raw)
 
     return decode
+
+
+def _by_field(name: str, there: Callable[[bytes], Any], missing: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return the function that decodes by one of two decoders, as the field `name` is there or missing."""
+    import msgspec
+
+    probe, unset = _probe([name]), msgspec.UNSET
+
+    def decode(raw: bytes) -> Any:
+        return missing(raw) if probe(raw).f0 is unset else there(raw)
+
+    return decode
+
+
+def _probe(names: list[str]) -> Callable[[bytes], Any]:
+    """Return a decoder to a struct of fields f0, f1, …, one of each name, UNSET where it is missing.
+
+    Fields are found, and neither decoded nor copied.
+    """
+    import msgspec
+
+    renamed = {f"f{number}": name for number, name in enumerate(names)}
+    fields = [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in renamed]
+    return msgspec.json.Decoder(msgspec.defstruct("Shape", fields, rename=renamed, gc=False)).decode

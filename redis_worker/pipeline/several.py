@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis_worker.ports import Partition, Refusals, Sink
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -57,50 +57,59 @@ class Sinks:
     ) -> Refusals:
         """Write the rows of each sink; see Sink."""
         refusals: dict[int, str] = {}
-        rows = self._distribute(values, refusals)
-        others = [name for name in rows if name != self._storing]
+        shares = self._distribute(values, refusals)
+        others = [name for name, share in shares.items() if share.rows and name != self._storing]
         written = await asyncio.gather(
-            *(self._sinks[name].write([row for _, row in rows[name]]) for name in others), return_exceptions=True
+            *(self._sinks[name].write(shares[name].rows) for name in others), return_exceptions=True
         )
         for name, answer in zip(others, written, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
-            refusals |= {rows[name][at][0]: f"{name}: {reason}" for at, reason in answer.items()}
+            refusals |= shares[name].named(answer)
         if refusals and refused is not None:
             await refused(refusals)
         if self._storing is None:
             return refusals
-        last = await self._write_last(self._storing, rows.get(self._storing, []), offsets, refused, refusals)
+        last = await self._write_last(shares[self._storing], offsets, refused, refusals)
         return {**last, **refusals}
 
     async def _write_last(
         self,
-        name: str,
-        rows: Sequence[tuple[int, Any]],
+        share: _Share,
         offsets: Mapping[Partition, int] | None,
         refused: Callable[[Refusals], Awaitable[None]] | None,
         before: Refusals,
     ) -> Refusals:
         """Write the rows of the sink that stores offsets, and return its refusals by index of the values."""
 
-        def named(refusals: Refusals) -> dict[int, str]:
-            return {rows[at][0]: f"{name}: {reason}" for at, reason in refusals.items()}
-
         async def report(refusals: Refusals) -> None:
-            new = {index: reason for index, reason in named(refusals).items() if index not in before}
+            new = {index: reason for index, reason in share.named(refusals).items() if index not in before}
             if new and refused is not None:
                 await refused(new)
 
-        return named(await self._sinks[name].write([row for _, row in rows], offsets=offsets, refused=report))
+        return share.named(await self._sinks[share.sink].write(share.rows, offsets=offsets, refused=report))
 
-    def _distribute(self, values: Sequence[Any], refusals: dict[int, str]) -> dict[str, list[tuple[int, Any]]]:
-        """Return the rows of each sink, with the indexes of their values."""
-        rows: dict[str, list[tuple[int, Any]]] = {}
+    def _distribute(self, values: Sequence[Any], refusals: dict[int, str]) -> dict[str, _Share]:
+        """Return the share of each sink. The hot path."""
+        shares = {name: _Share(name, [], []) for name in self._sinks}
         for index, value in enumerate(values):
             for each in value if type(value) is list else (value,):
                 for name, row in each.items():
-                    if name not in self._sinks:
+                    if (share := shares.get(name)) is None:
                         refusals[index] = f"there is no sink {name!r}, only {', '.join(self._sinks)}"
                     elif row:
-                        rows.setdefault(name, []).append((index, row))
-        return rows
+                        share.rows.append(row)
+                        share.indexes.append(index)
+        return shares
+
+
+class _Share(NamedTuple):
+    """The rows of one sink, with the indexes of their values."""
+
+    sink: str
+    rows: list[Any]
+    indexes: list[int]
+
+    def named(self, refusals: Refusals) -> dict[int, str]:
+        """Return refusals of rows as those of values."""
+        return {self.indexes[at]: f"{self.sink}: {reason}" for at, reason in refusals.items()}

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from redis_worker.pipeline.errors import failure
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.errors import Reject
 from redis_worker.vocabulary.processor import is_coroutine_function
+from redis_worker.vocabulary.stage_status import StageStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,23 +28,6 @@ class Emit(tuple[Any, ...]):
 _SPECIAL = (type(None), Emit, BaseException)
 
 
-class StageStatus(NamedTuple):
-    """Counts of a stage since the start, in values."""
-
-    name: str
-    received: int
-    emitted: int
-    """Values passed on; more than received where the stage emits several."""
-    dropped: int
-    rejected: int
-    failed: int
-    """Failures that are retried."""
-    calls: int
-    """Batches handled."""
-    seconds: float
-    """The time that these took."""
-
-
 @overload
 def stage(function: F, /) -> F: ...
 
@@ -56,7 +40,8 @@ def stage(function: F | None = None, /, *, name: str | None = None, batch: bool 
     """Declare a stage's name, which is the function's by default, or that it takes batches.
 
     A batch stage takes a list of values and returns a list with an entry for each, in the same order: a value, None,
-    an Emit, or an exception. A function without this decorator is a stage of single values.
+    an Emit, or an exception. A function without this decorator is a stage of single values; an object with a method
+    `batch` gets its batches by that.
     """
 
     def declare(function: F) -> F:
@@ -84,6 +69,8 @@ class Stage:
         """Raises ConfigurationError if the function does not take one argument."""
         name, batch = getattr(function, _ATTRIBUTE, (None, False))
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        if not batch and (whole := getattr(function, "batch", None)) is not None:  # as of Formats, Windows, a Pipeline
+            function, batch = whole, True
         check_takes_one("stage", function, "a list of values" if batch else "a value")
         self._function = function
         self._is_async = is_coroutine_function(function)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from redis_worker.vocabulary.errors import ConfigurationError
 
 # Seconds between two looks for keys without values.
 _SWEEP = 1.0
+
+_NONE = Emit()
 
 
 class Window(NamedTuple):
@@ -48,6 +50,10 @@ class _Key:
     """By the monotonic clock."""
     windows: dict[int, _Open] = field(default_factory=dict)
     """By number: window n begins at n times the slide."""
+    at_hand: _Open | None = None
+    """The window of a value at a time from `since` to `until`, if that is its only one: no window ends with it."""
+    since: float = 0.0
+    until: float = 0.0
 
 
 class Windows:
@@ -97,22 +103,54 @@ class Windows:
 
     def __call__(self, value: Any) -> Emit:
         """Add a value, and emit the windows that end."""
-        return Emit(self.add(value))
+        [entry] = self.batch((value,))
+        if isinstance(entry, Exception):
+            raise entry
+        return entry
+
+    def add(self, value: Any) -> list[Window]:
+        """Add a value, and return the windows that end, oldest first."""
+        return list(self(value))
 
     @property
     def keys(self) -> int:
         """The number of keys with open windows."""
         return len(self._keys)
 
-    def add(self, value: Any) -> list[Window]:
-        """Add a value, and return the windows that end, oldest first."""
-        at, name, now = self._at(value), self._key(value), time.monotonic()
+    def batch(self, values: Sequence[Any]) -> list[Emit | Exception]:
+        """Add values, and return for each the windows that end, oldest first, or the error of a function of the user.
+
+        The hot path.
+        """
+        keys, key_of, at_of, add = self._keys, self._key, self._at, self._add
+        now = time.monotonic()
+        entries: list[Emit | Exception] = []
+        for value in values:
+            try:
+                name, at = key_of(value), at_of(value)
+                key = keys.get(name)
+                if key is None:
+                    key = keys[name] = _Key(at, at, self._open_from(at), now)
+                elif key.seen != now:
+                    keys[name] = keys.pop(name)
+                    key.seen = now
+                if (window := key.at_hand) is None or not key.since <= at < key.until:
+                    entries.append(self._placed(name, key, at, value))
+                    continue
+                window.value = add(window.value, value)
+                window.count += 1
+                if at > key.newest:
+                    key.newest = at
+                entries.append(_NONE)
+            except Exception as error:
+                entries.append(error)
+        if now >= self._sweep_at and entries and isinstance(entries[0], Emit):
+            entries[0] = Emit((*self._idle_keys(now), *entries[0]))
+        return entries
+
+    def _placed(self, name: Hashable, key: _Key, at: float, value: Any) -> Emit:
+        """Add a value to its windows, and emit those that end."""
         slide, size = self._slide, self._size
-        key = self._keys.pop(name, None)
-        if key is None:
-            key = _Key(at, at, self._open_from(at), now)
-        self._keys[name] = key
-        key.seen = now
         first, last = max(key.open_from, math.floor((at - size) / slide) + 1), math.floor(at / slide)
         if first > last:
             self.late += 1
@@ -123,12 +161,14 @@ class Windows:
             else:
                 window.value = self._add(window.value, value)
                 window.count += 1
-        ended = self._idle_keys(now) if now >= self._sweep_at else []
+        ended = _NONE
         if at > key.newest:
             key.newest = at
             if (open_from := self._open_from(at)) > key.open_from:
                 key.open_from = open_from
-                ended += self._ended(name, key, open_from)
+                ended = Emit(self._ended(name, key, open_from))
+        key.at_hand = key.windows.get(last) if slide == size else None
+        key.since, key.until = last * slide, min(last * slide + size, key.open_from * slide + size + self._lateness)
         return ended
 
     def _open_from(self, newest: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
@@ -15,12 +15,13 @@ from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
-from redis_worker.engine.runner import InlineRunner, Runner, TaskRunner
+from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
-from redis_worker.engine.worker import Role, Worker
+from redis_worker.engine.worker import Closable, Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected, Refused
@@ -32,9 +33,27 @@ Upkeep: TypeAlias = Callable[[Worker], Sequence[Role]]
 """Returns the roles that run beside a worker."""
 
 
+class Working(Protocol):
+    """The work of a consumer."""
+
+    @property
+    def declaration(self) -> Declaration:
+        """The name for people, and how tasks are run."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls run at once."""
+
+    def execution(self) -> Closable | None:
+        """Return the place of the calls, closed at the end; None if there is nothing to close."""
+
+    def runner(self, execution: Any) -> Callable[[Settler], Runner]:
+        """Return the function that builds the runner for a settler; `execution` is what `execution()` returned."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The function that a consumer calls with each task, and how it calls it."""
+    """One function that a consumer calls with each task, and how it calls it."""
 
     read: Read
     call: Callable[[Any], Any]
@@ -67,12 +86,12 @@ class Work:
         match self.declaration.execution:
             case "inline":
                 return None
-            case "async":
-                return Coroutines(self.call, timeout, encode)
-            case "thread" if self.batching is None:
-                return None  # the runner has threads of its own
+            case "async" | "thread" if self.batching is None:
+                return None  # the runner awaits the function, or has threads of its own
             case "process" if self._has_processes:
                 return None
+            case "async":
+                return Coroutines(self.call, timeout, encode)
             case "thread":
                 return Threads(self.call, timeout, ThreadPool(self.concurrency, "redis-worker"), encode)
             case "process":
@@ -94,7 +113,7 @@ class Work:
         if self._has_processes:
             call, tries, encode = self.call, self.max_deliveries, self.encode
             return lambda settler: ProcessRunner(handler, settler, self.concurrency, call, tries, encode)
-        if execution is None:
+        if declared.execution == "inline":
             return lambda settler: InlineRunner(handler, settler, self.concurrency)
         return lambda settler: TaskRunner(handler, settler, self.concurrency, self.slots)
 
@@ -106,7 +125,7 @@ class Consumer(Worker):
         self,
         source: str,
         queue: Queue,
-        work: Work,
+        work: Working,
         observer: Observer,
         counting: Counting,
         *,
@@ -126,6 +145,8 @@ class Consumer(Worker):
         self.work = work
         self._queue = queue
         self._counting = counting
+        if work.declaration.stages is not None:
+            observer.staged(work.declaration.stages)
         execution = work.execution()
         super().__init__(
             queue,

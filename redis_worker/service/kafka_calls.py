@@ -24,6 +24,8 @@ def answers(returned: Any, messages: Sequence[Any]) -> list[Any]:
             f"a batch handler returns None, a list with an entry for each of its {len(messages)} messages, or "
             f"{{id: reason}} of what has failed; got {got}"
         )
+    if not any(issubclass(kind, BaseException) for kind in set(map(type, returned))):
+        return returned
     return [failure_of(entry) if is_a(entry, BaseException) else entry for entry in returned]
 
 

@@ -69,6 +69,7 @@ class KafkaWorker(ConsumerService):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         **options: Any,
     ) -> None:
@@ -79,12 +80,11 @@ class KafkaWorker(ConsumerService):
         `options` are the fields of KafkaOptions. Raises ConfigurationError.
         """
         self.options = kafka_options(options)
-        self._settings = group_settings(
-            brokers, topics, group, self.options.instance_id, self.options.start, properties
-        )
+        self._settings = group_settings(brokers, topics, group, self.options, properties)
         self.source = ",".join(self._settings.topics)
         seconds = 0.0 if self.options.wait else seconds_of(self.options.connect_timeout)
-        super().__init__(f"the worker on {self.source}", None, seconds, self.source, http, http_token, measuring)
+        name = f"the worker on {self.source}"
+        super().__init__(name, None, seconds, self.source, http, http_token, measuring, http_origins)
         self.declaration = self._declared(handler)
         self._handler = handler
         self._sink = sink

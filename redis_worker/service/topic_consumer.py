@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from redis_worker.broker.connection.connection import Connection
@@ -16,6 +15,8 @@ from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.execution import unstored
+from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
@@ -44,6 +45,7 @@ class Shared:
     max_deliveries: int
     dead_limit: int
     shutdown_timeout: float
+    lifespan: Lifespan | None
 
 
 class ConsumerStatus(NamedTuple):
@@ -68,19 +70,21 @@ class TopicConsumer(Consumer):
         keys, name = Keys(topic_list(topic)), route.declaration.name
         reporter = Reporter(keys.waiting, f"message of {topic}")
         observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        of_process = route.declaration.execution == "process"
         queue = _queue_of(route, keys, shared, observer)
         super().__init__(
             keys.waiting,
             queue,
             Work(
                 read=MessageReader(topic, shared.max_deliveries).read,
-                call=route.call,
+                call=in_children(shared.lifespan, route.call) if of_process else route.call,
                 declaration=route.declaration,
                 concurrency=route.concurrency,
                 max_deliveries=shared.max_deliveries,
                 bury=True,
                 batching=route.batching,
                 slots=shared.slots,
+                encode=unstored,
             ),
             observer,
             counting,
@@ -88,12 +92,11 @@ class TopicConsumer(Consumer):
             upkeep=upkeep_of(
                 *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting),
                 lease=shared.keeper.seconds,
-                wait=partial(shared.doorbell.wait, keys.delayed),
+                doorbell=shared.doorbell,
             ),
             reconnect=shared.reconnect,
             shutdown_timeout=shared.shutdown_timeout,
         )
-        self._doorbell = shared.doorbell
 
     @property
     def status(self) -> ConsumerStatus:
@@ -115,12 +118,12 @@ class TopicConsumer(Consumer):
     def stop(self) -> None:
         """Stop gracefully."""
         super().stop()
-        self._doorbell.ring()  # wakes a claim that waits there
+        self._queue.ring()
 
     def cancel(self) -> None:
         """Stop at once; unfinished messages are handed back."""
         super().cancel()
-        self._doorbell.ring()
+        self._queue.ring()
 
 
 def _queue_of(route: Route, keys: Keys, shared: Shared, observer: Observer) -> TopicQueue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
@@ -12,6 +12,7 @@ from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.lifespan import Lifespan, LifespanFunction
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.running import RunningTask
@@ -67,11 +68,14 @@ class TopicWorker(Service, Handlers):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
+        lifespan: LifespanFunction | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http`, `http_token` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        `http`, `http_token`, `http_origins`, `measuring` and `lifespan` are as in WorkerPool, the other options as in
+        PoolOptions.
         Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
@@ -83,7 +87,10 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring)
+        address, opened = address_of(redis), None if lifespan is None else Lifespan(lifespan)
+        Service.__init__(
+            self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins, opened
+        )
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()
@@ -170,6 +177,7 @@ class TopicWorker(Service, Handlers):
         self._topics.shared = Shared(
             connection, doorbell, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
             self._measuring, options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout),
+            self._lifespan,
         )  # fmt: skip
         watchdog = Watchdog(observer, report=reporter.block)
         roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
@@ -10,6 +10,7 @@ from redis_worker.broker.operator.presence import Presence
 from redis_worker.broker.operator.presence import Role as Described
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter
+from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.recovery import Recoverer
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.worker import Role, Worker
@@ -26,18 +27,18 @@ def upkeep_of(
     vitals: Vitals,
     *,
     lease: float,
-    wait: Callable[[float], Awaitable[None]],
+    doorbell: Doorbell,
     others: Iterable[Role] = (),
 ) -> Upkeep:
-    """Return the roles of a worker on `queue`, and the `others`; `wait` wakes the promoter, see Promoter.
+    """Return the roles of a worker on `queue`, and the `others`; `doorbell` wakes them.
 
     Only a worker with a lease can be seen and recovered, and recovers others.
     """
 
     def roles(worker: Worker) -> list[Role]:
-        found = [Promoter(connection, keys, wait, observer).run, *others]
+        found = [Promoter(connection, keys, doorbell, observer).run, *others]
         if isinstance(queue, AtLeastOnceQueue):
-            found.append(Recoverer(connection, keys, queue, observer, lease=lease).run)
+            found.append(Recoverer(connection, keys, queue, observer, doorbell, lease=lease).run)
             found.append(Presence(connection, keys, queue, described, vitals, worker).run)
         return found
 

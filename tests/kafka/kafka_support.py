@@ -16,7 +16,7 @@ from redis_worker import KafkaMessage, KafkaWorker, PartitionsLost
 from redis_worker.mock_kafka import MockKafka
 from redis_worker.ports import Partition, Refusals
 from redis_worker.vocabulary.errors import Disconnected
-from tests.support import PATIENCE
+from tests.support import PATIENCE, wait_until
 
 # Members that die are noticed soon.
 QUICK = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
@@ -76,6 +76,10 @@ class KafkaTopic:
 
     def dead_letters(self, count: int) -> list[Any]:
         """Return the first `count` dead letters, as messages of confluent-kafka."""
+        return self.messages(count, self.dead)
+
+    def messages(self, count: int, topic: str | None = None) -> list[Any]:
+        """Return the first `count` messages of this topic, or of another one, as messages of confluent-kafka."""
         settings = {
             "bootstrap.servers": self.brokers,
             "group.id": secrets.token_hex(4),
@@ -83,7 +87,7 @@ class KafkaTopic:
         }
         found: list[Any] = []
         with closing(Consumer(settings | _QUIET)) as consumer:
-            consumer.subscribe([self.dead])
+            consumer.subscribe([topic or self.name])
             while len(found) < count:
                 found += [message for message in consumer.consume(count, 0.1) if message.error() is None]
         return found
@@ -164,3 +168,23 @@ class MemorySink:
     def _check(self) -> None:
         if self.away:
             raise Disconnected("the database is away")
+
+
+async def two_members_share(topic: KafkaTopic, assignment: Any) -> None:
+    """Have a second member join and leave: each message is handled once, by one of them, and committed."""
+    first, second = Seen(0.002), Seen(0.002)
+    topic.produce(range(600))
+    async with topic.worker(first, concurrency=8, assignment=assignment) as one:
+        await wait_until(lambda: len(first.values) > 50)
+        async with topic.worker(second, concurrency=8, assignment=assignment) as other:
+            await wait_until(lambda: len(other.partitions()) == len(one.partitions()) == 2)
+            topic.produce(range(600, 800))
+            await wait_until(lambda: set(first.values + second.values) == set(range(800)))
+            # Revoked partitions are drained before they go.
+            assert len(first.values + second.values) == 800
+            await wait_until(lambda: sum(topic.committed()) == 800)
+        await wait_until(lambda: len(one.partitions()) == 4)
+        topic.produce(range(800, 900))
+        await wait_until(lambda: set(first.values + second.values) == set(range(900)))
+    assert sum(topic.committed()) == 900
+    assert len(second.values) > 50

@@ -56,7 +56,7 @@ def test_an_offset_is_next_only_if_all_before_it_are_settled(gaps: list[int], ra
     for gap in gaps:
         at += 1 + gap
         claimed.append(at)
-        offsets.claim(at)
+        offsets.claim([at])
     settled: set[int] = set()
     reached: list[int] = []
     shuffled = claimed.copy()

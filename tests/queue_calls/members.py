@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from itertools import count
 from typing import Any
 
@@ -79,9 +80,11 @@ class Member:
         self.losses = Losses()
         self.keys = keys = Keys(keys.waiting) if idempotent else keys  # messages have no results
         options: dict[str, Any] = {"max_deliveries": 3, "limits": limits or Limits(dead=10_000)}
+        self.doorbell = Doorbell(address_of(url))
         if idempotent:
-            doorbell = Doorbell(address_of(url))
-            self.queue: AtLeastOnceQueue = IdempotentQueue(self.line, doorbell, keys, keeper, self.losses, **options)
+            self.queue: AtLeastOnceQueue = IdempotentQueue(
+                self.line, self.doorbell, keys, keeper, self.losses, **options
+            )
         else:
             self.queue = AtLeastOnceQueue(self.line, self.line, keys, keeper, self.losses, **options)
 
@@ -99,7 +102,7 @@ class Member:
             await call
 
     def recoverer(self, lease: float = LEASE) -> Recoverer:
-        return Recoverer(self.line, self.keys, self.queue, self.losses, lease=lease)
+        return Recoverer(self.line, self.keys, self.queue, self.losses, self.doorbell, lease=lease)
 
     async def bury(self, other: Member) -> None:
         """Let the other one's lease end, and return its tasks.
@@ -167,8 +170,32 @@ async def promote_all(member: Member) -> None:
         if not await member.line.call("EXISTS", member.keys.delayed):
             raise Enough
 
+    await promote(member, wait)
+
+
+async def promote(member: Member, wait: Callable[[float], Awaitable[None]]) -> None:
+    """Run a promoter until `wait`, which is called with the seconds that it would sleep, raises Enough."""
     with pytest.raises(Enough):
-        await Promoter(member.line, member.keys, wait, Observer()).run()
+        await Promoter(member.line, member.keys, Sleepless(wait), Observer()).run()
+
+
+class Sleepless(Doorbell):
+    """A doorbell that another function waits at."""
+
+    def __init__(self, wait: Callable[[float], Awaitable[None]]) -> None:
+        self._wait = wait
+
+    def bell(self, *_: str) -> Any:
+        return _SleeplessBell(self._wait)
+
+
+class _SleeplessBell(nullcontext[Any]):
+    def __init__(self, wait: Callable[[float], Awaitable[None]]) -> None:
+        super().__init__(self)
+        self._wait = wait
+
+    async def wait(self, seconds: float, poll: float) -> None:
+        await self._wait(seconds)
 
 
 async def now(redis: Redis) -> int:

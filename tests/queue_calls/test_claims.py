@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from redis_worker.broker.operator.dead_letters import DeadLetters
 from redis_worker.embedded import EmbeddedServer
 from tests.queue_calls.members import (
@@ -37,9 +39,10 @@ async def test_large_tasks_are_claimed_in_small_numbers(queue: Queue, join: Join
     await member.queue.close()
 
 
-async def test_a_claim_in_pieces_is_complete_and_in_order(queue: Queue, join: Join) -> None:
+@pytest.mark.parametrize("size", [4_000, 40_000])  # the latter are large ones
+async def test_a_claim_in_pieces_is_complete_and_in_order(queue: Queue, join: Join, size: int) -> None:
     member = await join()
-    await queue.push(*(json.dumps({"id": str(n), "task": "x" * 40_000}).encode() for n in range(30)))
+    await queue.push(*(json.dumps({"id": str(n), "task": "x" * size}).encode() for n in range(30)))
     assert ids(await member.claim(7)) == [str(n) for n in range(7)]
     held = await member.claim(100)
     assert ids(held) == [str(n) for n in range(7, 30)]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from redis_worker import Observer, TaskClient
+from redis_worker import TaskClient
 from redis_worker.broker.connection.address import address_of
-from redis_worker.broker.queue.delayed import Promoter, WakeChannel
+from redis_worker.broker.queue.doorbell import Bell, Doorbell
 from redis_worker.embedded import EmbeddedServer
 from tests.queue_calls.members import (
     DAY_MS,
@@ -19,11 +17,12 @@ from tests.queue_calls.members import (
     again,
     done,
     now,
+    promote,
     promote_all,
     task,
     waiting,
 )
-from tests.support import PATIENCE, Queue, wait_until
+from tests.support import PATIENCE, Queue
 
 
 @pytest.mark.parametrize("days", [0, 30])
@@ -83,8 +82,7 @@ async def test_a_promoter_sleeps_until_the_next_task_is_due_and_moves_none_befor
     async with TaskClient(server.url, queue.keys.waiting, queue.keys.output) as client:
         await client.submit([1], 1, delay=0.3)
     [(_, due)] = await queue.redis.zrange(queue.keys.delayed, 0, -1, withscores=True)
-    with pytest.raises(Enough):
-        await Promoter(member.line, queue.keys, wait, Observer()).run()
+    await promote(member, wait)
     assert asked[0] <= 0.32
     assert moved_at >= due * 1000
 
@@ -102,42 +100,33 @@ async def test_what_is_due_is_appended_once_in_order_and_a_flood_without_a_rest(
         if len(asked) == 3:
             raise Enough
 
-    with pytest.raises(Enough):
-        await Promoter(member.line, queue.keys, wait, Observer()).run()
+    await promote(member, wait)
     assert asked[:2] == [0.0, 0.0]
     assert await waiting(queue) == list(sent)
     assert not await queue.redis.exists(queue.keys.delayed)
 
 
-@asynccontextmanager
-async def listening(queue: Queue, url: str) -> AsyncIterator[WakeChannel]:
-    channel = WakeChannel(address_of(url), queue.keys.wake)
-    running = asyncio.create_task(channel.run())
-
-    async def subscribed() -> bool:
-        [(_, count)] = await queue.redis.pubsub_numsub(queue.keys.wake)
-        return bool(count)
-
-    await wait_until(subscribed, "the subscription")
-    try:
-        yield channel
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
-
-
 async def test_a_new_delay_wakes_promoters_out_of_a_long_sleep(
     queue: Queue, join: Join, server: EmbeddedServer
 ) -> None:
-    """Nothing but the announcement ends these waits: of a delayed task, and of a retry."""
+    """Nothing but the change ends these waits: by a delayed task, and by a retry."""
     member = await join()
-    async with (
-        listening(queue, server.url) as channel,
-        TaskClient(server.url, queue.keys.waiting, queue.keys.output) as client,
-        asyncio.timeout(PATIENCE),
-    ):
-        await client.submit([1], 1, delay=600)
-        await channel.wait(10 * PATIENCE)
-        await queue.push(task(2))
-        await member.queue.settle([again(delivery, 600) for delivery in await member.claim()])
-        await channel.wait(10 * PATIENCE)
+    doorbell = Doorbell(address_of(server.url))
+    listening = asyncio.create_task(doorbell.run())
+
+    async def woken(bell: Bell) -> None:
+        """Wait until nothing is left to be heard, then for a change."""
+        while await bell.wait(1.0, poll=1.0):
+            pass
+
+    async with TaskClient(server.url, queue.keys.waiting, queue.keys.output) as client, asyncio.timeout(PATIENCE):
+        with doorbell.bell(queue.keys.delayed) as bell:
+            await woken(bell)
+            await client.submit([1], 1, delay=600)
+            assert await bell.wait(10 * PATIENCE, poll=10 * PATIENCE)
+            await woken(bell)
+            await queue.push(task(2))
+            await member.queue.settle([again(delivery, 600) for delivery in await member.claim()])
+            assert await bell.wait(10 * PATIENCE, poll=10 * PATIENCE)
+    listening.cancel()
+    await asyncio.wait({listening})

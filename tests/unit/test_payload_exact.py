@@ -103,13 +103,15 @@ EDGES = [sign * power + by for power in POWERS for sign in (1, -1) for by in (-1
 
 @pytest.mark.parametrize("number", EDGES)
 def test_numbers_at_the_edges_of_what_64_bits_hold_are_exact(number: int) -> None:
-    for form in ("%d", "[%d]", "[1.5,%d,2]", '{"a":%d}'):
+    large = f'{{"text":"{"x" * 1000}","a":[1.5,%d]}}'
+    for form in ("%d", "[%d]", "[1.5,%d,2]", '{"a":%d}', large):
         raw = (form % number).encode()
         assert repr(loads(raw)) == repr(json.loads(raw))
         assert dumps(loads(raw)) == raw
     plain = not has_long_number([b"%d" % number])
     assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain).payload == number
     assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain).id == str(number)
+    assert read_task(b'{"id":"t","task":%b}' % (large % number).encode()).payload == json.loads(large % number)
 
 
 @pytest.mark.parametrize("member", ["id", "task", "other", "key", "nested"])

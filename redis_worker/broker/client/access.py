@@ -65,4 +65,4 @@ class Access:
         self._client_loop = self._client_loop or loop
         if self._given is not None and self._client_loop is loop and self._process == os.getpid():
             return Connection(self._given, owned=False)
-        return Connection(self._address.open(), owned=True)
+        return Connection(self._address.open(), owned=True, lasting=True, checked=True)

@@ -15,7 +15,7 @@ from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.vocabulary.duration import Duration
-from redis_worker.vocabulary.ids import id_text, new_id
+from redis_worker.vocabulary.ids import id_text, new_id, new_ids
 from redis_worker.vocabulary.message import check_topic, write_message
 
 _BATCH = 500
@@ -70,7 +70,7 @@ class Publisher(Access):
         Raises ValueError if the numbers of ids and messages differ.
         """
         check_topic(topic)
-        pairs = zip(messages, ids, strict=True) if ids is not None else ((data, new_id()) for data in messages)
+        pairs = zip(messages, new_ids() if ids is None else ids, strict=ids is not None)
         names: list[str] = []
         while batch := list(islice(pairs, _BATCH)):
             raws = [write_message(topic, data, id) for data, id in batch]

@@ -18,7 +18,7 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
-from redis_worker.vocabulary.ids import id_text, new_id
+from redis_worker.vocabulary.ids import id_text, new_id, new_ids
 from redis_worker.vocabulary.payload import dumps
 
 # Most tasks submitted in one call.
@@ -56,17 +56,20 @@ class TaskClient(Access):
         With `delay` (seconds, a timedelta, or a text such as "24h") or `at` it is delayed until then, by the server's
         clock.
         """
-        ids = await self._push([(task, id)], delay, at)
-        return ids[0]
+        given = new_id() if id is None else id
+        name = id_text(given)
+        await self.push_raw([_written(given, task)], delay=delay, at=at)
+        return name
 
     async def submit_many(
         self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
     ) -> list[str]:
         """Append all `tasks`, many per call. Returns their ids in the same order."""
-        iterator = iter(tasks)
+        pairs = zip(tasks, new_ids(), strict=False)
         ids: list[str] = []
-        while batch := list(islice(iterator, _BATCH)):
-            ids += await self._push([(task, None) for task in batch], delay, at)
+        while batch := list(islice(pairs, _BATCH)):
+            await self.push_raw([_written(id, task) for task, id in batch], delay=delay, at=at)
+            ids += [id for _, id in batch]
         return ids
 
     async def result(self, id: str | int, timeout: Duration | None = None, *, delete: bool = False) -> Any:
@@ -128,17 +131,9 @@ class TaskClient(Access):
         else:
             await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
 
-    async def _push(
-        self, tasks: Sequence[tuple[Any, str | int | None]], delay: Duration | None, at: datetime | None
-    ) -> list[str]:
-        made: list[bytes] = []
-        ids: list[str] = []
-        for task, given in tasks:
-            id = new_id() if given is None else given
-            ids.append(id_text(id))
-            made.append(dumps({"id": id, "task": task, "emit_ts": time.time()}))
-        await self.push_raw(made, delay=delay, at=at)
-        return ids
+
+def _written(id: str | int, task: Any) -> bytes:
+    return dumps({"id": id, "task": task, "emit_ts": time.time()})
 
 
 def _limit(timeout: Duration | None) -> float | None:

@@ -41,16 +41,24 @@ _CUT_PATIENCE = 1.0
 class Connection:
     """A client, ours or the caller's, with the methods that call it."""
 
-    def __init__(self, client: Client, owned: bool, lasting: bool = False, beside: Connection | None = None) -> None:
-        """`lasting`: for a caller that makes many calls and retries failed ones.
+    def __init__(
+        self,
+        client: Client,
+        owned: bool,
+        lasting: bool = False,
+        beside: Connection | None = None,
+        checked: bool = False,
+    ) -> None:
+        """`lasting`: for a caller that makes many calls, and retries failed ones unless they are `checked`.
 
+        `checked`: what ended while idle is replaced before anything is sent, as it is without `lasting`.
         `beside`: a connection to the same server; its calls get less time once a call here gets no reply.
         """
         self.client = client
         self._kept: KeptConnections | None = None
         at_once = min(_MAX_CONCURRENT, most_connections(client) or _MAX_CONCURRENT)
         if lasting and owned and isinstance(client, Redis) and is_plain(client):
-            self._kept = KeptConnections(client, self._on_timeout, at_once)
+            self._kept = KeptConnections(client, self._on_timeout, at_once, checked)
         self._owned = owned
         self._beside = beside
         self._turns = Turns(at_once)

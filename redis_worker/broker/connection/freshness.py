@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -42,8 +43,13 @@ async def _has_ended(connection: Any) -> bool:
     transport = getattr(writer, "transport", None)  # fakeredis has none
     if transport is None or reader is None:
         return False
+    return await has_ended(transport, lambda: reader.at_eof() or getattr(reader, "_eof", False))
+
+
+async def has_ended(transport: asyncio.Transport, is_over: Callable[[], bool]) -> bool:
+    """Return True if the connection of `transport` has ended, as `is_over` reports, or will report in a moment."""
     for _ in range(_TURNS):
-        if transport.is_closing() or reader.at_eof() or getattr(reader, "_eof", False):
+        if transport.is_closing() or is_over():
             return True
         if not _is_readable(transport):
             return False

@@ -10,6 +10,7 @@ from hiredis import PushNotification, Reader, pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
 
+from redis_worker.broker.connection.freshness import has_ended
 from redis_worker.broker.connection.turns import Turns
 
 _INCOMPLETE = object()
@@ -24,16 +25,18 @@ _CHECK_INTERVAL = 1.0
 class KeptConnections:
     """Kept connections of a client: redis-py's pool checks the socket each time a connection is taken.
 
-    For callers that retry: a connection that breaks fails its current call.
+    A connection that breaks fails its current call.
     """
 
-    def __init__(self, client: Redis, abort: Callable[[], None], at_once: int) -> None:
+    def __init__(self, client: Redis, abort: Callable[[], None], at_once: int, checked: bool) -> None:
         """`abort` aborts all connections of the client, including those being opened.
 
-        At most `at_once` calls run concurrently; more wait for a turn in order of arrival.
+        At most `at_once` calls run concurrently; more wait for a turn in order of arrival. `checked`: a connection that
+        ended while idle is replaced before anything is sent on it, for callers that do not retry.
         """
         self._pool: Any = client.connection_pool
         self._abort = abort
+        self._checked = checked
         self._turns = Turns(at_once)
         self._idle: list[_KeptConnection] = []
         self._busy: set[_KeptConnection] = set()
@@ -95,7 +98,7 @@ class KeptConnections:
     async def _take(self, patience: float) -> _KeptConnection:
         while self._idle:
             kept = self._idle.pop()
-            if kept.is_usable:
+            if kept.is_usable and not (self._checked and await kept.has_ended()):
                 return kept
             await self._discard(kept)
         return await self._connect(patience)
@@ -154,6 +157,10 @@ class _KeptConnection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """True until the connection ends, also if it was aborted and the event loop has not reported its end."""
         return not (self.lost or self._transport.is_closing())
+
+    async def has_ended(self) -> bool:
+        """Return True if the connection has ended, also if its event loop has not run since."""
+        return await has_ended(self._transport, lambda: self.lost)
 
     async def exchange(self, packed: list[bytes]) -> list[Any]:
         """Send commands, and wait for all replies."""

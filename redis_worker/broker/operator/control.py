@@ -12,9 +12,20 @@ from redis_worker.broker.keys import Keys, tasks_among
 async def tasks_in_flight(connection: Connection, keys: Keys, worker: str, limit: int | None = None) -> list[bytes]:
     """Return the first tasks in flight of `worker`, in the order of their claim. Raises Disconnected or Refused."""
     key = keys.inflight(worker)
-    numbers = sorted(int(field) for field in await connection.call("HKEYS", key) if field.isdigit())[:limit]
-    found = await connection.call("HMGET", key, *numbers) if numbers else []
-    return [raw for raw in found if raw is not None]
+    large = {int(number) for number in await connection.call("SMEMBERS", keys.large(worker))}
+    numbers = {int(field) for field in await connection.call("HKEYS", key) if field.isdigit()}
+    chosen = sorted(numbers | large)[:limit]
+    small = [number for number in chosen if number not in large]
+    found = dict(zip(small, await connection.call("HMGET", key, *small) if small else [], strict=True))
+    for number in large.intersection(chosen):
+        found[number] = await connection.call("LINDEX", keys.large_task(worker, number), 0)
+    return [raw for number in chosen if (raw := found[number]) is not None]
+
+
+async def count_in_flight(connection: Connection, keys: Keys, worker: str) -> int:
+    """Return the number of tasks in flight of `worker`. Raises Disconnected or Refused."""
+    small = tasks_among(await connection.call("HLEN", keys.inflight(worker)))
+    return small + int(await connection.call("SCARD", keys.large(worker)))
 
 
 class QueueControl(Access):
@@ -48,7 +59,7 @@ class QueueControl(Access):
         tasks: list[bytes] = []
         count = 0
         for worker in readable(await self._connection.call("ZRANGE", self._keys.workers, 0, -1))[0]:
-            count += tasks_among(await self._connection.call("HLEN", self._keys.inflight(worker)))
+            count += await count_in_flight(self._connection, self._keys, worker)
             tasks += await tasks_in_flight(self._connection, self._keys, worker, limit - len(tasks))
         return tasks, count
 

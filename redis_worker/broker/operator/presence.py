@@ -83,7 +83,7 @@ class Presence:
         }
 
     def _clean_vitals(self) -> dict[str, Any]:
-        vitals = self._vitals.snapshot()
+        vitals = self._vitals.sampled()
         return vitals | {"failures": [[clean(reason), *numbers] for reason, *numbers in vitals["failures"]]}
 
     def _rate(self) -> float:

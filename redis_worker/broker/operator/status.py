@@ -13,7 +13,7 @@ from redis_worker.broker.client.access import Access
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable, strangers
-from redis_worker.broker.keys import ARRIVED, CRON, QUEUES, SUPERVISORS, TASKS, TOPICS, Keys, topic_list
+from redis_worker.broker.keys import ARRIVED, CRON, LARGE, QUEUES, SUPERVISORS, TASKS, TOPICS, Keys, topic_list
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
 from redis_worker.broker.operator.run_each import Call, run_each
@@ -193,7 +193,7 @@ class StatusReader(Access):
 
 def _script_arguments(queue: Keys) -> Call:
     keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence, queue.paused]
-    return keys, [queue.listed(""), TASKS, ARRIVED]
+    return keys, [queue.listed(""), TASKS, ARRIVED, LARGE]
 
 
 def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:

@@ -8,7 +8,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.connection import PATIENCE, Connection
 from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.lease import LeaseKeeper
@@ -20,7 +20,7 @@ from redis_worker.broker.queue.settlement import Limits, Settlement, settlements
 from redis_worker.broker.scripts import script
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable, WrongType
-from redis_worker.vocabulary.payload import has_long_number
+from redis_worker.vocabulary.payload import are_plain
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 # Seconds that one blocking pop waits on the server; a stop waits for it, since it is never
@@ -30,6 +30,9 @@ _BLOCK_PATIENCE = BLOCK + 5.0
 # Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
 _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
+
+# Bytes from which a task in flight has a list of its own, since a script would read each of them.
+LARGE_BYTES = 8192
 
 # States of claim.lua.
 _OK, _LEASE_LOST, _ALONE, _PAUSED = 0, 1, 2, 3
@@ -58,7 +61,7 @@ class AtLeastOnceQueue:
         self._limits = limits
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
-        self._registration = Registration(ordinary, keys, keeper, observer)
+        self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
         self._pause = Pause(observer)
         self._name_in_use = asyncio.Lock()
         """Held by calls that write under the worker's name, which must not change meanwhile."""
@@ -81,12 +84,16 @@ class AtLeastOnceQueue:
         """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
         await self._registration.end()
 
+    def ring(self) -> None:
+        """End a wait for tasks, if it can be ended."""
+
     def _make_names(self) -> None:
         """Make the arguments of claims and settlements that change only with the lease."""
         keys, name = self._keys, self._registration.lease.name
-        inflight, arrived = keys.inflight(name), keys.arrived(name)
-        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused]
-        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped]
+        inflight, arrived, large = keys.inflight(name), keys.arrived(name), keys.large(name)
+        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused, large]
+        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped, large]
+        self._missing_keys = [inflight, keys.attempts, large]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
         self._pop = ("BLMOVE", keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
@@ -141,7 +148,7 @@ class AtLeastOnceQueue:
         return await self._deliveries_of(reply, limit)
 
     def _claim_arguments(self, limit: int) -> list[Any]:
-        return [self._registration.lease.name, limit, self._max_deliveries, self._last]
+        return [self._registration.lease.name, limit, self._max_deliveries, self._last, LARGE_BYTES]
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -168,9 +175,9 @@ class AtLeastOnceQueue:
 
     async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._registration.lease
-        state, tasks, counts, first, *found = reply
-        self._last = max(self._last, first + len(tasks) - 1)
-        self._drained = state == _OK and len(tasks) < limit
+        state, tasks, counts, first, large, *found = reply
+        self._last = max(self._last, first + len(tasks) + large - 1)
+        self._drained = state == _OK and not large and len(tasks) < limit
         if state == _LEASE_LOST:
             await self._registration.check()
         elif state or self._pause.on:
@@ -181,8 +188,20 @@ class AtLeastOnceQueue:
             await asyncio.sleep(_RETRY_PAUSE)
         if counts:
             return self._counted(range(first, first + len(tasks)), tasks, counts)
-        plain = not has_long_number(tasks)
-        return [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
+        plain = are_plain(tasks)
+        deliveries = [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
+        return deliveries + await self._read_large(first + len(tasks), large) if large else deliveries
+
+    async def _read_large(self, first: int, size: int) -> list[Delivery]:
+        """Return large tasks in flight, as far as they are still there: the lease may have been lost meanwhile."""
+        lease = self._registration.lease
+        numbers = range(first, first + size)
+        reads = [("LINDEX", self._keys.large_task(lease.name, number), 0) for number in numbers]
+        replies = await self._blocking.together(*reads, patience=PATIENCE)
+        for reply in replies:
+            if isinstance(reply, Exception) and not isinstance(reply, WrongType):
+                raise reply
+        return [Delivery(raw, lease, number=number) for number, raw in zip(numbers, replies) if isinstance(raw, bytes)]
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
         lease = self._registration.lease
@@ -195,7 +214,7 @@ class AtLeastOnceQueue:
         """See the port."""
         known = [delivery.number for delivery in held]
         try:
-            numbers, tasks, counts = await self._blocking.run("missing", self._settled_keys[:2], known)
+            numbers, tasks, counts = await self._blocking.run("missing", self._missing_keys, known)
         except WrongType as error:
             await self._leave_damaged_keys(error)
             return []
@@ -251,7 +270,7 @@ class AtLeastOnceQueue:
 
         async def write() -> list[Any]:
             if self._output_apart:
-                await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
+                await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
             return await self._end_claims("settle", self._settled_keys, arguments)
@@ -282,7 +301,8 @@ class AtLeastOnceQueue:
 
     async def _release(self, held: Sequence[Delivery], force: bool = False) -> list[int]:
         """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
-        keys = [self._settled_keys[0], self._keys.waiting, self._keys.workers]
+        name = self._registration.lease.name
+        keys = [self._keys.inflight(name), self._keys.waiting, self._keys.workers, self._keys.large(name)]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
             return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain, count
 
-from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.connection.error_translation import is_defect
-from redis_worker.broker.connection.subscription import Subscription
 from redis_worker.broker.keys import Keys
-from redis_worker.engine.waiting import happens
+from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
@@ -25,10 +21,8 @@ from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 
 # Most tasks promoted in one step, which blocks all other clients of the server.
 _BATCH = 1000
-# Seconds of one wait for a message.
-_LISTEN_TIMEOUT = 60.0
-# Longest sleep of the promoter, in seconds; its subscription wakes it earlier.
-_MAX_SLEEP = 1.0
+# Longest sleep of the promoter, in seconds, while a task is delayed (the server's clock may be set), and while none is.
+_MAX_SLEEP, _UNTIL_CHANGED = 1.0, 3600.0
 # Workers check at random moments after the due time, so that most find the task already moved.
 _SPREAD = 0.02
 
@@ -78,19 +72,18 @@ async def delay_tasks(
 class Promoter:
     """The role that appends due tasks to the queue. Every worker runs one; an atomic script avoids duplicates."""
 
-    def __init__(
-        self, connection: Connection, keys: Keys, wait: Callable[[float], Awaitable[None]], observer: Observer
-    ) -> None:
-        """`wait` returns after the given seconds, or earlier when a task is delayed."""
+    def __init__(self, connection: Connection, keys: Keys, doorbell: Doorbell, observer: Observer) -> None:
+        """`doorbell` wakes it when a task is delayed."""
         self._connection = connection
         self._keys = keys
-        self._wait = wait
+        self._doorbell = doorbell
         self._observer = observer
 
     async def run(self) -> None:
         """Promote tasks until cancelled."""
-        while True:
-            await self._wait(await self._promote())
+        with self._doorbell.bell(self._keys.delayed) as bell:
+            while True:
+                await bell.wait(await self._promote(), poll=_MAX_SLEEP)
 
     async def _promote(self) -> float:
         """Promote due tasks. Returns the seconds until the next check."""
@@ -104,35 +97,6 @@ class Promoter:
             return _MAX_SLEEP  # the pool gets the same error and reports it
         if promoted == _BATCH:
             return 0.0
-        return _MAX_SLEEP if next_due < 0 else min(_MAX_SLEEP, next_due / 1000 + random.uniform(0.001, _SPREAD))
-
-
-class WakeChannel:
-    """A listener for newly delayed tasks. Without permission to subscribe, it only times out, every second."""
-
-    def __init__(self, address: Address, channel: str) -> None:
-        self._address = address
-        self._channel = channel
-        self._woken = asyncio.Event()
-
-    async def wait(self, seconds: float) -> None:
-        """Return when a task was delayed since the last call, or after `seconds`."""
-        await happens(self._woken, seconds)
-        self._woken.clear()
-
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        connection = Connection(self._address.open(), owned=True)
-        try:
-            while True:
-                try:
-                    async with Subscription(connection, self._channel) as subscription:
-                        while True:
-                            if await subscription.message(_LISTEN_TIMEOUT) is not None:
-                                self._woken.set()
-                except Exception as error:
-                    if is_defect(error):
-                        raise
-                    await asyncio.sleep(_MAX_SLEEP)
-        finally:
-            await connection.close()
+        if next_due < 0:
+            return _UNTIL_CHANGED
+        return min(_MAX_SLEEP, float(next_due) / 1000 + random.uniform(0.001, _SPREAD))

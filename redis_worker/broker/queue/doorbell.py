@@ -12,10 +12,11 @@ import contextlib
 import math
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 from hiredis import pack_command
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.error_translation import is_defect
@@ -32,37 +33,113 @@ _POLL = 0.1
 _PAUSE, _OPEN_PATIENCE = 1.0, 5.0
 
 
+class _Request(NamedTuple):
+    """Keys whose tracking is requested; without keys, a ping."""
+
+    keys: list[str]
+    asking: Sequence[asyncio.Future[None]] | None
+    """Those that wait for the reply; None if the bells of the keys ring where one exists."""
+    at: float
+
+
+class Bell:
+    """A wait for changes of some keys, as a `with` block or until it is closed."""
+
+    def __init__(self, doorbell: Doorbell, keys: Sequence[str]) -> None:
+        self.keys: Sequence[str] = ()
+        self._doorbell = doorbell
+        self._rung = asyncio.Event()
+        self._doorbell.all.add(self)
+        self.watch(keys)
+
+    def watch(self, keys: Sequence[str]) -> None:
+        """Wait for changes of `keys`, in place of others."""
+        for key in self.keys:
+            bells = self._doorbell.bells[key]
+            bells.remove(self)
+            if not bells:
+                del self._doorbell.bells[key]
+        self.keys = keys
+        for key in keys:
+            self._doorbell.bells.setdefault(key, []).append(self)
+
+    async def track(self) -> None:
+        """Return once the server notifies of changes, or cannot do so; the caller then reads the keys."""
+        self._rung.clear()
+        await self._doorbell.tracked(self.keys)
+
+    async def wait(self, seconds: float, poll: float = _POLL) -> bool:
+        """Return True when a key exists and may have changed since the last call, False after `seconds`.
+
+        While the server does not notify of changes, return after `poll` seconds.
+        """
+        if not self._rung.is_set() and not self._doorbell.request(self.keys):
+            seconds = min(seconds, poll)
+        rung = await happens(self._rung, seconds)
+        self._rung.clear()
+        return rung
+
+    def ring(self) -> None:
+        """End the wait, or the next one."""
+        self._rung.set()
+
+    def close(self) -> None:
+        """Wait for no key any more."""
+        self.watch(())
+        self._doorbell.all.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Doorbell:
-    """A notifier that rings when a key changes, or may have changed."""
+    """A notifier that rings bells when a key changes, or may have changed."""
 
     def __init__(self, address: Address) -> None:
+        self.bells: dict[str, list[Bell]] = {}
+        """The bells by key."""
+        self.all: set[Bell] = set()
         self._address = address
-        self._changed: dict[str, asyncio.Event] = {}
         self._tracked: set[str] = set()
         """Keys that the server tracks."""
+        self._refused: set[str] = set()
+        """Keys that the user may not read."""
         self._to_track: set[str] = set()
-        self._unanswered: deque[tuple[float, list[str]]] = deque()
-        """Requests without a reply yet: time and keys; no keys stand for a ping."""
+        self._alone: list[str] = []
+        """Keys to request one by one."""
+        self._to_read: list[tuple[Sequence[str], asyncio.Future[None]]] = []
+        self._unanswered: deque[_Request] = deque()
         self._requested = asyncio.Event()
         self._connected = False
 
-    async def wait(self, key: str, seconds: float) -> None:
-        """Return when `key` exists and may have changed since the last call; at the latest after `seconds`."""
-        changed = self._changed.get(key)
-        if changed is None:
-            changed = self._changed[key] = asyncio.Event()
+    def bell(self, *keys: str) -> Bell:
+        """Return a bell that rings when one of `keys` changes."""
+        return Bell(self, keys)
+
+    def request(self, keys: Sequence[str]) -> bool:
+        """Have the server track `keys`, and ring where one exists. Return False if it does not notify of changes."""
         if not self._connected:
-            seconds = min(seconds, _POLL)
-        elif key not in self._tracked:
-            self._to_track.add(key)
+            return False
+        if not self._tracked.issuperset(keys):
+            self._to_track.update(key for key in keys if key not in self._tracked)
             self._requested.set()
-        await happens(changed, seconds)
-        changed.clear()
+        return self._refused.isdisjoint(keys)
+
+    async def tracked(self, keys: Sequence[str]) -> None:
+        """Have the server track `keys`; return once it does, or cannot."""
+        if self._connected and not self._tracked.issuperset(keys):
+            answered = asyncio.get_running_loop().create_future()
+            self._to_read.append(([key for key in keys if key not in self._tracked], answered))
+            self._requested.set()
+            await answered
 
     def ring(self) -> None:
-        """Wake all waiters."""
-        for changed in self._changed.values():
-            changed.set()
+        """Ring all bells."""
+        for bell in self.all:
+            bell.ring()
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -78,12 +155,22 @@ class Doorbell:
                     raise
                 # Waiters poll meanwhile.
             finally:
-                self._connected = False
-                self._tracked.clear()
-                self.ring()
+                self._disconnected()
                 with contextlib.suppress(RedisError, OSError):
                     await client.aclose()
             await asyncio.sleep(_PAUSE)
+
+    def _disconnected(self) -> None:
+        self._connected = False
+        self._tracked.clear()
+        self._refused.clear()
+        for request in self._unanswered:
+            _answer(request.asking or ())
+        _answer([answered for _, answered in self._to_read])
+        self._unanswered.clear()
+        self._to_read.clear()
+        self._alone.clear()
+        self.ring()
 
     async def _listen(self, client: Any) -> None:
         pool = client.connection_pool
@@ -93,22 +180,25 @@ class Doorbell:
             await connection.send_command("CLIENT", "TRACKING", "ON")
             await connection.read_response()
         connection._parser.set_invalidation_push_handler(self._invalidate)
-        self._unanswered.clear()
         self._connected = True
         self.ring()
         tracking = asyncio.create_task(self._track(connection), name="redis-worker doorbell")
         try:
             while True:
-                reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
+                try:
+                    reply = await connection.read_response(push_request=True, timeout=math.inf, disable_decoding=True)
+                except ResponseError:
+                    self._on_refused(self._unanswered.popleft())
+                    continue
                 if reply is not None:  # not the return value of the handler above
-                    self._on_tracked(self._unanswered.popleft()[1], reply)
+                    self._on_tracked(self._unanswered.popleft(), reply)
         finally:
             tracking.cancel()
             await asyncio.wait({tracking})
             await connection.disconnect(nowait=True)
 
     async def _track(self, connection: Any) -> None:
-        """Read the keys with waiters, so that the server tracks them; ping if there are none."""
+        """Read the keys to track, since the server tracks what a connection reads; ping if there are none."""
         transport = connection._writer.transport
         while True:
             await happens(self._requested, PING_EVERY)
@@ -116,24 +206,56 @@ class Doorbell:
             if self._is_overdue():
                 await asyncio.sleep(LAST_WAIT)  # if this event loop stood still, the reply may have arrived unread
                 if self._is_overdue():
-                    logger.warning("the connection that watches topics does not answer: replacing it")
+                    logger.warning("the connection that watches queues does not answer: replacing it")
                     transport.abort()
                     return
-            keys, self._to_track = list(self._to_track), set()
-            self._unanswered.append((time.monotonic(), keys))
             # Past redis-py, and not drained: the reply comes after the last byte was sent anyway.
-            command: tuple[Any, ...] = ("EXISTS", *keys) if keys else ("PING",)
-            transport.write(pack_command(command))
+            for keys, asking in self._requests():
+                self._unanswered.append(_Request(keys, asking, time.monotonic()))
+                command: tuple[Any, ...] = ("EXISTS", *keys) if keys else ("PING",)
+                transport.write(pack_command(command))
+
+    def _requests(self) -> list[tuple[list[str], Sequence[asyncio.Future[None]] | None]]:
+        """Return the keys to track now, and those that wait for it; no keys if there are none."""
+        requests: list[tuple[list[str], Sequence[asyncio.Future[None]] | None]] = []
+        if self._to_track:
+            requests.append((list(self._to_track), None))
+            self._to_track.clear()
+        if self._to_read:
+            keys = dict.fromkeys(key for keys, _ in self._to_read for key in keys)
+            requests.append((list(keys), [answered for _, answered in self._to_read]))
+            self._to_read.clear()
+        requests += [([key], None) for key in self._alone]
+        self._alone.clear()
+        return requests or [([], None)]
 
     def _is_overdue(self) -> bool:
-        return bool(self._unanswered) and time.monotonic() - self._unanswered[0][0] > PING_PATIENCE
+        return bool(self._unanswered) and time.monotonic() - self._unanswered[0].at > PING_PATIENCE
 
-    def _on_tracked(self, keys: list[str], existing: Any) -> None:
-        """Mark `keys` as tracked. If any of them exists, wake all their waiters: it may have changed before."""
-        self._tracked.update(keys)
-        if existing:
-            for key in keys:
-                self._changed[key].set()
+    def _on_tracked(self, request: _Request, existing: Any) -> None:
+        """Mark keys as tracked. If one exists, it may have changed before: ring for all, unless callers read them."""
+        self._tracked.update(request.keys)
+        if request.asking is not None:
+            _answer(request.asking)
+        elif existing:
+            for key in request.keys:
+                self._ring_for(key)
+
+    def _on_refused(self, request: _Request) -> None:
+        """Request each key alone: the user may read the others."""
+        if len(request.keys) > 1:
+            self._alone += request.keys
+            self._requested.set()
+        else:  # no longer requested, but polled
+            self._tracked.update(request.keys)
+            self._refused.update(request.keys)
+            for key in request.keys:
+                self._ring_for(key)
+        _answer(request.asking or ())
+
+    def _ring_for(self, key: str) -> None:
+        for bell in self.bells.get(key, ()):
+            bell.ring()
 
     async def _invalidate(self, message: list[Any]) -> None:
         """Handle a notification of changed keys; None instead of a list means all, after a flush."""
@@ -145,5 +267,10 @@ class Doorbell:
         for raw in keys:
             key = raw.decode(errors="surrogateescape")
             self._tracked.discard(key)
-            if changed := self._changed.get(key):
-                changed.set()
+            self._ring_for(key)
+
+
+def _answer(asking: Sequence[asyncio.Future[None]]) -> None:
+    for answered in asking:
+        if not answered.done():
+            answered.set_result(None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import damaged_keys
@@ -22,7 +24,15 @@ RETIRED_MS = 3_600_000
 class Registration:
     """A worker's name and lease; a lost lease is followed by another one, under another name."""
 
-    def __init__(self, connection: Connection, keys: Keys, keeper: LeaseKeeper, observer: Observer) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        keeper: LeaseKeeper,
+        observer: Observer,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`lost` is called when the lease was taken away, and the next claim has to take another one."""
         self.lease = Lease(worker_name())
         """The current lease; tasks claimed under an earlier one are lost."""
         self._connection = connection
@@ -30,6 +40,7 @@ class Registration:
         self._registries = [keys.workers, keys.retired, keys.claimants]
         self._keeper = keeper
         self._observer = observer
+        self._lost = lost
         self._begun = False
 
     async def begin(self) -> None:
@@ -41,7 +52,17 @@ class Registration:
 
     def _keep(self, lease: Lease) -> None:
         loop = asyncio.get_running_loop()
-        self._keeper.keep(self._registries, lease, lambda: _notify_lease_lost(loop, self._observer, lease.name))
+
+        def notify() -> None:
+            """Forward the loss from the keeper's thread to the event loop."""
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._report_lost, lease)
+
+        self._keeper.keep(self._registries, lease, notify)
+
+    def _report_lost(self, lease: Lease) -> None:
+        self._observer.lease_lost(lease.name)
+        self._lost()
 
     async def replace(self) -> None:
         """Give up a lost lease, and take another one, under a new name, which is still to `begin`."""
@@ -54,10 +75,11 @@ class Registration:
         Returns what is damaged: nothing if the name stays. Raises Disconnected or Refused.
         """
         old, new, keys = self.lease, Lease(worker_name(), self.lease), self._keys
-        types = {keys.inflight(old.name): "hash", keys.arrived(old.name): "list"}
+        types = {keys.inflight(old.name): "hash", keys.arrived(old.name): "list", keys.large(old.name): "set"}
         damages = await damaged_keys(self._connection, types)
         if damages:
             names = [*self._registries, keys.inflight(old.name), keys.inflight(new.name), keys.presence]
+            names += [keys.large(old.name), keys.large(new.name)]
             arguments = [old.name, new.name, int(self._keeper.seconds * 1000), RETIRED_MS]
             self._keeper.drop(old)
             try:
@@ -98,7 +120,7 @@ class Registration:
     def _lose(self, lease: Lease) -> None:
         if not lease.lost:
             lease.lose()
-            self._observer.lease_lost(lease.name)
+            self._report_lost(lease)
 
     async def _retire(self) -> None:
         """Return the tasks in flight; if a late reply may move more, have other workers watch for it."""
@@ -117,16 +139,8 @@ async def reclaim(
         "reclaim",
         [
             *(keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts),
-            *(keys.arrived(worker), keys.presence, keys.claimants, keys.listed(worker)),
+            *(keys.arrived(worker), keys.presence, keys.claimants, keys.listed(worker), keys.large(worker)),
         ],
         [worker, retired_ms, COUNTS_MS, int(force)],
     )
     return count
-
-
-def _notify_lease_lost(loop: asyncio.AbstractEventLoop, observer: Observer, worker: str) -> None:
-    """Forward the loss of a lease from the keeper's thread to the observer, on the event loop."""
-    try:
-        loop.call_soon_threadsafe(observer.lease_lost, worker)
-    except RuntimeError:
-        pass  # the loop is closed

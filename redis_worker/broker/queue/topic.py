@@ -9,7 +9,7 @@ from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, call_on, damaged_keys, readable, strangers
-from redis_worker.broker.keys import TASKS, TOPICS
+from redis_worker.broker.keys import LARGE, TASKS, TOPICS
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -19,8 +19,11 @@ from redis_worker.vocabulary.message import is_topic
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# Seconds of one wait at the doorbell: longer than a blocking call may take, since a stop rings it.
-_WAIT = 5.0
+# Shortest wait at the doorbell, in seconds, and its length for each bell, of which a queue has three. A claim then
+# shows that the lease is lost, or that the user has no rights any more.
+_WAIT, _FOR_EACH = 5.0, 0.3
+# Longest wait after a claim without a reply, in seconds: the server may still execute it.
+_UNSURE_WAIT = 30.0
 # Delay, in ms, of a message while another one with its id is running.
 _POSTPONE_MS = 500
 # Interval of registering the consumed topics, in seconds: the registry may have been deleted.
@@ -35,11 +38,21 @@ class TopicQueue(AtLeastOnceQueue):
     def __init__(self, ordinary: Connection, doorbell: Doorbell, *args: Any, **options: Any) -> None:
         super().__init__(ordinary, ordinary, *args, **options)
         self._doorbell = doorbell
+        self._bell = doorbell.bell(self._keys.waiting, self._keys.paused)
 
     async def open(self) -> None:
         """See the port. Raises DamagedKey where the topic's list is no list."""
         await self.check()
         await super().open()
+
+    async def close(self) -> None:
+        """See the port."""
+        self._bell.close()
+        await super().close()
+
+    def ring(self) -> None:
+        """End a wait for messages."""
+        self._bell.ring()
 
     async def check(self) -> None:
         """Raise DamagedKey where the topic's list is no list; or Disconnected or Refused."""
@@ -48,7 +61,9 @@ class TopicQueue(AtLeastOnceQueue):
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         if wait and self._drained:
-            await self._doorbell.wait(self._keys.waiting, _WAIT)
+            # The more queues there are, the longer each waits: together they ask about once a second.
+            seconds = max(_WAIT, len(self._doorbell.all) * _FOR_EACH)
+            await self._bell.wait(min(seconds, _UNSURE_WAIT) if self._registration.lease.unanswered > 1 else seconds)
         self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
         claim = self._ordinary.run("claim", self._claimed_keys, self._claim_arguments(limit))
         return await self._deliveries_of(await claim, limit)
@@ -98,12 +113,12 @@ class IdempotentQueue(TopicQueue):
 
     def _make_names(self) -> None:
         super()._make_names()
-        keys = self._keys
+        keys, large = self._keys, self._keys.large(self.worker)
         self._settled_keys += [keys.done, keys.begun]
-        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed]
+        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed, large]
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
-        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, _POSTPONE_MS]
+        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, LARGE, _POSTPONE_MS]
         candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:

@@ -1,7 +1,8 @@
 -- Decide which of the messages just claimed may run: not those completed before under the same id, and not
 -- those with an id that another message is running under. The latter are delayed, uncharged.
--- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed
--- ARGV 1 worker, 2 stem and 3 suffix of the in-flight hashes, 4 delay in ms; then number, id, token,
+-- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed, 6 large
+-- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a set of large tasks,
+--      5 delay in ms; then number, id, token,
 --      busy ('1' if this worker is running the id) for each
 -- Returns for each 0 (run it), 1 (completed before), 2 (delayed) or 3 (to be delayed, but not in flight although the
 -- worker has its lease: see settle.lua)
@@ -20,21 +21,22 @@ local function is_handled_elsewhere(id)
   local worker, held = string.sub(holder, 1, split - 1), string.sub(holder, split + 1)
   if worker == ARGV[1] or not redis.call('ZSCORE', KEYS[4], worker) then return false end
   return redis.pcall('HEXISTS', ARGV[2] .. worker .. ARGV[3], held) == 1
-    -- A worker of the version before has a list of tasks.
+    or redis.pcall('SISMEMBER', ARGV[2] .. worker .. ARGV[4], held) == 1
+    -- A worker of an early version has a list of tasks.
     or type(redis.pcall('LPOS', ARGV[2] .. worker, held)) == 'number'
 end
 
 local verdicts = {}
-for i = 5, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
   local number, id, token, busy = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1'
   local remembered = redis.call('ZSCORE', KEYS[2], id)
   if remembered and tonumber(remembered) > now then
     verdicts[#verdicts + 1] = 1
   elseif busy or is_handled_elsewhere(id) then
-    local raw = redis.call('HGET', KEYS[1], number)
+    local raw = task_in_flight(KEYS[1], KEYS[6], number)
     if raw then
-      redis.call('ZADD', KEYS[5], now + ARGV[4], token .. ':' .. raw)
-      redis.call('HDEL', KEYS[1], number)
+      redis.call('ZADD', KEYS[5], now + ARGV[5], token .. ':' .. raw)
+      end_flight(KEYS[1], KEYS[6], number)
       verdicts[#verdicts + 1] = 2
     else
       verdicts[#verdicts + 1] = redis.call('ZSCORE', KEYS[4], ARGV[1]) and 3 or 2

@@ -1,18 +1,26 @@
--- Move tasks to the worker's in-flight hash: first those BLMOVE has brought, then from the head of the queue.
--- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused
--- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows
--- Returns {state, tasks, counts, number of the first task; the others follow it}: counts are, for each task, the
--- workers that died holding it and its retries; empty means 0 for all. If `attempts` holds another type, the
--- counts are lost: tasks are claimed without counts, and the type is the fifth element. States:
+-- Move tasks in flight: first those BLMOVE has brought, then from the head of the queue.
+-- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 large
+-- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task
+-- Returns {state, tasks, counts, number of the first task; the others follow it, number of large tasks after them}:
+-- counts are, for each task, the workers that died holding it and its retries; empty means 0 for all. The worker reads
+-- large tasks from their lists. If `attempts` holds another type, the counts are lost: tasks are claimed without
+-- counts, and the type is the sixth element. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
 -- PAUSED: nothing may be claimed, and arrived tasks are back at the head of the queue, uncharged.
 
 local lease = redis.pcall('ZSCORE', KEYS[4], ARGV[1])
 if not lease then
-  return {LEASE_LOST, {}, {}, 0}
+  return {LEASE_LOST, {}, {}, 0, 0}
 elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
+end
+
+-- Return about how many bytes a task near the head of the queue has.
+local function size_of(waiting)
+  local bytes = redis.pcall('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 1)
+  -- Not every server knows this command.
+  return type(bytes) == 'number' and bytes / waiting or #redis.call('LINDEX', KEYS[1], 0)
 end
 
 -- Usually neither exists, and one command shows it.
@@ -22,7 +30,7 @@ if unusual > 0 then
   local paused = redis.call('EXISTS', KEYS[6])
   if paused == 1 then
     while redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT') do end
-    return {PAUSED, {}, {}, 0}
+    return {PAUSED, {}, {}, 0, 0}
   end
   found = redis.call('TYPE', KEYS[5]).ok
   tried = found == 'hash'
@@ -31,10 +39,11 @@ end
 -- Only one BLMOVE is under way at a time, but the reply of an earlier claim may have been lost.
 local arrived = redis.call('LRANGE', KEYS[3], 0, -1)
 local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
-local head = redis.call('LINDEX', KEYS[1], 0)
-if head and #head * limit > 16777216 then
-  -- Large tasks are taken in small numbers: some 16 MiB.
-  limit = math.min(limit, math.max(1, math.floor(16777216 / #head)))
+local waiting = redis.call('LLEN', KEYS[1])
+local size = waiting > 0 and size_of(waiting) or 0
+if size * limit > 2097152 then
+  -- Large tasks are taken in small numbers: some 2 MiB, which stay in the caches of both programs.
+  limit = math.min(limit, math.max(1, math.floor(2097152 / size)))
 end
 
 local last = math.max(last_number(KEYS[2]), tonumber(ARGV[4]))
@@ -58,13 +67,34 @@ local function drop(list, count)
   if count > 0 then redis.call('LTRIM', list, count, -1) end
 end
 
+-- Put large tasks from the head of the queue in flight. Returns their number: 0 as well if the server refuses SORT.
+local function hold_large(count)
+  local numbers = {}
+  while #numbers < count do
+    -- Without sorting, it copies the next task into a list of its own, and the script sees none of it.
+    local list = list_of(KEYS[7], last + 1)
+    if redis.pcall('SORT', KEYS[1], 'BY', 'nosort', 'LIMIT', #numbers, 1, 'STORE', list) ~= 1 then break end
+    last = last + 1
+    numbers[#numbers + 1] = last
+  end
+  if #numbers > 0 then
+    redis.call('SADD', KEYS[7], unpack(numbers))
+    redis.call('HSET', KEYS[2], LAST, string.format(LAST_FORMAT, last))
+    drop(KEYS[1], #numbers)
+  end
+  return #numbers
+end
+
 if not tried then
+  redis.call('SCARD', KEYS[7])  -- an error here, if it is no set, costs no task
   hold(arrived)
   drop(KEYS[3], #arrived)
+  local large = size >= tonumber(ARGV[5]) and hold_large(math.min(limit, waiting)) or 0
+  if large > 0 then return {OK, arrived, {}, first, large, found} end
   local tasks, taken = arrived, 0
   -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.
-  local step = head and math.max(1, math.floor(65536 / math.max(1, #head)))
-  while taken < limit and head do
+  local step = math.max(1, math.floor(65536 / math.max(1, size)))
+  while taken < math.min(limit, waiting) do
     local piece = redis.call('LRANGE', KEYS[1], taken, math.min(taken + step, limit) - 1)
     hold(piece)
     for _, raw in ipairs(piece) do tasks[#tasks + 1] = raw end
@@ -72,7 +102,7 @@ if not tried then
     if #piece < step then break end
   end
   drop(KEYS[1], taken)
-  return {OK, tasks, {}, first, found}
+  return {OK, tasks, {}, first, 0, found}
 end
 
 -- Some tasks were tried before. All tasks a worker holds are charged when it dies, since any of them may have
@@ -82,9 +112,10 @@ local function is_last(deaths)
   return last_chance > 0 and deaths == last_chance
 end
 
-local held = redis.call('HLEN', KEYS[2]) - 1
-local only = held == 1 and numbers_in(KEYS[2])[1]
-local alone = only and is_last((counts_of(KEYS[5], redis.call('HGET', KEYS[2], only))))
+local numbers = numbers_in(KEYS[2], KEYS[7])
+local held = #numbers
+local only = held == 1 and task_in_flight(KEYS[2], KEYS[7], numbers[1])
+local alone = only and is_last((counts_of(KEYS[5], only)))
 local tasks, counts = {}, {}
 
 local function choose(list)
@@ -109,7 +140,7 @@ drop(KEYS[1], #tasks - chosen)
 for _ = 1, left do
   redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
 end
-if #tasks == 0 and (head or #arrived > 0) then
-  return {ALONE, {}, {}, 0}
+if #tasks == 0 and (waiting > 0 or #arrived > 0) then
+  return {ALONE, {}, {}, 0, 0}
 end
-return {OK, tasks, counts, first}
+return {OK, tasks, counts, first, 0}

@@ -42,6 +42,24 @@ local function add_to(hash, field, number)
   end
 end
 
+-- Let results expire. `ttl` is their time to live in s (0: for ever); after a blank, that of errors, if it differs.
+-- `fields` holds id, result for each. pcall: servers before Redis 7.4 and Valkey 9 keep them.
+local function expire_results(output, ttl, fields)
+  if ttl == '0' then return end
+  local success, error = string.match(ttl, '^(%d+) ?(%d*)$')
+  local groups = {[success] = {}, [error] = {}}
+  for i = 1, #fields, 2 do
+    local is_error = error ~= '' and string.sub(fields[i + 1], 1, 17) == '{"status":"error"'
+    table.insert(groups[is_error and error or success], fields[i])
+  end
+  for seconds, ids in pairs(groups) do
+    for first = 1, #ids, 4000 do
+      local last = math.min(first + 3999, #ids)
+      redis.pcall('HEXPIRE', output, seconds, 'FIELDS', last - first + 1, unpack(ids, first, last))
+    end
+  end
+end
+
 -- Drop and count surplus dead letters. If they cannot be counted, drop none and return the error.
 local function drop_oldest(dead, most, dropped)
   local surplus = redis.call('LLEN', dead) - tonumber(most)
@@ -64,11 +82,34 @@ local function last_number(inflight)
   return digits and #digits < 16 and tonumber(digits) or 0
 end
 
--- Return the numbers of the tasks in an in-flight hash, in the order of their claim.
-local function numbers_in(inflight)
+-- A large task in flight is not in the hash, but alone in a list: a script copies and digests whatever it reads, and
+-- need not read such a list. The set `large` has the numbers of these tasks.
+local function list_of(large, number)
+  return large .. ':' .. number
+end
+
+-- Return the task in flight with this number; nil without one.
+local function task_in_flight(inflight, large, number)
+  local raw = redis.pcall('HGET', inflight, number)
+  if type(raw) ~= 'string' then raw = redis.pcall('LINDEX', list_of(large, number), 0) end
+  return type(raw) == 'string' and raw or nil
+end
+
+-- End the flight of a task. Returns false if there is none with this number.
+local function end_flight(inflight, large, number)
+  if redis.pcall('HDEL', inflight, number) == 1 then return true end
+  if redis.pcall('SREM', large, number) ~= 1 then return false end
+  redis.call('DEL', list_of(large, number))
+  return true
+end
+
+-- Return the numbers of the tasks in flight, in the order of their claim.
+local function numbers_in(inflight, large)
   local numbers = {}
-  for _, field in ipairs(redis.call('HKEYS', inflight)) do
-    if #field < 16 and string.find(field, '^[1-9]%d*$') then numbers[#numbers + 1] = tonumber(field) end
+  for _, names in ipairs({redis.call('HKEYS', inflight), redis.call('SMEMBERS', large)}) do
+    for _, name in ipairs(names) do
+      if #name < 16 and string.find(name, '^[1-9]%d*$') then numbers[#numbers + 1] = tonumber(name) end
+    end
   end
   table.sort(numbers)
   return numbers

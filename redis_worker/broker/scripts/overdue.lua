@@ -2,9 +2,9 @@
 -- A worker that is only in `claimants` has lost its entry: it gets one more lease, which it renews if alive.
 -- KEYS 1 workers, 2 retired, 3 claimants, then the other derived keys
 -- ARGV 1 lease of a worker missing from `claimants`, in ms, 2 stem of the in-flight keys,
---      3 suffix of a hash of tasks, 4 suffix of a list of arrived tasks
+--      3 suffix of a hash of tasks, 4 of a list of arrived tasks, 5 of a set of large tasks
 -- Returns {dead workers, retired workers, those of them to be removed if they hold nothing,
---          {workers that had lost their entry}, {the type of each key}}
+--          {workers that had lost their entry}, {the type of each key}, ms until another lease or retirement ends, or -1}
 local LONGEST = 86400000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -20,7 +20,7 @@ end
 local function may_be_entered(worker)
   if usable[2] and not string.find(worker, '[\128-\255]') then return true end
   local stem = ARGV[2] .. worker
-  return redis.call('EXISTS', stem .. ARGV[3], stem .. ARGV[4], stem) > 0
+  return redis.call('EXISTS', stem .. ARGV[3], stem .. ARGV[4], stem .. ARGV[5], stem) > 0
 end
 
 local found = {}
@@ -44,10 +44,18 @@ if usable[1] and usable[3] then
   end
 end
 
+local soonest = -1
+for i = 1, 2 do
+  local ends = usable[i] and redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
+  local left = ends[2] and math.min(tonumber(ends[2]) - now, LONGEST)
+  if left and (soonest < 0 or left < soonest) then soonest = left end
+end
+
 return {
   usable[1] and redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now) or {},
   usable[2] and redis.call('ZRANGE', KEYS[2], 0, -1) or {},
   usable[2] and redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now) or {},
   found,
   types,
+  soonest,
 }

@@ -1,12 +1,13 @@
 -- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
---      7 presence, 8 claimants, 9 in-flight list of a worker of the version before
+--      7 presence, 8 claimants, 9 in-flight list of a worker of an early version, 10 large of that worker
 -- ARGV 1 worker, 2 ms for which it stays retired (0: not at all, nothing can arrive late), 3 ms for which counts
 --      are kept, 4 force: 1 if the worker itself gives up, 0 if its lease must have expired
 -- Returns the number of tasks returned, or -1 if the worker has renewed its lease meanwhile, or nothing was to do.
 -- Tasks are charged for their worker's death, or stay in flight until they can be. A worker that cannot be retired
 -- stays in `workers`, and the next sweep finds it again.
 local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'hash', KEYS[6], 'list', KEYS[9], 'list')
+  or damage(KEYS[10], 'set')
 if wrong then return wrong end
 local force = ARGV[4] == '1'
 local workers = redis.call('TYPE', KEYS[1]).ok
@@ -21,7 +22,7 @@ end
 if not ends and not force and type(redis.pcall('ZSCORE', KEYS[2], ARGV[1])) ~= 'string' then
   return -1
 end
-if not force and redis.call('EXISTS', KEYS[3], KEYS[9]) > 0 then
+if not force and redis.call('EXISTS', KEYS[3], KEYS[9], KEYS[10]) > 0 then
   wrong = damage(KEYS[5], 'hash')
   if wrong then return wrong end
 end
@@ -40,12 +41,14 @@ local function charge(raw)
     charged = charged + 1
   end
 end
-local numbers = numbers_in(KEYS[3])
+local numbers = numbers_in(KEYS[3], KEYS[10])
 for i = #numbers, 1, -1 do
-  local raw = redis.call('HGET', KEYS[3], numbers[i])
-  redis.call('LPUSH', KEYS[4], raw)
-  redis.call('HDEL', KEYS[3], numbers[i])
-  charge(raw)
+  local raw = task_in_flight(KEYS[3], KEYS[10], numbers[i])
+  if raw then
+    redis.call('LPUSH', KEYS[4], raw)
+    charge(raw)
+  end
+  end_flight(KEYS[3], KEYS[10], numbers[i])
 end
 redis.call('DEL', KEYS[3])
 while true do

@@ -1,9 +1,9 @@
 -- Write the outcomes of tasks and acknowledge them, in one step, if the worker still holds them.
--- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 output (absent if there are no
---      results, or if it lies in another slot: write.lua has written them before); for an
---      idempotent topic, which has no output, 7 done, 8 begun
+-- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
+--      are no results, or if it lies in another slot: write.lua has written them before); for an
+--      idempotent topic, which has no output, 8 done, 9 begun
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
---      results in s (0: for ever), 6 ms for which counts are kept, 7 ms for which completed messages are
+--      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
 --      remembered (0: not idempotent), 8 '1' to write outcomes although their tasks are not held,
 --      9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
@@ -16,7 +16,7 @@
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
 local remember = tonumber(ARGV[7])
-local output = remember == 0 and KEYS[7]
+local output = remember == 0 and KEYS[8]
 if output then
   local wrong = mistyped('output', output, 'hash')
   if wrong then return wrong end
@@ -41,16 +41,16 @@ local function has_lease()
 end
 
 local forced = ARGV[8] == '1'
-local is_hash = redis.call('TYPE', KEYS[1]).ok == 'hash'
 
 -- Return the raw task of an argument; nil if it is not held.
 local function raw_of(number)
   if forced then return number end
-  return is_hash and redis.call('HGET', KEYS[1], number) or nil
+  return task_in_flight(KEYS[1], KEYS[7], number)
 end
 
-local function acknowledge(number, position)
-  if not forced and is_hash and redis.call('HDEL', KEYS[1], number) == 1 then return true end
+-- `is_there` is false for a task that is needed, and that somebody deleted.
+local function acknowledge(number, position, is_there)
+  if not forced and end_flight(KEYS[1], KEYS[7], number) and is_there then return true end
   local owned = has_lease()
   if forced and owned then return true end
   refused[#refused + 1] = owned and -1 - position or position
@@ -72,7 +72,7 @@ local answered, again = tonumber(ARGV[9]), tonumber(ARGV[10])
 local first_again = 11 + 3 * answered
 local first_dead = first_again + 3 * again
 
-if remember > 0 and answered > 0 then needs(0, KEYS[7], 'zset') end
+if remember > 0 and answered > 0 then needs(0, KEYS[8], 'zset') end
 if again > 0 then
   needs(1, KEYS[5], 'zset')
   if attempts ~= 'none' then needs(1, KEYS[2], 'hash') end
@@ -81,7 +81,7 @@ if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
 
 for i = 11, is_left[0] and 0 or first_again - 1, 3 do
   local raw = tried and raw_of(ARGV[i])
-  if acknowledge(ARGV[i], (i - 11) / 3) then
+  if acknowledge(ARGV[i], (i - 11) / 3, true) then
     if raw then forget(raw) end
     answer(ARGV[i + 1], ARGV[i + 2])
   end
@@ -94,7 +94,7 @@ if again > 0 and not is_left[1] then
   local keep = tonumber(ARGV[6])
   for i = first_again, first_dead - 1, 3 do
     local raw, delay = raw_of(ARGV[i]), tonumber(ARGV[i + 2])
-    if acknowledge(ARGV[i], answered + (i - first_again) / 3) then
+    if acknowledge(ARGV[i], answered + (i - first_again) / 3, raw) then
       redis.call('ZADD', KEYS[5], now + delay, ARGV[i + 1] .. ':' .. raw)
       add_to(KEYS[2], 'r' .. digest(raw), 1)
       tried = true
@@ -108,14 +108,14 @@ if again > 0 and not is_left[1] then
 end
 
 if first_dead <= #ARGV and not is_left[2] then
-  local begun = remember > 0 and redis.call('TYPE', KEYS[8]).ok == 'hash'
+  local begun = remember > 0 and redis.call('TYPE', KEYS[9]).ok == 'hash'
   for i = first_dead, #ARGV, 5 do
     local raw = tried and raw_of(ARGV[i])
-    if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5) then
+    if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5, true) then
       if raw then forget(raw) end
       redis.call('RPUSH', KEYS[3], ARGV[i + 1])
       if remember > 0 then
-        if begun then redis.call('HDEL', KEYS[8], ARGV[i + 3]) end
+        if begun then redis.call('HDEL', KEYS[9], ARGV[i + 3]) end
       elseif ARGV[i + 2] == '1' then
         answer(ARGV[i + 3], ARGV[i + 4])
       end
@@ -128,11 +128,11 @@ if remember > 0 and completed > 0 then
   -- In this step, so that a crash between work and mark repeats the work instead of skipping it.
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local begun = redis.call('TYPE', KEYS[8]).ok == 'hash'
-  redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
+  local begun = redis.call('TYPE', KEYS[9]).ok == 'hash'
+  redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', now)
   for i = 1, completed do
-    redis.call('ZADD', KEYS[7], 'NX', now + remember, ids[i])
-    if begun then redis.call('HDEL', KEYS[8], ids[i]) end
+    redis.call('ZADD', KEYS[8], 'NX', now + remember, ids[i])
+    if begun then redis.call('HDEL', KEYS[9], ids[i]) end
   end
 end
 
@@ -140,12 +140,7 @@ if output and #fields > 0 then
   for first = 1, #fields, 4000 do
     redis.call('HSET', output, unpack(fields, first, math.min(first + 3999, #fields)))
   end
-  if ARGV[5] ~= '0' then
-    for first = 1, #ids, 4000 do
-      local last = math.min(first + 3999, #ids)
-      redis.call('HEXPIRE', output, ARGV[5], 'FIELDS', last - first + 1, unpack(ids, first, last))
-    end
-  end
+  expire_results(output, ARGV[5], fields)
   -- pcall: a user without permission for the channel still gets results; clients then poll.
   redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
 end

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from typing import Any
 
 from redis_worker.broker.client.broadcaster import KEPT, written
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import EVENTS
-from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, RedisSink
 from redis_worker.vocabulary.channel import check_channel
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.key_pattern import KeyPattern, Row
 
 # Events of one call: the server does nothing else meanwhile.
 _BATCH = 500
@@ -44,8 +45,8 @@ class BroadcastSink(RedisSink):
         self._newest = newest
         self._keep = keep
 
-    def _place(self, row: Row) -> str | None:
-        return self._channel.of(row) if self._newest else None
+    def _places(self, rows: Sequence[Row]) -> Sequence[Hashable] | None:
+        return self._channel.places(rows) if self._newest else None
 
     def _commands(self, row: Row) -> list[Command]:
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal, get_args
 
 from redis_worker.broker.connection.address import Address, Client
-from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, RedisSink
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.key_pattern import KeyPattern, Row
 from redis_worker.vocabulary.payload import dumps
 
 Form = Literal["hash", "json"]
@@ -45,8 +46,8 @@ class CacheSink(RedisSink):
             raise ConfigurationError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
         self._form = form
 
-    def _place(self, row: Row) -> str:
-        return self._key.of(row)
+    def _places(self, rows: Sequence[Row]) -> Sequence[Hashable]:
+        return self._key.places(rows)
 
     def _merged(self, rows: Sequence[Row]) -> Row:
         if self._form == "json":

@@ -7,10 +7,11 @@ from typing import Any
 
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.connection.address import Client
-from redis_worker.broker.sinks.redis_sink import Command, KeyPattern, RedisSink, Row
+from redis_worker.broker.sinks.redis_sink import Command, RedisSink
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.ids import new_id
+from redis_worker.vocabulary.key_pattern import KeyPattern, Row
 from redis_worker.vocabulary.message import check_topic, write_message
 from redis_worker.vocabulary.payload import dumps
 

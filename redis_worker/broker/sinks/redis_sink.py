@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from string import Formatter
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from redis_worker.broker.client.access import Access
@@ -12,9 +11,9 @@ from redis_worker.broker.connection.address import Address, Client
 from redis_worker.ports import Partition, Refusals
 from redis_worker.vocabulary.checks import check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
-from redis_worker.vocabulary.errors import ConfigurationError, Unacceptable, WrongType
+from redis_worker.vocabulary.errors import Unacceptable, WrongType
+from redis_worker.vocabulary.key_pattern import Row
 
-Row: TypeAlias = Mapping[str, Any]
 Command: TypeAlias = tuple[Any, ...]
 
 # Seconds without a reply after which the server counts as gone.
@@ -35,10 +34,10 @@ class RedisSink(Access):
     def _commands(self, row: Row) -> list[Command]:
         """Return the commands that write `row`. Raises ValueError if it cannot be written."""
 
-    def _place(self, row: Row) -> str | None:  # noqa: ARG002
-        """Return the place of `row` if it makes the rows written there before it superfluous; otherwise None.
+    def _places(self, rows: Sequence[Row]) -> Sequence[Hashable] | None:  # noqa: ARG002
+        """Return the place of each row, if a row makes those written there before it superfluous; otherwise None.
 
-        Raises ValueError if it cannot be written.
+        Raises ValueError if one of them cannot be written.
         """
         return None
 
@@ -81,71 +80,57 @@ class RedisSink(Access):
         return refusals
 
     def _prepared(self, values: Sequence[Any], refusals: dict[int, str]) -> list[tuple[Command, list[int]]]:
-        """Return the commands, each with the indexes of its values; add what is no row to `refusals`."""
-        groups: dict[str, list[tuple[int, Row]]] = {}
+        """Return the commands, each with the indexes of its values; add what is no row to `refusals`. The hot path."""
         before = len(refusals)
+        rows: list[Row] = []
+        indexes: list[int] = []
         for index, value in enumerate(values):
-            if index in refusals:
+            if before and index in refusals:
                 continue
-            for row in value if type(value) is list else (value,):
-                try:
-                    groups.setdefault(self._place(row) or f"\0{len(groups)}", []).append((index, row))
-                except ValueError as error:
-                    refusals[index] = str(error)
+            if type(value) is list:
+                rows += value
+                indexes += [index] * len(value)
+            else:
+                rows.append(value)
+                indexes.append(index)
         prepared: list[tuple[Command, list[int]]] = []
-        for group in groups.values():
-            indexes = [index for index, _ in group]
+        for group in self._grouped(rows, indexes, refusals):
+            members = [indexes[number] for number in group]
             try:
-                row = group[0][1] if len(group) == 1 else self._merged([row for _, row in group])
-                prepared += ((command, indexes) for command in self._commands(row))
+                row = rows[group[0]] if len(group) == 1 else self._merged([rows[number] for number in group])
+                prepared += [(command, members) for command in self._commands(row)]
             except ValueError as error:
-                refusals |= self._unwritable(group) or dict.fromkeys(indexes, str(error))
+                found = {indexes[number]: text for number in group if (text := self._problem(rows[number]))}
+                refusals |= found or dict.fromkeys(members, str(error))
         # Of a value that is refused no row is written: it is left out from the start.
         return prepared if len(refusals) == before else self._prepared(values, refusals)
 
-    def _unwritable(self, group: Sequence[tuple[int, Row]]) -> dict[int, str]:
-        found: dict[int, str] = {}
-        for index, row in group:
-            try:
-                self._commands(row)
-            except ValueError as error:
-                found[index] = str(error)
-        return found
+    def _grouped(self, rows: Sequence[Row], indexes: Sequence[int], refusals: dict[int, str]) -> Iterable[list[int]]:
+        """Return the numbers of the rows of each place; add the indexes of those that have none to `refusals`."""
+        try:
+            places = self._places(rows)
+        except ValueError:
+            refusals |= {index: text for index, row in zip(indexes, rows, strict=True) if (text := self._problem(row))}
+            return ()
+        if places is None:
+            return ([number] for number in range(len(rows)))
+        groups: dict[Hashable, list[int]] = {}
+        for number, place in enumerate(places):
+            if (group := groups.get(place)) is None:
+                groups[place] = [number]
+            else:
+                group.append(number)
+        return groups.values()
+
+    def _problem(self, row: Row) -> str | None:
+        """Return the reason why `row` alone cannot be written; None without one."""
+        try:
+            self._places([row])
+            self._commands(row)
+        except ValueError as error:
+            return str(error)
+        return None
 
     async def _exchange(self, commands: Sequence[Command]) -> Sequence[Any]:
         """Send `commands` together, and return their replies; an error reply as an exception."""
         return await self._connection.together(*commands, patience=_PATIENCE)
-
-
-class KeyPattern:
-    """A text with names of columns in braces, for example `device:{device}`."""
-
-    def __init__(self, option: str, text: str) -> None:
-        """Raises ConfigurationError if the pattern is not valid."""
-        try:
-            parsed = list(Formatter().parse(text))
-        except ValueError as error:
-            raise ConfigurationError(f"{option} {text!r}: {error}") from None
-        if not text or any(not name.isidentifier() or form or how for _, name, form, how in parsed if name is not None):
-            raise ConfigurationError(
-                f"{option} {text!r} is a text with names of columns in braces, as in 'device:{{id}}'"
-            )
-        self._text = text
-        self._fields: list[tuple[str, str]] = []
-        """Columns, each after the text before it."""
-        self._rest = ""
-        for literal, name, _, _ in parsed:
-            self._rest += literal
-            if name is not None:
-                self._fields.append((self._rest, name))
-                self._rest = ""
-
-    def of(self, row: Row) -> str:
-        """Return the text for `row`. Raises ValueError if a column is missing or empty."""
-        text = ""
-        for literal, name in self._fields:
-            value = row.get(name)
-            if value is None or value == "":
-                raise ValueError(f"the row has no {name!r}, which {self._text!r} needs")
-            text += f"{literal}{value}"
-        return text + self._rest

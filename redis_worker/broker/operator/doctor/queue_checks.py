@@ -10,7 +10,8 @@ from typing import NamedTuple
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.connection.preflight import check_slots
-from redis_worker.broker.keys import Keys, tasks_among, topic_of
+from redis_worker.broker.keys import Keys, topic_of
+from redis_worker.broker.operator.control import count_in_flight
 from redis_worker.broker.operator.doctor.finding import Finding, fault, good, quoted, shown, span, warning
 from redis_worker.broker.operator.doctor.key_checks import examine_keys
 from redis_worker.vocabulary.errors import ConfigurationError, WrongType
@@ -114,7 +115,7 @@ async def _held(connection: Connection, keys: Keys, workers: Sequence[bytes]) ->
     for name in readable(workers)[0]:
         count = 0
         with suppress(WrongType):  # examine_keys reports it
-            count += tasks_among(await connection.call("HLEN", keys.inflight(name)))
+            count += await count_in_flight(connection, keys, name)
         for key in (keys.arrived(name), keys.listed(name)):
             with suppress(WrongType):
                 count += int(await connection.call("LLEN", key))
