@@ -154,7 +154,7 @@ def test_the_structure_of_the_code_can_be_asked_for() -> None:
     packages = [name for name in rows if name.endswith("/")]
     assert {"broker/queue/", "engine/", "service/"} <= set(packages)
     assert sizes["all packages"] == sizes["files of no package"] + sum(sizes[name] for name in packages)
-    assert sizes["fan-out of service/pool.py"] < 40
+    assert sizes["fan-out of service/list_worker.py"] < 40
     assert 0 < sizes["longest function"] < 100
     assert 0 < sizes["a lone task"] < sizes["a lone message"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.handler import Handler
+from redis_worker.engine.handler import Calling
 from redis_worker.engine.pace import Pace
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
@@ -114,7 +114,7 @@ class Runner(ABC):
 class InlineRunner(Runner):
     """Calls the processor on the event loop, one task after the other."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int) -> None:
+    def __init__(self, handler: Calling, settler: Settler, concurrency: int) -> None:
         super().__init__(settler, concurrency)
         self._handler = handler
 

@@ -173,7 +173,7 @@ class Results:
             found = await self._connection.call("HMGET", self._output, *batch)
             for id, raw, asking in zip(batch, found, callers, strict=True):
                 if raw is not None:
-                    self._deliver(_read(id, raw), asking)
+                    self._deliver(read_result(id, raw), asking)
 
     def _deliver(self, result: Result, callers: frozenset[_Arrivals]) -> None:
         waiting = self._waiting.get(result.id, set())
@@ -184,7 +184,8 @@ class Results:
             self._waiting.pop(result.id, None)
 
 
-def _read(id: str, raw: bytes) -> Result:
+def read_result(id: str, raw: bytes) -> Result:
+    """Return the result of the task `id` in `raw`, an error if it is none."""
     try:
         content = loads(raw)
         if content["status"] == "success":

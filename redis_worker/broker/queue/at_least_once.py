@@ -59,6 +59,7 @@ class AtLeastOnceQueue:
         self._observer = observer
         self._max_deliveries = max_deliveries
         self._limits = limits
+        self._lease_ms = int(keeper.seconds * 1000)
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
@@ -148,7 +149,8 @@ class AtLeastOnceQueue:
         return await self._deliveries_of(reply, limit)
 
     def _claim_arguments(self, limit: int) -> list[Any]:
-        return [self._registration.lease.name, limit, self._max_deliveries, self._last, LARGE_BYTES]
+        lease = self._registration.lease
+        return [lease.name, limit, self._max_deliveries, self._last, LARGE_BYTES, self._lease_ms]
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -201,7 +203,8 @@ class AtLeastOnceQueue:
         for reply in replies:
             if isinstance(reply, Exception) and not isinstance(reply, WrongType):
                 raise reply
-        return [Delivery(raw, lease, number=number) for number, raw in zip(numbers, replies) if isinstance(raw, bytes)]
+        found = zip(numbers, replies, strict=True)
+        return [Delivery(raw, lease, number=number) for number, raw in found if isinstance(raw, bytes)]
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
         lease = self._registration.lease
@@ -270,7 +273,7 @@ class AtLeastOnceQueue:
 
         async def write() -> list[Any]:
             if self._output_apart:
-                await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
+                await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
             return await self._end_claims("settle", self._settled_keys, arguments)

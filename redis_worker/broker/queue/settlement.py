@@ -29,8 +29,15 @@ class Limits:
     """The most dead letters; older ones are dropped and counted."""
     result_ttl: int = 0
     """Seconds until a result expires; 0 keeps it."""
+    error_ttl: int | None = None
+    """The same for error results; None if they do not differ."""
     remember: int = 0
     """Milliseconds for which a completed message is remembered; 0 if it may run twice."""
+
+    @property
+    def lifetimes(self) -> str:
+        """The argument of the scripts, see `expire_results` in common.lua."""
+        return f"{self.result_ttl}" if self.error_ttl is None else f"{self.result_ttl} {self.error_ttl}"
 
 
 class Verdict(NamedTuple):
@@ -146,7 +153,7 @@ def _section(outcome: Outcome) -> int:
 
 def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
     """Yield `outcomes` in as few settlements as their size allows."""
-    header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
+    header = [worker, keys.channel, keys.wake, limits.dead, limits.lifetimes, COUNTS_MS, limits.remember]
     while outcomes:
         settlement = Settlement(header)
         taken = settlement.take(outcomes, worker)
