@@ -57,15 +57,23 @@ class Bench:
         """Start the contender on an empty server, warm it up, and wait until it idles."""
         self.redis.flushall()
         with running(contender, self.url) as process:
-            self.fill(_WARM_UP)
+            self.fill(_WARM_UP, function=contender.function)
             self.drain(process, _WARM_UP)
             self.redis.delete(OUTPUT)
             self.wait(process, self.idles)
             yield process
 
-    def fill(self, count: int, padding: int = 0) -> None:
-        """Prepare `count` tasks of three integers, each with `padding` bytes that processors ignore."""
+    def fill(self, count: int, padding: int = 0, function: str | None = None) -> None:
+        """Prepare `count` tasks of three integers, each with `padding` bytes that processors ignore.
+
+        With `function` they are calls of it.
+        """
         self.redis.delete(_FILLED)
+        if function is not None:
+            from benchmarks.function_tasks import fill
+
+            fill(self.url, _FILLED, function, range(count))
+            return
         for first in range(0, count, _PUSH):
             numbers = range(first, min(first + _PUSH, count))
             self.redis.rpush(_FILLED, *(task(number, padding) for number in numbers))
@@ -76,12 +84,16 @@ class Bench:
         begun = time.perf_counter()
         # One step, so that neither the filling nor the start of an interpreter is measured: the contender waits in its
         # blocking pop, and finds the whole queue.
-        self.redis.rename(_FILLED, INPUT)
+        self.enqueue()
         self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count, look_every)
         seconds = time.perf_counter() - begun
         return Drained(
             count / seconds, ((process.cpu() - worker) * 1e6 / count, (self.server_cpu() - server) * 1e6 / count)
         )
+
+    def enqueue(self) -> None:
+        """Enqueue all prepared tasks."""
+        self.redis.rename(_FILLED, INPUT)
 
     def server_cpu(self) -> float:
         """Return the CPU time of the server so far, in seconds."""

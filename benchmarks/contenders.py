@@ -28,6 +28,8 @@ class Contender:
     command: tuple[str, ...]
     """The arguments of `python -m`, with URL in place of the server's address."""
     sums: bool = True
+    function: str | None = None
+    """The function that the tasks call; None for tasks of a pool."""
 
     def result(self, number: int) -> bytes:
         """Return the correct result of task `number`."""
@@ -44,6 +46,12 @@ def worker(name: str, processor: str, *options: str) -> Contender:
     keys = ("--url", "URL", "--input", INPUT, "--output", OUTPUT)
     run = ("redis_worker", "run", *keys, "--processor", processor, "--log-level", "warning")
     return Contender(name, (*run, *options), sums=processor == "sum")
+
+
+def functions(name: str, queue: str, function: str, *options: str) -> Contender:
+    """Return `redis-worker run` with a queue of functions, called by tasks of `function`."""
+    run = ("redis_worker", "run", f"benchmarks.function_tasks:{queue}", "--url", "URL", "--log-level", "error")
+    return Contender(name, (*run, *options), sums=False, function=function)
 
 
 def supervised() -> Contender:

@@ -47,9 +47,8 @@ COMMANDS = st.one_of(
     st.tuples(st.sampled_from(["RPUSH", "LPUSH"]), LISTS, ELEMENTS, ELEMENTS),
     st.tuples(st.just("LMOVE"), LISTS, LISTS, ENDS, ENDS),
     st.tuples(st.just("BLMOVE"), LISTS, LISTS, ENDS, ENDS, st.just(0.001)),
-    st.tuples(
-        *(st.just("SORT"), LISTS, st.just("BY"), st.just("nosort"), st.just("LIMIT"), st.integers(0, 2)),
-        *(st.integers(1, 2), st.just("STORE"), LISTS),
+    st.tuples(LISTS, st.integers(0, 2), st.integers(1, 2), LISTS).map(
+        lambda drawn: ("SORT", drawn[0], "BY", "nosort", "LIMIT", *drawn[1:3], "STORE", drawn[3])
     ),
     st.tuples(st.just("LPOP"), LISTS),
     st.tuples(st.just("LPOP"), LISTS, st.integers(1, 3)),

@@ -13,6 +13,7 @@ from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.execution import unstored
+from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
@@ -40,6 +41,7 @@ class Shared:
     max_deliveries: int
     dead_limit: int
     shutdown_timeout: float
+    lifespan: Lifespan | None
 
 
 class ConsumerStatus(NamedTuple):
@@ -64,13 +66,14 @@ class TopicConsumer(Consumer):
         keys, name = Keys(topic_list(topic)), route.declaration.name
         reporter = Reporter(keys.waiting, f"message of {topic}")
         observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        of_process = route.declaration.execution == "process"
         queue = _queue_of(route, keys, shared, observer)
         super().__init__(
             keys.waiting,
             queue,
             Work(
                 read=MessageReader(topic, shared.max_deliveries).read,
-                call=route.call,
+                call=in_children(shared.lifespan, route.call) if of_process else route.call,
                 declaration=route.declaration,
                 concurrency=route.concurrency,
                 max_deliveries=shared.max_deliveries,

@@ -9,6 +9,7 @@ from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.preflight import check_server
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.lifespan import Lifespan, LifespanFunction
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.running import RunningTask
@@ -67,10 +68,12 @@ class TopicWorker(Service, Handlers):
         http_token: str | None = None,
         http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
+        lifespan: LifespanFunction | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http`, `http_token`, `http_origins` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        `http`, `http_token`, `http_origins`, `measuring` and `lifespan` are as in WorkerPool, the other options as in
+        PoolOptions.
         Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
@@ -82,9 +85,9 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        address = address_of(redis)
+        address, opened = address_of(redis), None if lifespan is None else Lifespan(lifespan)
         Service.__init__(
-            self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins
+            self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins, opened
         )
         Handlers.__init__(self)
         self._redis = redis
@@ -171,6 +174,7 @@ class TopicWorker(Service, Handlers):
             self._topics.shared = Shared(
                 *(parts, Slots(options.concurrency), Reconnect(observer), self._observers, self._measuring),
                 *(options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout)),
+                self._lifespan,
             )
             watching = asyncio.create_task(Watchdog(observer, report=reporter.block).run())
             try:

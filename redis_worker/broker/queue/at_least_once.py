@@ -309,7 +309,7 @@ class AtLeastOnceQueue:
 
         async def write() -> list[Any]:
             if self._output_apart:
-                await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
+                await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
             return await self._end_claims("settle", self._settled_keys, arguments)
