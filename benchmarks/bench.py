@@ -19,7 +19,7 @@ _SAMPLE = 1000
 _TIMEOUT = 120.0
 # The measuring process shares two cores with the contender and the server: at this interval it takes about one
 # hundredth of a core, and the error of the measurement is as small.
-_LOOK_EVERY = 0.005
+LOOK_EVERY = 0.005
 
 
 class WrongResult(Exception):
@@ -57,31 +57,43 @@ class Bench:
         """Start the contender on an empty server, warm it up, and wait until it idles."""
         self.redis.flushall()
         with running(contender, self.url) as process:
-            self.fill(_WARM_UP)
+            self.fill(_WARM_UP, function=contender.function)
             self.drain(process, _WARM_UP)
             self.redis.delete(OUTPUT)
             self.wait(process, self.idles)
             yield process
 
-    def fill(self, count: int, padding: int = 0) -> None:
-        """Prepare `count` tasks of three integers, each with `padding` bytes that processors ignore."""
+    def fill(self, count: int, padding: int = 0, function: str | None = None) -> None:
+        """Prepare `count` tasks of three integers, each with `padding` bytes that processors ignore.
+
+        With `function` they are calls of it.
+        """
         self.redis.delete(_FILLED)
+        if function is not None:
+            from benchmarks.function_tasks import fill
+
+            fill(self.url, _FILLED, function, range(count))
+            return
         for first in range(0, count, _PUSH):
             numbers = range(first, min(first + _PUSH, count))
             self.redis.rpush(_FILLED, *(task(number, padding) for number in numbers))
 
-    def drain(self, process: Running, count: int) -> Drained:
-        """Enqueue the `count` prepared tasks at once; return when all results are written."""
+    def drain(self, process: Running, count: int, look_every: float = LOOK_EVERY) -> Drained:
+        """Enqueue the `count` prepared tasks at once; return when all results are written, at most a look later."""
         worker, server = process.cpu(), self.server_cpu()
         begun = time.perf_counter()
         # One step, so that neither the filling nor the start of an interpreter is measured: the contender waits in its
         # blocking pop, and finds the whole queue.
-        self.redis.rename(_FILLED, INPUT)
-        self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count)
+        self.enqueue()
+        self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count, look_every)
         seconds = time.perf_counter() - begun
         return Drained(
             count / seconds, ((process.cpu() - worker) * 1e6 / count, (self.server_cpu() - server) * 1e6 / count)
         )
+
+    def enqueue(self) -> None:
+        """Enqueue all prepared tasks."""
+        self.redis.rename(_FILLED, INPUT)
 
     def server_cpu(self) -> float:
         """Return the CPU time of the server so far, in seconds."""
@@ -98,14 +110,14 @@ class Bench:
             if result != contender.result(number):
                 raise WrongResult(f"{contender.name}: the result of task {number} is {result!r}")
 
-    def wait(self, process: Running, condition: Callable[[], bool]) -> None:
+    def wait(self, process: Running, condition: Callable[[], bool], look_every: float = LOOK_EVERY) -> None:
         """Wait for `condition`. Raises ContenderDied, or TimeoutError after two minutes."""
         end = time.monotonic() + _TIMEOUT
         while not condition():
             process.check()
             if time.monotonic() > end:
                 raise TimeoutError(f"{process.contender.name} is not done after {_TIMEOUT:g} s")
-            time.sleep(_LOOK_EVERY)
+            time.sleep(look_every)
 
     def idles(self) -> bool:
         """Return True if the contender, the only client that blocks, waits in a blocking pop."""

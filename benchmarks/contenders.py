@@ -28,6 +28,8 @@ class Contender:
     command: tuple[str, ...]
     """The arguments of `python -m`, with URL in place of the server's address."""
     sums: bool = True
+    function: str | None = None
+    """The function that the tasks call; None for tasks of a pool."""
 
     def result(self, number: int) -> bytes:
         """Return the correct result of task `number`."""
@@ -44,6 +46,12 @@ def worker(name: str, processor: str, *options: str) -> Contender:
     keys = ("--url", "URL", "--input", INPUT, "--output", OUTPUT)
     run = ("redis_worker", "run", *keys, "--processor", processor, "--log-level", "warning")
     return Contender(name, (*run, *options), sums=processor == "sum")
+
+
+def functions(name: str, queue: str, function: str, *options: str) -> Contender:
+    """Return `redis-worker run` with a queue of functions, called by tasks of `function`."""
+    run = ("redis_worker", "run", f"benchmarks.function_tasks:{queue}", "--url", "URL", "--log-level", "error")
+    return Contender(name, (*run, *options), sums=False, function=function)
 
 
 def supervised() -> Contender:
@@ -75,19 +83,30 @@ class Running:
 
     def cpu(self) -> float:
         """Return the CPU time of the process and its children so far, in seconds; 0 without /proc."""
-        return _cpu(self.pid)
+        return cpu_of(self.pid)
 
 
-def _cpu(pid: int) -> float:
-    folder = Path("/proc") / str(pid)
+def cpu_of(pid: int) -> float:
+    """Return the CPU time of a process and its children so far, in seconds; 0 without /proc."""
+    seconds = 0.0
+    for process in (pid, *children_of(pid)):
+        try:
+            fields = (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have started; none without /proc."""
+    found: list[int] = []
     try:
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        children = [
-            int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
-        ]
+        for thread in (Path("/proc") / str(pid) / "task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
     except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu, children))
+        pass
+    return [pid for child in found for pid in (child, *children_of(child))]
 
 
 @contextmanager

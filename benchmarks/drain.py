@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.bench import Bench, Drained
-from benchmarks.contenders import Contender, bare_loop, supervised, worker
+from benchmarks.bench import LOOK_EVERY, Bench, Drained
+from benchmarks.contenders import Contender, bare_loop, functions, supervised, worker
 from benchmarks.report import Row
 
 SUM = 0.95
@@ -17,6 +17,7 @@ SIZES = ((1_000, 0.5, 0.8), (10_000, 0.1, 0.6), (100_000, 0.02, 0.6))
 ASYNC = 0.6
 THREADS = 0.25
 PROCESSES = 0.12
+FUNCTIONS = 0.6
 
 
 @dataclass
@@ -87,7 +88,33 @@ def _disorder() -> list[list[Entry]]:
     ]
 
 
-DRAINS = {"drain": _small, "sizes": _sizes, "disorder": _disorder}
+def _functions() -> list[list[Entry]]:
+    wide, threads = ("--concurrency", "256"), ("--concurrency", "4")
+    noops = "benchmarks.processors:async_noop", "benchmarks.processors:noop"
+    return [
+        [
+            Entry(worker("a pool of an async no-op, concurrency 256", noops[0], *wide)),
+            Entry(
+                functions("an async no-op as a function", "coroutines", "async_noop", *wide),
+                target=FUNCTIONS,
+            ),
+        ],
+        [
+            Entry(worker("a pool of a no-op in 4 threads", noops[1], *threads), share=0.5),
+            Entry(
+                functions("a no-op as a function, 4 threads", "threads", "noop", *threads),
+                share=0.5,
+                target=FUNCTIONS,
+            ),
+        ],
+        [
+            Entry(worker("a pool of an inline no-op", noops[1], "--execution", "inline")),
+            Entry(functions("an inline no-op as a function", "inline", "inline_noop"), target=FUNCTIONS),
+        ],
+    ]
+
+
+DRAINS = {"drain": _small, "sizes": _sizes, "disorder": _disorder, "functions": _functions}
 """Groups of entries, by the name of the benchmark; each is compared with the first of its group."""
 
 
@@ -103,11 +130,13 @@ def drain(name: str, bench: Bench, count: int, rounds: int, progress: Callable[[
             yield _row(entry, entries[0])
 
 
-def drained_by(bench: Bench, contender: Contender, count: int, padding: int = 0) -> Drained:
-    """Return how a contender drains `count` tasks."""
+def drained_by(
+    bench: Bench, contender: Contender, count: int, padding: int = 0, look_every: float = LOOK_EVERY
+) -> Drained:
+    """Return how a contender drains `count` tasks; the results are counted every so many seconds."""
     with bench.warmed_up(contender) as process:
-        bench.fill(count, padding)
-        drained = bench.drain(process, count)
+        bench.fill(count, padding, contender.function)
+        drained = bench.drain(process, count, look_every)
         bench.verify(contender, count)
     return drained
 

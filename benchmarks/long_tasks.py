@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Pool
 from statistics import median
 
 from benchmarks.bench import Bench
 from benchmarks.contenders import ROOT, Contender, worker
 from benchmarks.drain import drained_by
+from benchmarks.processors import busy
 from benchmarks.report import Row
 
 SLEEPING = 0.8
@@ -20,24 +23,31 @@ _CONCURRENCY = 10_000
 # Computing processes, and the time that a task of `benchmarks.processors:busy` computes, in seconds.
 _PROCESSES = min(2, os.cpu_count() or 1)
 _BUSY = 0.001
+# The interval of looks for the results of computations, in seconds: a fraction of a percent of the time that they take.
+_LOOK_EVERY = 0.02
 
 
 def long_tasks(bench: Bench, count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Run each benchmark `rounds` times: `count` sleeps, and a fiftieth of that of computing tasks."""
+    """Run each benchmark `rounds` times: `count` sleeps, and a twentieth of that of computing tasks."""
     name, options = f"sleeps of 100 ms, concurrency {_CONCURRENCY:,}", ["--concurrency", str(_CONCURRENCY)]
     sleeping = worker(name, "benchmarks.processors:nap", *options)
     name = f"1 ms of computing in {_PROCESSES} processes"
     options = ["--concurrency", str(_PROCESSES), "--execution", "process"]
     computing = worker(name, "benchmarks.processors:busy", *options)
-    bare, slept, computed = list[float](), list[float](), list[float]()
+    alone, bare, slept, computed = list[float](), list[float](), list[float](), list[float]()
+    computations = max(1, count // 20)
     for number in range(rounds):
         bare.append(_bare_sleeps(count))
         slept.append(drained_by(bench, sleeping, count).rate)
-        computed.append(drained_by(bench, computing, max(1, count // 50)).rate)
+        alone.append(_bare_computing(computations))
+        # The processes need both cores: each look of this one is taken from them.
+        computed.append(drained_by(bench, computing, computations, look_every=_LOOK_EVERY).rate)
         progress(f"round {number + 1} of {rounds}: {slept[-1]:,.0f} sleeps/s, {computed[-1]:,.0f} computations/s")
     yield Row("long: the same sleeps in asyncio alone", f"{median(bare):,.0f}/s", _spread(bare))
     ratio = median(slept) / median(bare)
     yield _row(sleeping, slept, ratio, f"at least {SLEEPING}", ratio >= SLEEPING)
+    share = median(alone) * _BUSY / _PROCESSES
+    yield Row("long: the same computing in processes alone", f"{median(alone):,.0f}/s", _spread(alone), share)
     inside = median(computed) * _BUSY / _PROCESSES
     yield _row(computing, computed, inside, f"at least {INSIDE} inside", inside >= INSIDE)
 
@@ -45,6 +55,15 @@ def long_tasks(bench: Bench, count: int, rounds: int, progress: Callable[[str], 
 def _bare_sleeps(count: int) -> float:
     command = [sys.executable, "-m", "benchmarks.bare_sleeps", str(count), str(_CONCURRENCY)]
     return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def _bare_computing(count: int) -> float:
+    """Return the rate of `count` computations in the same number of processes, without any queue."""
+    with Pool(_PROCESSES) as pool:
+        pool.map(busy, [[]] * _PROCESSES)  # they have started
+        begun = time.perf_counter()
+        pool.map(busy, [[]] * count, chunksize=max(1, count // _PROCESSES // 20))
+        return count / (time.perf_counter() - begun)
 
 
 def _row(contender: Contender, rates: list[float], ratio: float, target: str, met: bool) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,14 @@ from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from benchmarks.bare_loop import loop_factory
 from benchmarks.bench import Bench, task
 from benchmarks.contenders import INPUT, OUTPUT, Running, bare_loop, worker
 from benchmarks.report import Row
+from redis_worker import TaskClient
 
-MILLISECONDS = 1.0
+PICKUP = 1.3
+CLIENT = 1.5
 _PAUSE = (0.005, 0.020)
 _TIMEOUT = 10.0
 
@@ -34,18 +38,37 @@ def pickup(bench: Bench, pushes: int, progress: Callable[[str], None]) -> Iterat
         progress(f"{contender.name}: {median(times):.3f} ms")
         yield _row(contender.name, times, bare)
         bare = bare or median(times)
+    with bench.warmed_up(worker("sum", "sum", "--concurrency", "4")):
+        bench.redis.config_set("notify-keyspace-events", "")
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            times = runner.run(_submitted(bench.url, pushes))
+    yield _row("a waiting TaskClient", times, bare, CLIENT)
 
 
-def _row(name: str, times: list[float], bare: float | None = None) -> Row:
-    p50, p99 = median(times), quantiles(times, n=100, method="inclusive")[98]
-    return Row(
-        f"pick-up, median: {name}",
-        f"{p50:.2f} ms",
-        f"p99 {p99:.2f} ms",
-        None if bare is None else p50 / bare,
-        "" if bare is None else f"below {MILLISECONDS:g} ms",
-        None if bare is None else p50 < MILLISECONDS,
-    )
+async def _submitted(url: str, pushes: int) -> list[float]:
+    """Return the milliseconds from each call of `submit` until `result` has returned."""
+    times = []
+    async with TaskClient(url, INPUT, OUTPUT) as client:
+        await client.run([1, 2, 3])  # it connects and subscribes
+        for number in range(pushes):
+            await asyncio.sleep(random.uniform(*_PAUSE))
+            begun = time.perf_counter()
+            found = await client.result(await client.submit([number, 2, 3]))
+            times.append((time.perf_counter() - begun) * 1000)
+            assert found == number + 5
+    return times
+
+
+def _p99(times: list[float]) -> float:
+    return quantiles(times, n=100, method="inclusive")[98]
+
+
+def _row(name: str, times: list[float], bare: float | None = None, most: float = PICKUP) -> Row:
+    name, figure, spread = f"pick-up, median: {name}", f"{median(times):.2f} ms", f"p99 {_p99(times):.2f} ms"
+    if bare is None:
+        return Row(name, figure, spread)
+    ratio = median(times) / bare
+    return Row(name, figure, spread, ratio, f"at most {most}", ratio <= most)
 
 
 def _timed_ping(connection: Any) -> float:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from redis_worker.broker.sinks.cache import CacheSink
     from redis_worker.broker.sinks.passing import ListSink, TopicSink
     from redis_worker.engine.counters import Counters
+    from redis_worker.engine.lifespan import current_resources
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
+    from redis_worker.functions.current import CurrentTask, current_task
+    from redis_worker.functions.handle import Handle
+    from redis_worker.functions.queue import TaskQueue
     from redis_worker.kafka.message import KafkaMessage
     from redis_worker.kafka.topic_sink import KafkaSink
     from redis_worker.ports import Observer, PartitionsLost, Sink
@@ -52,8 +56,10 @@ __all__ = [
     "ConfigurationError",
     "ConsumerStatus",
     "Counters",
+    "CurrentTask",
     "Disconnected",
     "Duration",
+    "Handle",
     "Handlers",
     "KafkaMessage",
     "KafkaOptions",
@@ -78,16 +84,24 @@ __all__ = [
     "SyncTaskClient",
     "TaskClient",
     "TaskError",
+    "TaskQueue",
     "TopicSink",
     "TopicWorker",
     "Unreachable",
     "WorkerPool",
+    "current_resources",
+    "current_task",
     "processor",
     "redis_url_from_environment",
     "start_worker_pool",
 ]
 
 _MODULES = {
+    "CurrentTask": "functions.current",
+    "Handle": "functions.handle",
+    "TaskQueue": "functions.queue",
+    "current_resources": "engine.lifespan",
+    "current_task": "functions.current",
     "BroadcastSink": "broker.sinks.broadcast",
     "CacheSink": "broker.sinks.cache",
     "ListSink": "broker.sinks.passing",

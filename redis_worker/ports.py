@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from redis_worker.vocabulary.errors import DamagedKey, RedisWorkerError, Unacceptable
+from redis_worker.vocabulary.stage_status import Stages
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 Parser: TypeAlias = Callable[[Any], list[Any]]
@@ -131,6 +132,9 @@ class Observer:
 
     Methods run on the event loop: they must be quick. An exception is logged and changes nothing.
     """
+
+    def staged(self, stages: Stages) -> None:
+        """Called before work begins, if the handler is a pipeline; `stages` returns the counts of its stages."""
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
         """Called after tasks were claimed."""

@@ -14,6 +14,7 @@ from traceback import walk_tb
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from redis_worker.engine.lifespan import Lifespan, LifespanFunction
 from redis_worker.ports import Parser, Processor
 from redis_worker.vocabulary.error_text import error_text
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -66,6 +67,15 @@ def find_function(kind: str, name: str) -> Callable[..., Any]:
 def find_object(kind: str, name: str) -> Any:
     """Return the object at `name` (module:attribute), callable or not. Raises ConfigurationError."""
     return _load(kind, name, name, callable_only=False)
+
+
+def find_lifespan(name: str | None) -> LifespanFunction | None:
+    """Return the lifespan at `name` (module:function), None for None. Raises ConfigurationError."""
+    if name is None:
+        return None
+    found: LifespanFunction = find_function("lifespan", name)
+    Lifespan(found)
+    return found
 
 
 def available_processors() -> Iterator[Available]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -38,10 +39,23 @@ ROWS = {
     "drain: coroutines end in random order, concurrency 100": False,
     "long: the same sleeps in asyncio alone": False,
     "long: sleeps of 100 ms, concurrency 10,000": True,
+    "long: the same computing in processes alone": False,
     f"long: 1 ms of computing in {min(2, os.cpu_count() or 1)} processes": True,
+    "topics: a coroutine in a pool, concurrency 256": False,
+    "topics: the same as a handler of a topic": True,
+    "slow among fast: wait beyond the ideal, coroutines": True,
+    "slow among fast: wait beyond the ideal, threads": True,
+    "workers: sum, 1 at once": False,
+    "workers: sum, 2 at once": False,
+    "workers: sum, 4 at once": False,
+    "workers: sum, 8 at once": False,
+    "workers: sum, 16 at once": False,
+    "backlog: sum, 0 waiting": False,
+    "backlog: sum, 10,000 waiting": True,
     "pick-up, median: PING alone, the floor": False,
     "pick-up, median: bare loop, 200 at a time": False,
     "pick-up, median: sum": True,
+    "pick-up, median: a waiting TaskClient": True,
     "delayed tasks, lateness at p99": True,
     "delayed messages, lateness at p99": True,
     "memory: idle worker": True,
@@ -127,6 +141,22 @@ def test_an_unknown_part_is_refused() -> None:
     assert f"unknown benchmark 'speed', use one of {', '.join(PARTS)}" in ended.stderr
 
 
+@pytest.mark.long
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    """With the extra `bench`; without it a sentence names it."""
+    arguments = ("payload", "--quick", "--out", str(tmp_path))
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.curves", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if importlib.util.find_spec("matplotlib") is None:
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "pip install 'redis-worker[bench]'" in ended.stderr
+    else:
+        assert ended.returncode == 0, ended.stderr
+        assert "payload: this worker, sum: 60 " in ended.stdout
+        assert "a bare loop without promises" in (tmp_path / "payload.svg").read_text()
+
+
 def test_the_structure_of_the_code_can_be_asked_for() -> None:
     ended = bench("structure")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -135,7 +165,7 @@ def test_the_structure_of_the_code_can_be_asked_for() -> None:
     packages = [name for name in rows if name.endswith("/")]
     assert {"broker/queue/", "engine/", "service/"} <= set(packages)
     assert sizes["all packages"] == sizes["files of no package"] + sum(sizes[name] for name in packages)
-    assert sizes["fan-out of service/pool.py"] < 40
+    assert sizes["fan-out of service/list_worker.py"] < 40
     assert 0 < sizes["longest function"] < 100
     assert 0 < sizes["a lone task"] < sizes["a lone message"]
 

@@ -205,7 +205,7 @@ PUBLISH = ("publish", "--url", NOWHERE)
         (("rnu",), "No such command 'rnu'"),
         (("run",), "Missing option '--input'"),
         (("run", "--inptu", "x"), "Did you mean '--input'?"),
-        ((*RUN, "more"), "unexpected extra argument"),
+        ((*RUN, "more"), "--input is not for a queue of functions ('more')"),
         (("run", "--input", "", "--output", "b", "--processor", "sum"), "'--input': it must not be empty"),
         ((*RUN, "--url", ""), "'--url': it must not be empty"),
         ((*RUN, "--http", "localhost"), "'--http': HTTP listens on HOST:PORT, as 127.0.0.1:8084"),

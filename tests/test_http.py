@@ -528,7 +528,7 @@ async def test_metrics_that_are_named_exist(fake: FakeAsyncRedis) -> None:
         body = "".join([(await get(where, "/metrics")).body for where in (at_work, server.listening)])
     there = set(re.findall("^(redis_worker_[a-z_]+)", body, re.MULTILINE))
     families = set(re.findall("^# TYPE (redis_worker_[a-z_]+)", body, re.MULTILINE))
-    for file in ("deploy/grafana/redis_worker.json", "deploy/prometheus/alerts.yml", "docs/operations.md"):
+    for file in ("deploy/grafana/redis_worker.json", "deploy/prometheus/alerts.yml", "docs/metrics.md"):
         # Alone, the prefix is the name of the dashboard, or of the group of rules.
         named = set(re.findall(r"\bredis_worker_[a-z_]+", (ROOT / file).read_text()))
         assert len(named) >= 5

@@ -338,6 +338,6 @@ async def test_processes_of_parts_are_measured(server: EmbeddedServer, queue: Qu
 
 
 def test_the_limits_are_documented() -> None:
-    text = (Path(__file__).parent.parent / "docs/operations.md").read_text()
+    text = (Path(__file__).parent.parent / "docs/metrics.md").read_text()
     for number in (limits.MOST, limits.REQUEST_SECONDS, limits.IDLE_SECONDS):
         assert f"{number:g}" in text

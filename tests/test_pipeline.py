@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from redis_worker import ConfigurationError, Handlers, Reject, Retry, TopicWorker
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.http.metrics import Metrics
 from redis_worker.mock_kafka import MockKafka
-from redis_worker.pipeline import Emit, Formats, Pipeline, Rejected, StageFailed, stage
+from redis_worker.pipeline import Emit, Formats, Pipeline, Rejected, StageFailed, StageStatus, stage
 from tests.kafka.kafka_support import KafkaTopic, MemorySink, reasons
 from tests.support import wait_until
+from tests.test_http import get
 
 ACTIONS = ("pass", "drop", "reject", "fail", "twice", "none", "retry")
 
@@ -276,3 +278,41 @@ async def test_a_pipeline_handles_the_messages_of_a_topic(first_server: Embedded
         await client.rpush("mq:device.data", orjson.dumps({"id": "1", "topic": "device.data", "data": {"n": 1}}))
         await wait_until(lambda: seen == [{"n": 1}])
     await client.aclose()
+
+
+async def test_the_stages_of_a_worker_are_in_its_metrics(mock_kafka: MockKafka) -> None:
+    def positive(message: Any) -> Any:
+        if message.data < 0:
+            raise Rejected("it is negative")
+        return message.data or None
+
+    topic = KafkaTopic.on(mock_kafka)
+    topic.produce([1, 0, -1, 2])
+    pipeline = Pipeline(positive, stage(name="twice")(lambda n: Emit([n, n])), lambda n: {"n": n}, name="numbers")
+    sink = MemorySink()
+    async with topic.worker(pipeline.batch, batch=True, within=0.01, sink=sink, http="127.0.0.1:0") as worker:
+        await wait_until(lambda: worker.counters.processed == 4)
+        assert worker.http_address is not None
+        body = (await get(worker.http_address, "/metrics")).body
+    labels = f'processor="numbers",queue="{topic.name}",stage='
+    for line in (
+        f'redis_worker_stage_values_total{{event="received",{labels}"positive"}} 4.0',
+        f'redis_worker_stage_values_total{{event="dropped",{labels}"positive"}} 1.0',
+        f'redis_worker_stage_values_total{{event="rejected",{labels}"positive"}} 1.0',
+        f'redis_worker_stage_values_total{{event="emitted",{labels}"twice"}} 4.0',
+    ):
+        assert line in body.splitlines()
+    assert f'redis_worker_stage_seconds_total{{{labels}"<lambda>"}}' in body
+
+
+def test_the_stages_of_child_processes_are_added_up() -> None:
+    """Also those of a child that has ended, whose successor starts at zero."""
+    parent = Metrics()
+    for life in (1, 2):
+        child = Metrics()
+        child.of("raw", "numbers").staged(lambda: [StageStatus("parse", 3, 2, 1, 0, 0, life, 0.5)])  # noqa: B023
+        parent.absorb("part#1", orjson.loads(orjson.dumps(child.snapshot())))
+        if life == 1:
+            parent.retire("part#1")
+    [found] = parent.total().queues.values()
+    assert found.stages == [StageStatus("parse", 6, 4, 2, 0, 0, 3, 1.0)]

@@ -26,7 +26,7 @@ class Kafka(msgspec.Struct, forbid_unknown_fields=True):
     session_timeout: float | str = "30s"
     heartbeat_interval: float | str = "3s"
     max_poll_records: Count = 500
-    assignment: Literal["sticky"] = "sticky"
+    assignment: Literal["sticky", "round-robin"] = "sticky"
     enable_auto_commit: Literal[False] = False
 
     def properties(self) -> dict[str, Any]:

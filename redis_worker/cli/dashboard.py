@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from redis_worker.cli.options import ENVIRONMENT, http, http_token_option, option, redis_url, url_option
+from redis_worker.cli.options import (
+    ENVIRONMENT,
+    http,
+    http_origin_option,
+    http_token_option,
+    option,
+    redis_url,
+    url_option,
+)
 
 EPILOG = f"""
 \b
@@ -32,7 +40,8 @@ Exception: --http is REDIS_WORKER_DASHBOARD_HTTP.
     help="Serve the page there.",
 )
 @http_token_option
-def dashboard(url: str | None, address: str, http_token: str | None) -> int:
+@http_origin_option
+def dashboard(url: str | None, address: str, http_token: str | None, http_origins: tuple[str, ...]) -> int:
     """Serve a page with all queues, workers, dead letters and cron jobs of a Redis server, until Ctrl-C."""
     import asyncio
     import secrets
@@ -41,7 +50,7 @@ def dashboard(url: str | None, address: str, http_token: str | None) -> int:
     from redis_worker.service.service import http_server
 
     token = http_token or secrets.token_urlsafe(24)
-    server = http_server(address, token)
+    server = http_server(address, token, http_origins)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(server, redis_url(url), "" if http_token else f"#token={token}"))
     return 0

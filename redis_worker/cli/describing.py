@@ -8,7 +8,18 @@ from datetime import UTC, datetime
 from redis_worker.broker.connection.address import mask
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import declared_by
-from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, Plan, PoolPart, SinkSettings, TopicsPart
+from redis_worker.file.plan import (
+    DaemonPart,
+    JobPart,
+    KafkaPart,
+    Part,
+    Plan,
+    PoolPart,
+    SinkSettings,
+    TasksPart,
+    TopicsPart,
+)
+from redis_worker.file.queues import function_worker_of
 from redis_worker.registry import find_function, find_processor
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.kafka_options import KafkaOptions
@@ -48,6 +59,8 @@ def described(part: Part) -> list[str]:
     match part:
         case PoolPart():
             cells = ["pool", part.name, _pool(part)]
+        case TasksPart():
+            cells = ["tasks", part.name, function_worker_of(part, **part.options).summary]
         case TopicsPart():
             cells = ["topics", part.name, _topics(part)]
         case KafkaPart():

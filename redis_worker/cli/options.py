@@ -154,6 +154,17 @@ def http_token_option(function: F) -> F:
     )(function)
 
 
+def http_origin_option(function: F) -> F:
+    """Add `--http-origin`."""
+    return option(
+        "--http-origin",
+        "http_origins",
+        multiple=True,
+        metavar="ORIGIN",
+        help="Pages of ORIGIN, as https://shop.example, may connect to /ws; may be repeated.",
+    )(function)
+
+
 def log_options(function: F) -> F:
     """Add `--verbose`, `--log-level` and `--log-format`."""
     levels, formats = click.Choice(["debug", "info", "warning", "error"]), click.Choice(["text", "json"])

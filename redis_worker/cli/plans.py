@@ -39,7 +39,7 @@ def file_option(command: str) -> Callable[[F], F]:
 def plan_options(function: F) -> F:
     """Add `FILE`, `--only` and `--except`: the arguments `file`, `only` and `without`."""
     many: dict[str, Any] = {"type": _Names(), "multiple": True, "metavar": "NAME", "callback": _joined}
-    names = "parts, topics or kinds (pools, topics, kafka, daemons, cron), comma-separated; may be repeated."
+    names = "parts, topics or kinds (pools, tasks, topics, kafka, daemons, cron), comma-separated; may be repeated."
     for decorate in (
         option("--except", "without", help=f"Exclude {names}", **many),
         option("--only", help=f"Run only these, overriding the file's own selection: {names}", **many),

@@ -12,7 +12,9 @@ from click.core import ParameterSource
 
 from redis_worker.cli.options import (
     ENVIRONMENT,
+    given_url,
     http,
+    http_origin_option,
     http_token_option,
     log_options,
     option,
@@ -25,6 +27,7 @@ EPILOG = f"""
 \b
 Examples:
   redis-worker run --input fib:input --output fib:output --processor fibonacci
+  redis-worker run shop.tasks:queue -c 32 -w 4
   redis-worker run --input jobs --output results --processor myjobs:resize -c 8 -w 2
 
 The first SIGTERM or Ctrl-C stops gracefully: the worker claims no more, returns unstarted tasks to the queue, and
@@ -35,10 +38,15 @@ stack of each running task.
 """
 
 
+# The options that say what a pool does; a queue of functions declares it.
+_OF_LIST = ("input_key", "output_key", "processor")
+
+
 @click.command(epilog=EPILOG)
-@option("--input", "input_key", required=True, metavar="KEY", help="The list that tasks are taken from.")
-@option("--output", "output_key", required=True, metavar="KEY", help="The hash that results are written to.")
-@option("--processor", required=True, metavar="NAME", help="The function for each task: a name, or module:function.")
+@click.argument("queue", required=False, envvar="REDIS_WORKER_QUEUE")
+@option("--input", "input_key", metavar="KEY", help="The list that tasks are taken from.")
+@option("--output", "output_key", metavar="KEY", help="The hash that results are written to.")
+@option("--processor", metavar="NAME", help="The function for each task: a name, or module:function.")
 @option("--parser", default="list", show_default=True, metavar="NAME", help="The function that makes its arguments.")
 @pool_options
 @url_option
@@ -50,6 +58,7 @@ stack of each running task.
     help="Answer /healthz, /ready and /metrics there, for all worker processes together; push events at /ws.",
 )
 @http_token_option
+@http_origin_option
 @option(
     "--download-dir",
     type=click.Path(file_okay=False),
@@ -65,6 +74,7 @@ stack of each running task.
 )
 @log_options
 def run(
+    queue: str | None,
     url: str | None,
     processes: int,
     embedded: bool,
@@ -75,16 +85,26 @@ def run(
     log_format: str,
     **settings: Any,
 ) -> int:
-    """Process the tasks of a list, and write their results to a hash."""
+    """Process the tasks of a list, and write their results to a hash; or those of QUEUE, module:name of a TaskQueue."""
     from redis_worker.cli import logs
+
+    if queue is None:
+        _require(*_OF_LIST)
+    else:
+        for name in (*_OF_LIST, "parser"):
+            del settings[name]
+        _refuse(*_OF_LIST, "parser", "embedded")
+        settings["queue"], url = queue, given_url(url)
 
     if download_dir:
         os.environ["REDIS_WORKER_DOWNLOAD_DIR"] = download_dir
     several = processes > 1 or watch is not None
     level = "debug" if verbose else log_level
-    logs.configure(level, log_format, alone=settings["input_key"] if several else None)
+    logs.configure(level, log_format, alone=(queue or settings["input_key"]) if several else None)
     with ExitStack() as stack:
-        address = _embedded(stack, settings) if _embeds(embedded) else redis_url(url)
+        address = url
+        if queue is None:
+            address = _embedded(stack, settings) if _embeds(embedded) else redis_url(url)
         if several:
             from redis_worker.cli.workers import work_in_processes
 
@@ -92,6 +112,23 @@ def run(
         from redis_worker.cli.serving import work
 
         return work(address, settings)
+
+
+def _require(*names: str) -> None:
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.params[parameter.name] is None:
+            raise click.MissingParameter(ctx=context, param=parameter)
+
+
+def _refuse(*names: str) -> None:
+    """Refuse options beside a queue; those in the environment may be for another worker."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{parameter.opts[0]} is not for a queue of functions ({context.params['queue']!r}), which declares it"
+            )
 
 
 def _embeds(embedded: bool) -> bool:

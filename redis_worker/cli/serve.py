@@ -17,7 +17,8 @@ Examples:
   redis-worker serve workers.toml --watch --embedded
   redis-worker serve shop.workers:worker
 
-FILE is a TOML file, or module:name of a WorkerPool, TopicWorker, KafkaWorker, Supervisor or Handlers.
+FILE is a TOML file, or module:name of a WorkerPool, TaskQueue, TopicWorker, KafkaWorker, Supervisor
+or Handlers.
 
 SIGHUP reloads the file and restarts the parts that changed; the others keep running. The first SIGTERM or Ctrl-C
 stops the parts in reverse order, a second one cancels the rest, a third one exits. SIGUSR1 logs the

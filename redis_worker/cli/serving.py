@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.engine.process_group import end_own_group
+from redis_worker.file.queues import find_queue
+from redis_worker.service.list_worker import ListWorker
 from redis_worker.service.pool import WorkerPool
 from redis_worker.service.progress import description, reported
 from redis_worker.service.service import Service
@@ -24,10 +26,19 @@ logger = library_logger("redis_worker.run")
 LIFELINE = "REDIS_WORKER_LIFELINE"
 
 
-def work(url: str, settings: dict[str, Any]) -> int:
-    """Run a pool until stopped or done. Return the exit code. Raises RedisWorkerError."""
-    pool = WorkerPool(url, **settings)
-    return run_service(pool, [description(pool, settings["processor"])], pool.options.concurrency)
+def worker_of(url: str | None, settings: Mapping[str, Any]) -> ListWorker:
+    """Return the pool of the options of `run`, or the worker of their queue of functions. Raises ConfigurationError."""
+    if "queue" not in settings:
+        assert url is not None
+        return WorkerPool(url, **settings)
+    options = {key: value for key, value in settings.items() if key != "queue"}
+    return find_queue(settings["queue"]).worker(redis=url, **options)
+
+
+def work(url: str | None, settings: Mapping[str, Any]) -> int:
+    """Run a worker until stopped or done. Return the exit code. Raises RedisWorkerError."""
+    worker = worker_of(url, settings)
+    return run_service(worker, [description(worker, settings.get("processor"))], worker.options.concurrency)
 
 
 def run_service(worker: Service, lines: Iterable[str], tasks: int) -> int:

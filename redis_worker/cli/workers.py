@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from redis_worker.cli.changes import Watched, sources
+from redis_worker.cli.serving import worker_of
 from redis_worker.cli.supervising import supervise
-from redis_worker.file.plan import HttpSettings, Plan, PoolPart, Supervision
+from redis_worker.file.plan import HttpSettings, Part, Plan, PoolPart, Supervision, TasksPart
+from redis_worker.file.queues import find_queue
 from redis_worker.http.address import http_address
-from redis_worker.service.pool import WorkerPool
 from redis_worker.supervisor.supervisor import Supervisor
 from redis_worker.vocabulary.errors import PartFailed, RedisWorkerError
 from redis_worker.vocabulary.logger import library_logger
 
 logger = library_logger("redis_worker.run")
 
-_PLACES = (*(field.name for field in fields(PoolPart)), "http", "http_token", "shutdown_timeout")
+_OWN = ("input_key", "output_key", "parser", "processor", "queue", "concurrency")
+_PLACES = (*_OWN, "http", "http_token", "http_origins", "shutdown_timeout")
 
 
-def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> int:
+def work_in_processes(url: str | None, settings: dict[str, Any], processes: int, folder: Path | None) -> int:
     """Run workers until stopped or done; restart them when a source in `folder` changes. Return the exit code.
 
     Raises RedisWorkerError; if no worker can work, the error that a worker reported.
     """
     if folder is None:
-        WorkerPool(url, **settings)  # checks the settings once; with `folder`, each process imports the changed sources
+        # Checks the settings once; with `folder`, each process imports the changed sources.
+        worker_of(url, settings)
+        if "queue" in settings and isinstance(own := find_queue(settings["queue"]).redis, str):
+            url = url or own
     else:
         # Bytecode is compared by size and second, so it may hide the second of two quick changes.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -45,13 +50,18 @@ def work_in_processes(url: str, settings: dict[str, Any], processes: int, folder
             raise error.__cause__ from None
         reasons = "; ".join(part.error for part in supervisor.parts() if part.error)
         raise PartFailed(
-            f"the workers of {settings['input_key']} fail again and again ({reasons}); nothing is lost: other workers "
+            f"the workers of {_name_of(settings)} fail again and again ({reasons}); nothing is lost: other workers "
             "can claim their tasks"
         ) from error
 
 
-def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | None) -> Plan:
-    name, http = settings["input_key"], settings["http"]
+def _name_of(settings: Mapping[str, Any]) -> str:
+    name: str = settings["queue"] if "queue" in settings else settings["input_key"]
+    return name
+
+
+def _plan(url: str | None, settings: dict[str, Any], processes: int, folder: Path | None) -> Plan:
+    name, http = _name_of(settings), settings["http"]
     address = http_address(http) if http else None
     finite = settings["burst"] or settings["max_tasks"] is not None
     supervision = Supervision(
@@ -63,14 +73,21 @@ def _plan(url: str, settings: dict[str, Any], processes: int, folder: Path | Non
         processes=processes,
         reports=True,
     )
-    own = {key: settings[key] for key in ("input_key", "output_key", "parser", "processor", "concurrency")}
+    http = settings["http_token"], settings["http_origins"]
     options = {key: value for key, value in settings.items() if key not in _PLACES}
+    own = {key: value for key, value in settings.items() if key in _OWN}
+    part: Part
+    if "queue" in settings:
+        part = TasksPart(name=name, url=url, options=options, supervision=supervision, **own)
+    else:
+        assert url is not None
+        part = PoolPart(name=name, url=url, options=options, supervision=supervision, **own)
     return Plan(
         path=f"the source in {folder}" if folder else "redis-worker run",
         name=name,
         url=url,
-        parts=(PoolPart(name=name, url=url, options=options, supervision=supervision, **own),),
-        http=None if address is None else HttpSettings(address.host, address.port, settings["http_token"]),
+        parts=(part,),
+        http=None if address is None else HttpSettings(address.host, address.port, *http),
         connect_timeout=settings["connect_timeout"],
         shutdown_timeout=settings["shutdown_timeout"],
     )

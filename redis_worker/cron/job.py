@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar, get_args
 
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
@@ -14,11 +15,12 @@ from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
 from redis_worker.cron.settings import Catchup, JobSettings, Overlap, declared_by
+from redis_worker.engine.lifespan import Lifespan, providing
 from redis_worker.engine.reconnect import GivenUp
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.waiting import happens, to_the_end
-from redis_worker.registry import find_function
+from redis_worker.registry import find_function, find_lifespan
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.payload import dumps
@@ -71,6 +73,8 @@ class CronJob:
             function = Function(settings.job, settings.arguments, declared.timeout, self._report)
             policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max)
             self._runs = Runs(function, self.schedule, self._state, policy, self._redis, self._report)
+        lifespan = find_lifespan(settings.lifespan)
+        self._lifespan = None if lifespan is None else Lifespan(lifespan)
         self._stopping = asyncio.Event()
         self._missed = Missed(
             settings, self.schedule, self._state, self._redis, self._report, self._stopping, self._fire_missed
@@ -123,7 +127,18 @@ class CronJob:
         if self._ran:
             raise ConfigurationError("a CronJob runs once: create another one")
         self._ran = True
-        await to_the_end(asyncio.create_task(self._work()), self.cancel)
+        await to_the_end(asyncio.create_task(self._work_in_lifespan()), self.cancel)
+
+    async def _work_in_lifespan(self) -> None:
+        async with self._resources():
+            await self._work()
+
+    @asynccontextmanager
+    async def _resources(self) -> AsyncIterator[None]:
+        async with providing(self._lifespan):
+            if self._runs is not None:
+                self._runs.inherit()
+            yield
 
     async def run_once(self) -> Ended:
         """Run the job now, by hand, regardless of its schedule, and record the outcome.
@@ -143,7 +158,8 @@ class CronJob:
         self._opened = True
         if self._runs is None:
             return Ended("success")
-        return await to_the_end(self._runs.start(Run(lease, claim.value, claim.value, by_hand=True)), self.cancel)
+        async with self._resources():
+            return await to_the_end(self._runs.start(Run(lease, claim.value, claim.value, by_hand=True)), self.cancel)
 
     async def _work(self) -> None:
         roles = {asyncio.create_task(self._fire()), asyncio.create_task(self._tend())}

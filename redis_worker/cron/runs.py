@@ -66,6 +66,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self._running)
 
+    def inherit(self) -> None:
+        """Have runs inherit the caller's context, in place of the one in which this object was made."""
+        self._contexts = Contexts()
+
     def start(self, run: Run, then: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[Ended]:
         """Start a claimed run in a new task; call `then` after its end."""
         self._state.keep(run, lambda: self._presume_lost(run))

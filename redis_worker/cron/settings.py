@@ -44,6 +44,8 @@ class JobSettings:
     """`module:function`. A function with a positional parameter receives the instant of the run."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the call."""
+    lifespan: str | None = None
+    """`module:function` of what the function needs, see Lifespan."""
     push: Push | None = None
     timeout: float | None = None
     """The time limit of one attempt. None, here and in the three retry options, uses the function's declaration."""

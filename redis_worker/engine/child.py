@@ -45,7 +45,8 @@ class Child:
 
     Calls and answers go through one pair of sockets, the numbers of the calls through another: the process takes a
     number before it starts that call, and `take_back` takes the numbers that are left. Where the process has its next
-    number already, an answer goes the way of the numbers, and waits for `collect`; the last one wakes the event loop.
+    number already, an answer goes the way of the numbers, and waits for a call of `answers`; the last one wakes the
+    event loop.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Child:
             return
         if self._ended is None:
             return  # it was closed meanwhile
-        self._loop.add_reader(self._calls, self.collect)
+        self._loop.add_reader(self._calls, self._collect)
         self._loop.add_reader(self._ended, self._end)
         if self._killed:
             self.kill()
@@ -157,13 +158,17 @@ class Child:
                 data += part
         return {number for (number,) in NUMBER.iter_unpack(data)}
 
-    def collect(self) -> None:
-        """Call `answered` with the answers that are there, in the order of the calls."""
+    def answers(self) -> list[Answered]:
+        """Return the answers that are there, in the order of the calls."""
         answers: list[Answered] = []
         while sum(self._receive(end, answers) for end in self._received):
             pass  # an answer that was sent before one of the other way may have come after the look for it
-        if answers:
-            answers.sort()
+        answers.sort()
+        return answers
+
+    def _collect(self) -> None:
+        """Call `answered` with the answers that are there."""
+        if answers := self.answers():
             self._answered(answers)
 
     def _receive(self, end: socket.socket, answers: list[Answered]) -> bool:
@@ -214,7 +219,7 @@ class Child:
 
     def _end(self) -> None:
         """Release everything of the process, which has ended or never started."""
-        self.collect()
+        self._collect()
         if self._ended is not None:
             self._loop.remove_reader(self._calls)
             self._loop.remove_writer(self._calls)

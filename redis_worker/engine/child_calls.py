@@ -15,6 +15,7 @@ from typing import Any
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.execution import Answer, Encode, compute, refusal
+from redis_worker.engine.lifespan import InChild
 from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
 from redis_worker.vocabulary.error_text import raised_at, traceback_text
@@ -43,6 +44,8 @@ def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encod
         os.set_inheritable(end.fileno(), False)
         os.register_at_fork(after_in_child=end.close)
     PART.set(part)
+    if isinstance(processor, InChild):
+        processor.open()
     with suppress(EOFError, OSError):
         _send(calls, _pickled(READY))
         _answer(calls, numbers, processor, encode)

@@ -86,6 +86,16 @@ def unencoded(value: Any) -> Any:
     return value
 
 
+def unstored(value: Any) -> bytes:
+    """Return the result of a message: the `value` of its handler is stored nowhere, and need not be JSON.
+
+    Raises TypeError if it is an awaitable.
+    """
+    if value is not None:
+        unencoded(value)
+    return b""
+
+
 def compute(processor: Callable[[Any], Any], arguments: Any, encode: Encode = success) -> Answer:
     """Call a plain processor in the current thread and encode its value. Never raises."""
     value = None

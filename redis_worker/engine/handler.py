@@ -21,8 +21,28 @@ class Caller(Protocol):
     id: str | None
     """The id of the task that it runs, once the task is read."""
 
+    timeout: float | None
+    """The time limit of the task that it runs, in seconds."""
+
     def resolve(self, value: Any, started: float) -> Any:
         """Return what an awaitable becomes, within the time limit of a call that began at `started`."""
+
+
+class Calling(Protocol):
+    """Handles tasks in the threads of a runner, or on its event loop."""
+
+    cancelled: bool
+
+    timeout: float | None
+    """The shortest time limit of a call, in seconds; None if none has one."""
+
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
+        """Return the outcome of a task, whose call is made in the current thread; see Handler."""
+        ...
+
+    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:
+        """Return the outcome of a task that has exceeded its time limit; see Handler."""
+        ...
 
 
 class Handler(CallGuard):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-from redis_worker.engine.child import Answered, Child, packed
+from redis_worker.engine.child import Answered, packed
 from redis_worker.engine.execution import Encode, refusal
 from redis_worker.engine.guard import escaped
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import HORIZON
+from redis_worker.engine.process_slot import InHand, ProcessSlot
 from redis_worker.engine.processes import check_processor, died
 from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
@@ -24,37 +24,7 @@ _MOST = 256
 _MOST_BYTES = 64 * 1024
 # The answers of processes that have more tasks in hand are collected at this interval, in seconds: to take and to write
 # each alone takes more time than a short task.
-_COLLECT_EVERY = HORIZON / 2
-
-
-class _Task(NamedTuple):
-    """A task in the hand of a process."""
-
-    number: int
-    delivery: Delivery
-    id: str
-
-
-class _Slot:
-    """A slot and its process."""
-
-    def __init__(self, runner: ProcessRunner) -> None:
-        self._runner = runner
-        self.child: Child | None = None
-        self.hand: deque[_Task] = deque()
-        """The tasks that the process has and has not answered; it runs the first, or is about to."""
-        self.since = 0.0
-        """The time since which it runs that one, by perf_counter."""
-        self.is_fed = False
-        """True once the process was sent its first task."""
-        self.is_killed = False
-        """True from its kill at a time limit until it has ended."""
-
-    def answered(self, answers: list[Answered]) -> None:
-        self._runner.answered(self, answers)
-
-    def died(self) -> None:
-        self._runner.died(self)
+_COLLECT_EVERY = HORIZON * 0.6
 
 
 class ProcessRunner(Runner):
@@ -76,10 +46,8 @@ class ProcessRunner(Runner):
         super().__init__(settler, concurrency)
         check_processor(processor)
         self._handler = handler
-        self._processor = processor
-        self._encode = encode
         self._tries = tries
-        self._slots = [_Slot(self) for _ in range(concurrency)]
+        self._slots = [ProcessSlot(processor, encode, self._answered, self._ended) for _ in range(concurrency)]
         self._deaths: dict[Delivery, int] = {}
         self._number = 0
         self._outcomes: list[Outcome] = []
@@ -109,9 +77,10 @@ class ProcessRunner(Runner):
             if slot.hand:
                 yield None, slot.hand[0].delivery, now - slot.since
 
-    def take_back(self) -> list[Delivery]:
-        self._put_back(self._slots)
-        taken = super().take_back()
+    def take_back(self, count: int | None = None) -> list[Delivery]:
+        if count is None:
+            self._put_back(self._slots)
+        taken = super().take_back(count)
         for delivery in taken:
             self._deaths.pop(delivery, None)
         return taken
@@ -122,14 +91,9 @@ class ProcessRunner(Runner):
         self._flush()
         self._pending.clear()
         for slot in self._slots:
-            slot.hand.clear()
-            slot.is_killed = False
-            if slot.child is not None:
-                slot.child.kill()
+            slot.clear()
         for slot in self._slots:
-            if slot.child is not None:
-                slot.child.close()
-                slot.child = None
+            slot.close()
         self.progress.set()
 
     async def run(self) -> None:
@@ -149,7 +113,7 @@ class ProcessRunner(Runner):
             if slot.child is None or not slot.is_fed:
                 continue
             if slot.hand and (len(slot.hand) > 1 or now - slot.since >= HORIZON):
-                slot.child.collect()
+                self._end_tasks(slot, slot.child.answers())
             if not slot.hand:
                 continue
             if limit is not None and now - slot.since >= limit:
@@ -159,29 +123,20 @@ class ProcessRunner(Runner):
                 self._put_back([slot])
             if limit is not None:
                 ends.append(slot.since + limit)
+        self._flush()
         self._feed()
         if any(len(slot.hand) > 1 for slot in self._slots):
             ends.append(now + _COLLECT_EVERY)
         return max(0.0, min(ends) - now) if ends else None
 
-    def _end_limit(self, slot: _Slot) -> None:
-        assert slot.child is not None
+    def _end_limit(self, slot: ProcessSlot) -> None:
         self._put_back([slot])
-        task = slot.hand.popleft()
+        task = slot.end_limit()
         self._outcomes.append(self._handler.over_time(task.delivery, task.id))
-        self._flush()
-        slot.is_killed = True
-        slot.child.kill()
 
-    def _put_back(self, slots: Sequence[_Slot]) -> None:
+    def _put_back(self, slots: Sequence[ProcessSlot]) -> None:
         """Return the tasks that have not started from the hands of processes to the pending ones."""
-        tasks: list[_Task] = []
-        for slot in slots:
-            if slot.child is None or len(slot.hand) < 2:
-                continue
-            unstarted = slot.child.take_back()
-            tasks += [task for task in slot.hand if task.number in unstarted]
-            slot.hand = deque(task for task in slot.hand if task.number not in unstarted)
+        tasks = [task for slot in slots for task in slot.take_back()]
         self._pending.extendleft(task.delivery for task in sorted(tasks, reverse=True))
 
     def _feed(self) -> None:
@@ -195,14 +150,18 @@ class ProcessRunner(Runner):
             if slot.is_killed or len(slot.hand) > limit // 2 or (slot.hand and now - slot.since > HORIZON):
                 continue
             share = -(-len(self._pending) // self._concurrency)
-            if slot.child is None:
-                self._start(slot)
-            elif slot.is_fed and not slot.child.is_full:
-                self._send(slot, slot.child, self._take(min(limit - len(slot.hand), share)), now)
+            if slot.child is not None:
+                if slot.is_fed and not slot.child.is_full and (tasks := self._take(min(limit - len(slot.hand), share))):
+                    self._touched = now
+                    slot.send(tasks, now)
+                    self._arrived.set()
+            elif tasks := self._take(1):  # that one is charged where the process fails
+                self._touched = now
+                slot.start(tasks[0], self._arrived.set)
 
-    def _take(self, count: int) -> list[tuple[_Task, bytes]]:
-        """Return the next `count` tasks that can be run, with their packed arguments."""
-        taken, size = list[tuple[_Task, bytes]](), 0
+    def _take(self, count: int) -> list[InHand]:
+        """Return the next `count` tasks that can be run."""
+        taken, size = list[InHand](), 0
         while self._pending and len(taken) < count and size < _MOST_BYTES:
             delivery = self._pending.popleft()
             if delivery.receipt.lost:
@@ -212,7 +171,7 @@ class ProcessRunner(Runner):
                 self._outcomes.append(read)
             else:
                 self._number += 1
-                taken.append((_Task(self._number, delivery, read[0]), read[1]))
+                taken.append(InHand(self._number, delivery, *read))
                 size += len(read[1])
         if self._outcomes:
             self._flush()
@@ -232,64 +191,30 @@ class ProcessRunner(Runner):
         except BaseException as error:
             return self._handler.outcome(delivery, id, refusal("Processing error", error), 0.0)
 
-    def _send(self, slot: _Slot, child: Child, tasks: list[tuple[_Task, bytes]], now: float) -> None:
-        if not tasks:
-            return
-        if not slot.hand:
-            slot.since = self._touched = now
-        slot.hand.extend(task for task, _ in tasks)
-        self._arrived.set()
-        child.send([(task.number, arguments) for task, arguments in tasks])
-
-    def _start(self, slot: _Slot) -> None:
-        """Start a process, for the next task: that one is charged where it fails."""
-        tasks = self._take(1)
-        if not tasks:
-            return
-        slot.is_fed = False
-        slot.child = child = Child(self._processor, self._encode, slot.answered, slot.died)
-        slot.hand.append(tasks[0][0])
-        slot.since = self._touched = perf_counter()
-
-        def send(_: Any) -> None:
-            if slot.child is child and slot.hand:
-                slot.is_fed = True
-                slot.since = perf_counter()  # the time limit is one of the task, not of the start
-                child.send([(task.number, arguments) for task, arguments in tasks])
-                self._arrived.set()
-
-        child.start().add_done_callback(send)
-
-    def answered(self, slot: _Slot, answers: list[Answered]) -> None:
-        """Take the answers of a slot's process."""
-        for number, answer, seconds, ended in answers:
-            if not slot.hand or slot.hand[0].number != number:
-                continue  # it was over its time limit, or cancelled
-            task = slot.hand.popleft()
-            self._deaths.pop(task.delivery, None)
-            slot.since = ended
-            self._pace.note(seconds)
-            self._outcomes.append(self._handler.outcome(task.delivery, task.id, answer, seconds))
-        self._touched = perf_counter()
+    def _answered(self, slot: ProcessSlot, answers: list[Answered]) -> None:
+        """Take answers that came by themselves: the process has no more tasks."""
+        self._end_tasks(slot, answers)
         self._flush()
         self._feed()
 
-    def died(self, slot: _Slot) -> None:
-        """Charge the task that ran when the slot's process ended, if it was not killed for its time limit."""
-        child, slot.child = slot.child, None
-        if child is None:
-            return
-        unstarted = child.take_back()
-        if slot.hand and not slot.is_killed and not (child.is_ready and slot.hand[0].number in unstarted):
+    def _end_tasks(self, slot: ProcessSlot, answers: list[Answered]) -> None:
+        for task, answer in slot.answered(answers):
+            self._deaths.pop(task.delivery, None)
+            self._pace.note(answer.seconds)
+            self._outcomes.append(self._handler.outcome(task.delivery, task.id, answer.answer, answer.seconds))
+            self._touched = answer.ended
+
+    def _ended(self, slot: ProcessSlot, ran: bool) -> None:
+        """Charge the task that `ran` when the slot's process ended."""
+        if ran:
             self._charge(slot.hand[0].delivery, slot)
         self._pending.extendleft(task.delivery for task in reversed(slot.hand))
         slot.hand.clear()
-        slot.is_killed = False
         self._flush()
         self._arrived.set()
         self._feed()
 
-    def _charge(self, delivery: Delivery, slot: _Slot) -> None:
+    def _charge(self, delivery: Delivery, slot: ProcessSlot) -> None:
         deaths = self._deaths[delivery] = self._deaths.get(delivery, 0) + 1
         if deaths >= self._tries:
             del self._deaths[delivery]

@@ -32,7 +32,7 @@ class TaskReader:
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
         except MissingTask as missing:
-            return _refused(delivery, missing.id, missing)
+            return refused(delivery, missing.id, missing)
         if delivery.deaths >= self._max_deliveries:
             return condemned(delivery, task.id)
         try:
@@ -40,9 +40,9 @@ class TaskReader:
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            return _refused(delivery, task.id, error)
+            return refused(delivery, task.id, error)
         if type(arguments) is not list and (mistake := unawaited(arguments, "the parser")):
-            return _refused(delivery, task.id, mistake)
+            return refused(delivery, task.id, mistake)
         return task.id, arguments
 
 
@@ -56,7 +56,7 @@ class MessageReader:
     def read(self, delivery: Delivery) -> tuple[str, Message] | Outcome:
         """Return the message's id and the message, or an outcome."""
         try:
-            message = read_message(delivery.raw, self._topic, delivery.attempt)
+            message = read_message(delivery.raw, self._topic, delivery.attempt, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, error.id, None, str(error), dead=True)
         if delivery.done:
@@ -73,6 +73,7 @@ def condemned(delivery: Delivery, id: str) -> Outcome:
     return Outcome(delivery, id, failure(text), text, dead=True)
 
 
-def _refused(delivery: Delivery, id: str, error: BaseException) -> Outcome:
+def refused(delivery: Delivery, id: str, error: BaseException) -> Outcome:
+    """Return the outcome of a task that the parser refused with `error`."""
     answer = refusal("Parse error", error)
     return Outcome(delivery, id, answer.result, answer.error, exception=error)

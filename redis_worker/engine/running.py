@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -14,8 +14,15 @@ from redis_worker.engine.execution import Coroutines, Threads, compute_or_defer,
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.thread_runner import Caller
 
-# These call a coroutine function: the frames after them are the processor's.
-_COROUTINES = (Handler.handle.__code__, Coroutines.call.__code__, within.__code__, resolved.__code__)
+# These call a coroutine function, and those a plain one in a thread: the frames after them are the processor's.
+_COROUTINES = {call.__code__ for call in (Handler.handle, Coroutines.call, within, resolved)}
+_CALLS = {Handler.handle_here.__code__}
+
+
+def show_below(awaiting: Callable[..., Any], calling: Callable[..., Any]) -> None:
+    """Have stacks begin below these functions: one awaits a user's coroutine, the other calls a user's function."""
+    _COROUTINES.add(awaiting.__code__)
+    _CALLS.add(calling.__code__)
 
 
 class RunningTask(NamedTuple):
@@ -72,7 +79,7 @@ def _awaited(coroutine: Any) -> Iterator[FrameType]:
 def _in_caller(caller: Caller) -> list[FrameType]:
     """Return the frames of the processor, or the parser, that the thread of `caller` runs, outermost first."""
     frame, frames = sys._current_frames().get(caller.ident), list[FrameType]()
-    while frame is not None and frame.f_code is not Handler.handle_here.__code__:
+    while frame is not None and frame.f_code not in _CALLS:
         frames.append(frame)
         frame = frame.f_back
     return [] if frame is None else frames[::-1]

@@ -6,10 +6,9 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from redis_worker.engine.guard import CallGuard, escaped
-from redis_worker.engine.handler import Handler
+from redis_worker.engine.guard import escaped
 from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
@@ -18,30 +17,27 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 CallT = TypeVar("CallT", bound=Hashable)
 
 
+class Cancellable(Protocol):
+    """A handler, which has to know that its calls are cancelled by the runner."""
+
+    cancelled: bool
+
+
 class CallRunner(Runner, Generic[CallT]):
     """Runs calls as asyncio tasks, as many at once as there are slots; a call handles one task, or a batch of them."""
 
     _least = 1
     """The number of pending tasks for which a call does not wait for more."""
 
-    def __init__(self, guard: CallGuard, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
-        """`shared` slots are shared with other runners: a call takes one of them as well."""
-        super().__init__(settler, concurrency)
+    def __init__(self, guard: Cancellable, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+        super().__init__(settler, concurrency, shared)
         self._guard = guard
-        self._shared = shared
         self._calls: dict[CallT, tuple[asyncio.Task[None], float]] = {}
         """The calls that run, and since when, by perf_counter; in the order of their start."""
 
     @property
     def running(self) -> int:
         return len(self._calls)
-
-    def room(self) -> int:
-        room = super().room()
-        if self._shared is None:
-            return room
-        # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
-        return min(room, max(self._shared.free, 1 - len(self._pending)))
 
     async def run(self) -> None:
         create_task, fresh = asyncio.get_running_loop().create_task, self._contexts.fresh
@@ -97,10 +93,18 @@ class CallRunner(Runner, Generic[CallT]):
         self.progress.set()
 
 
+class Handling(Cancellable, Protocol):
+    """Handles a task as a coroutine."""
+
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Return the outcome of a task."""
+        ...
+
+
 class TaskRunner(CallRunner[Delivery]):
     """Runs each task as an asyncio task."""
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+    def __init__(self, handler: Handling, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
         super().__init__(handler, settler, concurrency, shared)
         self._handler = handler
 

@@ -14,7 +14,7 @@ from typing import Any
 from redis_worker.engine.awaitables import discard
 from redis_worker.engine.execution import within
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.handler import Handler
+from redis_worker.engine.handler import Calling
 from redis_worker.engine.runner import Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
@@ -24,8 +24,10 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 class Caller:
     """A thread that calls the processor; it writes these fields, and the event loop reads them."""
 
-    def __init__(self, resolve: Callable[[Caller, Any, float], Any]) -> None:
+    def __init__(self, resolve: Callable[[Caller, Any, float], Any], timeout: float | None) -> None:
         self.resolve = partial(resolve, self)
+        self.timeout = timeout
+        """The time limit of the task that it runs, in seconds."""
         self.id: str | None = None
         """The id of the task that it runs, once the task is read."""
         self.ident = 0
@@ -43,12 +45,10 @@ class ThreadRunner(Runner):
     the event loop in batches: those that come while it is busy wake it once.
     """
 
-    def __init__(self, handler: Handler, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
-        """`shared` slots are shared with other runners: a task takes one of them as well."""
-        super().__init__(settler, concurrency)
+    def __init__(self, handler: Calling, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
+        super().__init__(settler, concurrency, shared)
         self._handler = handler
         self._loop = asyncio.get_running_loop()
-        self._shared = shared
         self._slots = Slots(concurrency)
         """The slots of this runner; used beside shared ones only."""
         self._ready = self._pending if shared is None else deque[Delivery]()
@@ -74,11 +74,6 @@ class ThreadRunner(Runner):
     def idle(self) -> bool:
         return not self._held and not self._leftover
 
-    def room(self) -> int:
-        room = super().room()
-        # As in TaskRunner: where other runners have taken all shared slots, one task waits for a slot, for the rest.
-        return room if self._shared is None else min(room, max(self._shared.free, 1 - len(self._pending)))
-
     def add(self, deliveries: Sequence[Delivery]) -> None:
         self._held.update(dict.fromkeys(deliveries))
         super().add(deliveries)
@@ -88,8 +83,8 @@ class ThreadRunner(Runner):
     def held(self) -> list[Delivery]:
         return list(self._held)
 
-    def take_back(self) -> list[Delivery]:
-        taken = super().take_back()
+    def take_back(self, count: int | None = None) -> list[Delivery]:
+        taken = super().take_back(count)
         for delivery in taken:
             del self._held[delivery]
         return taken
@@ -144,28 +139,32 @@ class ThreadRunner(Runner):
 
     async def _limit(self) -> None:
         """Answer tasks that exceed their time limit, if there is one; their threads go on."""
-        timeout = self._handler.timeout
-        while timeout is not None:
+        shortest = self._handler.timeout
+        while shortest is not None:
             if not self._held:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
             self._hand_over()  # those that ended in time
-            latest = now = perf_counter()
+            now = perf_counter()
+            end = now + shortest
             for caller in self._callers:
                 call = caller.call
                 if call is None or call[0] not in self._held or caller.awaiting is not None:
                     continue
                 delivery, since = call
-                if now - since < timeout:
-                    latest = min(latest, since)
+                limit = caller.timeout
+                if limit is None:
+                    continue
+                if now - since < limit:
+                    end = min(end, since + limit)
                     continue
                 id = caller.id
                 if caller.call is call:  # otherwise it has ended just now
                     del self._held[delivery]
                     self._leftover.add(delivery)
                     self._settle([self._handler.over_time(delivery, id)])
-            await asyncio.sleep(latest + timeout - now)
+            await asyncio.sleep(end - now)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -203,7 +202,7 @@ class ThreadRunner(Runner):
 
     def _start_thread(self) -> bool:
         """Start a thread. Returns False if the system allows no more: those that exist take the tasks."""
-        caller, name = Caller(self._resolve), f"redis-worker_{len(self._callers)}"
+        caller, name = Caller(self._resolve, self._handler.timeout), f"redis-worker_{len(self._callers)}"
         try:
             threading.Thread(target=self._work, args=(caller,), name=name, daemon=True).start()
         except RuntimeError:
@@ -257,7 +256,7 @@ class ThreadRunner(Runner):
 
     def _resolve(self, caller: Caller, value: Any, started: float) -> Any:
         """Return what `value` becomes when it is awaited on the event loop, within the rest of the time limit."""
-        timeout = self._handler.timeout
+        timeout = caller.timeout
         left = None if timeout is None else max(0.0, started + timeout - perf_counter())
         error, value = asyncio.run_coroutine_threadsafe(self._awaited(caller, value, left), self._loop).result()
         if error is not None:

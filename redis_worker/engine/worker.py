@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from redis_worker.engine.claimer import Claimer
-from redis_worker.engine.execution import Execution
 from redis_worker.engine.guard import id_in
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import Runner
@@ -29,6 +28,13 @@ Role: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Runs beside a worker until it is cancelled."""
 
 
+class Closable(Protocol):
+    """A place of calls."""
+
+    def close(self) -> None:
+        """Stop the calls that can be stopped, without waiting."""
+
+
 class Worker:
     """The roles of a queue at work, until stopped or, with `burst`, until the queue is empty."""
 
@@ -36,7 +42,7 @@ class Worker:
         self,
         queue: Queue,
         runner: Callable[[Settler], Runner],
-        execution: Execution | None,
+        execution: Closable | None,
         observer: Observer,
         *,
         shutdown_timeout: float,
@@ -109,7 +115,7 @@ class Worker:
         claiming = asyncio.create_task(self._claimer.run(), name="claimer")
         roles = [
             asyncio.create_task(role(), name=getattr(role, "__qualname__", "role"))
-            for role in (self._settler.run, self._runner.run, *self._upkeep)
+            for role in (self._settler.run, self._runner.run, self._claimer.return_stalled, *self._upkeep)
         ]
         ending = asyncio.create_task(self._end(claiming), name="ending")
         try:

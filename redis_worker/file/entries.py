@@ -21,6 +21,7 @@ from redis_worker.file.schema import (
     KINDS,
     POOL,
     PUSH,
+    TASKS,
     TOPIC,
     TOPICS,
 )
@@ -30,13 +31,13 @@ from redis_worker.file.values import name as check_name
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.message import check_prefix, check_topic
 
-_OWN = {"pools": ENABLE, "topics": TOPICS, "kafka": KAFKA, "daemons": DAEMONS, "cron": CRON}
-_INNER = {"pools": POOL, "topics": TOPIC, "kafka": KAFKA_PART, "daemons": DAEMON, "cron": JOB}
+_OWN = {"pools": ENABLE, "tasks": ENABLE, "topics": TOPICS, "kafka": KAFKA, "daemons": DAEMONS, "cron": CRON}
+_INNER = {"pools": POOL, "tasks": TASKS, "topics": TOPIC, "kafka": KAFKA_PART, "daemons": DAEMON, "cron": JOB}
 # Settings of the outer tables that are tables themselves, and so are no entries.
 _TABLES = {"kafka": ("properties",)}
 _RETRY, _RESTART = ("retry_backoff", "retry_backoff_max"), ("restart_backoff", "restart_backoff_max")
 # Options for running code; a pushed task has none.
-_CALL_OPTIONS = ("arguments", "timeout", "retries", *_RETRY)
+_CALL_OPTIONS = ("arguments", "lifespan", "timeout", "retries", *_RETRY)
 
 
 @dataclass(slots=True)
@@ -62,8 +63,11 @@ class Entry:
 
     @property
     def uses_redis(self) -> bool:
-        """True if it needs a Redis server: a Kafka part does for a dead-letter list only."""
-        return "dead_list" in self.table if self.kind == "kafka" else self.kind != "daemons"
+        """True if it needs the file's Redis server: a Kafka part does for a dead-letter list only.
+
+        A queue of functions names its server itself.
+        """
+        return "dead_list" in self.table if self.kind == "kafka" else self.kind not in ("daemons", "tasks")
 
     @property
     def own_url(self) -> bool:

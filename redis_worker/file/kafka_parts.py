@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from redis_worker.file.plan import KafkaPart, SinkSettings
-from redis_worker.kafka.settings import KafkaSettings, topics_of
+from redis_worker.kafka.settings import KafkaSettings
 from redis_worker.ports import Sink
 from redis_worker.registry import find_function, find_object
-from redis_worker.service.kafka_options import KafkaOptions
+from redis_worker.service.kafka_options import KafkaOptions, group_settings
 from redis_worker.service.kafka_worker import KafkaWorker
 from redis_worker.vocabulary.errors import ConfigurationError
 
@@ -33,15 +33,7 @@ def kafka_worker_of(part: KafkaPart, **more: Any) -> KafkaWorker:
 
 def settings_of(part: KafkaPart) -> KafkaSettings:
     """Return the settings of the group that `part` joins. Raises ConfigurationError."""
-    options = KafkaOptions(**part.options)
-    return KafkaSettings(
-        brokers=part.brokers,
-        topics=topics_of(part.topics),
-        group=part.group,
-        instance_id=options.instance_id,
-        start=options.start,
-        properties=part.properties,
-    )
+    return group_settings(part.brokers, part.topics, part.group, KafkaOptions(**part.options), part.properties)
 
 
 def inspection() -> ModuleType:

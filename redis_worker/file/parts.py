@@ -18,15 +18,17 @@ from redis_worker.file.plan import (
     Restart,
     SinkSettings,
     Supervision,
+    TasksPart,
     TopicSettings,
     TopicsPart,
 )
-from redis_worker.file.schema import KAFKA_OPTIONS, POOL_OPTIONS, RESTARTING, TOPIC, TOPIC_WORKER_OPTIONS
+from redis_worker.file.schema import KAFKA_OPTIONS, POOL_OPTIONS, RESTARTING, TASK_OPTIONS, TOPIC, TOPIC_WORKER_OPTIONS
 
 _SUPERVISION = tuple(field.name for field in fields(Supervision))
 _JOB = tuple(field.name for field in fields(JobSettings) if field.name not in ("name", "app", "push"))
 # The other options are fields of PoolPart or Supervision.
 _POOL_OPTIONS = tuple(key for key in POOL_OPTIONS if key not in ("concurrency", "shutdown_timeout"))
+_TASK_OPTIONS = tuple(key for key in TASK_OPTIONS if key not in ("concurrency", "shutdown_timeout"))
 _KAFKA_OPTIONS = tuple(KAFKA_OPTIONS)
 _TOPIC_OPTIONS = tuple(key for key in TOPIC.kinds if key not in ("enable", "handler", "batch"))
 
@@ -40,6 +42,8 @@ class Common:
     """The valid values of [worker]."""
     url: str | None
     """The Redis URL for parts without their own; None only if every part has one or needs none."""
+    given_url: str | None
+    """The URL of the command line."""
     topics: Table
     kafka: Table
     cron: Table
@@ -52,6 +56,8 @@ def parts_of(entries: list[Entry], common: Common) -> tuple[Part, ...]:
     for entry in entries:
         if entry.kind == "pools":
             parts.append(_pool(entry, common))
+        elif entry.kind == "tasks":
+            parts.append(_tasks(entry, common))
         elif entry.kind == "kafka":
             parts.append(_kafka(entry, common))
         elif entry.kind == "daemons":
@@ -75,7 +81,19 @@ def _pool(entry: Entry, common: Common) -> PoolPart:
         settings["processor"],
         options=_options(settings, _POOL_OPTIONS, common),
         supervision=_supervision(settings, common, _restart_of_pool(settings, common)),
-        **_pick(settings, ("parser", "concurrency")),
+        **_pick(settings, ("parser", "lifespan", "concurrency")),
+    )
+
+
+def _tasks(entry: Entry, common: Common) -> TasksPart:
+    settings = entry.settings
+    return TasksPart(
+        entry.name,
+        settings["queue"],
+        settings.get("url", common.given_url),
+        options=_options(settings, _TASK_OPTIONS, common),
+        supervision=_supervision(settings, common, _restart_of_pool(settings, common)),
+        **_pick(settings, ("concurrency",)),
     )
 
 
@@ -91,7 +109,8 @@ def _topics(entries: list[Entry], common: Common) -> TopicsPart:
     settings = common.topics.settings
     topics = tuple(_topic(entry) for entry in entries)
     options = _options(settings, TOPIC_WORKER_OPTIONS, common)
-    return TopicsPart("topics", _url(settings, common), topics, options, _supervision(settings, common))
+    supervision = _supervision(settings, common)
+    return TopicsPart("topics", _url(settings, common), topics, options, supervision, settings.get("lifespan"))
 
 
 def _topic(entry: Entry) -> TopicSettings:

@@ -58,6 +58,23 @@ class PoolPart:
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of PoolOptions; `shutdown_timeout` is taken from the supervision."""
     supervision: Supervision = Supervision()
+    lifespan: str | None = None
+    """`module:function`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TasksPart:
+    """A worker on a queue of functions."""
+
+    name: str
+    queue: str
+    """`module:name` of a TaskQueue."""
+    url: str | None = field(default=None, repr=False)
+    """The Redis URL; None for that of the queue."""
+    concurrency: int = POOL_DEFAULTS.concurrency
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of FunctionWorker; `shutdown_timeout` is taken from the supervision."""
+    supervision: Supervision = Supervision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,8 @@ class TopicsPart:
     options: dict[str, Any] = field(default_factory=dict)
     """Options of TopicWorker; `shutdown_timeout` is taken from the supervision."""
     supervision: Supervision = Supervision()
+    lifespan: str | None = None
+    """`module:function`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +160,7 @@ class JobPart:
     supervision: Supervision = Supervision()
 
 
-Part: TypeAlias = PoolPart | TopicsPart | KafkaPart | DaemonPart | JobPart
+Part: TypeAlias = PoolPart | TasksPart | TopicsPart | KafkaPart | DaemonPart | JobPart
 
 
 @dataclass(frozen=True, slots=True)

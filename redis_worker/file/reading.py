@@ -88,7 +88,9 @@ class _Reader:
         """Return a plan of `running`, all valid."""
         document, settings, http = self._document, self._worker.settings, self._http.settings
         app = settings.get("name") or Path(document.name).stem
-        common = Common(app, settings, url, *(self._groups[kind] for kind in ("topics", "kafka", "cron")))
+        common = Common(
+            app, settings, url, self._given_url, *(self._groups[kind] for kind in ("topics", "kafka", "cron"))
+        )
         times = {key: settings[key] for key in ("connect_timeout", "shutdown_timeout") if key in settings}
         http_settings = HttpSettings(**{key: value for key, value in http.items() if key != "enable"})
         return Plan(

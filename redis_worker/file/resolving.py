@@ -25,11 +25,13 @@ from redis_worker.file.plan import (
     Plan,
     PoolPart,
     SinkSettings,
+    TasksPart,
     TopicSettings,
     TopicsPart,
 )
+from redis_worker.file.queues import function_worker_of
 from redis_worker.file.substitution import unquoted
-from redis_worker.registry import find_function, find_object, find_parser, find_processor
+from redis_worker.registry import find_function, find_lifespan, find_object, find_parser, find_processor
 from redis_worker.service.declared_options import Declared, inheriting
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.pool import WorkerPool
@@ -91,6 +93,8 @@ def _problems(part: Part) -> Iterator[_Problem]:
     match part:
         case PoolPart():
             yield from _pool_problems(part)
+        case TasksPart():
+            yield from _tasks_problems(part)
         case TopicsPart():
             yield from _topics_problems(part)
         case KafkaPart():
@@ -123,6 +127,7 @@ def _pool_problems(part: PoolPart) -> Iterator[_Problem]:
             found[key] = find(name)
         except ConfigurationError as error:
             yield (*table, key), str(error)
+    yield from _lifespan_problems((*table, "lifespan"), part.lifespan)
     if len(found) < 2:
         return
 
@@ -133,9 +138,15 @@ def _pool_problems(part: PoolPart) -> Iterator[_Problem]:
     yield from _build_problems((*table, "processor"), part.options, build)
 
 
+def _tasks_problems(part: TasksPart) -> Iterator[_Problem]:
+    blamed = ("tasks", part.name, "queue")
+    yield from _build_problems(blamed, part.options, lambda options: function_worker_of(part, **options))
+
+
 def _topics_problems(part: TopicsPart) -> Iterator[_Problem]:
     for topic in part.topics:
         yield from _topic_problems(topic)
+    yield from _lifespan_problems(("topics", "lifespan"), part.lifespan)
     yield from _build_problems(("topics",), part.options, lambda options: TopicWorker(part.url, **options))
 
 
@@ -245,6 +256,13 @@ def _schedule_problems(table: KeyPath, expression: str, timezone: str) -> Iterat
             if str(error) not in reported:
                 yield (*table, key), str(error)
             reported.add(str(error))
+
+
+def _lifespan_problems(path: KeyPath, place: str | None) -> Iterator[_Problem]:
+    try:
+        find_lifespan(place)
+    except ConfigurationError as error:
+        yield path, str(error)
 
 
 def _http_problems() -> Iterator[_Problem]:

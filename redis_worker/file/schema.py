@@ -28,11 +28,11 @@ from redis_worker.file.values import (
 )
 from redis_worker.kafka.settings import check_brokers
 from redis_worker.service.kafka_options import KafkaOptions, Order
-from redis_worker.service.options import PoolOptions, WorkerOptions
+from redis_worker.service.options import UNDECLARED, PoolOptions, WorkerOptions
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Execution
 
-KINDS: Final = ("pools", "topics", "kafka", "daemons", "cron")
+KINDS: Final = ("pools", "tasks", "topics", "kafka", "daemons", "cron")
 """The tables that contain entries."""
 
 TABLES: Final = ("worker", "redis", "http", *KINDS)
@@ -152,6 +152,7 @@ POOL: Final = TableKeys(
         "output": text,
         "processor": text,
         "parser": text,
+        "lifespan": text,
         "url": url,
         **POOL_OPTIONS,
         **SUPERVISION,
@@ -159,9 +160,21 @@ POOL: Final = TableKeys(
     ("input", "output", "processor"),
     _ELSEWHERE,
 )
+TASK_OPTIONS: Final = {key: kind for key, kind in POOL_OPTIONS.items() if key not in UNDECLARED}
+TASKS: Final = TableKeys(
+    {"enable": flag, "queue": text, "url": url, **TASK_OPTIONS, **SUPERVISION},
+    ("queue",),
+    {"http": _ELSEWHERE["http"], **dict.fromkeys(UNDECLARED, "each function, or their queue, declares it")},
+)
 TOPIC_WORKER_OPTIONS: Final = tuple(option.name for option in fields(WorkerOptions) if option.name not in SUPERVISION)
 TOPICS: Final = TableKeys(
-    {"enable": flag, "url": url, **{key: POOL_OPTIONS[key] for key in TOPIC_WORKER_OPTIONS}, **SUPERVISION},
+    {
+        "enable": flag,
+        "url": url,
+        "lifespan": text,
+        **{key: POOL_OPTIONS[key] for key in TOPIC_WORKER_OPTIONS},
+        **SUPERVISION,
+    },
     (),
     _ELSEWHERE,
 )
@@ -237,6 +250,7 @@ JOB: Final = TableKeys(
         "schedule": text,
         "timezone": text,
         "job": text,
+        "lifespan": text,
         "push": table,
         "arguments": table,
         "url": url,

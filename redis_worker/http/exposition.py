@@ -14,6 +14,7 @@ from redis_worker.broker.operator.depth import Depth
 from redis_worker.http.metrics import Measured, Metrics, QueueMetrics
 from redis_worker.http.processes import processes
 from redis_worker.http.push.hub import Hub
+from redis_worker.http.staged import staged
 from redis_worker.http.streams import lags, streams
 from redis_worker.http.subject import Served, Supervised, not_ready
 from redis_worker.http.supervised import jobs, parts
@@ -38,7 +39,7 @@ class Exposition:
         self._families = [
             *processes(metrics.processes), *_process(service, lag),
             *_counted(queues, labels), *_measured(queues, labels), *_gauges(service, depths, labels),
-            *streams(queues, labels), *lags(service.consuming(), labels),
+            *streams(queues, labels), *lags(service.consuming(), labels), *staged(queues, labels),
         ]  # fmt: skip
         if isinstance(service, Supervised):
             self._families += [*parts(service), *jobs(metrics.jobs)]

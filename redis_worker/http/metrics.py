@@ -12,6 +12,7 @@ from redis_worker.engine.histogram import PROCESSING_BOUNDS, Histogram
 from redis_worker.engine.vitals import Timing, Vitals
 from redis_worker.ports import Partition
 from redis_worker.vocabulary.ids import new_id
+from redis_worker.vocabulary.stage_status import Stages, StageStatus
 
 OUTCOMES = ("success", "error", "dead", "retried", "skipped", "refused")
 """Outcomes of handled tasks; `refused` is a task with an unwritten result: another worker owns it."""
@@ -55,6 +56,9 @@ class QueueMetrics(Vitals):
         super().__init__()
         self.stream: StreamMetrics | None = None
         """None for a queue in Redis."""
+        self._stages: Stages = tuple
+        self._absorbed: dict[str, StageStatus] = {}
+        """The counts of other processes, by stage."""
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -63,6 +67,18 @@ class QueueMetrics(Vitals):
         failed = counted.failed - counted.dead
         counts = (counted.succeeded, failed, counted.dead, counted.retried, counted.skipped, counted.refused)
         return dict(zip(OUTCOMES, counts, strict=True))
+
+    @property
+    def stages(self) -> list[StageStatus]:
+        """The counts of the handler's stages; none if it is no pipeline."""
+        here = {each.name: each for each in self._stages()}
+        return [
+            each if (other := self._absorbed.get(name)) is None or each is other else each.plus(other)
+            for name, each in (self._absorbed | here).items()
+        ]
+
+    def staged(self, stages: Stages) -> None:
+        self._stages = stages
 
     def assigned(self, partitions: Collection[Partition]) -> None:  # noqa: ARG002 - the port's signature
         self._streaming().counts["assigned"] += 1
@@ -91,6 +107,7 @@ class QueueMetrics(Vitals):
             "processing": self.processing.snapshot(),
             "latency": self.latency.snapshot(),
             "stream": None if self.stream is None else self.stream.snapshot(),
+            "stages": [[*stage] for stage in self.stages],
         }
 
     def absorb(self, snapshot: Mapping[str, Any]) -> None:
@@ -100,6 +117,9 @@ class QueueMetrics(Vitals):
         self.latency.absorb(snapshot["latency"])
         if snapshot["stream"] is not None:
             self._streaming().absorb(snapshot["stream"])
+        for stage in (StageStatus(*values) for values in snapshot["stages"]):
+            before = self._absorbed.get(stage.name)
+            self._absorbed[stage.name] = stage if before is None else before.plus(stage)
 
 
 class JobMetrics:

@@ -76,8 +76,8 @@ def translated(error: KafkaError) -> RedisWorkerError:
         return Refused("another process has joined the group with the same instance_id: give each one of its own")
     if code == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
         return Refused(
-            f"Kafka refuses the member: {text}; other programs in the group do not assign partitions cooperatively: "
-            "end them, or choose another group"
+            f"Kafka refuses the member: {text}; other members of the group assign partitions in another way: end "
+            "them, set `assignment` as they do, or choose another group"
         )
     if code == KafkaError._INVALID_ARG:
         return ConfigurationError(f"the settings of Kafka are not valid: {text}")

@@ -54,7 +54,7 @@ class Group:
         self._settings = settings
         self._owner = owner
         self._buffers = buffers
-        self._rebalances = Rebalances(owner, new)
+        self._rebalances = Rebalances(owner, new, cooperative=settings.is_cooperative)
         self._consumer: Any = None
         self._threads = ThreadPool(1, "redis-worker-kafka")
         self._trouble: KafkaError | None = None

@@ -47,9 +47,15 @@ class Owner(Protocol):
 class Rebalances:
     """The callbacks of a subscription; they run in the thread that polls or closes, and hold it up."""
 
-    def __init__(self, owner: Owner, new: Callable[[Partition, Mark, int | None], OwnedPartition]) -> None:
-        """`new` makes a partition of its name, mark and committed offset."""
+    def __init__(
+        self, owner: Owner, new: Callable[[Partition, Mark, int | None], OwnedPartition], *, cooperative: bool
+    ) -> None:
+        """`new` makes a partition of its name, mark and committed offset.
+
+        `cooperative`: a rebalance takes and gives single partitions; without it, all of them.
+        """
         self._owner = owner
+        self._cooperative = cooperative
         self._new = new
         self.owned: dict[Partition, OwnedPartition] = {}
         """The partitions of this member, for the thread."""
@@ -72,7 +78,10 @@ class Rebalances:
         for partition in partitions:
             if (stored := begin.get((partition.topic, partition.partition))) is not None:
                 partition.offset = stored
-        consumer.incremental_assign(partitions)
+        if self._cooperative:
+            consumer.incremental_assign(partitions)
+        else:
+            consumer.assign(partitions)
         consumer.resume(partitions)  # from a pause during an earlier assignment
 
     def _committed(self, consumer: Any, partitions: list[TopicPartition]) -> dict[Partition, tuple[int, Mark]]:
@@ -99,12 +108,18 @@ class Rebalances:
                 consumer.commit(offsets=list(offsets), asynchronous=False)
             except KafkaException as error:
                 logger.warning("the offsets of revoked partitions are not committed: %s", error_of(error).str())
-        consumer.incremental_unassign(partitions)
+        self._unassign(consumer, partitions)
 
     def lose(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Give up partitions that others may own already."""
         self._tell(self._owner.lost, self._leaving(partitions))
-        consumer.incremental_unassign(partitions)
+        self._unassign(consumer, partitions)
+
+    def _unassign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        if self._cooperative:
+            consumer.incremental_unassign(partitions)
+        else:
+            consumer.unassign()
 
     def _leaving(self, partitions: Iterable[TopicPartition]) -> list[OwnedPartition]:
         found = (self.owned.pop((partition.topic, partition.partition), None) for partition in partitions)

@@ -19,7 +19,7 @@ _OURS = {
     "enable.auto.commit": "nothing: offsets are committed once their messages are settled",
     "auto.commit.interval.ms": "nothing: offsets are committed once their messages are settled",
     "enable.auto.offset.store": "nothing: offsets are committed once their messages are settled",
-    "partition.assignment.strategy": "nothing: partitions are assigned cooperatively",
+    "partition.assignment.strategy": "the setting `assignment`",
     "enable.partition.eof": "nothing: a worker has no use for it",
 }
 # These say how to connect; all others are for the consumer alone.
@@ -31,6 +31,8 @@ _CONNECTION = re.compile(
 _SECRET = re.compile(r"password|secret|\.pem$|oauthbearer\.config|\.key$|token")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _BROKER = re.compile(r"([A-Z_]+://)?([^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+# librdkafka's names of assignments.
+_STRATEGIES = {"sticky": "cooperative-sticky", "round-robin": "roundrobin", "range": "range"}
 _TYPES = (str, int, float, bool)
 # Fetching goes on soon after the local queue was full; librdkafka's second costs two thirds of the throughput.
 _QUICK = {"fetch.queue.backoff.ms": 5}
@@ -47,6 +49,8 @@ class KafkaSettings:
     group: str
     instance_id: str | None = None
     start: str = "earliest"
+    assignment: str = "sticky"
+    """How the group shares partitions: "sticky" moves as few as it can, "round-robin" and "range" move all of them."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     """Further properties of librdkafka."""
 
@@ -61,11 +65,22 @@ class KafkaSettings:
             raise ConfigurationError("a Kafka worker needs a topic")
         for topic in self.topics:
             _check_topic(topic)
+        if self._brokers_assign and not self.is_cooperative:
+            raise ConfigurationError(f"assignment {self.assignment!r} needs the property group.protocol to be classic")
         for name, value in self.properties.items():
             if name in _OURS:
                 raise ConfigurationError(f"the Kafka property {name} cannot be set; use {_OURS[name]}")
             if not isinstance(name, str) or not isinstance(value, _TYPES):
                 raise ConfigurationError(f"the Kafka property {name} must be a text, a number or a flag")
+
+    @property
+    def _brokers_assign(self) -> bool:
+        return self.properties.get("group.protocol") == "consumer"  # KIP-848
+
+    @property
+    def is_cooperative(self) -> bool:
+        """True if a rebalance takes and gives single partitions, not all of them."""
+        return self.assignment == "sticky"
 
     @property
     def named(self) -> list[str]:
@@ -78,14 +93,14 @@ class KafkaSettings:
 
     def consumer(self) -> dict[str, Any]:
         """Return the configuration of a consumer."""
-        cooperative = {"partition.assignment.strategy": "cooperative-sticky"}
-        if self.properties.get("group.protocol") == "consumer":  # KIP-848: the brokers assign
-            cooperative = {}
+        assignment = {"partition.assignment.strategy": _STRATEGIES[self.assignment]}
+        if self._brokers_assign:
+            assignment = {}
         static = {} if self.instance_id is None else {"group.instance.id": self.instance_id}
         return {
             **_QUICK,
             **self.properties,
-            **cooperative,
+            **assignment,
             **static,
             "bootstrap.servers": self.brokers,
             "group.id": self.group,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis_worker.pipeline.stage import Stage, StageStatus
+from redis_worker.pipeline.stage import Stage
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import processor
+from redis_worker.vocabulary.stage_status import STAGES, StageStatus
 
 
 class Pipeline:
@@ -26,6 +27,7 @@ class Pipeline:
         """Raises ConfigurationError without a stage, for a function that cannot be one, or for a name used twice."""
         self.name = self.__name__ = name
         self._stages = [Stage(function) for function in stages]
+        setattr(self, STAGES, self.status)
         if not stages:
             raise ConfigurationError(f"the pipeline {name} has no stages")
         names = [each.name for each in self._stages]
@@ -52,6 +54,7 @@ class Pipeline:
         async def batch(messages: list[Any]) -> list[Any]:
             return await self.run(messages)
 
+        setattr(batch, STAGES, self.status)
         return batch
 
     async def run(self, messages: Sequence[Any]) -> list[Any]:

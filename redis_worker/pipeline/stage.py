@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from redis_worker.pipeline.errors import failure
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.errors import Reject
 from redis_worker.vocabulary.processor import is_coroutine_function
+from redis_worker.vocabulary.stage_status import StageStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,23 +26,6 @@ class Emit(tuple[Any, ...]):
 
 
 _SPECIAL = (type(None), Emit, BaseException)
-
-
-class StageStatus(NamedTuple):
-    """Counts of a stage since the start, in values."""
-
-    name: str
-    received: int
-    emitted: int
-    """Values passed on; more than received where the stage emits several."""
-    dropped: int
-    rejected: int
-    failed: int
-    """Failures that are retried."""
-    calls: int
-    """Batches handled."""
-    seconds: float
-    """The time that these took."""
 
 
 @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
@@ -21,7 +21,7 @@ from redis_worker.engine.slots import Slots
 from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
-from redis_worker.engine.worker import Role, Worker
+from redis_worker.engine.worker import Closable, Role, Worker
 from redis_worker.ports import Observer, Queue
 from redis_worker.service.routing import Batching
 from redis_worker.vocabulary.errors import Disconnected, Refused
@@ -33,9 +33,27 @@ Upkeep: TypeAlias = Callable[[Worker], Sequence[Role]]
 """Returns the roles that run beside a worker."""
 
 
+class Working(Protocol):
+    """The work of a consumer."""
+
+    @property
+    def declaration(self) -> Declaration:
+        """The name for people, and how tasks are run."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls run at once."""
+
+    def execution(self) -> Closable | None:
+        """Return the place of the calls, closed at the end; None if there is nothing to close."""
+
+    def runner(self, execution: Any) -> Callable[[Settler], Runner]:
+        """Return the function that builds the runner for a settler; `execution` is what `execution()` returned."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The function that a consumer calls with each task, and how it calls it."""
+    """One function that a consumer calls with each task, and how it calls it."""
 
     read: Read
     call: Callable[[Any], Any]
@@ -107,7 +125,7 @@ class Consumer(Worker):
         self,
         source: str,
         queue: Queue,
-        work: Work,
+        work: Working,
         observer: Observer,
         counting: Counting,
         *,
@@ -127,6 +145,8 @@ class Consumer(Worker):
         self.work = work
         self._queue = queue
         self._counting = counting
+        if work.declaration.stages is not None:
+            observer.staged(work.declaration.stages)
         execution = work.execution()
         super().__init__(
             queue,

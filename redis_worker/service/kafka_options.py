@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Order = Literal["none", "partition", "key"]
 Start = Literal["earliest", "latest"]
+Assignment = Literal["sticky", "round-robin", "range"]
 
 
 def _check_text(name: str, value: Any, _: object) -> str:
@@ -80,6 +81,10 @@ class KafkaOptions:
     start: Start = option(
         "earliest", check_choice, "Where a group begins that has committed nothing.", known=get_args(Start)
     )
+    assignment: Assignment = option(
+        "sticky", check_choice, "How the members of the group share partitions.", known=get_args(Assignment)
+    )
+    """"sticky" is cooperative: a rebalance moves as few as it can. The others move all of them, as older clients do."""
     wait: bool = option(False, check_flag, "Wait at start for brokers, topics and sink, instead of failing.")
     connect_timeout: Duration = option(
         10.0, check_seconds, "How long to wait for them otherwise.", above=0, metavar="S"
@@ -118,8 +123,7 @@ def group_settings(
     brokers: str,
     topics: str | Sequence[str],
     group: str,
-    instance_id: str | None,
-    start: str,
+    options: KafkaOptions,
     properties: Mapping[str, Any] | None,
 ) -> KafkaSettings:
     """Return the settings of the group. Raises ConfigurationError, also if the extra is not installed."""
@@ -135,7 +139,8 @@ def group_settings(
         brokers=brokers,
         topics=topics_of(topics),
         group=group,
-        instance_id=instance_id,
-        start=start,
+        instance_id=options.instance_id,
+        start=options.start,
+        assignment=options.assignment,
         properties=dict(properties or {}),
     )

@@ -134,6 +134,11 @@ class TopicWorkerOptions(WorkerOptions):
     concurrency: int = option(100, check_whole, "Messages at once, of all topics together.", least=1)
 
 
+UNDECLARED: Final = (
+    *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "result_ttl"),
+)
+"""The options of a pool that a worker on functions does not have: its functions, or their queue, declare them."""
+
 POOL_DEFAULTS: Final = PoolOptions()
 TOPIC_WORKER_DEFAULTS: Final = TopicWorkerOptions()
 

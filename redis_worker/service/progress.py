@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from redis_worker.service.pool import WorkerPool
+from redis_worker.service.list_worker import ListWorker
 from redis_worker.service.service import Service
 from redis_worker.vocabulary.logger import library_logger
 
@@ -16,8 +16,10 @@ _REPORT_EVERY = 10.0
 _RUNS = {"inline": "inline on the event loop", "async": "as coroutines"}
 
 
-def description(pool: WorkerPool, processor: str) -> str:
-    """Return the work of `pool` in one line; `processor` is its name."""
+def description(pool: ListWorker, processor: str | None) -> str:
+    """Return the work of `pool` in one line; `processor` is its name, if it has one."""
+    if processor is None:
+        return pool.summary
     how = _RUNS.get(pool.declaration.execution, f"each in a {pool.declaration.execution}")
     title = f"{processor} on {pool.address}: {pool.queue}"
     return f"{title}, {pool.options.concurrency} at once, {how}, {pool.options.delivery}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from redis_worker.engine.awaitables import Deferred, QuietCall, QuietCoroutine, is_awaitable, resolved
+from redis_worker.engine.awaitables import Deferred, is_awaitable, resolved
 from redis_worker.engine.batches import Failed, failures
 from redis_worker.service.declared_options import Declared
 from redis_worker.vocabulary.calls import check_takes_one
@@ -73,8 +73,7 @@ def new_route(pattern: str, function: Callable[..., Any], declared: Declared) ->
         remember = 0.0
     if not declared.batch:
         check_takes_one("handler", function, "one message")
-        call = QuietCoroutine(function) if declaration.execution == "async" else QuietCall(function)
-        return Route(pattern, call, declaration, concurrency, remember)
+        return Route(pattern, function, declaration, concurrency, remember)
     if declaration.execution == "inline":
         raise ConfigurationError(f"{handler}: a batch cannot be handled inline; use thread")
     size = check_whole(f"{handler}: size", options["size"], 1)

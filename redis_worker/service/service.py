@@ -14,6 +14,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.forks import watch_forks
 from redis_worker.broker.connection.preflight import connected
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.lifespan import Lifespan, providing
 from redis_worker.engine.running import RunningTask
 from redis_worker.engine.waiting import first_of, to_the_end
 from redis_worker.ports import Observer
@@ -48,19 +49,24 @@ class Service(ABC):
         http: str | None,
         http_token: str | None,
         measuring: Measuring | None = None,
+        http_origins: Sequence[str] = (),
+        lifespan: Lifespan | None = None,
     ) -> None:
         """`address` is that of Redis, None without Redis.
 
         `connect_timeout` is the time limit for finding a server at start, in seconds; 0 is no limit. `service` is the
         name in answers over HTTP; `http` is the address to listen on, and `http_token` the token for all beyond the
-        state of health. Without `http`, `measuring` returns the observer of a queue for the metrics of another server.
+        state of health; pages of `http_origins` may connect to `/ws`. Without `http`, `measuring` returns the observer
+        of a queue for the metrics of another server. `lifespan` opens what the functions need before the first
+        connection, and closes it after the last result.
         """
         self._name = name
         self.service = service
-        self._http = None if http is None else http_server(http, http_token)
+        self._http = None if http is None else http_server(http, http_token, http_origins)
         self._measure = measuring if self._http is None else self._http.metrics.of
-        self._address = address
+        self._address = self._fleet = address
         self._connect_timeout = connect_timeout
+        self._lifespan = lifespan
         self._stop_asked = False
         self._started = asyncio.Event()
         self._ran = False
@@ -191,7 +197,8 @@ class Service(ABC):
         """Work, and answer HTTP, if configured, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
-                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._address))
+                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._fleet))
+            await stack.enter_async_context(providing(self._lifespan))
             await self._work()
 
     def _measuring(self, queue: str, processor: str) -> tuple[Observer, ...]:

@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys, topic_list
-from redis_worker.broker.operator.presence import Role
+from redis_worker.broker.operator.presence import Announcer, Role
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
+from redis_worker.engine.execution import unstored
+from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
@@ -34,6 +36,7 @@ class Shared:
 
     connection: Connection
     doorbell: Doorbell
+    announcer: Announcer
     keeper: LeaseKeeper
     slots: Slots
     reconnect: Reconnect
@@ -43,6 +46,7 @@ class Shared:
     max_deliveries: int
     dead_limit: int
     shutdown_timeout: float
+    lifespan: Lifespan | None
 
 
 class ConsumerStatus(NamedTuple):
@@ -67,19 +71,21 @@ class TopicConsumer(Consumer):
         keys, name = Keys(topic_list(topic)), route.declaration.name
         reporter = Reporter(keys.waiting, f"message of {topic}")
         observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        of_process = route.declaration.execution == "process"
         queue = _queue_of(route, keys, shared, observer)
         super().__init__(
             keys.waiting,
             queue,
             Work(
                 read=MessageReader(topic, shared.max_deliveries).read,
-                call=route.call,
+                call=in_children(shared.lifespan, route.call) if of_process else route.call,
                 declaration=route.declaration,
                 concurrency=route.concurrency,
                 max_deliveries=shared.max_deliveries,
                 bury=True,
                 batching=route.batching,
                 slots=shared.slots,
+                encode=unstored,
             ),
             observer,
             counting,
@@ -88,6 +94,7 @@ class TopicConsumer(Consumer):
                 *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting),
                 lease=shared.keeper.seconds,
                 doorbell=shared.doorbell,
+                announcer=shared.announcer,
             ),
             reconnect=shared.reconnect,
             shutdown_timeout=shared.shutdown_timeout,

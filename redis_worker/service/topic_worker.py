@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server
+from redis_worker.broker.operator.presence import Announcer
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.engine.counters import Counters, Counting
+from redis_worker.engine.lifespan import Lifespan, LifespanFunction
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.running import RunningTask
@@ -67,11 +69,14 @@ class TopicWorker(Service, Handlers):
         observers: Iterable[Observer] = (),
         http: str | None = None,
         http_token: str | None = None,
+        http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
+        lifespan: LifespanFunction | None = None,
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http`, `http_token` and `measuring` are as in WorkerPool, the other options as in PoolOptions.
+        `http`, `http_token`, `http_origins`, `measuring` and `lifespan` are as in WorkerPool, the other options as in
+        PoolOptions.
         Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
@@ -83,7 +88,10 @@ class TopicWorker(Service, Handlers):
             dead_limit=dead_limit,
         )
         seconds = seconds_of(self.options.connect_timeout)
-        Service.__init__(self, "the topic worker", address_of(redis), seconds, "topics", http, http_token, measuring)
+        address, opened = address_of(redis), None if lifespan is None else Lifespan(lifespan)
+        Service.__init__(
+            self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins, opened
+        )
         Handlers.__init__(self)
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()
@@ -163,16 +171,17 @@ class TopicWorker(Service, Handlers):
         connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         options = self.options
         keeper = LeaseKeeper(self._address, seconds_of(options.lease))
-        doorbell = Doorbell(self._address)
+        doorbell, announcer = Doorbell(self._address), Announcer(connection)
         reporter = Reporter("mq:*")
         observer = Observers((reporter, *self._observers))
         registry = Topics(connection)
         self._topics.shared = Shared(
-            connection, doorbell, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
+            connection, doorbell, announcer, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
             self._measuring, options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout),
+            self._lifespan,
         )  # fmt: skip
         watchdog = Watchdog(observer, report=reporter.block)
-        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]
+        roles = [asyncio.create_task(role.run()) for role in (doorbell, announcer, watchdog)]
         try:
             if await self._connected(connection, lambda: self._start_named(registry)):
                 self._started.set()
@@ -182,6 +191,7 @@ class TopicWorker(Service, Handlers):
             for role in roles:
                 role.cancel()
             await asyncio.wait(roles)
+            await announcer.close()
             await connection.close()
             await keeper.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.operator.presence import Presence
+from redis_worker.broker.operator.presence import Announcer, Presence
 from redis_worker.broker.operator.presence import Role as Described
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter
@@ -28,9 +28,10 @@ def upkeep_of(
     *,
     lease: float,
     doorbell: Doorbell,
+    announcer: Announcer,
     others: Iterable[Role] = (),
 ) -> Upkeep:
-    """Return the roles of a worker on `queue`, and the `others`; `doorbell` wakes them.
+    """Return the roles of a worker on `queue`, and the `others`; `doorbell` wakes them, `announcer` describes it.
 
     Only a worker with a lease can be seen and recovered, and recovers others.
     """
@@ -39,7 +40,7 @@ def upkeep_of(
         found = [Promoter(connection, keys, doorbell, observer).run, *others]
         if isinstance(queue, AtLeastOnceQueue):
             found.append(Recoverer(connection, keys, queue, observer, doorbell, lease=lease).run)
-            found.append(Presence(connection, keys, queue, described, vitals, worker).run)
+            found.append(Presence(keys, queue, described, vitals, worker, announcer).run)
         return found
 
     return roles

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
-from redis_worker.broker.connection.address import Address, address_of
-from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.operator.supervisors import Announcer
-from redis_worker.file.plan import DaemonPart, HttpSettings, KafkaPart, Plan
+from redis_worker.broker.connection.address import Address, Client, address_of
+from redis_worker.broker.operator.supervisors import announced
+from redis_worker.file.plan import DaemonPart, HttpSettings, KafkaPart, Part, Plan, TasksPart
+from redis_worker.file.queues import find_queue
 from redis_worker.http.subject import Supervised
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.logger import library_logger
@@ -20,6 +19,15 @@ if TYPE_CHECKING:
     from redis_worker.http.server import HttpServer
 
 logger = library_logger("redis_worker.supervisor")
+
+
+def _server_of(part: Part) -> str | Client | None:
+    """Return the Redis server of `part`, None if it has none, or if a queue that names its own cannot be found."""
+    if isinstance(part, TasksPart):
+        with suppress(ConfigurationError):
+            return part.url or find_queue(part.queue).redis
+        return None
+    return None if isinstance(part, DaemonPart | KafkaPart) else part.url
 
 
 class StatusPublisher:
@@ -47,7 +55,7 @@ class StatusPublisher:
         """
         # Keep the addresses of parts that are stopping: HTTP still reports their queues.
         self._addresses |= {
-            part.name: address_of(part.url) for part in plan.parts if not isinstance(part, DaemonPart | KafkaPart)
+            part.name: address_of(server) for part in plan.parts if (server := _server_of(part)) is not None
         }
         if plan.http != self._http or plan.url != self._url:
             await self._serving.aclose()
@@ -58,7 +66,10 @@ class StatusPublisher:
             await self._announcing.aclose()
             self._url = plan.url
             if plan.url is not None:
-                await self._announce(plan.url)
+                service = self._service
+                await self._announcing.enter_async_context(
+                    announced(address_of(plan.url), lambda: {"name": service.service, "parts": service.parts()})
+                )
 
     async def close(self) -> None:
         """Stop publishing."""
@@ -84,17 +95,3 @@ class StatusPublisher:
 
     def _address(self, consuming: Consuming) -> Address | None:
         return self._addresses.get(consuming.part)
-
-    async def _announce(self, url: str) -> None:
-        connection = Connection(address_of(url).open(), owned=True)
-        self._announcing.push_async_callback(connection.close)
-        service = self._service
-        announcer = Announcer(connection, lambda: {"name": service.service, "parts": service.parts()})
-        task = asyncio.create_task(announcer.run(), name="redis-worker announcer")
-
-        async def end() -> None:
-            task.cancel()
-            await asyncio.wait({task})
-            await announcer.withdraw()
-
-        self._announcing.push_async_callback(end)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart
+from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart, TasksPart
 from redis_worker.supervisor.process.part_process import PartProcess
 from redis_worker.supervisor.unit import Unit
 from redis_worker.supervisor.wiring import Wiring
@@ -110,7 +110,7 @@ def _numbered(part: Part, number: int) -> Part:
 def kind_of(part: Part) -> PartKind:
     """Return the kind of `part`."""
     match part:
-        case PoolPart():
+        case PoolPart() | TasksPart():
             return "pool"
         case KafkaPart():
             return "kafka"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis_worker.engine.counters import Counters
-from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart, TopicSettings, TopicsPart
+from redis_worker.file.plan import DaemonPart, JobPart, KafkaPart, Part, PoolPart, TasksPart, TopicSettings, TopicsPart
 from redis_worker.http.metrics import Metrics
 from redis_worker.ports import Observer
-from redis_worker.registry import find_function
+from redis_worker.registry import find_function, find_lifespan
 from redis_worker.supervisor.daemon import daemon_of
 from redis_worker.supervisor.work import Work
 
@@ -38,6 +38,8 @@ class Wiring:
         match part:
             case PoolPart():
                 return self.pool(part)
+            case TasksPart():
+                return self._function_worker(part)
             case TopicsPart():
                 return self.topic_worker(part)
             case KafkaPart():
@@ -56,6 +58,18 @@ class Wiring:
             observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
             shutdown_timeout=part.supervision.shutdown_timeout,
+            lifespan=find_lifespan(part.lifespan),
+            **part.options,
+        )
+
+    def _function_worker(self, part: TasksPart) -> Work:
+        from redis_worker.file.queues import function_worker_of
+
+        return function_worker_of(
+            part,
+            observers=(self.metrics.counting,),
+            measuring=self._measuring(part.name),
+            shutdown_timeout=part.supervision.shutdown_timeout,
             **part.options,
         )
 
@@ -68,6 +82,7 @@ class Wiring:
             observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
             shutdown_timeout=part.supervision.shutdown_timeout,
+            lifespan=find_lifespan(part.lifespan),
             **part.options,
         )
         add_handlers(worker, part)
@@ -80,6 +95,7 @@ class Wiring:
             part,
             observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
+            announced=False,
             shutdown_timeout=part.supervision.shutdown_timeout,
         )
 

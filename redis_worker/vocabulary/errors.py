@@ -58,6 +58,10 @@ class Unreadable(RedisWorkerError):
         self.id = id
 
 
+class LifespanFailed(RedisWorkerError):
+    """A lifespan that raised at its start or at its end."""
+
+
 class RaisedInProcess(RedisWorkerError):
     """An error that a task raised in a child process; the text is the traceback there."""
 

@@ -28,9 +28,12 @@ class Message(NamedTuple):
     """1 for the first delivery, plus 1 for each redelivery."""
 
 
-def read_message(raw: bytes, topic: str, attempt: int) -> Message:
-    """Return the message in `raw`, from the list of `topic`; its member `topic` is ignored. Raises Unreadable."""
-    id, content = read_object(raw)
+def read_message(raw: bytes, topic: str, attempt: int, plain: bool = False) -> Message:
+    """Return the message in `raw`, from the list of `topic`; its member `topic` is ignored. Raises Unreadable.
+
+    `plain` if it is known to have no long number.
+    """
+    id, content = read_object(raw, plain)
     if "data" not in content:
         raise Unreadable("the data is missing", id)
     return Message(id, topic, content["data"], content.get("published_at"), attempt)

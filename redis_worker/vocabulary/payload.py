@@ -1,4 +1,4 @@
-"""The wire protocol, bytes to values and back, exactly (README, "The protocol").
+"""The wire protocol, bytes to values and back, exactly (docs/protocol.md).
 
 orjson does the work. It is inexact in three places, each detected cheaply and then handled slowly:
 integers past 64 bits (it reads them as floats and refuses to write them), NaN and infinities (it
@@ -206,9 +206,12 @@ def _read_task(raw: bytes) -> Task:
     return Task(id, payload["task"])
 
 
-def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the text form of `id`, and all members, of the JSON object in `raw`. Raises Unreadable."""
-    payload = _loads_or_unreadable(raw)
+def read_object(raw: bytes, plain: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the text form of `id`, and all members, of the JSON object in `raw`; `plain` as in `read_task`.
+
+    Raises Unreadable.
+    """
+    payload = _loads_or_unreadable(raw, plain)
     if type(payload) is not dict:
         raise Unreadable(f"not a JSON object but {json_type(payload)}")
     id = payload.get("id")
@@ -220,9 +223,9 @@ def read_object(raw: bytes) -> tuple[str, dict[str, Any]]:
     return id, payload
 
 
-def _loads_or_unreadable(raw: bytes) -> Any:
+def _loads_or_unreadable(raw: bytes, plain: bool) -> Any:
     try:
-        return loads(raw)
+        return orjson.loads(raw) if plain else loads(raw)
     except ValueError as error:
         raise Unreadable(f"not JSON: {error}") from None
 

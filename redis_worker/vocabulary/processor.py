@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, overload
 from redis_worker.vocabulary.checks import check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.stage_status import STAGES, Stages
 
 Execution = Literal["async", "inline", "thread", "process"]
 """The place of a processor's calls: a coroutine on the event loop, a plain call on it (for pure functions that take
@@ -42,6 +43,8 @@ class Declaration:
     """The delay before the first retry, in seconds; it doubles with each retry."""
     retry_backoff_max: float = 60.0
     """The maximum delay, in seconds."""
+    stages: Stages | None = None
+    """The counts of its stages, if it is a pipeline."""
 
 
 @overload
@@ -139,6 +142,7 @@ def _declaration(function: Callable[..., Any], declared: dict[str, Any], kind: s
     is_async = is_coroutine_function(function)
     defaults: dict[str, Any] = {
         "name": getattr(function, "__name__", type(function).__name__),
+        "stages": getattr(function, STAGES, None),
         "execution": "async" if is_async else "thread",
         "summary": document.partition("\n")[0],
     }

@@ -16,7 +16,7 @@ from redis_worker import KafkaMessage, KafkaWorker, PartitionsLost
 from redis_worker.mock_kafka import MockKafka
 from redis_worker.ports import Partition, Refusals
 from redis_worker.vocabulary.errors import Disconnected
-from tests.support import PATIENCE
+from tests.support import PATIENCE, wait_until
 
 # Members that die are noticed soon.
 QUICK = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
@@ -168,3 +168,23 @@ class MemorySink:
     def _check(self) -> None:
         if self.away:
             raise Disconnected("the database is away")
+
+
+async def two_members_share(topic: KafkaTopic, assignment: Any) -> None:
+    """Have a second member join and leave: each message is handled once, by one of them, and committed."""
+    first, second = Seen(0.002), Seen(0.002)
+    topic.produce(range(600))
+    async with topic.worker(first, concurrency=8, assignment=assignment) as one:
+        await wait_until(lambda: len(first.values) > 50)
+        async with topic.worker(second, concurrency=8, assignment=assignment) as other:
+            await wait_until(lambda: len(other.partitions()) == len(one.partitions()) == 2)
+            topic.produce(range(600, 800))
+            await wait_until(lambda: set(first.values + second.values) == set(range(800)))
+            # Revoked partitions are drained before they go.
+            assert len(first.values + second.values) == 800
+            await wait_until(lambda: sum(topic.committed()) == 800)
+        await wait_until(lambda: len(one.partitions()) == 4)
+        topic.produce(range(800, 900))
+        await wait_until(lambda: set(first.values + second.values) == set(range(900)))
+    assert sum(topic.committed()) == 900
+    assert len(second.values) > 50

@@ -15,7 +15,7 @@ from redis_worker import KafkaMessage, KafkaWorker
 from tests.kafka.kafka_support import QUICK
 
 
-def main(brokers: str, topic: str, log: str, instance: str = "", protocol: str = "classic") -> None:
+def main(brokers: str, topic: str, log: str, instance: str = "", protocol: str = "sticky") -> None:
     async def handler(message: KafkaMessage) -> None:
         with Path(log).open("a") as file:
             file.write(f"{message.data}\n")
@@ -23,10 +23,13 @@ def main(brokers: str, topic: str, log: str, instance: str = "", protocol: str =
             os._exit(9)
         await asyncio.sleep(0.001)
 
-    properties: dict[str, Any] = dict(QUICK) if protocol == "classic" else {"group.protocol": protocol}
+    by_brokers = protocol == "consumer"
+    properties: dict[str, Any] = {"group.protocol": protocol} if by_brokers else dict(QUICK)
+    assignment: Any = "sticky" if by_brokers else protocol
     worker = KafkaWorker(
-        brokers, topic, topic, handler, concurrency=16, instance_id=instance or None, properties=properties
-    )
+        brokers, topic, topic, handler,
+        concurrency=16, instance_id=instance or None, assignment=assignment, properties=properties,
+    )  # fmt: skip
     asyncio.run(worker.serve())
 
 

@@ -24,6 +24,7 @@ MODES: dict[str, dict[str, Any]] = {
     "any order": {"concurrency": 32},
     "by key": {"concurrency": 32, "ordered": "key"},
     "by partition": {"concurrency": 8, "ordered": "partition"},
+    "round-robin, by key": {"concurrency": 32, "ordered": "key", "assignment": "round-robin"},
 }
 
 

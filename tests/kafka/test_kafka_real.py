@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from redis_worker import KafkaMessage, Refused
 from redis_worker.ports import Observer, Partition
-from tests.kafka.kafka_support import KafkaTopic, MemorySink, Seen
+from tests.kafka.kafka_support import KafkaTopic, MemorySink, Seen, two_members_share
 from tests.kafka.real_broker import PASSWORD, USER, RealKafka
 from tests.support import CommandProcess, wait_until
 
@@ -41,9 +41,17 @@ async def test_a_regular_expression_finds_topics_that_are_made_later(real_kafka:
         assert {partition.topic for partition in worker.partitions()} == {topic.name, later.name}
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("assignment", ["round-robin", "range"])
+async def test_assignments_that_move_all_partitions_handle_each_message_once(
+    topic: KafkaTopic, assignment: str
+) -> None:
+    """The mock cluster refuses the commits of such a member while others join; Kafka takes them."""
+    await two_members_share(topic, assignment)
+
+
+@pytest.mark.parametrize("protocol", ["sticky", "round-robin", "consumer"])
 async def test_members_share_and_a_killed_one_is_replaced(topic: KafkaTopic, protocol: str, tmp_path: Path) -> None:
-    """With both protocols: of the clients, and of the brokers (KIP-848)."""
+    """With the protocol of the clients, cooperative or not, and with that of the brokers (KIP-848)."""
     log = tmp_path / "log"
     topic.produce(range(1000))
     command = (topic.brokers, topic.name, str(log), "", protocol)
@@ -178,5 +186,7 @@ async def test_a_group_of_other_members_is_refused_in_a_sentence(topic: KafkaTop
         consumer.subscribe([topic.name])
         await wait_until(lambda: consumer.poll(0.05) or consumer.assignment())
         worker = topic.worker(Seen())
-        with pytest.raises(Refused, match="do not assign partitions cooperatively: end them, or choose another group"):
+        with pytest.raises(
+            Refused, match="assign partitions in another way: end them, set `assignment` as they do, or"
+        ):
             await worker.run()

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from redis_worker import ConfigurationError, KafkaMessage, Refused, Reject, Retry, Unreachable, processor
 from redis_worker.mock_kafka import MockKafka
-from tests.kafka.kafka_support import KafkaTopic, MemorySink, Seen, reasons
+from tests.kafka.kafka_support import KafkaTopic, MemorySink, Seen, reasons, two_members_share
 from tests.support import CommandProcess, wait_until
 
 
@@ -168,22 +168,7 @@ async def test_dead_letters_in_redis(topic: KafkaTopic, redis: Redis, server: An
 
 
 async def test_two_members_share_and_neither_commits_what_it_gave_up(topic: KafkaTopic) -> None:
-    first, second = Seen(0.002), Seen(0.002)
-    topic.produce(range(600))
-    async with topic.worker(first, concurrency=8) as one:
-        await wait_until(lambda: len(first.values) > 50)
-        async with topic.worker(second, concurrency=8) as other:
-            await wait_until(lambda: len(other.partitions()) == len(one.partitions()) == 2)
-            topic.produce(range(600, 800))
-            await wait_until(lambda: set(first.values + second.values) == set(range(800)))
-            # Revoked partitions are drained before they go.
-            assert len(first.values + second.values) == 800
-            await wait_until(lambda: sum(topic.committed()) == 800)
-        await wait_until(lambda: len(one.partitions()) == 4)
-        topic.produce(range(800, 900))
-        await wait_until(lambda: set(first.values + second.values) == set(range(900)))
-    assert sum(topic.committed()) == 900
-    assert len(second.values) > 50
+    await two_members_share(topic, "sticky")
 
 
 async def test_a_message_that_takes_too_long_is_abandoned_with_its_partition(topic: KafkaTopic) -> None:
@@ -298,6 +283,8 @@ async def test_an_unknown_topic_is_one_sentence_or_waited_for(mock_kafka: MockKa
         ({"colour": 1}, "unknown option 'colour'; a Kafka worker has concurrency, "),
         ({"decode": 7}, "decode must be a type, or a function"),
         ({"retries": -1}, "retries must"),
+        ({"assignment": "fair"}, "assignment must be one of sticky, round-robin, range"),
+        ({"assignment": "range", "properties": {"group.protocol": "consumer"}}, "group.protocol to be classic"),
     ],
 )
 async def test_wrong_settings_are_one_sentence(mock_kafka: MockKafka, options: dict[str, Any], text: str) -> None:

@@ -23,9 +23,10 @@ _END_PATIENCE = 5.0
 class BackgroundLoop:
     """A runner of coroutines for callers in any thread. Its thread starts with the first call in each process."""
 
-    def __init__(self, name: str) -> None:
-        """`name` is the class name shown in errors."""
-        self._name = name
+    def __init__(self, plain: str, awaited: str) -> None:
+        """`plain` names the calls that block, in errors, and `awaited` those for an event loop."""
+        self._plain = plain
+        self._awaited = awaited
         self._closed = False
         self._lock = threading.Lock()
         self._loop_thread: _LoopThread | None = None
@@ -40,7 +41,7 @@ class BackgroundLoop:
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise ConfigurationError(
-                f"Sync{self._name} cannot be used inside a running event loop; use {self._name} there"
+                f"{self._plain} cannot be used inside a running event loop; use {self._awaited} there"
             )
         with self._lock:
             if self._closed:

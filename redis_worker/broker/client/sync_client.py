@@ -30,7 +30,7 @@ class _Sync(Generic[C]):
 
     def __init__(self, client: C) -> None:
         self._client: C = client
-        self._background = BackgroundLoop(type(client).__name__)
+        self._background = BackgroundLoop(f"Sync{type(client).__name__}", type(client).__name__)
 
     def __enter__(self) -> Self:
         return self

@@ -58,6 +58,7 @@ class AtLeastOnceQueue:
         self._observer = observer
         self._max_deliveries = max_deliveries
         self._limits = limits
+        self._lease_ms = int(keeper.seconds * 1000)
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
@@ -147,7 +148,8 @@ class AtLeastOnceQueue:
         return await self._deliveries_of(reply, limit)
 
     def _claim_arguments(self, limit: int) -> list[Any]:
-        return [self._registration.lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES]
+        lease = self._registration.lease
+        return [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms]
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -261,7 +263,7 @@ class AtLeastOnceQueue:
 
         async def write() -> list[Any]:
             if self._output_apart:
-                await write_results(connection, self._keys, settlement.outcomes, self._limits.result_ttl)
+                await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
             return await self._end_claims("settle", self._settled_keys, arguments)

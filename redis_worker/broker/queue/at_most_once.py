@@ -83,7 +83,7 @@ class AtMostOnceQueue:
     async def _write(self, outcomes: Sequence[Outcome], size: int) -> None:
         connection, keys, limits, count = self._ordinary, self._keys, self._limits, len(outcomes)
         await retry_hangups(
-            connection, lambda: write_results(connection, keys, outcomes, limits.result_ttl), size, count
+            connection, lambda: write_results(connection, keys, outcomes, limits.lifetimes), size, count
         )
         dead = [outcome for outcome in outcomes if outcome.dead]
         if not dead:

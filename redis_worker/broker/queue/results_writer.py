@@ -10,9 +10,9 @@ from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.task import Outcome
 
 
-async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome], ttl: int) -> None:
+async def write_results(connection: Connection, keys: Keys, outcomes: Sequence[Outcome], lifetimes: str) -> None:
     """Write and announce the results of `outcomes`, without acknowledging tasks."""
-    arguments: list[Any] = [keys.channel, ttl]
+    arguments: list[Any] = [keys.channel, lifetimes]
     for outcome in outcomes:
         if outcome.id is not None and outcome.result is not None:
             arguments += (outcome.id, outcome.result)

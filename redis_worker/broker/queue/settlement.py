@@ -31,6 +31,13 @@ class Limits:
     """Seconds until a result expires; 0 keeps it."""
     remember: int = 0
     """Milliseconds for which a completed message is remembered; 0 if it may run twice."""
+    error_ttl: int | None = None
+    """Seconds until an error result expires; None if it is as for other results."""
+
+    @property
+    def lifetimes(self) -> str:
+        """The argument of the scripts, see `expire_results` in common.lua."""
+        return f"{self.result_ttl}" if self.error_ttl is None else f"{self.result_ttl} {self.error_ttl}"
 
 
 class Verdict(NamedTuple):
@@ -146,7 +153,7 @@ def _section(outcome: Outcome) -> int:
 
 def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Limits) -> Iterator[Settlement]:
     """Yield `outcomes` in as few settlements as their size allows."""
-    header = [worker, keys.channel, keys.wake, limits.dead, limits.result_ttl, COUNTS_MS, limits.remember]
+    header = [worker, keys.channel, keys.wake, limits.dead, limits.lifetimes, COUNTS_MS, limits.remember]
     while outcomes:
         settlement = Settlement(header)
         taken = settlement.take(outcomes, worker)

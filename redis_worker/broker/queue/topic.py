@@ -61,9 +61,12 @@ class TopicQueue(AtLeastOnceQueue):
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         if wait and self._drained:
+            lease = self._registration.lease
+            lease.idle = is_sure = lease.unanswered == 1  # this claim, which is not sent yet
             # The more queues there are, the longer each waits: together they ask about once a second.
             seconds = max(_WAIT, len(self._doorbell.all) * _FOR_EACH)
-            await self._bell.wait(min(seconds, _UNSURE_WAIT) if self._registration.lease.unanswered > 1 else seconds)
+            await self._bell.wait(seconds if is_sure else min(seconds, _UNSURE_WAIT))
+            lease.stir()
         self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
         claim = self._ordinary.run("claim", self._claimed_keys, self._claim_arguments(limit))
         return await self._deliveries_of(await claim, limit)

@@ -42,6 +42,24 @@ local function add_to(hash, field, number)
   end
 end
 
+-- Let results expire. `ttl` is their time to live in s (0: for ever); after a blank, that of errors, if it differs.
+-- `fields` holds id, result for each. pcall: servers before Redis 7.4 and Valkey 9 keep them.
+local function expire_results(output, ttl, fields)
+  if ttl == '0' then return end
+  local success, error = string.match(ttl, '^(%d+) ?(%d*)$')
+  local groups = {[success] = {}, [error] = {}}
+  for i = 1, #fields, 2 do
+    local is_error = error ~= '' and string.sub(fields[i + 1], 1, 17) == '{"status":"error"'
+    table.insert(groups[is_error and error or success], fields[i])
+  end
+  for seconds, ids in pairs(groups) do
+    for first = 1, #ids, 4000 do
+      local last = math.min(first + 3999, #ids)
+      redis.pcall('HEXPIRE', output, seconds, 'FIELDS', last - first + 1, unpack(ids, first, last))
+    end
+  end
+end
+
 -- Drop and count surplus dead letters. If they cannot be counted, drop none and return the error.
 local function drop_oldest(dead, most, dropped)
   local surplus = redis.call('LLEN', dead) - tonumber(most)

@@ -3,7 +3,7 @@
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
 --      idempotent topic, which has no output, 8 done, 9 begun
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
---      results in s (0: for ever), 6 ms for which counts are kept, 7 ms for which completed messages are
+--      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
 --      remembered (0: not idempotent), 8 '1' to write outcomes although their tasks are not held,
 --      9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
@@ -140,14 +140,14 @@ if output and #fields > 0 then
   for first = 1, #fields, 4000 do
     redis.call('HSET', output, unpack(fields, first, math.min(first + 3999, #fields)))
   end
-  if ARGV[5] ~= '0' then
-    for first = 1, #ids, 4000 do
-      local last = math.min(first + 3999, #ids)
-      redis.call('HEXPIRE', output, ARGV[5], 'FIELDS', last - first + 1, unpack(ids, first, last))
-    end
-  end
+  expire_results(output, ARGV[5], fields)
   -- pcall: a user without permission for the channel still gets results; clients then poll.
-  redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
+  local news = cjson.encode(ids)
+  if #ids == 1 and #fields[2] <= 4096 then
+    -- With its result, to spare a client that waits for it another call.
+    news = '{' .. cjson.encode(ids[1]) .. ':' .. fields[2] .. '}'
+  end
+  redis.pcall('PUBLISH', ARGV[2], news)
 end
 if #damages > 0 then
   return {refused, unpack(damages)}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from redis_worker.broker.client.event_feed import PAGE, START, Event, EventFeed, is_after
 from redis_worker.broker.connection.address import Address
+from redis_worker.http.push.audiences import Audience, Audiences, Channels
 from redis_worker.http.push.backlog import Frame
 from redis_worker.http.push.client import Client
 from redis_worker.vocabulary.channel import OWN
@@ -48,15 +48,6 @@ class PushCounts:
     """Slow clients cut off."""
 
 
-@dataclass(eq=False, slots=True)
-class _Audience:
-    """The clients with the same channels: each frame is made once for all of them."""
-
-    channels: frozenset[str]
-    clients: set[Client] = field(default_factory=set)
-    events: list[bytes] = field(default_factory=list)
-
-
 class Hub:
     """The clients of a server. It reads from Redis while there are any."""
 
@@ -71,8 +62,7 @@ class Hub:
         self._position = START
         """The id of the last event that was passed on."""
         self._positioned = asyncio.Event()
-        self._audiences: dict[frozenset[str], _Audience] = {}
-        self._by_channel: defaultdict[str, set[_Audience]] = defaultdict(set)
+        self._audiences = Audiences()
 
     @property
     def is_full(self) -> bool:
@@ -89,7 +79,7 @@ class Hub:
 
     async def leave(self, client: Client) -> None:
         """Remove a client. The last one ends the reading."""
-        self._place(client, frozenset())
+        self._audiences.place(client, frozenset())
         self.clients.discard(client)
         if not self.clients:
             await self._stop()
@@ -102,19 +92,19 @@ class Hub:
         """
         if not all(channel.startswith(OWN) for channel in channels):
             await self._positioned.wait()
-        new = channels - client.channels
-        self._place(client, client.channels | channels)
-        if after is not None and new:
-            client.replay(self._replay(new, after, self._position))
+        before = client.channels
+        self._audiences.place(client, before | channels)
+        if after is not None and not channels <= before:
+            client.replay(self._replay(Channels(channels), Channels(before), after, self._position))
         return self._position
 
     def unsubscribe(self, client: Client, channels: frozenset[str]) -> None:
         """Remove `channels` from those of `client`."""
-        self._place(client, client.channels - channels)
+        self._audiences.place(client, client.channels - channels)
 
     def is_watched(self, channel: str) -> bool:
         """Return True if a client is subscribed to `channel`."""
-        return channel in self._by_channel
+        return self._audiences.is_watched(channel)
 
     def show(self, channel: str, data: bytes) -> None:
         """Pass an event of this server, JSON, to the clients of `channel`; it has no id and is not replayed."""
@@ -133,24 +123,6 @@ class Hub:
             await asyncio.wait({feeding})
         if feed is not None:
             await feed.close()
-
-    def _place(self, client: Client, channels: frozenset[str]) -> None:
-        """Move `client` from the audience of its channels to that of `channels`."""
-        if (audience := self._audiences.get(client.channels)) is not None:
-            audience.clients.discard(client)
-            if not audience.clients:
-                del self._audiences[client.channels]
-                for channel in audience.channels:
-                    self._by_channel[channel].discard(audience)
-                    if not self._by_channel[channel]:
-                        del self._by_channel[channel]
-        client.channels = channels
-        if channels:
-            if (audience := self._audiences.get(channels)) is None:
-                audience = self._audiences[channels] = _Audience(channels)
-                for channel in channels:
-                    self._by_channel[channel].add(audience)
-            audience.clients.add(client)
 
     async def _pass_on(self, feed: EventFeed) -> None:
         """Read and distribute events until cancelled, and none twice; a lost connection delays them."""
@@ -189,13 +161,11 @@ class Hub:
             self._offer(client, Frame(_INCOMPLETE, 0))
 
     def _distribute(self, events: Iterable[Event]) -> None:
-        touched: set[_Audience] = set()
-        by_channel = self._by_channel
+        touched: set[Audience] = set()
         for event in events:
-            if event.channel in by_channel:
-                for audience in by_channel[event.channel]:
-                    audience.events.append(event.json)
-                    touched.add(audience)
+            for audience in self._audiences.of(event.channel):
+                audience.events.append(event.json)
+                touched.add(audience)
         for audience in touched:
             parts, audience.events = audience.events, []
             for frame in _frames(parts):
@@ -207,12 +177,17 @@ class Hub:
         if lost := client.offer(frame):
             if client.slow == "cut":
                 self.counts.cut += 1
-                self._place(client, frozenset())
+                self._audiences.place(client, frozenset())
             else:
                 self.counts.lost += lost
 
-    async def _replay(self, channels: frozenset[str], after: str, until: str) -> AsyncGenerator[bytes, None]:
-        """Yield frames with the events of `channels` after `after` up to `until`, and then how many there were."""
+    async def _replay(
+        self, channels: Channels, before: Channels, after: str, until: str
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield frames with the events of `channels` after `after` up to `until`, and then how many there were.
+
+        Those of the channels that the client had `before` are left out.
+        """
         count, complete = 0, True
         try:
             feed = self._feed
@@ -221,7 +196,8 @@ class Hub:
                 cursor = after
                 while cursor != until:
                     cursor, events = await feed.between(cursor, until, PAGE)
-                    for frame in _frames([event.json for event in events if event.channel in channels]):
+                    new = [each.json for each in events if each.channel in channels and each.channel not in before]
+                    for frame in _frames(new):
                         count += frame.events
                         yield frame.text
         except (Disconnected, Refused):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.engine.process_group import end_own_group, end_with, leave_interrupts_to_parent
 from redis_worker.engine.streams import open_streams
-from redis_worker.file.plan import PoolPart
+from redis_worker.file.plan import PoolPart, TasksPart
 from redis_worker.reporting import report_running
 from redis_worker.supervisor.failure import one_line, without_own_frames
 from redis_worker.supervisor.process.channel import CHANNEL_FD, FORMER_PYTHONPATH, PYTHONPATH, Channel
@@ -27,7 +27,7 @@ from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
 
 if TYPE_CHECKING:
-    from redis_worker.service.pool import WorkerPool
+    from redis_worker.service.list_worker import ListWorker
 
 logger = library_logger("redis_worker.supervisor")
 
@@ -124,16 +124,17 @@ class Child:
 
     def _reported(self) -> AbstractAsyncContextManager[None]:
         pool = self._reporting_pool()
-        if pool is None or not isinstance(self._part, PoolPart):
+        if pool is None:
             return nullcontext()
         from redis_worker.service import progress
 
-        return progress.reported(pool, [progress.description(pool, self._part.processor)])
+        processor = self._part.processor if isinstance(self._part, PoolPart) else None
+        return progress.reported(pool, [progress.description(pool, processor)])
 
-    def _reporting_pool(self) -> WorkerPool | None:
-        """The pool, where it is one that logs how it goes."""
-        if self._part.supervision.reports and isinstance(self._part, PoolPart):
-            return cast("WorkerPool | None", self._work)
+    def _reporting_pool(self) -> ListWorker | None:
+        """The worker, where it is one that logs how it goes."""
+        if self._part.supervision.reports and isinstance(self._part, (PoolPart, TasksPart)):
+            return cast("ListWorker | None", self._work)
         return None
 
     def _report(self) -> None:

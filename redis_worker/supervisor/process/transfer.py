@@ -14,11 +14,14 @@ from redis_worker.file.plan import (
     PoolPart,
     SinkSettings,
     Supervision,
+    TasksPart,
     TopicSettings,
     TopicsPart,
 )
 
-_KINDS: dict[str, type[Part]] = {kind.__name__: kind for kind in (PoolPart, TopicsPart, KafkaPart, DaemonPart, JobPart)}
+_KINDS: dict[str, type[Part]] = {
+    kind.__name__: kind for kind in (PoolPart, TasksPart, TopicsPart, KafkaPart, DaemonPart, JobPart)
+}
 
 
 def packed(part: Part) -> dict[str, Any]:

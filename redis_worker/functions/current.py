@@ -1,0 +1,48 @@
+"""The task that the running code belongs to."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis_worker.engine.lifespan import current_resources
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentTask:
+    """The task that a function runs for."""
+
+    id: str
+    function: str
+    """The name of the function in its queue."""
+    queue: str
+    """The list that the task came from."""
+    attempt: int
+    """1 for the first run, plus 1 for each other one."""
+    deadline: float | None
+    """The end of the time limit, in seconds since the epoch; None without a limit."""
+
+    @property
+    def resources(self) -> Any:
+        """What the lifespan has yielded. Raises LookupError without a lifespan."""
+        return current_resources()
+
+
+class Running(Protocol):
+    """A task that runs; it is described when somebody asks, since few functions do."""
+
+    def current(self) -> CurrentTask:
+        """Return its description."""
+
+
+CURRENT: ContextVar[Running] = ContextVar("redis_worker_current_task")
+"""Set in the context of each call: of a coroutine, in a thread and in a process."""
+
+
+def current_task() -> CurrentTask:
+    """Return the task that this code runs for. Raises LookupError outside of a function of a TaskQueue."""
+    try:
+        return CURRENT.get().current()
+    except LookupError:
+        raise LookupError("no task runs here: current_task() is for functions of a TaskQueue") from None

@@ -1,0 +1,130 @@
+"""The places where the functions of a queue run: on the event loop, in threads, in processes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from redis_worker.engine.awaitables import unawaited
+from redis_worker.engine.execution import Answer, Execution, Threads
+from redis_worker.engine.lifespan import Lifespan, in_children
+from redis_worker.engine.processes import Processes
+from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
+from redis_worker.functions.current import CURRENT, CurrentTask
+from redis_worker.functions.function import AnyFunction
+from redis_worker.functions.reading import Received
+from redis_worker.functions.signature import Arguments
+from redis_worker.functions.values import result_of
+from redis_worker.vocabulary.errors import ConfigurationError
+
+
+def call(received: Received) -> Any:
+    """Call the function of a task. A coroutine function returns its coroutine."""
+    positional, named = received.arguments
+    return received.function.__wrapped__(*positional, **named)
+
+
+class Sent(NamedTuple):
+    """A task as a child process gets it, which inherits no context."""
+
+    function: AnyFunction
+    arguments: Arguments
+    description: CurrentTask
+
+    def current(self) -> CurrentTask:
+        """See Running."""
+        return self.description
+
+
+def call_in_child(sent: Sent) -> Any:
+    """Call the function of a task in a child process."""
+    CURRENT.set(sent)
+    positional, named = sent.arguments
+    return sent.function.__wrapped__(*positional, **named)
+
+
+class Inline:
+    """Calls of a plain function on the event loop."""
+
+    async def call(self, arguments: Received) -> Answer:
+        value = call(arguments)
+        if (error := unawaited(value)) is not None:
+            raise error
+        return Answer(result_of(value))
+
+    def close(self) -> None:
+        """Do nothing: a call ends before the loop goes on."""
+
+
+class InProcesses:
+    """Calls of a plain function in child processes."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    async def call(self, arguments: Received) -> Answer:
+        return await self._processes.call(Sent(arguments.function, arguments.arguments, arguments.current()))
+
+    def close(self) -> None:
+        self._processes.close()
+
+
+class Executions(dict[AnyFunction, Execution | None]):
+    """The executions of a queue's functions, by function; None for a coroutine function, which needs none."""
+
+    def __init__(
+        self,
+        functions: Iterable[AnyFunction],
+        concurrency: int,
+        max_deliveries: int,
+        lifespan: Lifespan | None,
+    ) -> None:
+        """Raises ConfigurationError if a function cannot be sent to a process."""
+        self._threads = ThreadPool(concurrency, "redis-worker")
+        self._tries = max_deliveries
+        self._in_child = in_children(lifespan, call_in_child)
+        super().__init__({function: self._execution(function) for function in functions})
+
+    def _execution(self, function: AnyFunction) -> Execution | None:
+        timeout = function.declaration.timeout
+        match function.declaration.execution:
+            case "inline":
+                return Inline()
+            case "async":
+                return None
+            case "thread":
+                return Threads(call, timeout, self._threads, result_of)
+            case "process":
+                _check_sent(function)
+                return InProcesses(Processes(self._in_child, timeout, self._tries, result_of))
+
+    def close(self) -> None:
+        """Stop the calls that can be stopped."""
+        self._threads.close()
+        for execution in self.values():
+            if execution is not None:
+                execution.close()
+
+
+def executions_here(
+    functions: Iterable[AnyFunction],
+) -> dict[AnyFunction, Execution | None]:
+    """Return executions for tests of a program: in its own process, plain functions in threads."""
+    threads = OwnThreads("redis-worker-testing")
+    return {
+        function: None
+        if function.declaration.execution == "async"
+        else Threads(call, function.declaration.timeout, threads, result_of)
+        for function in functions
+    }
+
+
+def _check_sent(function: AnyFunction) -> None:
+    """Raise ConfigurationError if a child process would not find the function."""
+    try:
+        pickle.dumps(function)
+    except Exception as error:
+        raise ConfigurationError(
+            f"function {function.name} cannot be sent to a process ({error}); define it at the top level of a module"
+        ) from None

@@ -1,0 +1,74 @@
+"""The handle of a task: its state and its result."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from redis_worker.functions.transport import Linked
+from redis_worker.functions.values import from_json
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import TaskError
+from redis_worker.vocabulary.ids import id_text
+
+R = TypeVar("R")
+
+TaskStatus = Literal["pending", "succeeded", "failed"]
+"""The state of a task: "pending" until there is a result, and again once the result has expired."""
+
+
+class Handle(Generic[R]):
+    """A task, by its queue and its id."""
+
+    def __init__(self, queue: Linked, id: str | int, result: Any = Any) -> None:
+        """`result` is the type of the result; without it, the result is the JSON value."""
+        self.queue = queue
+        self.id = id_text(id)
+        self._kind = result
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """Return the result, waiting up to `timeout` (None: for ever).
+
+        Raises TaskError if the task has failed, TimeoutError if there is no result in time, Disconnected and Refused.
+        """
+        return self._typed(await self.queue.transport.result(self.id, timeout))
+
+    def result_sync(self, timeout: Duration | None = None) -> R:
+        """Return what `result` returns, for code without an event loop."""
+        return self._typed(self.queue.run_sync(self.queue.transport.result, self.id, timeout))
+
+    async def status(self) -> TaskStatus:
+        """Return the state of the task. Raises Disconnected and Refused."""
+        try:
+            await self.queue.transport.result(self.id, 0)
+        except TimeoutError:
+            return "pending"
+        except TaskError:
+            return "failed"
+        return "succeeded"
+
+    def status_sync(self) -> TaskStatus:
+        """Return what `status` returns, for code without an event loop."""
+        return self.queue.run_sync(self.status)
+
+    async def forget(self) -> bool:
+        """Delete the result. Return False if there was none. Raises Disconnected and Refused."""
+        return await self.queue.transport.forget(self.id)
+
+    def forget_sync(self) -> bool:
+        """Do what `forget` does, for code without an event loop."""
+        return self.queue.run_sync(self.forget)
+
+    def _typed(self, value: Any) -> R:
+        typed: R = from_json(value, self._kind)
+        return typed
+
+    def __repr__(self) -> str:
+        return f"<task {self.id} of the queue {self.queue.name}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Handle):
+            return NotImplemented
+        return (self.queue, self.id) == (other.queue, other.id)
+
+    def __hash__(self) -> int:
+        return hash((id(self.queue), self.id))

@@ -1,0 +1,63 @@
+"""The options of one submission."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any, Self
+
+from redis_worker.vocabulary.checks import check_seconds, check_whole
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one submission. Raises ConfigurationError."""
+
+    id: str | int | None = None
+    """The task's id; generated if it is None."""
+    delay: Duration | None = None
+    """Do not run the task before this time has passed, by the server's clock."""
+    at: datetime | None = None
+    """Do not run it before this time."""
+    retries: int | None = None
+    """The number of retries, in place of the function's."""
+    expires: Duration | datetime | None = None
+    """Answer the task with an error where it has not begun by then, by the clock of the worker."""
+
+    def __post_init__(self) -> None:
+        if self.delay is not None:
+            check_seconds("delay", self.delay, 0)
+        for name in ("at", "expires"):
+            value = getattr(self, name)
+            if isinstance(value, datetime) and value.tzinfo is None:
+                raise ConfigurationError(f"{name} has no time zone: {value}")
+        if self.delay is not None and self.at is not None:
+            raise ConfigurationError("delay and at exclude each other")
+        if self.retries is not None:
+            check_whole("retries", self.retries, 0)
+        if self.expires is not None and not isinstance(self.expires, datetime):
+            check_seconds("expires", self.expires, above=0)
+
+    def with_(self, **options: Any) -> Self:
+        """Return these options with others in their place. Raises ConfigurationError for an unknown one."""
+        if unknown := options.keys() - {field.name for field in fields(self)}:
+            raise ConfigurationError(f"unknown option {unknown.pop()!r}; there are {', '.join(self._names())}")
+        return replace(self, **options)
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of the payload that these options add."""
+        members: dict[str, Any] = {}
+        if self.retries is not None:
+            members["retries"] = self.retries
+        if isinstance(self.expires, datetime):
+            members["expires"] = self.expires.timestamp()
+        elif self.expires is not None:
+            members["expires"] = time.time() + check_seconds("expires", self.expires)
+        return members

@@ -1,0 +1,181 @@
+"""The queue of functions: registers them, submits calls, and makes their workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from redis_worker.engine.lifespan import Lifespan, LifespanFunction
+from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.functions.function import Call, TaskFunction
+from redis_worker.functions.handle import Handle
+from redis_worker.functions.testing import Testing
+from redis_worker.functions.transport import Submission
+from redis_worker.functions.worker import FunctionWorker
+from redis_worker.service.options import POOL_DEFAULTS
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.ids import id_text, new_id
+from redis_worker.vocabulary.payload import dumps
+from redis_worker.vocabulary.processor import Execution, declaration_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+L = TypeVar("L", bound=LifespanFunction)
+
+
+class Decorator(Protocol):
+    """The decorator of a function, async or plain."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> TaskFunction[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> TaskFunction[P, R, R]: ...
+
+
+class TaskQueue(DeclaredFunctions):
+    """A queue whose tasks are calls of its functions.
+
+    queue = TaskQueue("redis://localhost", "mail")
+
+    @queue.task(retries=3, timeout=30)
+    async def send_mail(to: str, body: str) -> int: ...
+
+    handle = await send_mail.submit("a@example.com", body="hi")
+    print(await handle.result(timeout=10))
+
+    `redis-worker run shop.tasks:queue` runs a worker. One queue serves any number of event loops, threads, and the
+    children of a fork. See DeclaredFunctions for its arguments.
+    """
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> TaskFunction[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> TaskFunction[P, R, R]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        execution: Execution | None = None,
+        retry_backoff: Duration | None = None,
+        retry_backoff_max: Duration | None = None,
+    ) -> Decorator: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        execution: Execution | None = None,
+        retry_backoff: Duration | None = None,
+        retry_backoff_max: Duration | None = None,
+    ) -> Any:
+        """Register the decorated function under `name`, by default its own; it stays a plain function for calls.
+
+        A coroutine function runs on the event loop; a plain one in a thread, or by `execution` "process" or "inline".
+        `timeout` limits one run; `retries` follow a failure, after `retry_backoff` (1 s) that doubles up to
+        `retry_backoff_max` (60 s). Raises ConfigurationError for options that do not fit, for a name that is taken,
+        and for an annotation whose type has no form in JSON.
+        """
+
+        def register(function: Callable[..., Any]) -> TaskFunction[..., Any, Any]:
+            declaration = declaration_of(
+                *(function, "function"),
+                name=name,
+                retries=retries,
+                timeout=timeout,
+                execution=execution,
+                retry_backoff=retry_backoff,
+                retry_backoff_max=retry_backoff_max,
+            )
+            if declaration.name in self.functions:
+                raise ConfigurationError(f"the queue {self.name} has two functions named {declaration.name}")
+            made = self.functions[declaration.name] = TaskFunction(self, function, declaration)
+            return made
+
+        return register if function is None else register(function)
+
+    def lifespan(self, function: L) -> L:
+        """Register an asynchronous generator function that yields what the functions need, as a pool of connections.
+
+        It starts before the first task in each worker process, and in each child process of execution="process"; its
+        rest runs after the last result is written (a child process is killed). Functions get what it yields as
+        `current_task().resources`. Raises ConfigurationError.
+        """
+        if self.lifetime is not None:
+            raise ConfigurationError(f"the queue {self.name} has a lifespan already: {self.lifetime.name}")
+        self.lifetime = Lifespan(function)
+        return function
+
+    def handle(self, id: str | int) -> Handle[Any]:
+        """Return the handle of a task by its id; its result is the JSON value. See also TaskFunction.handle."""
+        return Handle(self, id)
+
+    async def submit_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+        """Submit calls of any functions of this queue, hundreds in a round trip; return their handles in order.
+
+        Raises Disconnected and Refused.
+        """
+        handles, submissions = [], []
+        for call in calls:
+            submission = self._submission(call)
+            submissions.append(submission)
+            handles.append(Handle[R](self, submission.id, call.function.signature.result))
+        await self.transport.send(submissions)
+        return handles
+
+    def submit_many_sync(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+        """Submit as `submit_many` does, from code without an event loop."""
+        return self.run_sync(self.submit_many, list(calls))
+
+    def _submission(self, call: Call[Any]) -> Submission:
+        """Return the task of a call: every payload is made here."""
+        options = call.options
+        id = new_id() if options.id is None else options.id
+        payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
+        return Submission(id_text(id), dumps(payload | options.members()), options.delay, options.at)
+
+    def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call of this queue, or of one of its handles, in a background thread; return its result.
+
+        Raises ConfigurationError in a running event loop, which it would block.
+        """
+        return self._background.run(call, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Close the connections opened here; later calls open new ones."""
+        await self.transport.close()
+
+    def close_sync(self) -> None:
+        """Close the connections of the calls that end in _sync, which then end too."""
+        self._background.close()
+
+    def worker(self, concurrency: int = POOL_DEFAULTS.concurrency, **options: Any) -> FunctionWorker:
+        """Return a worker on this queue, used as a WorkerPool is: `async with queue.worker(): ...`.
+
+        `options` are those of FunctionWorker. Raises ConfigurationError.
+        """
+        return FunctionWorker(self, concurrency, **options)
+
+    async def serve(self, concurrency: int = POOL_DEFAULTS.concurrency, **options: Any) -> bool:
+        """Run a worker as a program: `asyncio.run(queue.serve())`. Returns and raises as WorkerPool.serve does."""
+        return await self.worker(concurrency, **options).serve()
+
+    def testing(self, resources: Any = None) -> Testing:
+        """Return a context manager in which submitted tasks run at once, in this process and without a server.
+
+        Retries and errors are as in life, without delays. `with` has the functions find `resources`; `async with`
+        starts the lifespan, if `resources` is None.
+        """
+        return Testing(self, resources)

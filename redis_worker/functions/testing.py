@@ -1,0 +1,88 @@
+"""Tests of programs with functions: submitted tasks run at once, in the same process and without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from redis_worker.broker.client.results import read_result
+from redis_worker.engine.lifespan import provide
+from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.functions.executions import executions_here
+from redis_worker.functions.handling import FunctionHandler
+from redis_worker.functions.reading import FunctionReader
+from redis_worker.functions.transport import Submission
+from redis_worker.service.options import POOL_DEFAULTS
+from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+
+class _Held:
+    """The receipt of a task that nobody else can have."""
+
+    lost = False
+
+
+class Testing:
+    """A context manager in which a queue runs submitted tasks at once; see TaskQueue.testing."""
+
+    __test__ = False  # no test class, whatever its name is
+
+    def __init__(self, queue: DeclaredFunctions, resources: Any) -> None:
+        self._queue = queue
+        self._resources = resources
+        self._usual = queue.transport
+        self._results: dict[str, bytes] = {}
+        self._lifespan = AsyncExitStack()
+        reader = FunctionReader(queue.name, queue.functions, POOL_DEFAULTS.max_deliveries)
+        self._handler = FunctionHandler(reader, executions_here(queue.functions.values()))
+
+    def __enter__(self) -> Self:
+        self._usual, self._queue.transport = self._queue.transport, self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.transport = self._usual
+
+    async def __aenter__(self) -> Self:
+        if self._queue.lifetime is not None and self._resources is None:
+            self._resources = await self._lifespan.enter_async_context(self._queue.lifetime.running())
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__()
+        await self._lifespan.aclose()
+
+    async def send(self, submissions: Sequence[Submission]) -> None:
+        """Run the tasks, one after the other; their delays are left out."""
+        for submission in submissions:
+            outcome = await asyncio.create_task(self._run(submission.payload))  # in a context of its own
+            self._results[submission.id] = outcome.result
+
+    async def _run(self, payload: bytes) -> Outcome:
+        """Return the final outcome of a task, after its retries."""
+        provide(self._resources)
+        delivery = Delivery(payload, _Held())
+        while True:
+            outcome = await self._handler.handle(delivery)
+            if outcome.again is None:
+                return outcome
+            delivery = Delivery(payload, _Held(), retries=delivery.retries + 1)
+
+    async def result(self, id: str, timeout: Duration | None) -> Any:  # noqa: ARG002 - nothing is pending
+        """See Transport."""
+        if id not in self._results:
+            raise TimeoutError(f"no result for the task {id}: in testing(), a task has one once it is submitted")
+        return read_result(id, self._results[id]).get()
+
+    async def forget(self, id: str) -> bool:
+        """See Transport."""
+        return self._results.pop(id, None) is not None
+
+    async def close(self) -> None:
+        """See Transport."""

@@ -1,0 +1,91 @@
+"""The way of tasks to their workers, and of results back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from redis_worker.broker.client.task_client import TaskClient
+from redis_worker.vocabulary.duration import Duration
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Most tasks in one call.
+_BATCH = 500
+
+
+class Submission(NamedTuple):
+    """A task on its way."""
+
+    id: str
+    payload: bytes
+    delay: Duration | None = None
+    at: datetime | None = None
+
+
+class Transport(Protocol):
+    """The way of tasks to their workers, and of results back."""
+
+    async def send(self, submissions: Sequence[Submission]) -> None:
+        """Submit tasks in their order. Raises Disconnected and Refused."""
+
+    async def result(self, id: str, timeout: Duration | None) -> Any:
+        """Return the JSON value of a result. Raises TaskError, TimeoutError, Disconnected and Refused."""
+
+    async def forget(self, id: str) -> bool:
+        """Delete a result. Return False if there was none."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class Linked(Protocol):
+    """A queue, as its handles see it."""
+
+    @property
+    def name(self) -> str:
+        """The list of tasks."""
+
+    @property
+    def transport(self) -> Transport:
+        """The way of tasks and results."""
+
+    def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call in a background thread, and return its result."""
+        ...
+
+
+class RedisTransport:
+    """The way through Redis."""
+
+    def __init__(self, client: TaskClient) -> None:
+        self._client = client
+
+    async def send(self, submissions: Sequence[Submission]) -> None:
+        """Submit runs of tasks that are due at the same time together, hundreds in a call."""
+        batch: list[Submission] = []
+        for submission in submissions:
+            if batch and (submission[2:] != batch[0][2:] or len(batch) == _BATCH):
+                await self._push(batch)
+                batch = []
+            batch.append(submission)
+        if batch:
+            await self._push(batch)
+
+    async def _push(self, batch: Sequence[Submission]) -> None:
+        payloads = [submission.payload for submission in batch]
+        await self._client.push_raw(payloads, delay=batch[0].delay, at=batch[0].at)
+
+    async def result(self, id: str, timeout: Duration | None) -> Any:
+        """See Transport."""
+        return await self._client.result(id, timeout)
+
+    async def forget(self, id: str) -> bool:
+        """See Transport."""
+        return await self._client.delete([id]) > 0
+
+    async def close(self) -> None:
+        """See Transport."""
+        await self._client.close()

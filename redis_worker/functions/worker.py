@@ -1,0 +1,97 @@
+"""The worker on a queue of functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.connection.preflight import check_expiry
+from redis_worker.broker.queue.settlement import Limits
+from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.functions.work import FunctionWork
+from redis_worker.ports import Observer
+from redis_worker.service.list_worker import ListWorker
+from redis_worker.service.options import POOL_DEFAULTS, UNDECLARED, PoolOptions, pool_options
+from redis_worker.service.service import Measuring
+from redis_worker.vocabulary.errors import ConfigurationError, Refused
+from redis_worker.vocabulary.logger import library_logger
+from redis_worker.vocabulary.processor import Declaration
+
+logger = library_logger("redis_worker.run")
+
+
+class FunctionWorker(ListWorker):
+    """A worker on the functions of a TaskQueue, used as a WorkerPool is."""
+
+    def __init__(
+        self,
+        queue: DeclaredFunctions,
+        concurrency: int = POOL_DEFAULTS.concurrency,
+        *,
+        redis: str | Client | None = None,
+        observers: Iterable[Observer] = (),
+        http: str | None = None,
+        http_token: str | None = None,
+        http_origins: Sequence[str] = (),
+        measuring: Measuring | None = None,
+        **options: Any,
+    ) -> None:
+        """`redis` takes the place of the queue's server. The other options are those of WorkerPool.
+
+        Not among them are those that a function or the queue declares. Raises ConfigurationError.
+        """
+        chosen = pool_options(concurrency, options)
+        _check_undeclared(chosen)
+        if not queue.functions:
+            raise ConfigurationError(f"the queue {queue.name} has no function; import the modules that define them")
+        super().__init__(
+            queue.redis if redis is None else redis,
+            queue.name,
+            queue.results,
+            chosen,
+            Declaration(queue.name, "async"),
+            observers=observers,
+            http=http,
+            http_token=http_token,
+            http_origins=http_origins,
+            measuring=measuring,
+            lifespan=queue.lifetime,
+        )
+        self._functions = queue
+
+    @property
+    def summary(self) -> str:
+        """The queue and its functions in a line, for people to read."""
+        names = ", ".join(self._functions.functions)
+        return f"{self.queue}: {names}, {self.options.concurrency} at once, on {self.address}"
+
+    def _task_work(self) -> FunctionWork:
+        options = self.options
+        return FunctionWork(self._functions, self.declaration, options.concurrency, options.max_deliveries)
+
+    def _limits(self) -> Limits:
+        queue = self._functions
+        return Limits(self.options.dead_limit, queue.result_ttl or 0, error_ttl=queue.error_ttl or 0)
+
+    async def _check_expiry(self, connection: Connection) -> None:
+        if self._functions.result_ttl is None and self._functions.error_ttl is None:
+            return
+        try:
+            await check_expiry(connection, self._keys)
+        except Refused:
+            logger.warning(
+                "results of %s do not expire: the server lacks HEXPIRE (Redis 7.4, Valkey 9); handle.forget() deletes "
+                "one",
+                self._keys.waiting,
+            )
+
+
+def _check_undeclared(options: PoolOptions) -> None:
+    for field in fields(PoolOptions):
+        if field.name in UNDECLARED and getattr(options, field.name) != field.default:
+            raise ConfigurationError(
+                f"{field.name} is no option of a worker on functions: each function, or their queue, declares its own"
+            )
