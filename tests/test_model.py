@@ -153,7 +153,7 @@ class Machine(ServerMachine):
         self.server = model.Server(
             self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember, large=self.large
         )
-        self.limits = Limits(self.server.most_dead, ttl, remember)
+        self.limits = Limits(self.server.most_dead, ttl, remember=remember)
         self.run(self.redis.flushall())
         self.set_clock()
         for _ in range(workers):
