@@ -106,6 +106,7 @@ class Ringing:
     """A doorbell that rings at once, and its bell."""
 
     all: ClassVar[set[Any]] = set()
+    notifies = False
 
     def bell(self, *_: str) -> Ringing:
         return self
@@ -267,8 +268,8 @@ class Machine(ServerMachine):
         queue_class, model_class = KINDS[self.kind]
         line = Line(self.redis, self.late)
         options = {"max_deliveries": self.server.max_deliveries, "limits": self.limits}
-        other = line if self.kind == "pool" else Ringing()
-        queue = queue_class(line, other, self.keys, Keeper(), Observer(), **options)
+        others = [line, Ringing()] if self.kind == "pool" else [Ringing()]
+        queue = queue_class(line, *others, self.keys, Keeper(), Observer(), **options)
         pair = Pair(queue, line, model_class(self.server, lambda: queue.worker))
         if self.both(pair, fault, queue.open(), pair.model.open()):
             self.workers.append(pair)
