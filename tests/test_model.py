@@ -23,7 +23,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.broker.operator.dead_letters import DeadLetters
-from redis_worker.broker.queue import at_least_once, pause, registration
+from redis_worker.broker.queue import at_least_once, large_tasks, pause, registration
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter, delay_tasks
 from redis_worker.broker.queue.lease import REST, renew_lease
@@ -601,7 +601,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Have all tasks count as large ones, or none."""
     if request.param:
-        monkeypatch.setattr(at_least_once, "LARGE_BYTES", 1)
+        monkeypatch.setattr(large_tasks, "LARGE_BYTES", 1)
     return bool(request.param)
 
 

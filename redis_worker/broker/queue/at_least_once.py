@@ -8,10 +8,12 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from redis_worker.broker.connection.connection import PATIENCE, Connection
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue import large_tasks
 from redis_worker.broker.queue.doorbell import Doorbell
+from redis_worker.broker.queue.large_tasks import read_large_tasks
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.pause import Pause
 from redis_worker.broker.queue.refused_content import retry_hangups
@@ -38,9 +40,6 @@ _UNSURE_WAIT = 30.0
 # Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
 _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
-
-# Bytes from which a task in flight has a list of its own, since a script would read each of them.
-LARGE_BYTES = 8192
 
 # States of claim.lua.
 _OK, _LEASE_LOST, _ALONE, _PAUSED = 0, 1, 2, 3
@@ -187,7 +186,7 @@ class AtLeastOnceQueue:
 
     def _claim_arguments(self, limit: int) -> list[Any]:
         lease = self._registration.lease
-        return [lease.name, limit, self._max_deliveries, self._last, LARGE_BYTES, self._lease_ms]
+        return [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms]
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -231,19 +230,10 @@ class AtLeastOnceQueue:
             return self._counted(range(first, first + len(tasks)), tasks, counts)
         plain = are_plain(tasks)
         deliveries = [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
-        return deliveries + await self._read_large(first + len(tasks), large) if large else deliveries
-
-    async def _read_large(self, first: int, size: int) -> list[Delivery]:
-        """Return large tasks in flight, as far as they are still there: the lease may have been lost meanwhile."""
-        lease = self._registration.lease
-        numbers = range(first, first + size)
-        reads = [("LINDEX", self._keys.large_task(lease.name, number), 0) for number in numbers]
-        replies = await self._blocking.together(*reads, patience=PATIENCE)
-        for reply in replies:
-            if isinstance(reply, Exception) and not isinstance(reply, WrongType):
-                raise reply
-        found = zip(numbers, replies, strict=True)
-        return [Delivery(raw, lease, number=number) for number, raw in found if isinstance(raw, bytes)]
+        if large:
+            numbers = range(first + len(tasks), first + len(tasks) + large)
+            deliveries += await read_large_tasks(self._blocking, self._keys, lease, numbers)
+        return deliveries
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
         lease = self._registration.lease
@@ -343,8 +333,8 @@ class AtLeastOnceQueue:
 
     async def _release(self, held: Sequence[Delivery], force: bool = False) -> list[int]:
         """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
-        name = self._registration.lease.name
-        keys = [self._keys.inflight(name), self._keys.waiting, self._keys.workers, self._keys.large(name)]
+        inflight, _, large = self._missing_keys
+        keys = [inflight, self._keys.waiting, self._keys.workers, large]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
             return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])
