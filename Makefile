@@ -53,7 +53,7 @@ screenshots: $(VENV)/.dev ## Take the pictures of the dashboard for docs/, with 
 	@$(BIN)/python -m tests.screenshots $(ARGS)
 
 docs: $(VENV)/.dev ## Build the site in build/site, without a warning
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "build/site/index.html"
 
 dist: $(VENV)/.dev ## Build wheel and sdist, and use each in an empty environment
