@@ -22,7 +22,7 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 
 # Tasks claimed ahead go to other workers when none has been started for this time, in seconds: other workers may have
 # free slots. Where slots are shared, the others need not be other workers: a task waits longer before it is sent back.
-PATIENCE, _SHARED_PATIENCE = 0.025, 0.25
+PATIENCE, _SHARED_PATIENCE = HORIZON, 0.25
 # The most running tasks to look at, the oldest first: of thousands of slots, slow tasks hold a small part.
 _OLDEST = 32
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
