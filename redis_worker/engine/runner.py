@@ -45,6 +45,8 @@ class Runner(ABC):
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._touched = 0.0
+        self.behind = asyncio.Event()
+        """Set when tasks became pending that did not start at once; the code that waits for it clears it."""
         self.progress = asyncio.Event()
         """Set when tasks have finished; the code that waits for it clears it."""
 
@@ -57,6 +59,11 @@ class Runner(ABC):
     def idle(self) -> bool:
         """True when nothing is pending and nothing runs."""
         return not self._pending and not self.running
+
+    @property
+    def pending(self) -> int:
+        """How many tasks wait for a slot; those that a process has in hand are not among them."""
+        return len(self._pending)
 
     @property
     def waiting(self) -> int:
