@@ -23,7 +23,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.broker.operator.dead_letters import DeadLetters
-from redis_worker.broker.queue import at_least_once, pause, registration
+from redis_worker.broker.queue import at_least_once, large_tasks, pause, registration
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter, delay_tasks
 from redis_worker.broker.queue.lease import REST, renew_lease
@@ -106,6 +106,7 @@ class Ringing:
     """A doorbell that rings at once, and its bell."""
 
     all: ClassVar[set[Any]] = set()
+    notifies = False
 
     def bell(self, *_: str) -> Ringing:
         return self
@@ -153,7 +154,7 @@ class Machine(ServerMachine):
         self.server = model.Server(
             self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember, large=self.large
         )
-        self.limits = Limits(self.server.most_dead, ttl, remember)
+        self.limits = Limits(self.server.most_dead, ttl, remember=remember)
         self.run(self.redis.flushall())
         self.set_clock()
         for _ in range(workers):
@@ -267,8 +268,8 @@ class Machine(ServerMachine):
         queue_class, model_class = KINDS[self.kind]
         line = Line(self.redis, self.late)
         options = {"max_deliveries": self.server.max_deliveries, "limits": self.limits}
-        other = line if self.kind == "pool" else Ringing()
-        queue = queue_class(line, other, self.keys, Keeper(), Observer(), **options)
+        others = [line, Ringing()] if self.kind == "pool" else [Ringing()]
+        queue = queue_class(line, *others, self.keys, Keeper(), Observer(), **options)
         pair = Pair(queue, line, model_class(self.server, lambda: queue.worker))
         if self.both(pair, fault, queue.open(), pair.model.open()):
             self.workers.append(pair)
@@ -600,7 +601,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Have all tasks count as large ones, or none."""
     if request.param:
-        monkeypatch.setattr(at_least_once, "LARGE_BYTES", 1)
+        monkeypatch.setattr(large_tasks, "LARGE_BYTES", 1)
     return bool(request.param)
 
 

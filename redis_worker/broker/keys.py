@@ -160,7 +160,7 @@ class Keys:
 
     @cached_property
     def channel(self) -> str:
-        """Pub/sub channel: JSON lists of ids, published when their results are written."""
+        """Pub/sub channel of written results: a JSON list of ids, or an object of one id and its short result."""
         return results_channel(self.output)
 
 

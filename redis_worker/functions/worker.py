@@ -74,7 +74,7 @@ class FunctionWorker(ListWorker):
 
     def _limits(self) -> Limits:
         queue = self._functions
-        return Limits(self.options.dead_limit, queue.result_ttl or 0, queue.error_ttl or 0)
+        return Limits(self.options.dead_limit, queue.result_ttl or 0, error_ttl=queue.error_ttl or 0)
 
     async def _check_expiry(self, connection: Connection) -> None:
         if self._functions.result_ttl is None and self._functions.error_ttl is None:

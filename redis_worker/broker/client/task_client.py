@@ -58,6 +58,8 @@ class TaskClient(Access):
         """
         given = new_id() if id is None else id
         name = id_text(given)
+        if id is None:
+            self._results.get().expect(name)
         await self.push_raw([_written(given, task)], delay=delay, at=at)
         return name
 
@@ -78,10 +80,11 @@ class TaskClient(Access):
         With `delete` the result is removed from the hash. Raises TaskError if the task failed, and
         TimeoutError if there is no result in time.
         """
-        async with contextlib.aclosing(self.results([id], timeout, delete=delete)) as results:
-            async for result in results:
-                return result.get()
-        raise AssertionError("results() ends with a result or an error")
+        async with contextlib.aclosing(self._results.get().of({id_text(id)}, _limit(timeout))) as results:
+            result = await anext(results)
+        if delete:
+            await self._connection.call("HDEL", self._output, result.id)
+        return result.get()
 
     async def results(
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
@@ -105,6 +108,7 @@ class TaskClient(Access):
     async def delete(self, ids: Iterable[str | int]) -> int:
         """Remove the results of `ids` from the hash. Returns the number removed."""
         fields = [id_text(id) for id in ids]
+        self._results.get().forget(fields)
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
 
     async def cancel(self, id: str | int) -> bool:
