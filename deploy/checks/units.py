@@ -104,8 +104,8 @@ def _prepare(folder: Path, port: int) -> None:
             script.write_bytes(text.replace(str(folder / "program").encode(), b"/opt/redis-worker"))
     settings = {"workers.toml": _FILE, "fib.env": _QUEUE, "password": f"{_PASSWORD}\n"}
     settings["environment"] = f"REDIS_HOST=127.0.0.1\nREDIS_PORT={port}\n"
-    for name, text in settings.items():
-        (folder / "settings" / name).write_text(text)
+    for name, content in settings.items():
+        (folder / "settings" / name).write_text(content)
     (folder / "settings" / "password").chmod(0o600)
     units = folder / "units"
     (units / "check.target").write_text(_TARGET)
