@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.connection.address import Client
 from redis_worker.engine.lifespan import Lifespan
+from redis_worker.engine.middleware import Middleware, Middlewares
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.transport import RedisTransport, Transport
 from redis_worker.service.options import check_whole_seconds
@@ -23,11 +26,13 @@ class DeclaredFunctions:
         results: str | None = None,
         result_ttl: Duration | None = "1d",
         error_ttl: Duration | None = "7d",
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         """`redis` is a URL, or a `redis.asyncio` client, which is used and not closed. `name` is the list of tasks.
 
         `results` is the hash of results, `NAME:results` by default. Results expire after `result_ttl`, and error
-        results after `error_ttl`, in whole seconds; None keeps them. Raises ConfigurationError.
+        results after `error_ttl`, in whole seconds; None keeps them. `middleware` are coroutine functions
+        `(task, call_next)` around each call in a worker, the outermost first. Raises ConfigurationError.
         """
         self.redis = redis
         self.name = name
@@ -36,6 +41,8 @@ class DeclaredFunctions:
         self.error_ttl = None if error_ttl is None else check_whole_seconds("error_ttl", error_ttl, 1)
         self.functions: dict[str, AnyFunction] = {}
         """The functions, by name."""
+        self.middlewares = Middlewares(middleware)
+        """The middleware around each call."""
         self.lifetime: Lifespan | None = None
         """The lifespan, if one is registered."""
         self.transport: Transport = RedisTransport(TaskClient(redis, self.name, self.results))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction
+from redis_worker.engine.middleware import Middleware
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.function import Call, TaskFunction
 from redis_worker.functions.handle import Handle
@@ -24,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 L = TypeVar("L", bound=LifespanFunction)
+M = TypeVar("M", bound=Middleware)
 
 
 class Decorator(Protocol):
@@ -116,6 +118,14 @@ class TaskQueue(DeclaredFunctions):
         if self.lifetime is not None:
             raise ConfigurationError(f"the queue {self.name} has a lifespan already: {self.lifetime.name}")
         self.lifetime = Lifespan(function)
+        return function
+
+    def middleware(self, function: M) -> M:
+        """Register a coroutine function `(task, call_next)`, called around each call in a worker: the innermost so far.
+
+        Raises ConfigurationError.
+        """
+        self.middlewares.add(function)
         return function
 
     def handle(self, id: str | int) -> Handle[Any]:
