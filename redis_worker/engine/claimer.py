@@ -117,7 +117,9 @@ class Claimer:
             self._runner.behind.clear()
             while self._runner.pending:
                 await asyncio.sleep(_LOOK_EVERY)
-                if not self._reconnect.away and not self._stopping and (late := self._runner.late()):
+                if self._reconnect.away or self._stopping or self._remaining == 0:
+                    continue  # nothing would claim them again, or could release them
+                if late := self._runner.late():
                     await self.hand_back(late)
 
     async def hand_back(self, count: int | None = None) -> None:
