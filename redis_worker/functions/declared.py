@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
 
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.connection.address import Client
 from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.middleware import Middleware, Middlewares
-from redis_worker.functions.function import AnyFunction
+from redis_worker.functions.function import AnyFunction, Call
 from redis_worker.functions.transport import RedisTransport, Transport
 from redis_worker.service.options import check_whole_seconds
 from redis_worker.vocabulary.duration import Duration
+
+Around: TypeAlias = Callable[[Sequence[Call[Any]]], AbstractContextManager[Mapping[str, Any]]]
+"""Returns a context manager around a submission of calls, which yields further members of their payloads."""
 
 
 class DeclaredFunctions:
@@ -43,6 +48,8 @@ class DeclaredFunctions:
         """The functions, by name."""
         self.middlewares = Middlewares(middleware)
         """The middleware around each call."""
+        self.around_submissions: list[Around] = []
+        """The functions around each submission, the outermost first."""
         self.lifetime: Lifespan | None = None
         """The lifespan, if one is registered."""
         self.transport: Transport = RedisTransport(TaskClient(redis, self.name, self.results))
