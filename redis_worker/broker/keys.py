@@ -118,6 +118,12 @@ class Keys:
     paused = _Derived()
     """String: exists while the queue is paused; its value is ignored."""
 
+    cancelled = _Derived()
+    """Sorted set: digest of a raw task in flight that is to be cancelled -> time until which that holds, in ms.
+
+    Exists only while a worker is asked to cancel a task.
+    """
+
     @cached_property
     def stem(self) -> str:
         """The beginning of the derived names."""

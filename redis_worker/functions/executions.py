@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redis_worker.engine.awaitables import unawaited
@@ -36,6 +37,15 @@ class Sent(NamedTuple):
         """See Running."""
         return self.description
 
+    def is_cancelled(self) -> bool:
+        """Return False: the process is killed."""
+        return False
+
+
+def sent(received: Received) -> Sent:
+    """Return a task as a child process gets it."""
+    return Sent(received.function, received.arguments, replace(received.current(), running=None))
+
 
 def call_in_child(sent: Sent) -> Any:
     """Call the function of a task in a child process."""
@@ -64,7 +74,7 @@ class InProcesses:
         self._processes = processes
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(Sent(arguments.function, arguments.arguments, arguments.current()))
+        return await self._processes.call(sent(arguments))
 
     def close(self) -> None:
         self._processes.close()

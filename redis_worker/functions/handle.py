@@ -9,10 +9,11 @@ from redis_worker.functions.values import from_json
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import TaskError
 from redis_worker.vocabulary.ids import id_text
+from redis_worker.vocabulary.payload import CANCELLED
 
 R = TypeVar("R")
 
-TaskStatus = Literal["pending", "succeeded", "failed"]
+TaskStatus = Literal["pending", "succeeded", "failed", "cancelled"]
 """The state of a task: "pending" until there is a result, and again once the result has expired."""
 
 
@@ -42,13 +43,26 @@ class Handle(Generic[R]):
             await self.queue.transport.result(self.id, 0)
         except TimeoutError:
             return "pending"
-        except TaskError:
-            return "failed"
+        except TaskError as error:
+            return "cancelled" if error.error == CANCELLED else "failed"
         return "succeeded"
 
     def status_sync(self) -> TaskStatus:
         """Return what `status` returns, for code without an event loop."""
         return self.queue.run_sync(self.status)
+
+    async def cancel(self) -> bool:
+        """Cancel the task. Return False if it is answered already, or is not found.
+
+        A task that waits or is delayed is removed. One that runs is cancelled by its worker: a coroutine gets
+        CancelledError, a child process is killed, a thread sees `current_task().cancelled`. The result is then the
+        error "cancelled", for which `result` raises TaskError. Raises Disconnected and Refused.
+        """
+        return await self.queue.transport.cancel(self.id)
+
+    def cancel_sync(self) -> bool:
+        """Do what `cancel` does, for code without an event loop."""
+        return self.queue.run_sync(self.cancel)
 
     async def forget(self) -> bool:
         """Delete the result. Return False if there was none. Raises Disconnected and Refused."""

@@ -11,6 +11,7 @@ from typing import Any
 from redis_worker.engine.reading import condemned, refused
 from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
+from redis_worker.functions.marks import Marks
 from redis_worker.functions.signature import Arguments
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import failure, json_type, read_object
@@ -27,20 +28,39 @@ class Received:
     arguments: Arguments
     members: dict[str, Any]
     """All members of the payload."""
-    queue: str
+    side: Side
     deadline: float | None = None
     """The end of its time limit, in seconds since the epoch."""
 
     def current(self) -> CurrentTask:
         """See Running."""
-        return CurrentTask(self.id, self.function.name, self.queue, self.delivery.attempt, self.deadline)
+        return CurrentTask(self.id, self.function.name, self.side.queue, self.delivery.attempt, self.deadline, self)
+
+    def is_cancelled(self) -> bool:
+        """See Running."""
+        return self.side.marks.hold(self.delivery)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The side of the worker, as its tasks see it."""
+
+    queue: str
+    """The list of tasks."""
+    marks: Marks
+    """The tasks that are to be cancelled."""
 
 
 class FunctionReader:
     """A decoder of tasks of a queue's functions."""
 
-    def __init__(self, queue: str, functions: Mapping[str, AnyFunction], max_deliveries: int) -> None:
+    def __init__(
+        self, queue: str, functions: Mapping[str, AnyFunction], max_deliveries: int, marks: Marks | None = None
+    ) -> None:
+        self.marks = marks or Marks()
+        """The tasks that are to be cancelled."""
         self._queue = queue
+        self._side = Side(queue, self.marks)
         self._functions = functions
         self._max_deliveries = max_deliveries
 
@@ -62,7 +82,7 @@ class FunctionReader:
         if expires is not None and time.time() > expires:
             text = f"Processing error: {function.name} has expired before it began"
             return Outcome(delivery, id, failure(text), text)
-        return Received(delivery, id, function, arguments, members, self._queue)
+        return Received(delivery, id, function, arguments, members, self._side)
 
     def _call(self, task: Any) -> tuple[AnyFunction, Arguments]:
         """Return the function and the arguments of the member `task`. Raises ValueError."""

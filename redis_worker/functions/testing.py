@@ -84,5 +84,9 @@ class Testing:
         """See Transport."""
         return self._results.pop(id, None) is not None
 
+    async def cancel(self, id: str) -> bool:  # noqa: ARG002 - each task is answered
+        """See Transport."""
+        return False
+
     async def close(self) -> None:
         """See Transport."""

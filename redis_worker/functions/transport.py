@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from redis_worker.broker.client.task_client import TaskClient
+from redis_worker.broker.operator.cancellation import Cancellation
 from redis_worker.vocabulary.duration import Duration
 
 P = ParamSpec("P")
@@ -37,6 +38,9 @@ class Transport(Protocol):
     async def forget(self, id: str) -> bool:
         """Delete a result. Return False if there was none."""
 
+    async def cancel(self, id: str) -> bool:
+        """Cancel a task. Return False if it is answered, or is not found."""
+
     async def close(self) -> None:
         """Close the connections."""
 
@@ -60,8 +64,11 @@ class Linked(Protocol):
 class RedisTransport:
     """The way through Redis."""
 
-    def __init__(self, client: TaskClient) -> None:
+    def __init__(self, client: TaskClient, cancellation: Cancellation, error_ttl: int) -> None:
+        """`error_ttl` is the time, in seconds, until the answer of a cancelled task expires; 0 keeps it."""
         self._client = client
+        self._cancellation = cancellation
+        self._error_ttl = error_ttl
 
     async def send(self, submissions: Sequence[Submission]) -> None:
         """Submit runs of tasks that are due at the same time together, hundreds in a call."""
@@ -86,6 +93,11 @@ class RedisTransport:
         """See Transport."""
         return await self._client.delete([id]) > 0
 
+    async def cancel(self, id: str) -> bool:
+        """See Transport."""
+        return await self._cancellation.cancel(id, self._error_ttl)
+
     async def close(self) -> None:
         """See Transport."""
+        await self._cancellation.close()
         await self._client.close()

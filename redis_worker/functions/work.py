@@ -11,6 +11,7 @@ from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
+from redis_worker.functions.marks import Marks
 from redis_worker.functions.reading import FunctionReader
 from redis_worker.functions.runner import FunctionRunner
 from redis_worker.vocabulary.processor import Declaration
@@ -24,6 +25,7 @@ class FunctionWork:
     declaration: Declaration
     concurrency: int
     max_deliveries: int
+    marks: Marks
 
     def execution(self) -> Executions:
         """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
@@ -32,7 +34,7 @@ class FunctionWork:
 
     def runner(self, execution: Executions) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
-        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries)
+        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries, self.marks)
         handler = FunctionHandler(reader, execution)
         concurrency = self.concurrency
         # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.

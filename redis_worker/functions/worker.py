@@ -9,10 +9,17 @@ from typing import Any
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
+from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.settlement import Limits
+from redis_worker.engine.worker import Role
+from redis_worker.functions.cancelling import Cancelling
 from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.functions.marks import Marks
 from redis_worker.functions.work import FunctionWork
 from redis_worker.ports import Observer
+from redis_worker.service.consumer import Consumer
 from redis_worker.service.list_worker import ListWorker
 from redis_worker.service.options import POOL_DEFAULTS, UNDECLARED, PoolOptions, pool_options
 from redis_worker.service.service import Measuring
@@ -61,6 +68,8 @@ class FunctionWorker(ListWorker):
             lifespan=queue.lifetime,
         )
         self._functions = queue
+        self._marks = Marks()
+        self._cancelling: Cancelling | None = None
 
     @property
     def summary(self) -> str:
@@ -70,7 +79,20 @@ class FunctionWorker(ListWorker):
 
     def _task_work(self) -> FunctionWork:
         options = self.options
-        return FunctionWork(self._functions, self.declaration, options.concurrency, options.max_deliveries)
+        return FunctionWork(self._functions, self.declaration, options.concurrency, options.max_deliveries, self._marks)
+
+    def _roles(
+        self, connection: Connection, queue: AtLeastOnceQueue | AtMostOnceQueue, doorbell: Doorbell
+    ) -> Sequence[Role]:
+        if isinstance(queue, AtMostOnceQueue):
+            return ()  # nothing in Redis shows which tasks run
+        self._cancelling = Cancelling(connection, self._keys, queue, doorbell, self._marks)
+        return (self._cancelling.run,)
+
+    async def _open(self, consumer: Consumer, ordinary: Connection) -> None:
+        await super()._open(consumer, ordinary)
+        if self._cancelling is not None:
+            await self._cancelling.read()  # before the first claim
 
     def _limits(self) -> Limits:
         queue = self._functions

@@ -21,6 +21,7 @@ from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.watchdog import Watchdog
+from redis_worker.engine.worker import Role as WorkerRole
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Working
@@ -133,7 +134,12 @@ class ListWorker(ConsumerService):
                 *(ordinary, keys, queue, observer, role, self._counting),
                 lease=keeper.seconds,
                 doorbell=doorbell,
-                others=(doorbell.run, partial(announce_queue, ordinary, keys), watchdog.run),
+                others=(
+                    doorbell.run,
+                    partial(announce_queue, ordinary, keys),
+                    watchdog.run,
+                    *self._roles(ordinary, queue, doorbell),
+                ),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,
@@ -156,6 +162,15 @@ class ListWorker(ConsumerService):
             limits=limits,
             output_apart=self._address.cluster and lie_apart(self._keys),
         )
+
+    def _roles(
+        self,
+        connection: Connection,  # noqa: ARG002 - for subclasses
+        queue: AtLeastOnceQueue | AtMostOnceQueue,  # noqa: ARG002
+        doorbell: Doorbell,  # noqa: ARG002
+    ) -> Sequence[WorkerRole]:
+        """Return more roles that run beside the worker."""
+        return ()
 
     def _limits(self) -> Limits:
         return Limits(self.options.dead_limit, int(seconds_of(self.options.result_ttl or 0)))

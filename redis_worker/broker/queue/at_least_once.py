@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -96,7 +97,15 @@ class AtLeastOnceQueue:
         self._missing_keys = [inflight, keys.attempts, large]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
+        if self._limits.remember < 0:
+            self._settled_keys.append(keys.cancelled)
         self._pop = ("BLMOVE", keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
+
+    def end_marks(self) -> None:
+        """Have settlements remove the marks of cancelled tasks, from now on."""
+        if self._limits.remember == 0:
+            self._limits = replace(self._limits, remember=-1)
+            self._make_names()
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. If a key needed for claiming is damaged, return nothing; without `wait`, raise DamagedKey."""

@@ -32,7 +32,10 @@ class Limits:
     error_ttl: int | None = None
     """The same for error results; None if they do not differ."""
     remember: int = 0
-    """Milliseconds for which a completed message is remembered; 0 if it may run twice."""
+    """Milliseconds for which a completed message is remembered; 0 if it may run twice.
+
+    -1 for a list whose tasks may be marked, see `AtLeastOnceQueue.end_marks`.
+    """
 
     @property
     def lifetimes(self) -> str:
