@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEPLOY := $(VENV)-deploy
 # Tests wait most of the time: more processes than processors.
 PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(max(8, os.cpu_count() or 1))')
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
@@ -9,10 +10,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 SHORT := tests/unit tests/test_protocol.py tests/test_library.py tests/test_concurrency.py tests/test_delivery.py \
 	tests/test_shutdown.py tests/test_cli.py tests/test_topics.py tests/test_supervisor.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := redis_worker benchmarks examples mutation tests
+SOURCES := redis_worker benchmarks deploy examples mutation tests mkdocs_hooks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-short bench bench-peers curves chaos mutate fuzz soak two-versions lint format types clean screenshots docs dist newcomer workflow
+.PHONY: help demo test test-all test-short bench bench-peers curves chaos mutate fuzz soak two-versions lint format types clean screenshots docs dist newcomer workflow deploy-check lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +53,7 @@ screenshots: $(VENV)/.dev ## Take the pictures of the dashboard for docs/, with 
 	@$(BIN)/python -m tests.screenshots $(ARGS)
 
 docs: $(VENV)/.dev ## Build the site in build/site, without a warning
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "build/site/index.html"
 
 dist: $(VENV)/.dev ## Build wheel and sdist, and use each in an empty environment
@@ -72,6 +73,15 @@ soak: $(VENV)/.dev ## Ten minutes of load and faults, and whether anything grows
 
 two-versions: $(VENV)/.dev ## Workers of the parent commit and of today on one queue: ARGS='--commit C'
 	@$(BIN)/python -m tests.two_versions $(ARGS)
+
+deploy-check: $(DEPLOY)/.done ## Run or validate each file of deploy/: image, Compose, Kubernetes, systemd, alerts; as root
+	@$(DEPLOY)/bin/python -m deploy.checks $(ARGS)
+
+lock: $(DEPLOY)/.done ## Renew the versions and hashes of the image, and the alerts for Kubernetes
+	@$(DEPLOY)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
+		--custom-compile-command 'make lock' --extra all pyproject.toml deploy/docker/requirements.in \
+		--output-file deploy/docker/requirements.lock
+	@$(DEPLOY)/bin/python -m deploy.checks.rules
 
 lint: $(VENV)/.dev ## Check style, types and the layers of the house
 	@$(BIN)/ruff check --quiet $(SOURCES)
@@ -102,4 +112,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.bench: $(VENV)/.dev
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+# An environment of its own: some of its packages bring a plugin for pytest.
+$(DEPLOY)/.done: pyproject.toml
+	@echo "Installing into $(DEPLOY), with what the checks of deploy/ need …"
+	@$(PYTHON) -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[deploy]'
 	@touch $@

@@ -23,6 +23,8 @@ from benchmarks.pipeline import pipeline
 from benchmarks.postgres import postgres
 from benchmarks.push import push
 from benchmarks.report import Row, table
+from benchmarks.scaling import backlog, workers
+from benchmarks.slow import slow
 from benchmarks.structure import structure
 from benchmarks.submit import submit
 from benchmarks.topics import topics
@@ -32,6 +34,9 @@ SPEED = (
     *DRAINS,
     "long",
     "topics",
+    "slow",
+    "workers",
+    "backlog",
     "pickup",
     "delays",
     "memory",
@@ -77,6 +82,9 @@ def _options() -> argparse.Namespace:
         "--memory-tasks", type=int, default=4_000_000, help="tasks of the memory test (default: %(default)s)"
     )
     parser.add_argument(
+        "--backlog", type=int, default=1_000_000, help="most tasks that wait behind others (default: %(default)s)"
+    )
+    parser.add_argument(
         "--source", type=Path, default=ROOT, help="the checkout whose structure to examine (default: this one)"
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
@@ -97,6 +105,13 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
         yield from long_tasks(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "topics" in parts:
         yield from topics(bench, options.tasks // 2, min(3, options.rounds), _print_progress)
+    if "slow" in parts:
+        yield from slow(bench, 1.0 if options.quick else 10.0, _print_progress)
+    if "workers" in parts:
+        yield from workers(bench, options.tasks, min(3, options.rounds), _print_progress)
+    if "backlog" in parts:
+        sizes = (0, 10_000) if options.quick else (0, options.backlog // 10, options.backlog)
+        yield from backlog(bench, sizes, options.tasks // 2, min(3, options.rounds), _print_progress)
     if "pickup" in parts:
         yield from pickup(bench, options.pushes, _print_progress)
     if "delays" in parts:

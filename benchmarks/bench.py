@@ -84,12 +84,16 @@ class Bench:
         begun = time.perf_counter()
         # One step, so that neither the filling nor the start of an interpreter is measured: the contender waits in its
         # blocking pop, and finds the whole queue.
-        self.redis.rename(_FILLED, INPUT)
+        self.enqueue()
         self.wait(process, lambda: self.redis.hlen(OUTPUT) >= count, look_every)
         seconds = time.perf_counter() - begun
         return Drained(
             count / seconds, ((process.cpu() - worker) * 1e6 / count, (self.server_cpu() - server) * 1e6 / count)
         )
+
+    def enqueue(self) -> None:
+        """Enqueue all prepared tasks."""
+        self.redis.rename(_FILLED, INPUT)
 
     def server_cpu(self) -> float:
         """Return the CPU time of the server so far, in seconds."""

@@ -14,7 +14,7 @@ from statistics import median, quantiles
 from confluent_kafka import Producer
 
 from benchmarks.bench import Bench
-from benchmarks.contenders import running
+from benchmarks.contenders import Contender, running
 from benchmarks.kafka import TOPIC, Entry, Source, mock, wait
 from benchmarks.memory import resident
 from benchmarks.report import Row
@@ -61,7 +61,9 @@ def pipeline(bench: Bench, count: int, rounds: int, seconds: float, progress: Ca
         progress(f"pipeline: {RATE // 10:,} messages a second")
         yield from _paced(bench, source, entries[2], count, values, seconds)
         progress(f"pipeline: one of {_CONSUMERS} consumers is killed")
-        yield _recovery(source, url, values)
+        yield _recovery(source, url, values, _SHORT, restarted=False)
+        if "KAFKA_BROKERS" in os.environ:  # the mock cluster does not know a static member again
+            yield _recovery(source, url, values, _SESSION, restarted=True)
 
 
 def _values() -> Iterator[bytes]:
@@ -128,26 +130,35 @@ def _paced(
     )
 
 
-def _recovery(source: Source, url: str, values: Iterator[bytes]) -> Row:
-    """Kill one of three consumers while messages arrive, and measure until all that wait for it are committed."""
+def _recovery(source: Source, url: str, values: Iterator[bytes], session: str, *, restarted: bool) -> Row:
+    """Kill one of three consumers while messages arrive, and measure until all that wait for it are committed.
+
+    `restarted`: it is a static member, and its supervisor starts it again; its partitions wait for it.
+    """
     group, topic_end = secrets.token_hex(4), source.end()
-    entry = Entry("recovery", "pipeline_worker", (url, str(BATCH), _SHORT))
+
+    def member(number: int) -> Contender:
+        instance = (f"{group}-{number}",) if restarted else ()
+        return Entry("recovery", "pipeline_worker", (url, str(BATCH), session, *instance)).contender(group)
+
     with source.committed(group) as committed, ExitStack() as stack:
-        others = [stack.enter_context(running(entry.contender(group), source.brokers)) for _ in range(_CONSUMERS - 1)]
-        with running(entry.contender(group), source.brokers) as victim:
+        others = [stack.enter_context(running(member(number), source.brokers)) for number in range(1, _CONSUMERS)]
+        with running(member(0), source.brokers) as victim:
             wait(victim, committed, topic_end)
             # Each of the three owns a partition before one is killed.
             time.sleep(5)
             source.fill(next(values) for _ in range(RATE // 10))
         killed = time.monotonic()
+        if restarted:
+            stack.enter_context(running(member(0), source.brokers))
         source.fill(next(values) for _ in range(RATE // 10))
         end = source.end()
         wait(others[0], committed, end)  # all of them: it raises TimeoutError if a message is lost
         took = time.monotonic() - killed
     return Row(
-        f"pipeline: recovery, one of {_CONSUMERS} consumers killed",
+        f"pipeline: recovery, one of {_CONSUMERS} consumers killed" + (", and started again" if restarted else ""),
         f"{took:.1f} s",
-        f"session timeout {_SHORT}, nothing lost",
+        f"session timeout {session}, nothing lost",
         target=f"below {RECOVERY:g} s",
         met=took < RECOVERY,
     )

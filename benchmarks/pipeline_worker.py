@@ -1,4 +1,4 @@
-"""The device pipeline to measure: `python -m benchmarks.pipeline_worker BROKERS TOPIC GROUP REDIS BATCH SESSION`."""
+"""The device pipeline: `python -m benchmarks.pipeline_worker BROKERS TOPIC GROUP REDIS BATCH SESSION [INSTANCE]`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 
 
 def main() -> None:
-    """Run the pipeline until it is stopped; with `none` as REDIS without sinks."""
-    brokers, topic, group, redis, batch, session = sys.argv[1:]
+    """Run the pipeline until it is stopped; with `none` as REDIS without sinks, with INSTANCE as a static member."""
+    brokers, topic, group, redis, batch, session, *instance = sys.argv[1:]
     settings = read_settings()
     settings.kafka.topics, settings.kafka.group_id = [topic], group
     settings.kafka.session_timeout, settings.pool.batch = session, int(batch)
     pipeline, _ = device_pipeline(settings)
     sink = None if redis == "none" else redis
-    worker = consumer(settings, brokers, sink, pipeline, properties=FAST, dead_letters="none")  # there are none
+    options = {"dead_letters": "none", "instance_id": next(iter(instance), None)}  # there are no dead letters
+    worker = consumer(settings, brokers, sink, pipeline, properties=FAST, **options)
     spare_garbage_collection()  # as the command line does
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(worker.serve())

@@ -43,3 +43,17 @@ async def nap(_: list[Any]) -> None:
 async def clock(_: list[Any]) -> float:
     """Return the start time of the task, in seconds since the epoch."""
     return time.time()
+
+
+def timed_wait(arguments: list[Any]) -> float:
+    """Sleep for so many seconds; return the start time, in seconds since the epoch."""
+    begun = time.time()
+    time.sleep(arguments[0])
+    return begun
+
+
+async def timed_sleep(arguments: list[Any]) -> float:
+    """Do the same as a coroutine."""
+    begun = time.time()
+    await asyncio.sleep(arguments[0])
+    return begun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from redis_worker.engine.running import RunningTask
 from redis_worker.ports import Observer
@@ -16,6 +17,8 @@ from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 from redis_worker.vocabulary.text import Lines
 
 logger = library_logger()
+
+_DEATHS = attrgetter("deaths")
 
 
 class Reporter(Observer):
@@ -32,7 +35,7 @@ class Reporter(Observer):
         self._damaged = Outages()
 
     def claimed(self, deliveries: Sequence[Delivery]) -> None:
-        again = sum(delivery.deaths > 0 for delivery in deliveries)
+        again = sum(1 for _ in filter(_DEATHS, deliveries))
         if again:
             self._log(logging.INFO, "claimed %d tasks of dead workers", again, count=again)
 

@@ -143,7 +143,9 @@ def die_at(point: int) -> None:
             reach()
         return reply
 
-    async def one_by_one(self: Connection, *commands: tuple[Any, ...], patience: float) -> list[Any]:
+    async def one_by_one(
+        self: Connection, *commands: tuple[Any, ...], patience: float, ordered: bool = True
+    ) -> list[Any]:
         return [await self._reply(*command, patience=patience) for command in commands]
 
     Connection.call = counted  # type: ignore[method-assign]

@@ -58,7 +58,7 @@ class Line(Connection):
             self._late.append((partial(super().call, *command), lambda: None))
         raise Disconnected(f"{self._fault.kind} at call {self._fault.at}")
 
-    async def together(self, *commands: tuple[Any, ...], patience: float) -> list[Any]:
+    async def together(self, *commands: tuple[Any, ...], patience: float, ordered: bool = True) -> list[Any]:
         return [await self.call(*command) for command in commands]
 
 

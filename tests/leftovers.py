@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from redis_worker.broker.keys import CRON, EVENTS, QUEUES, SUPERVISORS, TOPICS
+from redis_worker.broker.keys import CRON, EVENTS, PROCESSES, QUEUES, SUPERVISORS, TOPICS
 from redis_worker.embedded import EmbeddedServer
 from tests.support import ended_in_time
 
 # Seconds in which what ends by itself may do so.
 PATIENCE = 30.0
 # Registries, which keep a name until somebody removes it.
-_REGISTRIES = {QUEUES, TOPICS, SUPERVISORS, CRON, EVENTS}
+_REGISTRIES = {QUEUES, TOPICS, SUPERVISORS, PROCESSES, CRON, EVENTS}
 # What the names of keys end with that are there only as long as a worker is.
 _PASSING = ("workers", "presence", "attempts", "arrived", "begun")
 # Tasks that end with their loop: of aiohttp for a connection that its client has just closed, and of asyncio itself.

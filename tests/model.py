@@ -21,6 +21,7 @@ from redis_worker.vocabulary.errors import Disconnected
 T = TypeVar("T")
 
 LEASE_MS = 60_000
+REST_MS = 3_600_000
 RETIRED_MS = 3_600_000
 COUNTS_MS = 7 * 86_400_000
 POSTPONE_MS = 500
@@ -132,7 +133,7 @@ class Server:
     last: dict[str, int] = field(default_factory=dict)
     """The last number given to each worker."""
     arrived: dict[str, list[bytes]] = field(default_factory=dict)
-    workers: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, float] = field(default_factory=dict)
     retired: dict[str, int] = field(default_factory=dict)
     claimants: dict[str, int] = field(default_factory=dict)
     presence: set[str] = field(default_factory=set)
@@ -213,7 +214,7 @@ class Server:
         last = [*(letter.raw for letter in self.dead), *self.deaths, *self.retries, *filter(None, begun)]
         return [raw for raw in (*self.pushed, *last) if id_of(raw) is not None]
 
-    def moments(self) -> list[int]:
+    def moments(self) -> list[float]:
         """Times to come at which a lease, a mark or a delay ends."""
         ends = [*self.workers.values(), *self.retired.values(), *self.done.values()]
         return sorted({end for end in (*ends, *(waiter.due for waiter in self.delayed)) if end > self.now})
@@ -229,11 +230,16 @@ class Server:
         self.workers[name] = self.now + LEASE_MS
         self.claimants[name] = LEASE_MS
 
-    def renew(self, name: str) -> bool:
-        owned = name in self.workers or (name in self.claimants and name not in self.retired)
-        if owned:
-            self.workers[name] = self.now + LEASE_MS
-        return owned
+    def renew(self, name: str, idle: bool = False) -> int:
+        """Return 0 if the lease was taken away, 2 if it rests now, else 1."""
+        if name not in self.workers and (name not in self.claimants or name in self.retired):
+            return 0
+        rests = idle and not self.inflight.get(name) and not self.arrived.get(name)
+        self.workers[name] = self.now + (REST_MS + 0.5 if rests else LEASE_MS)
+        return 2 if rests else 1
+
+    def rests(self, name: str) -> bool:
+        return self.workers[name] % 1 != 0
 
     def present(self, name: str) -> None:
         if name in self.workers:
@@ -267,6 +273,8 @@ class Server:
         self.waiting = offered[len(claimed) :] + rest
         if not claimed:
             return ALONE if offered else OK, [], []
+        if self.rests(name):
+            self.workers[name] = self.now + LEASE_MS
         first = max(self.last.get(name, 0), known) + 1
         numbered = dict(enumerate(claimed, first))
         self.last[name] = max(numbered)
@@ -464,9 +472,11 @@ class Worker:
         retired_ms = RETIRED_MS if self.lease.unanswered else 0
         yield Call("reclaim", partial(self.server.reclaim, self.lease.name, retired_ms, True))
 
-    def renew(self) -> Steps[None]:
-        if not (yield Call("renew", partial(self.server.renew, self.lease.name))):
+    def renew(self, idle: bool = False) -> Steps[int]:
+        state = yield Call("renew", partial(self.server.renew, self.lease.name, idle))
+        if not state:
             self.lease.lost = True
+        return state
 
     def claim(self, limit: int, wait: bool) -> Steps[list[Claimed]]:
         if self.lease.lost:

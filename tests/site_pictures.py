@@ -13,7 +13,7 @@ from tests.support import ROOT
 
 SITE = ROOT / "build" / "site"
 FOLDER = ROOT / "build" / "site_pictures"
-PAGES = ("index", "concepts", "tutorial", "cli", "api", "zh/quickstart")
+PAGES = ("index", "concepts", "tutorial", "runbook", "protocol", "keys", "cli", "api", "zh/quickstart")
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -43,7 +43,7 @@ async def all_keys(redis: Redis) -> tuple[dict[str, Any], dict[str, int]]:
         elif kind == b"set":
             found[key] = set(value)
         elif kind == b"zset":
-            found[key] = {member: int(score) for member, score in pairs}
+            found[key] = {member: float(score) for member, score in pairs}
         else:
             found[key] = dict(pairs) if kind == b"hash" else value[0]
     return found, expiries

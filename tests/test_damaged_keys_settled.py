@@ -18,6 +18,7 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.embedded import EmbeddedServer
@@ -191,6 +192,7 @@ async def test_a_task_that_is_found_again_keeps_its_counts(server: EmbeddedServe
     broker = AtLeastOnceQueue(
         ordinary,
         blocking,
+        Doorbell(address),
         queue.keys,
         keeper,
         Observer(),

@@ -65,6 +65,7 @@ CALLS: dict[str, list[Call]] = {
         )
         for large in (1, 8192)
     ],
+    "beat": [Call({"running": "zset"}, ["process", 1000])],
     "cron_claim": [
         Call(
             _cron("fired", "running", "runs", "queued", "record", "ended") | pushes,
@@ -110,7 +111,14 @@ CALLS: dict[str, list[Call]] = {
         Call({"inflight": "hash", "waiting": "list", "workers": "zset", "large": "set"}, ["w1", *rest])
         for rest in (["", 1, 2, 4], ["1", T1])
     ],
-    "renew": [Call({"workers": "zset"}, ["w1", 1000])],
+    "renew": [
+        Call({"workers": "zset"}, ["w1", 1000]),
+        Call(
+            {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "hash", "arrived": "list"}
+            | {"large": "set"},
+            ["w1", 1000, 5000],
+        ),
+    ],
     "revive": [
         Call({"dead": "list", "waiting": "list", "attempts": "hash"}, [what, "old letter", T1])
         for what in ("requeue", "purge")

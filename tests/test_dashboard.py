@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, WSServerHandshakeError
 
-from redis_worker import WorkerPool
+from redis_worker import KafkaMessage, WorkerPool
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.keys import CRON, QUEUES
@@ -27,7 +28,10 @@ from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS
 from redis_worker.http.dashboard.actions import ACTIONS
 from redis_worker.http.dashboard.trends import Trends, percentiles
 from redis_worker.http.server import HttpServer
+from redis_worker.mock_kafka import MockKafka
+from tests.kafka.kafka_support import KafkaTopic
 from tests.support import Queue, WorkerProcess, wait_until
+from tests.websocket import connected
 
 TOKEN = "api-token"
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "X-Redis-Worker": "1"}
@@ -247,6 +251,55 @@ async def test_the_command_shows_its_address_and_a_token_that_it_makes(server: E
             assert (await api.get("/api/fleet", headers)).json["about"]["may_change"] is True
             assert (await api.get("/api/fleet")).json["about"]["may_change"] is False
             assert (await api.do("resume", headers, queue="q")).json == {"done": "q was not paused"}
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait) == 0
+
+
+async def test_a_kafka_worker_without_a_supervisor_is_a_part(server: EmbeddedServer, mock_kafka: MockKafka) -> None:
+    """With its state and its lag, on the page of any server, its own too, as long as it works."""
+    topic = KafkaTopic.on(mock_kafka)
+    topic.produce(range(7))
+    held = asyncio.Event()
+
+    async def handler(message: KafkaMessage) -> None:
+        await held.wait()
+
+    async def parts(api: Api) -> list[dict[str, Any]]:
+        status = (await api.get("/api/fleet")).json["now"]["status"]
+        found = [each for each in status["supervisors"] if each["name"] == topic.name] if status else []
+        return [
+            {name: part[name] for name in ("name", "kind", "state", "lag")} for each in found for part in each["parts"]
+        ]
+
+    async def are(api: Api, *expected: dict[str, Any]) -> bool:
+        return await parts(api) == list(expected)
+
+    part = {"name": "handler", "kind": "kafka", "state": "running", "lag": 7}
+    async with serving(server.url) as api, ClientSession() as session:
+        async with topic.worker(handler, concurrency=10, redis=server.url, http="127.0.0.1:0") as worker:
+            assert worker.http_address is not None
+            await wait_until(lambda: are(api, part))
+            await wait_until(lambda: are(Api(worker.http_address, session), part))
+            held.set()
+            await wait_until(lambda: are(api, part | {"lag": 0}))
+        await wait_until(lambda: are(api))
+
+
+async def test_an_option_lets_pages_of_another_origin_connect(server: EmbeddedServer) -> None:
+    from subprocess import PIPE, Popen
+    from sys import executable
+
+    arguments = ("dashboard", "--url", server.url, "--http", "127.0.0.1:0", "--http-origin", "https://shop.example")
+    environment = os.environ | {"REDIS_WORKER_HTTP_TOKEN": "t"}
+    with Popen([executable, "-m", "redis_worker", *arguments], stdout=PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        line = await asyncio.to_thread(process.stdout.readline)
+        address = line.partition("http://")[2].strip().rstrip("/")
+        async with connected(address, headers={"Origin": "https://shop.example"}) as client:
+            await client.subscribe("n")
+        with pytest.raises(WSServerHandshakeError):
+            async with connected(address, headers={"Origin": "https://other.example"}):
+                pass
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait) == 0
 

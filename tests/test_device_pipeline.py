@@ -176,27 +176,36 @@ async def test_a_browser_shows_the_devices_live() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("session", "restarted"), [("4s", False), ("30s", True)])
 async def test_of_three_consumers_one_is_killed_and_nothing_is_lost(
-    real_kafka: RealKafka, first_server: EmbeddedServer, tmp_path: Path
+    real_kafka: RealKafka, first_server: EmbeddedServer, tmp_path: Path, session: str, restarted: bool
 ) -> None:
+    """Others take its partitions after the session timeout; a static member that starts again has them before that."""
     topic, file = KafkaTopic.on(real_kafka), tmp_path / "pipeline.toml"
     text = FILE.read_text(encoding="utf-8").replace('"device-pipeline"', f'"{topic.name}"')
     text = text.replace('["device-data"]', f'["{topic.name}"]').replace(
-        'session_timeout = "30s"', 'session_timeout = "4s"'
+        'session_timeout = "30s"', f'session_timeout = "{session}"'
     )
     file.write_text(text.replace('heartbeat_interval = "3s"', 'heartbeat_interval = "500ms"'), encoding="utf-8")
-    command = (topic.brokers, first_server.url, "--config", str(file))
-    consumers = [CommandProcess(*command, program="examples.device_pipeline.consumer") for _ in range(3)]
+
+    def start(number: int) -> CommandProcess:
+        instance = ("--instance", f"i{number}") if restarted else ()
+        command = (topic.brokers, first_server.url, "--config", str(file), *instance)
+        return CommandProcess(*command, program="examples.device_pipeline.consumer")
+
+    consumers = [start(number) for number in range(3)]
     devices, stop = Devices(topic.brokers, topic.name, Simulator(rate=500, invalid=0.02)), asyncio.Event()
     sending = asyncio.create_task(devices.run(stop))
     try:
         await wait_until(lambda: all(topic.committed()))
         consumers[0].kill()
+        if restarted:
+            consumers.append(start(0))
         at_kill = devices.sent
         await wait_until(lambda: sum(topic.committed()) > at_kill)
         stop.set()
         await sending
-        await wait_until(lambda: sum(topic.committed()) == devices.sent)
+        await wait_until(lambda: sum(topic.committed()) == devices.sent, "the recovery", 30)
         for process in consumers[1:]:
             process.process.terminate()
             assert await process.ended() == 0

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Message, TopicWorker
-from redis_worker.broker.queue import topic as topic_queue
+from redis_worker.broker.queue import at_least_once
 from redis_worker.embedded import EmbeddedServer
 from tests.proxy import Proxy
 from tests.support import Topic, wait_until
@@ -22,7 +22,7 @@ from tests.support import Topic, wait_until
 @pytest.fixture(autouse=True)
 def _no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait at the doorbell ends by a ring, or not at all: a timeout would hide a ring that is lost."""
-    monkeypatch.setattr(topic_queue, "_WAIT", 3600.0)
+    monkeypatch.setattr(at_least_once, "_WAIT", 3600.0)
 
 
 class Commands:

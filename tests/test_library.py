@@ -321,6 +321,76 @@ async def test_results_are_heard_of(server: EmbeddedServer, queue: Queue, monkey
         assert await waiting == 5
 
 
+async def _announce(queue: Queue, news: Any) -> None:
+    await queue.redis.publish(queue.keys.channel, json.dumps(news))
+
+
+async def _listening(client: TaskClient, queue: Queue) -> None:
+    """Have the client listen, and hear the confirmation of the server."""
+    with pytest.raises(TimeoutError):
+        await client.result("never", 0.01)
+    await wait_until(lambda: client._results.get()._is_subscribed)
+
+
+async def test_a_lone_result_is_known_before_it_is_awaited(client: TaskClient, queue: Queue) -> None:
+    """Its announcement holds it: nobody asks the server."""
+    await _listening(client, queue)
+    async with WorkerPool(client._address.name, *names(queue), "list", "sum"):
+        results = client._results.get()
+        ids = []
+        for number in range(3):  # one by one: those that end together are announced without results
+            ids.append(await client.submit([number]))
+            await wait_until(lambda: results._expected.get(ids[-1]))
+        await queue.redis.delete(queue.keys.output)
+        assert [await client.result(id, PATIENCE) for id in ids] == [0, 1, 2]
+        with pytest.raises(TimeoutError):
+            await client.result(ids[0], 0.01)  # it was consumed, and the hash is looked at again
+        # What was deleted here is not kept either.
+        id = await client.submit([1])
+        await wait_until(lambda: results._expected.get(id))
+        await client.delete([id])
+        with pytest.raises(TimeoutError):
+            await client.result(id, 0.01)
+
+
+async def test_the_announced_result_of_an_id_that_may_be_used_again_is_looked_up(
+    client: TaskClient, queue: Queue
+) -> None:
+    """It may be that of an earlier task, late."""
+    await _listening(client, queue)
+    await client.submit([1], "mine")
+    waiting = asyncio.create_task(client.result("mine", PATIENCE))
+    await _announce(queue, {"mine": {"status": "success", "result": "of the task before"}})
+    await _announce(queue, ["nobody's"])
+    await queue.redis.hset(queue.keys.output, "mine", SUCCESS % 1)
+    await _announce(queue, ["mine"])
+    assert await waiting == 1
+
+
+async def test_a_result_is_found_after_its_announcement_was_missed(client: TaskClient, queue: Queue) -> None:
+    await _listening(client, queue)
+    id = await client.submit([1])
+    await queue.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await queue.redis.hset(queue.keys.output, id, SUCCESS % 1)
+    assert await client.result(id, PATIENCE) == 1
+
+
+async def test_results_that_nobody_announces_are_found_among_others(client: TaskClient, queue: Queue) -> None:
+    await _listening(client, queue)
+    id = await client.submit([1])
+    await queue.redis.hset(queue.keys.output, id, SUCCESS % 1)
+
+    async def chatter() -> None:
+        while True:
+            await _announce(queue, ["another"])
+            await asyncio.sleep(0.02)
+
+    talking = asyncio.create_task(chatter())
+    assert await client.result(id, PATIENCE) == 1
+    talking.cancel()
+    await asyncio.wait({talking})
+
+
 async def test_the_connection_is_cut_while_somebody_waits(client: TaskClient, queue: Queue) -> None:
     waiting = asyncio.create_task(client.result("late", PATIENCE))
     await queue.redis.hset(queue.keys.output, "early", SUCCESS % 1)

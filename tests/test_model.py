@@ -23,10 +23,10 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.broker.operator.dead_letters import DeadLetters
-from redis_worker.broker.queue import at_least_once, pause, registration
+from redis_worker.broker.queue import at_least_once, large_tasks, pause, registration
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import Promoter, delay_tasks
-from redis_worker.broker.queue.lease import renew_lease
+from redis_worker.broker.queue.lease import REST, renew_lease
 from redis_worker.broker.queue.recovery import Recoverer
 from redis_worker.broker.queue.registration import reclaim
 from redis_worker.broker.queue.settlement import Limits
@@ -106,6 +106,7 @@ class Ringing:
     """A doorbell that rings at once, and its bell."""
 
     all: ClassVar[set[Any]] = set()
+    notifies = False
 
     def bell(self, *_: str) -> Ringing:
         return self
@@ -153,7 +154,7 @@ class Machine(ServerMachine):
         self.server = model.Server(
             self.keys, max_deliveries, result_ttl=ttl * 1000, remember=remember, large=self.large
         )
-        self.limits = Limits(self.server.most_dead, ttl, remember)
+        self.limits = Limits(self.server.most_dead, ttl, remember=remember)
         self.run(self.redis.flushall())
         self.set_clock()
         for _ in range(workers):
@@ -267,8 +268,8 @@ class Machine(ServerMachine):
         queue_class, model_class = KINDS[self.kind]
         line = Line(self.redis, self.late)
         options = {"max_deliveries": self.server.max_deliveries, "limits": self.limits}
-        other = line if self.kind == "pool" else Ringing()
-        queue = queue_class(line, other, self.keys, Keeper(), Observer(), **options)
+        others = [line, Ringing()] if self.kind == "pool" else [Ringing()]
+        queue = queue_class(line, *others, self.keys, Keeper(), Observer(), **options)
         pair = Pair(queue, line, model_class(self.server, lambda: queue.worker))
         if self.both(pair, fault, queue.open(), pair.model.open()):
             self.workers.append(pair)
@@ -387,16 +388,21 @@ class Machine(ServerMachine):
             pair.releasing = []
 
     @precondition(lambda self: any(not pair.model.lease.lost for pair in self.workers))
-    @rule(data=st.data(), fault=FAULTS)
-    def renew(self, data: st.DataObject, fault: Fault) -> None:
+    @rule(data=st.data(), idle=st.booleans(), fault=FAULTS)
+    def renew(self, data: st.DataObject, idle: bool, fault: Fault) -> None:
+        """Renew a lease, at any time; an idle worker that holds nothing lets it rest."""
         pair = self.one_of(data, lambda pair: not pair.model.lease.lost)
-        lease = pair.queue._registration.lease
+        lease, keys = pair.queue._registration.lease, self.keys
+        held = [keys.inflight(lease.name), keys.arrived(lease.name), keys.large(lease.name)]
+        names = [keys.workers, keys.retired, keys.claimants, *held]
 
-        async def renew() -> None:
-            registries = [self.keys.workers, self.keys.retired, self.keys.claimants]
-            lease.lost = not await renew_lease(pair.line, registries, lease, Keeper.seconds)
+        async def renew() -> int:
+            state = await renew_lease(pair.line, names, lease, Keeper.seconds, REST if idle else None)
+            lease.lost = not state
+            return state
 
-        self.both(pair, fault, renew(), pair.model.renew())
+        if found := self.both(pair, fault, renew(), pair.model.renew(idle)):
+            assert found[0] == found[1]
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), fault=FAULTS)
@@ -483,9 +489,9 @@ class Machine(ServerMachine):
         """Jump to when something ends or is due, give or take a microsecond."""
         self.time_reaches(data.draw(st.sampled_from(self.server.moments())) * 1000 + past)
 
-    def time_reaches(self, time: int) -> None:
+    def time_reaches(self, time: float) -> None:
         if time > self.server.time:
-            self.time_jumps(time - self.server.time)
+            self.time_jumps(int(time) - self.server.time)
 
     def set_clock(self) -> None:
         """Set the clock of the scripts, and how long the server keeps what it expires by its own clock."""
@@ -595,7 +601,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Have all tasks count as large ones, or none."""
     if request.param:
-        monkeypatch.setattr(at_least_once, "LARGE_BYTES", 1)
+        monkeypatch.setattr(large_tasks, "LARGE_BYTES", 1)
     return bool(request.param)
 
 

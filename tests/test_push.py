@@ -65,6 +65,28 @@ async def test_events_reach_the_clients_of_their_channel(server: EmbeddedServer,
         assert await one.receive() == {"pong": "here"}
 
 
+async def test_a_name_that_ends_with_a_star_brings_all_channels_that_begin_so(
+    server: EmbeddedServer, broadcaster: Broadcaster
+) -> None:
+    """Each event once, whatever brings its channel; in a replay, only those of channels that are new."""
+    async with serving(server.url) as http, connected(http.listening) as one, connected(http.listening) as two:
+        await broadcaster.send("before", 0)
+        await one.subscribe("device.*", "device.1", "dev*")
+        last = (await two.subscribe("device.1"))["last"]
+        await broadcaster.send_many([("device.1", 1), ("device.22", 2), ("devils", 3), ("other", 4), ("device.*", 5)])
+        await one.receive_events(4)
+        assert numbers(one) == [1, 2, 3, 5]
+        await two.receive_events(1)
+        await two.subscribe("device.*", "*", after=last)
+        assert await two.message("replayed") == {"replayed": 4, "complete": True}
+        assert numbers(two) == [1, 2, 3, 4, 5]
+        await two.request(unsubscribe=["*", "device.1"])
+        await two.message("subscribed")
+        await broadcaster.send_many([("other", 6), ("device.1", 7)])
+        await two.receive_events(6)
+        assert numbers(two) == [1, 2, 3, 4, 5, 7]
+
+
 async def test_an_event_sent_here_arrives_at_a_client_of_another_process(
     server: EmbeddedServer, queue: Queue, worker: Start, broadcaster: Broadcaster
 ) -> None:

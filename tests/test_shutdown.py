@@ -87,7 +87,7 @@ async def test_what_was_claimed_ahead_goes_back_while_the_last_task_runs(
     server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once: others may run it, and need not wait for the end of the worker that has claimed it."""
-    monkeypatch.setattr("redis_worker.engine.claimer._STALLED", 600.0)  # it would go back after a while anyway
+    monkeypatch.setattr("redis_worker.engine.runner.PATIENCE", 600.0)  # it would go back after a while anyway
 
     async def work(arguments: list[int]) -> str:
         if pool.counters.claimed < pool.counters.processed + 20 or "waiting" in seen:

@@ -17,7 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker import Message, Publisher, Refused, TaskClient, TopicWorker, WorkerPool, __version__
-from redis_worker.broker.keys import QUEUES, TOPICS
+from redis_worker.broker.keys import PROCESSES, QUEUES, TOPICS
 from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader, TaskStatus, WorkerStatus
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
@@ -221,6 +221,41 @@ async def test_columns_and_json(server: EmbeddedServer, queue: Queue, reader: St
     ]
     assert [worker["pid"] for worker in found_too["workers"]] == [os.getpid()]
     await queue.redis.delete("no-list", queue.keys.delayed, queue.keys.dropped)
+
+
+async def test_an_idle_worker_is_heard_of_through_its_process(queue: Queue, reader: StatusReader) -> None:
+    """Its lease rests for an hour; a worker with a usual lease would show as well if it were silent."""
+    redis, keys = queue.redis, queue.keys
+    seconds, _ = await redis.time()
+    described = {"host": "h", "pid": 1, "version": "1", "processor": "p", "concurrency": 1, "running": 0, "tasks": []}
+    described |= {"rate": 0.0, "counters": {}, "started_at": 1.0, "published_at": seconds - 900.0, "process": "its"}
+    await redis.hset(keys.presence, "idle", json.dumps(described))
+    for heard, rests, expected in ((1, 0.5, True), (60, 0.5, False), (60, 0, True)):
+        await redis.zadd(keys.workers, {"idle": (seconds + 3000) * 1000 + rests})
+        await redis.zadd(PROCESSES, {"its": (seconds - heard) * 1000})
+        status = await reader.read()
+        assert [worker.name for worker in status.workers] == ["idle"] * expected
+        assert all(heard <= (worker.seen or 0) < heard + 60 for worker in status.workers)
+        assert status.queues[0].workers == expected
+    await redis.delete(keys.workers, keys.presence, PROCESSES)
+
+
+async def test_a_worker_of_topics_is_announced_while_it_idles(server: EmbeddedServer, topic: Topic) -> None:
+    """It describes itself once, and its process is heard of each second."""
+    worker = TopicWorker(server.url)
+    worker.handler(topic.name)(_nothing)
+    async with worker, StatusReader(server.url, [topic.keys.waiting]) as reader:
+        await seen(reader, lambda status: status.workers and status.workers[0].lease > 60)
+        before = await topic.redis.hgetall(topic.keys.presence)
+        await asyncio.sleep(3)
+        [shown] = (await reader.read()).workers
+        assert shown.seen is not None
+        assert shown.seen < 2.5
+        assert await topic.redis.hgetall(topic.keys.presence) == before
+    assert not await topic.redis.exists(PROCESSES, topic.keys.presence)
+
+
+async def _nothing(message: Message) -> None: ...
 
 
 async def test_watching_ends_with_ctrl_c(

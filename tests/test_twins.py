@@ -7,6 +7,7 @@ import pytest
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.embedded import EmbeddedServer
@@ -20,8 +21,10 @@ async def test_a_death_forgets_the_counts_of_its_bytes_whether_or_not_there_were
     server: EmbeddedServer, queue: Queue, others: dict[bytes, bytes]
 ) -> None:
     keys, redis = queue.keys, queue.redis
-    line, keeper = Connection(redis, owned=False), LeaseKeeper(address_of(server.url), 6.0)
-    worker = AtLeastOnceQueue(line, line, keys, keeper, Observer(), max_deliveries=3, limits=Limits(dead=10_000))
+    address = address_of(server.url)
+    line, keeper = Connection(redis, owned=False), LeaseKeeper(address, 6.0)
+    parts = (line, line, Doorbell(address), keys, keeper, Observer())
+    worker = AtLeastOnceQueue(*parts, max_deliveries=3, limits=Limits(dead=10_000))
     await worker.open()
     try:
         if others:

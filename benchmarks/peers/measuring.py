@@ -11,7 +11,7 @@ from benchmarks.peers.environments import Environment
 from benchmarks.peers.stand import PeerFailed, Stand, cpu, kill, wait_until
 
 # Seconds that a drain should take, the least and most tasks of one, and the tasks of the first.
-_SECONDS, _LEAST, _MOST, _FIRST = 2.0, 500, 200_000, 500
+_SECONDS, _LEAST, _MOST, _FIRST = 2.0, 500, 400_000, 500
 # The rate is measured after this share of the tasks, so that no start of an interpreter is in it.
 _FROM = 0.2
 _PATIENCE = 60.0
@@ -42,14 +42,15 @@ class Rates:
         return median(self.rates)
 
     def measure(self) -> None:
-        """Drain once, and before the first time find out how many tasks that takes."""
+        """Drain once; before the first time, find out how many tasks take long enough."""
         try:
             with Stand(self.environment) as stand:
                 if not self.rates:
                     with stand.worker(self.command) as process:
                         self._check_result(stand, process)
                     self._count = self._fitting(stand)
-                self.drain(stand, self._count)
+                while not self.drain(stand, self._count):
+                    self._count *= 2
         except PeerFailed as error:
             self.failure = str(error)
 

@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from redis.asyncio import Redis
@@ -85,11 +85,15 @@ async def run(settings: Settings, brokers: str, redis_url: str, seconds: float |
         loop.add_signal_handler(number, stop.set)
     pipeline, state = device_pipeline(settings)
     metrics = ConsumerMetrics(pipeline.status)
-    worker = consumer(settings, brokers, redis_url, pipeline, observers=[metrics])
-    metrics.partitions = worker.partitions
     devices = Devices(brokers, settings.kafka.topics[0], settings.simulator)
-    async with serving(redis_url, settings.prometheus, metrics) as address, worker:
-        click.echo(f"devices: {address}/  metrics: {address}{settings.prometheus.path}")
+    async with AsyncExitStack() as stack:
+        page = await stack.enter_async_context(serving(redis_url, settings.prometheus, metrics))
+        serves: dict[str, Any] = {"http": "127.0.0.1:0", "http_origins": page.origins}  # the events, and the dashboard
+        worker = consumer(settings, brokers, redis_url, pipeline, observers=[metrics], **serves)
+        metrics.partitions = worker.partitions
+        await stack.enter_async_context(worker)
+        page.events = worker.http_address
+        click.echo(f"devices: {page.address}/  metrics: {page.address}{settings.prometheus.path}")
         begun = time.monotonic()
         if seconds is not None:
             loop.call_later(seconds, stop.set)

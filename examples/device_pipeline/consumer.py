@@ -1,4 +1,8 @@
-"""One consumer of the group, without page and devices: `python -m examples.device_pipeline.consumer BROKERS REDIS`."""
+"""One consumer of the group, without page and devices: `python -m examples.device_pipeline.consumer BROKERS REDIS`.
+
+`--instance NAME`, another one for each consumer, makes it a static member: started again after a kill, it
+goes on at once.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,7 @@ def consumer(
         kafka.group_id,
         pipeline.batch,
         sink=None if redis is None else sinks(redis, settings),
+        redis=redis,
         decode=bytes,
         properties={**kafka.properties(), **(properties or {})},
         start=kafka.auto_offset_reset,
@@ -53,10 +58,11 @@ def main() -> None:
     parser.add_argument("brokers")
     parser.add_argument("redis")
     parser.add_argument("--config", type=Path, default=FILE)
+    parser.add_argument("--instance", metavar="NAME")
     given = parser.parse_args()
     settings = read_settings(given.config)
     pipeline, _ = device_pipeline(settings)
-    asyncio.run(consumer(settings, given.brokers, given.redis, pipeline).serve())
+    asyncio.run(consumer(settings, given.brokers, given.redis, pipeline, instance_id=given.instance).serve())
 
 
 if __name__ == "__main__":

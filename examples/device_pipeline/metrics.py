@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -11,10 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from redis_worker import Observer
-from redis_worker.kafka.partitions import KafkaDelivery
 from redis_worker.pipeline import StageStatus
-from redis_worker.vocabulary.partition import PartitionStatus
-from redis_worker.vocabulary.task import Outcome
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds."""
@@ -26,9 +24,10 @@ class ConsumerMetrics(Observer, Collector):
     def __init__(self, stages: Callable[[], Sequence[StageStatus]]) -> None:
         self.settled_messages = 0
         self.dead = 0
-        self.partitions: Callable[[], Iterable[PartitionStatus]] = list
+        self.partitions: Callable[[], Iterable[Any]] = list
         self._stages = stages
-        self._consumed: Counter[tuple[str, int]] = Counter()
+        self._consumed: Counter[str] = Counter()
+        """By "topic[partition]", the first part of a message's id."""
         self._registry = CollectorRegistry()
         self._durations = Histogram(
             "kafka_consumer_processing_duration_seconds",
@@ -38,15 +37,15 @@ class ConsumerMetrics(Observer, Collector):
         )
         self._registry.register(self)
 
-    def settled(self, outcomes: Sequence[Outcome]) -> None:
+    def settled(self, outcomes: Sequence[Any]) -> None:
         """See Observer."""
         for outcome in outcomes:
             if outcome.again is not None:
                 continue
             self.settled_messages += 1
             self.dead += outcome.dead
-            assert isinstance(outcome.delivery, KafkaDelivery)
-            self._consumed[outcome.delivery.receipt.name] += 1
+            partition, _, _ = outcome.id.rpartition("@")
+            self._consumed[partition] += 1
             self._durations.observe(outcome.seconds)
 
     def text(self) -> bytes:
@@ -59,8 +58,9 @@ class ConsumerMetrics(Observer, Collector):
         consumed = CounterMetricFamily(
             "kafka_consumer_messages_consumed", "Messages handled and settled.", labels=by_partition
         )
-        for (topic, number), count in self._consumed.items():
-            consumed.add_metric([topic, str(number)], count)
+        for partition, count in self._consumed.items():
+            topic, _, number = partition.removesuffix("]").rpartition("[")
+            consumed.add_metric([topic, number], count)
         lag = GaugeMetricFamily("kafka_consumer_lag_messages", "Messages that are not settled.", labels=by_partition)
         partitions = list(self.partitions())
         for each in partitions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from redis.asyncio import Redis
 from examples.device_pipeline.metrics import ConsumerMetrics
 from examples.device_pipeline.settings import Prometheus
 from redis_worker import ConfigurationError
-from redis_worker.broker.connection.address import address_of
-from redis_worker.http.server import HttpServer
 
 _PAGE = Path(__file__).with_name("page.html")
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,28 +32,39 @@ async def latest_states(redis: Redis) -> dict[str, dict[str, str]]:
     }
 
 
+@dataclass
+class Page:
+    """The page that is served."""
+
+    address: str
+    events: str | None = None
+    """The host and port of `/ws`, once there is one."""
+
+    @property
+    def origins(self) -> list[str]:
+        """The addresses from which a browser may have the page."""
+        return [self.address, self.address.replace("127.0.0.1", "localhost")]
+
+
 @asynccontextmanager
-async def serving(redis_url: str, settings: Prometheus, metrics: ConsumerMetrics) -> AsyncIterator[str]:
-    """Serve the page, the metrics and events, and yield the address of the page. Raises ConfigurationError."""
+async def serving(redis_url: str, settings: Prometheus, metrics: ConsumerMetrics) -> AsyncIterator[Page]:
+    """Serve the page and the metrics. Raises ConfigurationError."""
     redis: Redis = Redis.from_url(redis_url)
-    events = ""
+    served = Page("")
 
     async def page(_: web.Request) -> web.StreamResponse:
         return web.FileResponse(_PAGE)
 
     async def devices(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"events": f"ws://{events}/ws", "devices": await latest_states(redis)})
+        return web.json_response({"events": f"ws://{served.events}/ws", "devices": await latest_states(redis)})
 
     async def exposition(_: web.Request) -> web.StreamResponse:
         return web.Response(body=metrics.text(), headers={"Content-Type": _TYPE})
 
     try:
         paths = {"/": page, "/devices": devices, settings.path: exposition}
-        async with _site(settings, paths) as address:
-            server = HttpServer("127.0.0.1:0", origins=[address, address.replace("127.0.0.1", "localhost")])
-            async with server.showing(address_of(redis_url), "device-pipeline"):
-                events = str(server.listening)
-                yield address
+        async with _site(settings, paths) as served.address:
+            yield served
     finally:
         await redis.aclose()
 

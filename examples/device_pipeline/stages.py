@@ -20,6 +20,8 @@ _WEIGHT = 0.05
 _ABSOLUTE_ZERO, _HOTTEST = -273.15, 1000.0
 # Seconds by which the clock of a device may be ahead.
 _AHEAD = 60.0
+# Rows that are written together: the state of a device is one of them, however many messages it has sent.
+_TOGETHER = 5000
 _DEVICE = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
@@ -134,11 +136,12 @@ def device_pipeline(settings: Settings) -> tuple[Pipeline, Devices]:
 
 def sinks(redis: str, settings: Settings) -> Sinks:
     """Return the sinks: the latest state and the minutes of each device, and events for clients."""
+    ttl = settings.redis.ttl
     return Sinks(
-        latest=CacheSink(redis, "device:{device}", ttl=settings.redis.ttl),
-        minutes=CacheSink(redis, "device:{device}:{minute}", ttl=settings.redis.ttl, form="json"),
-        data=BroadcastSink(redis, "device.{device}", newest=True),
-        alerts=BroadcastSink(redis, "alerts"),
+        latest=CacheSink(redis, "device:{device}", ttl=ttl, batch_size=_TOGETHER),
+        minutes=CacheSink(redis, "device:{device}:{minute}", ttl=ttl, form="json", batch_size=_TOGETHER),
+        data=BroadcastSink(redis, "device.{device}", newest=True, batch_size=_TOGETHER),
+        alerts=BroadcastSink(redis, "alerts", batch_size=_TOGETHER),
     )
 
 

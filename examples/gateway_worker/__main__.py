@@ -13,8 +13,9 @@ import click
 from examples.gateway_worker.sender import send
 from examples.gateway_worker.worker import Ledger, new_worker
 from redis_worker import RedisWorkerError, TopicWorker
-from redis_worker.cli.options import redis_url, url_option
+from redis_worker.cli.options import http, option, redis_url, url_option
 from redis_worker.embedded import EmbeddedServer
+from redis_worker.environment import add_file
 from redis_worker.service.topic_consumer import ConsumerStatus
 from redis_worker.signals import stop_signals
 
@@ -24,7 +25,8 @@ logger = logging.getLogger("gateway")
 @click.command()
 @click.argument("part", type=click.Choice(["all", "worker", "send"]), default="all")
 @url_option
-def main(part: str, url: str | None) -> None:
+@option("--http", "address", type=http, metavar="HOST:PORT", help="Answer /healthz, /ready and /metrics there.")
+def main(part: str, url: str | None, address: str | None) -> None:
     """Handle the messages of ten topics, publish some, or do both."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     try:
@@ -35,16 +37,16 @@ def main(part: str, url: str | None) -> None:
             if part == "send":
                 asyncio.run(send(url))
             else:
-                asyncio.run(work(url, sending=part == "all"))
+                asyncio.run(work(url, address, sending=part == "all"))
     except RedisWorkerError as error:
         raise click.ClickException(str(error)) from None
 
 
-async def work(url: str, *, sending: bool) -> None:
+async def work(url: str, http: str | None, *, sending: bool) -> None:
     """Work until stopped or, if `sending`, until all sent messages are processed; then print a summary."""
     stopped = asyncio.Event()
     async with Ledger(url) as ledger:
-        worker = new_worker(url, ledger)
+        worker = new_worker(url, ledger, http)
 
         def stop() -> None:
             stopped.set()
@@ -78,4 +80,8 @@ def table(topics: Iterable[ConsumerStatus]) -> str:
 
 
 if __name__ == "__main__":
+    try:
+        add_file()  # and secrets in files
+    except RedisWorkerError as error:
+        raise SystemExit(f"Error: {error}") from None
     main(prog_name="python -m examples.gateway_worker")

@@ -44,9 +44,9 @@ class Ledger:
         self._blocking.close()
 
 
-def new_worker(url: str, ledger: Ledger) -> TopicWorker:
-    """Return a worker with all the handlers, not started."""
-    worker = TopicWorker(url, concurrency=50)
+def new_worker(url: str, ledger: Ledger, http: str | None = None) -> TopicWorker:
+    """Return a worker with all the handlers, not started; `http` is the address of /healthz, /ready and /metrics."""
+    worker = TopicWorker(url, concurrency=50, http=http)
     add_predefined(worker, ledger)
     add_custom(worker, ledger)
     return worker

@@ -9,7 +9,8 @@
                    v            |
                   redis-worker run                  any number of workers, on any number of machines
 
-It uses the server at REDIS_URL, or starts one if that is not set.
+It uses the server at REDIS_URL, or starts one if that is not set. With REDIS_WORKER_INPUT and REDIS_WORKER_OUTPUT it
+is the graph alone, for workers that run elsewhere on these keys (deploy/compose).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("This example needs celestialflow: pip install celestialflow==3.2.2") from None
 
+from redis_worker import redis_url_from_environment
 from redis_worker.embedded import EmbeddedServer
 
 TASKS: list[Any] = [*range(1, 26), 300, -1, "x"]
@@ -36,7 +38,8 @@ TASKS: list[Any] = [*range(1, 26), 300, -1, "x"]
 # Every run of a graph numbers its tasks from 0. Runs may share keys one after the other, but not at the same
 # time, nor after an interrupted run: the next run would take its results for its own.
 RUN = secrets.token_hex(4)
-INPUT, OUTPUT = f"taskgraph:{RUN}:input", f"taskgraph:{RUN}:output"
+INPUT = os.environ.get("REDIS_WORKER_INPUT") or f"taskgraph:{RUN}:input"
+OUTPUT = os.environ.get("REDIS_WORKER_OUTPUT") or f"taskgraph:{RUN}:output"
 
 
 def compute(url: str) -> tuple[list[Any], dict[Any, str]]:
@@ -91,8 +94,11 @@ def worker(url: str) -> Iterator[None]:
 
 def main() -> None:
     with ExitStack() as stack:
-        url = os.environ.get("REDIS_URL") or stack.enter_context(EmbeddedServer()).url
-        stack.enter_context(worker(url))
+        if os.environ.get("REDIS_WORKER_INPUT"):
+            url = redis_url_from_environment()
+        else:
+            url = os.environ.get("REDIS_URL") or stack.enter_context(EmbeddedServer()).url
+            stack.enter_context(worker(url))
         # A graph always writes its log and its failures to ./logs and ./fallback.
         stack.enter_context(chdir(stack.enter_context(tempfile.TemporaryDirectory())))
         results, errors = compute(url)

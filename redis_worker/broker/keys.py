@@ -19,6 +19,8 @@ QUEUES = "{redis_worker}:queues"
 """Set: all input lists that pools have ever worked on."""
 SUPERVISORS = "{redis_worker}:supervisors"
 """Hash: supervisor id -> its description, a JSON object; removed when it stops, or after an hour of silence."""
+PROCESSES = "{redis_worker}:processes"
+"""Sorted set: process with workers -> time when it was last heard of, in ms of the server's clock."""
 CRON = "{redis_worker}:cron"
 """Hash: application, slash and name of every cron job ever run -> the stem of its keys."""
 EVENTS = "{redis_worker}:events"
@@ -85,7 +87,7 @@ class Keys:
     """The output hash; empty for topics, which have no results."""
 
     workers = _Derived()
-    """Sorted set: worker -> end of its lease, in ms of the server's clock."""
+    """Sorted set: worker -> end of its lease, in ms of the server's clock; with a fraction if it rests (renew.lua)."""
     presence = _Derived()
     """Hash: worker -> its description, a JSON object; only for members of `workers`."""
     retired = _Derived()
@@ -122,6 +124,11 @@ class Keys:
     """Sorted set: digest of a raw task in flight that is to be cancelled -> time until which that holds, in ms.
 
     Exists only while a worker is asked to cancel a task.
+    """
+    unique = _Derived()
+    """Hash: `i:` + id of a unique task without an answer -> digest of its call, or nothing; `k:` + digest -> its id.
+
+    Where calls are unique for a time, a string each, named by this key, a colon and the digest -> id.
     """
 
     @cached_property
@@ -164,7 +171,7 @@ class Keys:
 
     @cached_property
     def channel(self) -> str:
-        """Pub/sub channel: JSON lists of ids, published when their results are written."""
+        """Pub/sub channel of written results: a JSON list of ids, or an object of one id and its short result."""
         return results_channel(self.output)
 
 

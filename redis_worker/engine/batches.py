@@ -139,13 +139,11 @@ class BatchRunner(CallRunner[Batch]):
         self._handler = handler
         self._least = size
         self._within = within
+        self._patience += within
 
     def room(self) -> int:
         free = min(self._concurrency - self.running, max(1, self._free.free))
         return max(0, free * self._least - len(self._pending))
-
-    def stalled(self, seconds: float) -> bool:
-        return super().stalled(self._within + seconds)
 
     async def _some_pending(self) -> None:
         """Wait until a whole batch is pending, or the time of the first message is over."""

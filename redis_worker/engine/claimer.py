@@ -6,15 +6,15 @@ import asyncio
 import time
 
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import Runner
+from redis_worker.engine.runner import PATIENCE, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer, Queue
 from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery
 
-# Tasks claimed ahead are released to other workers after this time without a slot, in seconds.
-_STALLED = 0.25
+# The intervals of looks, in seconds: at tasks that wait for a slot, and at a queue that was full or away.
+_LOOK_EVERY, _ROOM_EVERY = PATIENCE / 4, 0.25
 # Maximum of tasks per claim: it blocks all other clients of the server, and the worker starts the first tasks after it.
 _MOST = 2000
 # Turns of the event loop before the next claim is sent: a task that arrived alone is then done, and its
@@ -46,6 +46,10 @@ class Claimer:
         self._burst = burst
         self._remaining = max_tasks
         self._stopping = False
+        self._releasing: list[Delivery] = []
+        """Tasks in flight until their release is answered."""
+        self._ahead = asyncio.Event()
+        """Set when tasks were claimed that could not start at once."""
         self._compare_at = time.monotonic() + _COMPARE_EVERY
 
     def stop(self) -> None:
@@ -56,8 +60,6 @@ class Claimer:
     async def run(self) -> None:
         """Claim until stopped. Raises Refused."""
         while not self._stopping and self._remaining != 0:
-            if self._runner.stalled(_STALLED) and not self._reconnect.away:
-                await self.hand_back()
             room = self._room()
             if room == 0:
                 await self._wait_for_room()
@@ -91,31 +93,45 @@ class Claimer:
             raise
 
     def _held(self) -> list[Delivery]:
-        return [*self._runner.held(), *self._settler.held()]
+        return [*self._runner.held(), *self._settler.held(), *self._releasing]
 
     def _arrived(self, deliveries: list[Delivery]) -> None:
         if self._remaining is not None:
             self._remaining -= len(deliveries)
         self._runner.add(deliveries)
+        if self._runner.waiting:
+            self._ahead.set()
         self._observer.claimed(deliveries)
 
     async def _wait_for_room(self) -> None:
         progress = self._runner.progress
         progress.clear()
-        look = asyncio.get_running_loop().call_later(_STALLED, progress.set)  # at the tasks claimed ahead
+        look = asyncio.get_running_loop().call_later(_ROOM_EVERY, progress.set)
         try:
             await progress.wait()
         finally:
             look.cancel()
 
-    async def hand_back(self) -> None:
-        """Release the tasks that have not started to the queue, in order, uncharged."""
-        unstarted = self._runner.take_back()
+    async def return_stalled(self) -> None:
+        """Release tasks claimed ahead when slow tasks keep them from their start, until cancelled. Raises Refused."""
+        while True:
+            await self._ahead.wait()
+            self._ahead.clear()
+            while self._runner.waiting:
+                await asyncio.sleep(_LOOK_EVERY)
+                if not self._reconnect.away and not self._stopping and (late := self._runner.late()):
+                    await self.hand_back(late)
+
+    async def hand_back(self, count: int | None = None) -> None:
+        """Release the tasks that have not started, all or the last `count`, to the queue, in order, uncharged."""
+        unstarted = self._runner.take_back(count)
         if not unstarted:
             return
         if self._remaining is not None:
             self._remaining += len(unstarted)
+        self._releasing = unstarted
         await self._reconnect.call(lambda: self._queue.release(unstarted))
+        self._releasing = []
         self._observer.released(unstarted)
 
     async def _all_done(self) -> bool:
@@ -123,5 +139,5 @@ class Claimer:
         if self._runner.idle and self._settler.idle:
             return True
         self._settler.settled.clear()
-        await happens(self._settler.settled, _STALLED)
+        await happens(self._settler.settled, _ROOM_EVERY)
         return False

@@ -13,15 +13,16 @@ class Pace:
     """A measure of recent run times: the longest, decaying with each task."""
 
     def __init__(self) -> None:
-        self._seconds = 0.0
+        self.longest = 0.0
+        """In seconds."""
 
     def note(self, seconds: float) -> None:
         """Record the run time of a task."""
-        decayed = self._seconds * _DECAY
-        self._seconds = seconds if seconds > decayed else decayed  # max() takes twice as long
+        decayed = self.longest * _DECAY
+        self.longest = seconds if seconds > decayed else decayed  # max() takes twice as long
 
     def ahead(self, parallel: int) -> int:
         """Return the number of tasks beyond `parallel` slots that will start within the horizon."""
-        if self._seconds <= 0.0:
+        if self.longest <= 0.0:
             return 0
-        return min(_MOST, int(HORIZON * parallel / self._seconds))
+        return min(_MOST, int(HORIZON * parallel / self.longest))

@@ -77,9 +77,10 @@ class ProcessRunner(Runner):
             if slot.hand:
                 yield None, slot.hand[0].delivery, now - slot.since
 
-    def take_back(self) -> list[Delivery]:
-        self._put_back(self._slots)
-        taken = super().take_back()
+    def take_back(self, count: int | None = None) -> list[Delivery]:
+        if count is None:
+            self._put_back(self._slots)
+        taken = super().take_back(count)
         for delivery in taken:
             self._deaths.pop(delivery, None)
         return taken

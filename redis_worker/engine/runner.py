@@ -8,17 +8,23 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
+from itertools import islice, takewhile
 from time import perf_counter
 from typing import Any
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
 from redis_worker.engine.handler import Calling
-from redis_worker.engine.pace import Pace
+from redis_worker.engine.pace import HORIZON, Pace
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.vocabulary.task import Delivery, Outcome
 
+# Tasks claimed ahead go to other workers when none has been started for this time, in seconds: other workers may have
+# free slots. Where slots are shared, the others need not be other workers: a task waits longer before it is sent back.
+PATIENCE, _SHARED_PATIENCE = 0.025, 0.25
+# The most running tasks to look at, the oldest first: of thousands of slots, slow tasks hold a small part.
+_OLDEST = 32
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
 _STRETCH = 0.001
 # Turns of the loop between stretches: a reply passes through several coroutines, one a turn, before the next command.
@@ -33,6 +39,7 @@ class Runner(ABC):
         self._settler = settler
         self._concurrency = concurrency
         self._shared = shared
+        self._patience = PATIENCE if shared is None else _SHARED_PATIENCE
         self._pace = Pace()
         self._contexts = Contexts()
         self._pending: deque[Delivery] = deque()
@@ -61,12 +68,24 @@ class Runner(ABC):
         slots, running, waiting = self._concurrency, self.running, self.waiting
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
-        ahead = self._pace.ahead(slots)
+        ahead = self._ahead(slots)
         if waiting > ahead // 2:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
         return max(least, slots - running + ahead - waiting)
+
+    def _ahead(self, slots: int) -> int:
+        """Return how many tasks to claim ahead of `slots`; those that slow tasks hold start nothing soon."""
+        if perf_counter() - self._touched > PATIENCE:
+            return 0
+        return self._pace.ahead(max(0, slots - self._slow()))
+
+    def _slow(self) -> int:
+        """Return how many slots are held by tasks that run for longer than those before."""
+        longest = max(HORIZON, self._pace.longest)
+        oldest = islice(self.underway(), _OLDEST)
+        return sum(1 for _ in takewhile(lambda task: task[2] > longest, oldest))
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` in their order as slots come free."""
@@ -83,20 +102,28 @@ class Runner(ABC):
         """Yield running deliveries with what runs them and ages in seconds, oldest first; never inline ones."""
         return iter(())
 
-    def stalled(self, seconds: float) -> bool:
-        """Return True when tasks are pending and none has been started for `seconds`."""
-        return bool(self._pending) and perf_counter() - self._touched > seconds
+    def late(self) -> int:
+        """Return how many pending tasks will not start soon: all, if none has been started for too long.
 
-    def take_back(self) -> list[Delivery]:
-        """Remove all pending tasks and return them."""
-        taken = list[Delivery]()
+        The last ones, if slow tasks have taken slots since they were claimed.
+        """
+        pending = len(self._pending)
+        if pending and perf_counter() - self._touched > self._patience:
+            return pending
+        if not pending or self._shared is not None or not (slow := self._slow()):
+            return 0
+        return max(0, pending - 2 * self._pace.ahead(self._concurrency - slow))
+
+    def take_back(self, count: int | None = None) -> list[Delivery]:
+        """Remove pending tasks, all or the last `count`, and return them in their order."""
+        taken = deque[Delivery]()
         with suppress(IndexError):  # one by one: threads may take tasks meanwhile
-            while True:
-                taken.append(self._pending.popleft())
+            while count is None or len(taken) < count:
+                taken.appendleft(self._pending.pop())
         if taken:
             # They have waited this long for a slot: claim no further ahead until tasks are short again.
             self._pace.note(perf_counter() - self._touched)
-        return taken
+        return [*taken]
 
     @abstractmethod
     async def run(self) -> None:

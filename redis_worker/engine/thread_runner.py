@@ -83,8 +83,8 @@ class ThreadRunner(Runner):
     def held(self) -> list[Delivery]:
         return list(self._held)
 
-    def take_back(self) -> list[Delivery]:
-        taken = super().take_back()
+    def take_back(self, count: int | None = None) -> list[Delivery]:
+        taken = super().take_back(count)
         for delivery in taken:
             del self._held[delivery]
         return taken

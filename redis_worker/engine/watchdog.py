@@ -42,9 +42,7 @@ class Watchdog:
             watch = _watches[loop] = _Watch(loop)
         watch.join(self)
         try:
-            while True:
-                watch.beat = time.monotonic()
-                await asyncio.sleep(_BEAT)
+            await asyncio.Event().wait()
         finally:
             watch.leave(self)
 
@@ -53,13 +51,17 @@ class _Watch:
     """The thread that watches one loop; all methods but `_run` and its helpers run on that loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.beat = time.monotonic()
         self._loop = loop
+        self._beat()
         self._members: list[Watchdog] = []
         self._threshold = 0.0
         self._ended = threading.Event()
         self._thread = threading.get_ident()
         threading.Thread(target=self._run, name="redis-worker-watchdog", daemon=True).start()
+
+    def _beat(self) -> None:
+        self.beat = time.monotonic()
+        self._next = self._loop.call_later(_BEAT, self._beat)
 
     @property
     def ended(self) -> bool:
@@ -74,6 +76,7 @@ class _Watch:
         if self._members:
             self._threshold = min(member.threshold for member in self._members)
         else:
+            self._next.cancel()
             self._end()
 
     def _end(self) -> None:

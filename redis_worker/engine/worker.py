@@ -115,7 +115,7 @@ class Worker:
         claiming = asyncio.create_task(self._claimer.run(), name="claimer")
         roles = [
             asyncio.create_task(role(), name=getattr(role, "__qualname__", "role"))
-            for role in (self._settler.run, self._runner.run, *self._upkeep)
+            for role in (self._settler.run, self._runner.run, self._claimer.return_stalled, *self._upkeep)
         ]
         ending = asyncio.create_task(self._end(claiming), name="ending")
         try:

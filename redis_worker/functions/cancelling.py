@@ -26,6 +26,7 @@ class Cancelling:
         self._queue = queue
         self._doorbell = doorbell
         self._marks = marks
+        marks.on_unique = queue.end_records
 
     async def run(self) -> None:
         """Read marks until cancelled."""
@@ -39,5 +40,5 @@ class Cancelling:
         """Read the marks. Raises Disconnected and Refused."""
         found = await self._connection.call("ZRANGE", self._keys.cancelled, 0, -1)
         if found:
-            self._queue.end_marks()
+            self._queue.end_records()
         self._marks.update([mark.decode(errors="replace") for mark in found])

@@ -17,6 +17,8 @@ class Marks:
         """All marks, read by threads too; most often there is none."""
         self.on_new: Callable[[], None] = lambda: None
         """Called when a mark was added."""
+        self.on_unique: Callable[[], None] = lambda: None
+        """Called when a unique task was read, by a thread too."""
 
     def update(self, marks: Collection[str]) -> None:
         """Take over the marks in Redis."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from hashlib import sha256
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction
@@ -11,10 +14,10 @@ from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.function import Call, TaskFunction
 from redis_worker.functions.handle import Handle
 from redis_worker.functions.testing import Testing
-from redis_worker.functions.transport import Submission
+from redis_worker.functions.transport import Submission, Unique
 from redis_worker.functions.worker import FunctionWorker
 from redis_worker.service.options import POOL_DEFAULTS
-from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.duration import Duration, seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.payload import dumps
@@ -127,13 +130,9 @@ class TaskQueue(DeclaredFunctions):
 
         Raises Disconnected and Refused.
         """
-        handles, submissions = [], []
-        for call in calls:
-            submission = self._submission(call)
-            submissions.append(submission)
-            handles.append(Handle[R](self, submission.id, call.function.signature.result))
-        await self.transport.send(submissions)
-        return handles
+        calls = list(calls)
+        ids = await self.transport.send([self._submission(call) for call in calls])
+        return [Handle[R](self, id, call.function.signature.result) for id, call in zip(ids, calls, strict=True)]
 
     def submit_many_sync(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Submit as `submit_many` does, from code without an event loop."""
@@ -143,8 +142,11 @@ class TaskQueue(DeclaredFunctions):
         """Return the task of a call: every payload is made here."""
         options = call.options
         id = new_id() if options.id is None else options.id
+        unique = None
+        if options.is_unique:
+            id, unique = id_text(id), _unique(call)
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
-        return Submission(id_text(id), dumps(payload | options.members()), options.delay, options.at)
+        return Submission(id_text(id), dumps(payload | options.members()), options.delay, options.at, unique)
 
     def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of this queue, or of one of its handles, in a background thread; return its result.
@@ -179,3 +181,13 @@ class TaskQueue(DeclaredFunctions):
         starts the lifespan, if `resources` is None.
         """
         return Testing(self, resources)
+
+
+def _unique(call: Call[Any]) -> Unique:
+    """Return the way in which a call is unique."""
+    unique, function = call.options.unique, call.function
+    if unique is False:
+        return Unique()
+    arguments = function.signature.complete(call.arguments["args"], call.arguments["kwargs"])
+    digest = sha256(json.dumps([function.name, arguments], sort_keys=True).encode()).hexdigest()
+    return Unique(digest, 0 if unique is True else math.ceil(seconds_of(unique) * 1000))

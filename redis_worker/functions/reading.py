@@ -70,6 +70,8 @@ class FunctionReader:
             id, members = read_object(delivery.raw, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
+        if "unique" in members:
+            self.marks.on_unique()
         if delivery.deaths >= self._max_deliveries:
             return condemned(delivery, id)
         try:

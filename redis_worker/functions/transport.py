@@ -17,6 +17,15 @@ T = TypeVar("T")
 _BATCH = 500
 
 
+class Unique(NamedTuple):
+    """The way in which a task is unique: by its id, and perhaps by its call."""
+
+    digest: str = ""
+    """A digest of the call; empty if only the id is unique."""
+    ms: int = 0
+    """The time for which the call is unique, in ms; 0: until it is answered."""
+
+
 class Submission(NamedTuple):
     """A task on its way."""
 
@@ -24,13 +33,18 @@ class Submission(NamedTuple):
     payload: bytes
     delay: Duration | None = None
     at: datetime | None = None
+    unique: Unique | None = None
 
 
 class Transport(Protocol):
     """The way of tasks to their workers, and of results back."""
 
-    async def send(self, submissions: Sequence[Submission]) -> None:
-        """Submit tasks in their order. Raises Disconnected and Refused."""
+    async def send(self, submissions: Sequence[Submission]) -> list[str]:
+        """Submit tasks in their order. Returns their ids, or those of the tasks that were there already.
+
+        Raises Disconnected and Refused.
+        """
+        ...
 
     async def result(self, id: str, timeout: Duration | None) -> Any:
         """Return the JSON value of a result. Raises TaskError, TimeoutError, Disconnected and Refused."""
@@ -70,20 +84,24 @@ class RedisTransport:
         self._cancellation = cancellation
         self._error_ttl = error_ttl
 
-    async def send(self, submissions: Sequence[Submission]) -> None:
+    async def send(self, submissions: Sequence[Submission]) -> list[str]:
         """Submit runs of tasks that are due at the same time together, hundreds in a call."""
+        ids: list[str] = []
         batch: list[Submission] = []
         for submission in submissions:
-            if batch and (submission[2:] != batch[0][2:] or len(batch) == _BATCH):
-                await self._push(batch)
+            if batch and (_kind(submission) != _kind(batch[0]) or len(batch) == _BATCH):
+                ids += await self._push(batch)
                 batch = []
             batch.append(submission)
-        if batch:
-            await self._push(batch)
+        return ids + await self._push(batch) if batch else ids
 
-    async def _push(self, batch: Sequence[Submission]) -> None:
-        payloads = [submission.payload for submission in batch]
-        await self._client.push_raw(payloads, delay=batch[0].delay, at=batch[0].at)
+    async def _push(self, batch: Sequence[Submission]) -> list[str]:
+        delay, at = batch[0].delay, batch[0].at
+        if batch[0].unique is not None:
+            items = [(each.id, *(each.unique or Unique()), each.payload) for each in batch]
+            return await self._client.push_unique(items, delay=delay, at=at)
+        await self._client.push_raw([submission.payload for submission in batch], delay=delay, at=at)
+        return [submission.id for submission in batch]
 
     async def result(self, id: str, timeout: Duration | None) -> Any:
         """See Transport."""
@@ -101,3 +119,7 @@ class RedisTransport:
         """See Transport."""
         await self._cancellation.close()
         await self._client.close()
+
+
+def _kind(submission: Submission) -> tuple[object, ...]:
+    return submission.delay, submission.at, submission.unique is not None

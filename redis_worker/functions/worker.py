@@ -11,7 +11,6 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
-from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.worker import Role
 from redis_worker.functions.cancelling import Cancelling
@@ -23,6 +22,7 @@ from redis_worker.service.consumer import Consumer
 from redis_worker.service.list_worker import ListWorker
 from redis_worker.service.options import POOL_DEFAULTS, UNDECLARED, PoolOptions, pool_options
 from redis_worker.service.service import Measuring
+from redis_worker.service.shared import SharedParts
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.processor import Declaration
@@ -81,12 +81,10 @@ class FunctionWorker(ListWorker):
         options = self.options
         return FunctionWork(self._functions, self.declaration, options.concurrency, options.max_deliveries, self._marks)
 
-    def _roles(
-        self, connection: Connection, queue: AtLeastOnceQueue | AtMostOnceQueue, doorbell: Doorbell
-    ) -> Sequence[Role]:
+    def _roles(self, parts: SharedParts, queue: AtLeastOnceQueue | AtMostOnceQueue) -> Sequence[Role]:
         if isinstance(queue, AtMostOnceQueue):
             return ()  # nothing in Redis shows which tasks run
-        self._cancelling = Cancelling(connection, self._keys, queue, doorbell, self._marks)
+        self._cancelling = Cancelling(parts.connection, self._keys, queue, parts.doorbell, self._marks)
         return (self._cancelling.run,)
 
     async def _open(self, consumer: Consumer, ordinary: Connection) -> None:
@@ -96,7 +94,7 @@ class FunctionWorker(ListWorker):
 
     def _limits(self) -> Limits:
         queue = self._functions
-        return Limits(self.options.dead_limit, queue.result_ttl or 0, queue.error_ttl or 0)
+        return Limits(self.options.dead_limit, queue.result_ttl or 0, error_ttl=queue.error_ttl or 0)
 
     async def _check_expiry(self, connection: Connection) -> None:
         if self._functions.result_ttl is None and self._functions.error_ttl is None:

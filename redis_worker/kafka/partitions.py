@@ -104,7 +104,7 @@ class OwnedPartition:
         return min(room, window - (self.offsets.last + 1 - (self.committed or 0)))
 
     def take(self, limit: int) -> list[KafkaDelivery]:
-        """Claim up to `limit` buffered messages; return those that may start. The hot path."""
+        """Claim up to `limit` buffered messages, and hand out those that may start. The hot path."""
         buffer, deaths = self.buffer, self.mark.deaths
         messages = [buffer.popleft() for _ in range(min(limit, len(buffer)))]
         raws = [message.value() or b"" for message in messages]
@@ -115,7 +115,10 @@ class OwnedPartition:
             KafkaDelivery(raw, self, deaths, 0, False, False, number, offset, message)
             for raw, number, offset, message in zip(raws, _NUMBERS, offsets, messages)  # noqa: B905 - without end
         ]
-        return list(filter(self.lanes.enter, deliveries)) if self.lanes.ordered else deliveries
+        if self.lanes.ordered:
+            deliveries = list(filter(self.lanes.enter, deliveries))
+        self.out += len(deliveries)
+        return deliveries
 
     def add(self, messages: list[Any]) -> None:
         """Add fetched messages to the buffer."""

@@ -74,8 +74,6 @@ class Turns:
             found = self._take_alone(suspects, limit)
         else:
             found = self._take_any(limit)
-        for delivery in found:
-            delivery.receipt.out += 1
         return found
 
     def _take_any(self, limit: int) -> list[KafkaDelivery]:
@@ -96,6 +94,7 @@ class Turns:
             if level is not None and partition.mark.level != level:
                 self._ready.append(delivery)
             else:
+                partition.out += 1
                 found.append(delivery)
         return found
 

@@ -135,8 +135,9 @@ class Consumer(Worker):
         shutdown_timeout: float,
         burst: bool = False,
         max_tasks: int | None = None,
+        ring: Callable[[], None] = lambda: None,
     ) -> None:
-        """`source` names the queue; see Worker for the other options.
+        """`source` names the queue; `ring` ends a claim that waits. See Worker for the other options.
 
         Raises ConfigurationError if the function cannot be called as it declares.
         """
@@ -145,6 +146,7 @@ class Consumer(Worker):
         self.work = work
         self._queue = queue
         self._counting = counting
+        self._ring = ring
         if work.declaration.stages is not None:
             observer.staged(work.declaration.stages)
         execution = work.execution()
@@ -176,6 +178,11 @@ class Consumer(Worker):
         if not self.claiming:
             return "stopping"
         return "Redis is away" if self.away else "running"
+
+    def stop(self) -> None:
+        """Stop gracefully."""
+        super().stop()
+        self._ring()
 
     async def open(self) -> None:
         """Prepare the queue, before `run`. Raises Disconnected or Refused."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from redis_worker.broker.connection.address import Client
+from redis_worker.broker.connection.address import Client, address_of
+from redis_worker.broker.operator.supervisors import Description
+from redis_worker.broker.operator.supervisors import announced as announcing
 from redis_worker.broker.queue.dead_list import DeadList
 from redis_worker.engine.counters import Counting
 from redis_worker.engine.observers import Observers
@@ -27,7 +30,7 @@ from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Unr
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.partition import PartitionStatus
 from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of, said_by
-from redis_worker.vocabulary.service import Condition, Consuming
+from redis_worker.vocabulary.service import Condition, Consuming, PartStatus, lag_of
 
 if TYPE_CHECKING:
     from redis_worker.kafka.dead_letters import DeadLetters
@@ -71,13 +74,15 @@ class KafkaWorker(ConsumerService):
         http_token: str | None = None,
         http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
+        announced: bool = True,
         **options: Any,
     ) -> None:
         """`brokers` is "host:port,host:port"; `topics` are names, or regular expressions that begin with "^".
 
         `decode` makes `data` of a message's value: a function, or a type that msgspec decodes and validates; any
-        JSON without it. `properties` are passed to librdkafka. `redis` is needed for the option `dead_list` only.
-        `options` are the fields of KafkaOptions. Raises ConfigurationError.
+        JSON without it. `properties` are passed to librdkafka. `redis` is the server of `dead_list`, of the dashboard,
+        where the worker appears among the parts unless `announced` is false, and of `/ws`. `options` are the fields of
+        KafkaOptions. Raises ConfigurationError.
         """
         self.options = kafka_options(options)
         self._settings = group_settings(brokers, topics, group, self.options, properties)
@@ -90,6 +95,8 @@ class KafkaWorker(ConsumerService):
         self._sink = sink
         self._decode = decode
         self._redis = redis
+        self._fleet = None if redis is None else address_of(redis)
+        self._announced = announced
         self._counting = Counting()
         self._reporter = Reporter(self.source, "message", "Kafka")
         self._others = (self._counting, *self._measuring(self.source, self.declaration.name), *observers)
@@ -226,6 +233,16 @@ class KafkaWorker(ConsumerService):
 
     async def _work(self) -> None:
         self._consumer = consumer = self._consumer_of_messages()
+        async with AsyncExitStack() as stack:
+            if self._announced and self._fleet is not None:
+                await stack.enter_async_context(announcing(self._fleet, self._description))
+            await self._consume(consumer)
+
+    def _description(self) -> Description:
+        part = PartStatus(self.declaration.name, "kafka", self.condition, lag=lag_of(self.consuming()))
+        return {"name": self._settings.group, "parts": [part]}
+
+    async def _consume(self, consumer: Consumer) -> None:
         try:
             if await self._found(self._begin()):
                 await consumer.open()

@@ -14,8 +14,6 @@ from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
-from redis_worker.broker.queue.doorbell import Doorbell
-from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.observers import Observers
@@ -28,6 +26,7 @@ from redis_worker.service.consumer import Consumer, Working
 from redis_worker.service.consumer_service import ConsumerService
 from redis_worker.service.options import PoolOptions
 from redis_worker.service.service import Measuring
+from redis_worker.service.shared import SharedParts, shared_parts
 from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -66,6 +65,7 @@ class ListWorker(ConsumerService):
             http_origins=http_origins,
             lifespan=lifespan,
         )
+        self._redis = redis
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
@@ -92,22 +92,20 @@ class ListWorker(ConsumerService):
         return [self._consumer.consuming] if self._consumer and self.started else []
 
     async def _work(self) -> None:
-        ordinary = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
-        blocking = Connection(self._address.open(), owned=True, lasting=True, beside=ordinary)
-        keeper = LeaseKeeper(self._address, seconds_of(self.options.lease))
-        try:
-            self._consumer = consumer = self._consumer_of(ordinary, blocking, keeper)
-            if await self._connected(ordinary, lambda: self._open(consumer, ordinary)):
-                self._started.set()
-                if self._stop_asked:
-                    consumer.stop()
-                await consumer.run()
-        finally:
-            await blocking.close()  # ends a claim that still waits, before everything is handed back
-            if self._consumer is not None:
-                await self._consumer.close()
-            await ordinary.close()
-            await keeper.close()
+        lease = seconds_of(self.options.lease)
+        async with shared_parts(self._redis, self._address, self._given, lease) as parts:
+            blocking = Connection(self._address.open(), owned=True, lasting=True, beside=parts.connection)
+            try:
+                self._consumer = consumer = self._consumer_of(parts, blocking)
+                if await self._connected(parts.connection, lambda: self._open(consumer, parts.connection)):
+                    self._started.set()
+                    if self._stop_asked:
+                        consumer.stop()
+                    await consumer.run()
+            finally:
+                await blocking.close()  # ends a claim that still waits, before everything is handed back
+                if self._consumer is not None:
+                    await self._consumer.close()
 
     async def _open(self, consumer: Consumer, ordinary: Connection) -> None:
         """Check the server and the keys, and take a lease. Raises Disconnected, Refused or ConfigurationError."""
@@ -118,10 +116,9 @@ class ListWorker(ConsumerService):
         await self._check_expiry(ordinary)
         await consumer.open()
 
-    def _consumer_of(self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper) -> Consumer:
+    def _consumer_of(self, parts: SharedParts, blocking: Connection) -> Consumer:
         options, keys, observer = self.options, self._keys, self._observer
-        queue = self._queue(ordinary, blocking, keeper)
-        doorbell = Doorbell(self._address)
+        queue = self._queue(parts, blocking)
         watchdog = Watchdog(observer, report=self._reporter.block)
         role = Role(self.declaration.name, options.concurrency)
         return Consumer(
@@ -131,33 +128,24 @@ class ListWorker(ConsumerService):
             observer,
             self._counting,
             upkeep=upkeep_of(
-                *(ordinary, keys, queue, observer, role, self._counting),
-                lease=keeper.seconds,
-                doorbell=doorbell,
+                *(parts, keys, queue, observer, role, self._counting),
                 others=(
-                    doorbell.run,
-                    partial(announce_queue, ordinary, keys),
-                    watchdog.run,
-                    *self._roles(ordinary, queue, doorbell),
+                    *(partial(announce_queue, parts.connection, keys), watchdog.run, parts.defects),
+                    *self._roles(parts, queue),
                 ),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,
             max_tasks=options.max_tasks,
+            ring=queue.ring,
         )
 
-    def _queue(
-        self, ordinary: Connection, blocking: Connection, keeper: LeaseKeeper
-    ) -> AtLeastOnceQueue | AtMostOnceQueue:
+    def _queue(self, parts: SharedParts, blocking: Connection) -> AtLeastOnceQueue | AtMostOnceQueue:
         limits = self._limits()
         if self.options.delivery == "at-most-once":
-            return AtMostOnceQueue(ordinary, blocking, self._keys, self._observer, limits)
+            return AtMostOnceQueue(parts.connection, blocking, self._keys, self._observer, limits)
         return AtLeastOnceQueue(
-            ordinary,
-            blocking,
-            self._keys,
-            keeper,
-            self._observer,
+            *(parts.connection, blocking, parts.doorbell, self._keys, parts.keeper, self._observer),
             max_deliveries=self.options.max_deliveries,
             limits=limits,
             output_apart=self._address.cluster and lie_apart(self._keys),
@@ -165,9 +153,8 @@ class ListWorker(ConsumerService):
 
     def _roles(
         self,
-        connection: Connection,  # noqa: ARG002 - for subclasses
+        parts: SharedParts,  # noqa: ARG002 - for subclasses
         queue: AtLeastOnceQueue | AtMostOnceQueue,  # noqa: ARG002
-        doorbell: Doorbell,  # noqa: ARG002
     ) -> Sequence[WorkerRole]:
         """Return more roles that run beside the worker."""
         return ()

@@ -64,7 +64,7 @@ class Service(ABC):
         self.service = service
         self._http = None if http is None else http_server(http, http_token, http_origins)
         self._measure = measuring if self._http is None else self._http.metrics.of
-        self._address = address
+        self._address = self._fleet = address
         self._connect_timeout = connect_timeout
         self._lifespan = lifespan
         self._stop_asked = False
@@ -197,7 +197,7 @@ class Service(ABC):
         """Work, and answer HTTP, if configured, from before the first connection until the last result is written."""
         async with AsyncExitStack() as stack:
             if self._http is not None:
-                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._address))
+                await stack.enter_async_context(self._http.answering(self, lambda _: self._address, self._fleet))
             await stack.enter_async_context(providing(self._lifespan))
             await self._work()
 

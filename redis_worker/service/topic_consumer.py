@@ -7,11 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.operator.presence import Role
-from redis_worker.broker.queue.doorbell import Doorbell
-from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
@@ -26,6 +23,7 @@ from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Work
 from redis_worker.service.routing import Route
+from redis_worker.service.shared import SharedParts
 from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.errors import Disconnected, WrongType
 
@@ -34,9 +32,7 @@ from redis_worker.vocabulary.errors import Disconnected, WrongType
 class Shared:
     """The things that all consumers of one topic worker use."""
 
-    connection: Connection
-    doorbell: Doorbell
-    keeper: LeaseKeeper
+    parts: SharedParts
     slots: Slots
     reconnect: Reconnect
     observers: tuple[Observer, ...]
@@ -90,12 +86,12 @@ class TopicConsumer(Consumer):
             counting,
             topic=topic,
             upkeep=upkeep_of(
-                *(shared.connection, keys, queue, observer, Role(name, route.concurrency), counting),
-                lease=shared.keeper.seconds,
-                doorbell=shared.doorbell,
+                *(shared.parts, keys, queue, observer, Role(name, route.concurrency), counting),
+                others=(shared.parts.defects,),
             ),
             reconnect=shared.reconnect,
             shutdown_timeout=shared.shutdown_timeout,
+            ring=queue.ring,
         )
 
     @property
@@ -115,21 +111,11 @@ class TopicConsumer(Consumer):
         finally:
             await self.close()
 
-    def stop(self) -> None:
-        """Stop gracefully."""
-        super().stop()
-        self._queue.ring()
-
-    def cancel(self) -> None:
-        """Stop at once; unfinished messages are handed back."""
-        super().cancel()
-        self._queue.ring()
-
 
 def _queue_of(route: Route, keys: Keys, shared: Shared, observer: Observer) -> TopicQueue:
     remember = int(route.remember * 1000)
     return (IdempotentQueue if remember else TopicQueue)(
-        *(shared.connection, shared.doorbell, keys, shared.keeper, observer),
+        *(shared.parts.connection, shared.parts.doorbell, keys, shared.parts.keeper, observer),
         max_deliveries=shared.max_deliveries,
         limits=Limits(dead=shared.dead_limit, remember=remember),
     )

@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection.address import Address, Client, address_of
-from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_server
-from redis_worker.broker.queue.doorbell import Doorbell
-from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction
@@ -25,6 +22,7 @@ from redis_worker.service.consumed_topics import ConsumedTopics
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.options import TOPIC_WORKER_DEFAULTS, TopicWorkerOptions
 from redis_worker.service.service import Measuring, Service
+from redis_worker.service.shared import shared_parts
 from redis_worker.service.topic_consumer import ConsumerStatus, Shared
 from redis_worker.vocabulary.duration import Duration, seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected
@@ -92,6 +90,7 @@ class TopicWorker(Service, Handlers):
             self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins, opened
         )
         Handlers.__init__(self)
+        self._redis = redis
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()
         self._observers = (self._counting, *observers)
@@ -167,31 +166,25 @@ class TopicWorker(Service, Handlers):
         self._topics.cancel()
 
     async def _work(self) -> None:
-        connection = Connection(self._given or self._address.open(), owned=self._given is None, lasting=True)
         options = self.options
-        keeper = LeaseKeeper(self._address, seconds_of(options.lease))
-        doorbell = Doorbell(self._address)
-        reporter = Reporter("mq:*")
-        observer = Observers((reporter, *self._observers))
-        registry = Topics(connection)
-        self._topics.shared = Shared(
-            connection, doorbell, keeper, Slots(options.concurrency), Reconnect(observer), self._observers,
-            self._measuring, options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout),
-            self._lifespan,
-        )  # fmt: skip
-        watchdog = Watchdog(observer, report=reporter.block)
-        roles = [asyncio.create_task(doorbell.run()), asyncio.create_task(watchdog.run())]
-        try:
-            if await self._connected(connection, lambda: self._start_named(registry)):
-                self._started.set()
-                await self._consume_found(registry)
-        finally:
-            await self._topics.stop()
-            for role in roles:
-                role.cancel()
-            await asyncio.wait(roles)
-            await connection.close()
-            await keeper.close()
+        async with shared_parts(self._redis, self._address, self._given, seconds_of(options.lease)) as parts:
+            reporter = Reporter("mq:*")
+            observer = Observers((reporter, *self._observers))
+            registry = Topics(parts.connection)
+            self._topics.shared = Shared(
+                *(parts, Slots(options.concurrency), Reconnect(observer), self._observers, self._measuring),
+                *(options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout)),
+                self._lifespan,
+            )
+            watching = asyncio.create_task(Watchdog(observer, report=reporter.block).run())
+            try:
+                if await self._connected(parts.connection, lambda: self._start_named(registry)):
+                    self._started.set()
+                    await self._consume_found(registry)
+            finally:
+                await self._topics.stop()
+                watching.cancel()
+                await asyncio.wait({watching})
 
     async def _start_named(self, registry: Topics) -> None:
         """Check the server, and consume the topics that are known by name."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from redis_worker.broker.connection.address import Address, Client, address_of
-from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.operator.supervisors import Announcer
+from redis_worker.broker.operator.supervisors import announced
 from redis_worker.file.plan import DaemonPart, HttpSettings, KafkaPart, Part, Plan, TasksPart
 from redis_worker.file.queues import find_queue
 from redis_worker.http.subject import Supervised
@@ -68,7 +66,10 @@ class StatusPublisher:
             await self._announcing.aclose()
             self._url = plan.url
             if plan.url is not None:
-                await self._announce(plan.url)
+                service = self._service
+                await self._announcing.enter_async_context(
+                    announced(address_of(plan.url), lambda: {"name": service.service, "parts": service.parts()})
+                )
 
     async def close(self) -> None:
         """Stop publishing."""
@@ -94,17 +95,3 @@ class StatusPublisher:
 
     def _address(self, consuming: Consuming) -> Address | None:
         return self._addresses.get(consuming.part)
-
-    async def _announce(self, url: str) -> None:
-        connection = Connection(address_of(url).open(), owned=True)
-        self._announcing.push_async_callback(connection.close)
-        service = self._service
-        announcer = Announcer(connection, lambda: {"name": service.service, "parts": service.parts()})
-        task = asyncio.create_task(announcer.run(), name="redis-worker announcer")
-
-        async def end() -> None:
-            task.cancel()
-            await asyncio.wait({task})
-            await announcer.withdraw()
-
-        self._announcing.push_async_callback(end)

@@ -95,6 +95,7 @@ class Wiring:
             part,
             observers=(self.metrics.counting,),
             measuring=self._measuring(part.name),
+            announced=False,
             shutdown_timeout=part.supervision.shutdown_timeout,
         )
 

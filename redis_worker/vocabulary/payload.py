@@ -71,9 +71,10 @@ def loads(raw: bytes) -> Any:
 
 def _is_exact(value: Any, raw: bytes) -> bool:
     """Return True if orjson read the integers in `value` from `raw` exactly, and no number there is too long."""
-    if len(raw) > _SMALL and _has_no_long_float(value):
-        # Such a number of too many digits, as a fraction may have: 20 samples, and at most 4 of them are no digits.
-        return b"0000" not in raw[:: MAX_DIGITS // 20].translate(_DIGITS_TO_ZERO) or not _has_long_number(raw)
+    # A number of too many digits, as a fraction may have, shows in 20 samples, of which at most 4 are no digits.
+    may_be_too_long = len(raw) > MAX_DIGITS and b"0000" in raw[:: MAX_DIGITS // 20].translate(_DIGITS_TO_ZERO)
+    if len(raw) > _SMALL and not may_be_too_long and _has_no_long_float(value):
+        return True
     return not _has_long_number(raw)
 
 

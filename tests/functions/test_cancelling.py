@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from redis_worker import Retry, TaskError, TaskQueue, current_task
-from redis_worker.broker.queue.at_least_once import LARGE_BYTES
+from redis_worker.broker.queue.large_tasks import LARGE_BYTES
 from redis_worker.cli.main import cli
 from redis_worker.embedded import EmbeddedServer
 from tests.functions.conftest import Start, end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,22 @@ def test_an_offset_is_next_only_if_all_before_it_are_settled(gaps: list[int], ra
         assert all(each in settled for each in claimed if each < offsets.next)
         assert len(offsets) == len(claimed) - len(settled)
     assert (reached, offsets.next) == (claimed, claimed[-1] + 1)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 10), st.randoms())
+def test_offsets_that_are_settled_together_move_as_far_as_one_by_one(gaps: list[int], size: int, random: Any) -> None:
+    claimed = [sum(gaps[: number + 1]) + number for number in range(len(gaps))]
+    together, alone = Offsets(), Offsets()
+    together.claim(claimed)
+    alone.claim(claimed)
+    random.shuffle(order := claimed.copy())
+    for start in range(0, len(order), size):
+        some, before = order[start : start + size], together.next
+        has_moved = together.settle_all(some)
+        for offset in some:
+            alone.settle(offset)
+        assert (together.next, len(together)) == (alone.next, len(alone))
+        assert has_moved == (together.next != before)
 
 
 @given(killer=st.integers(0, 200), progress=st.lists(st.integers(0, 100), min_size=40, max_size=40))

@@ -81,12 +81,12 @@ class Member:
         self.keys = keys = Keys(keys.waiting) if idempotent else keys  # messages have no results
         options: dict[str, Any] = {"max_deliveries": 3, "limits": limits or Limits(dead=10_000)}
         self.doorbell = Doorbell(address_of(url))
+        rest = (self.doorbell, keys, keeper, self.losses)
+        self.queue: AtLeastOnceQueue
         if idempotent:
-            self.queue: AtLeastOnceQueue = IdempotentQueue(
-                self.line, self.doorbell, keys, keeper, self.losses, **options
-            )
+            self.queue = IdempotentQueue(self.line, *rest, **options)
         else:
-            self.queue = AtLeastOnceQueue(self.line, self.line, keys, keeper, self.losses, **options)
+            self.queue = AtLeastOnceQueue(self.line, self.line, *rest, **options)
 
     @property
     def name(self) -> str:

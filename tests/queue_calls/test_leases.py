@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 from redis_worker.broker.queue.lease import Lease, renew_lease
+from redis_worker.broker.queue.settlement import Limits
+from redis_worker.vocabulary.task import Delivery
 from tests.queue_calls.members import (
     LEASE,
     Join,
@@ -87,6 +90,35 @@ async def test_all_leases_of_a_process_are_renewed(queue: Queue, join: Join) -> 
     first = await join(lease=1.0, kept=True)
     for member in (first, await join(beside=first)):
         await wait_until(lambda member=member, ends=[]: renewed(queue, member, ends, 4), "its renewals")
+
+
+async def test_the_lease_of_an_idle_worker_rests_until_it_gets_a_task(queue: Queue, join: Join) -> None:
+    member = await join(lease=1.0, kept=True, idempotent=True, limits=Limits(dead=10, remember=60_000))
+    listening = asyncio.create_task(member.doorbell.run())
+
+    async def next_claim() -> list[Delivery]:
+        while not (deliveries := await member.queue.claim(1, wait=True)):
+            pass
+        return deliveries
+
+    async def left() -> float:
+        """Return the ms until its lease ends."""
+        return await queue.redis.zscore(queue.keys.workers, member.name) - await now(queue.redis) / 1000
+
+    async def rests() -> bool:
+        return await left() > 60_000
+
+    for number in range(3):
+        claiming = asyncio.create_task(next_claim())
+        await wait_until(rests, "its lease to rest")
+        await queue.push(task(number))
+        deliveries = await claiming
+        assert await left() <= 1000
+        await wait_until(lambda ends=[]: renewed(queue, member, ends, 3), "its renewals, while it holds a task")
+        assert await left() <= 1000
+        await member.queue.settle([done(delivery) for delivery in deliveries])
+    listening.cancel()
+    await asyncio.wait({listening})
 
 
 async def test_a_renewal_that_has_failed_is_repeated_soon(queue: Queue, join: Join) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -99,17 +100,21 @@ async def test_only_what_is_settled_leaves_the_tasks_in_flight(queue: Queue, joi
 
 async def test_results_are_announced_and_the_dead_are_answered(queue: Queue, join: Join) -> None:
     member = await join()
-    await queue.push(*map(task, range(2)))
+    await queue.push(*map(task, range(4)))
     held = await member.claim()
     subscription = queue.redis.pubsub()
     await subscription.subscribe(queue.keys.channel)
-    await member.queue.settle([done(held[0]), dead(held[1])])
 
-    async def announced() -> list[str] | None:
+    async def announced() -> Any:
         message = await subscription.get_message(ignore_subscribe_messages=True)
         return message and json.loads(message["data"])
 
+    await member.queue.settle([done(held[0]), dead(held[1])])
     assert await wait_until(announced, "the announcement") == ["0", "1"]
+    await member.queue.settle([done(held[2], b"[5]")])
+    assert await wait_until(announced, "that of one") == {"2": {"status": "success", "result": [5]}}
+    await member.queue.settle([done(held[3], b'"%b"' % (b"x" * 5_000))])
+    assert await wait_until(announced, "that of a long one") == ["3"]
     await subscription.aclose()
     assert await queue.result(1) == {"status": "error", "error": "no"}
     assert [letter["id"] for letter in await queue.dead()] == ["1"]

@@ -53,7 +53,7 @@ class Delayed:
     async def first(self, limit: int) -> list[DelayedTask]:
         """Return the first `limit` tasks by due time."""
         found = await self._connection.call("ZRANGE", self._keys.delayed, 0, limit - 1, "WITHSCORES")
-        return [_read(member, score) for member, score in _pairs(found)]
+        return [_read(member, score) for member, score in with_scores(found)]
 
     async def find(self, ids: Collection[str]) -> list[DelayedTask]:
         """Return all tasks with one of `ids`, by due time. The time taken grows with the number of delayed tasks."""
@@ -82,13 +82,13 @@ class Delayed:
         while True:
             command = ("ZSCAN", self._keys.delayed, cursor, "MATCH", pattern, "COUNT", _PAGE)
             cursor, found = await self._connection.call(*command)
-            for member, score in _pairs(found):
+            for member, score in with_scores(found):
                 yield _read(member, score)
             if int(cursor) == 0:
                 return
 
     async def _end(self, how: str, tasks: Sequence[DelayedTask]) -> int:
-        keys = [self._keys.delayed, self._keys.waiting, self._keys.attempts]
+        keys = [self._keys.delayed, self._keys.waiting, self._keys.attempts, self._keys.unique]
         count = 0
         for start in range(0, len(tasks), _PAGE):
             members = [task.member for task in tasks[start : start + _PAGE]]
@@ -109,7 +109,7 @@ class DelayedTasks(Access):
         return Delayed(self._connection, self._input)
 
 
-def _pairs(found: Sequence[Any]) -> list[tuple[bytes, float]]:
+def with_scores(found: Sequence[Any]) -> list[tuple[bytes, float]]:
     """Return members and scores of a reply: flat in RESP2, pairs in RESP3; redis-py parses some of them."""
     pairs: Iterable[Any] = found
     if found and not isinstance(found[0], (list, tuple)):

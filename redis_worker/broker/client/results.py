@@ -21,8 +21,10 @@ from redis_worker.vocabulary.payload import loads
 
 # Most results fetched in one call.
 _BATCH = 500
-# Interval of polling, in seconds, for the unannounced results of other programs' workers.
-_POLL = 0.2
+# Most tasks submitted and not yet awaited whose announced results are kept.
+_EXPECTED = 1000
+# Intervals of polling, in seconds, for the unannounced results of other programs' workers: in silence, and otherwise.
+_POLL, _BUSY_POLL = 0.2, 1.0
 
 
 class Result(NamedTuple):
@@ -51,10 +53,28 @@ class Results:
         self._address = address
         self._output = output
         self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
+        self._expected: dict[str, Result | None] = {}
+        """Ids drawn here, pushed while the listener was subscribed; with results that were announced before awaited."""
+        self._is_subscribed = False
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._listener_connection: Connection | None = None
         """The listener's connection."""
+
+    def expect(self, id: str) -> None:
+        """Note an id that was never used before, and whose task is pushed after this call.
+
+        The announcement of its result cannot be missed, or be that of an earlier task: nobody needs to look for it.
+        """
+        if self._is_subscribed:
+            if len(self._expected) == _EXPECTED:
+                del self._expected[next(iter(self._expected))]
+            self._expected[id] = None
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop announced results that are deleted."""
+        for id in ids:
+            self._expected.pop(id, None)
 
     async def of(self, ids: Collection[str], timeout: float | None) -> AsyncGenerator[Result, None]:
         """Yield the results of the tasks `ids` as they arrive.
@@ -70,10 +90,11 @@ class Results:
         try:
             if timeout != 0:
                 await self._listen(end)
-            with contextlib.suppress(TimeoutError):
-                # A server that hangs must not block the caller beyond the timeout.
-                async with asyncio.timeout(None if end is None else max(1.0, _remaining(end) or 0.0)):
-                    await self._fetch_first(pending)
+            if unknown := self._unknown(pending, arrivals) if timeout != 0 else pending:
+                with contextlib.suppress(TimeoutError):
+                    # A server that hangs must not block the caller beyond the timeout.
+                    async with asyncio.timeout(None if end is None else max(1.0, _remaining(end) or 0.0)):
+                        await self._fetch_first(unknown)
             while pending:
                 result = await _next_arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
@@ -84,6 +105,16 @@ class Results:
                 self._waiting[id].discard(arrivals)
                 if not self._waiting[id]:
                     del self._waiting[id]
+
+    def _unknown(self, ids: Collection[str], arrivals: _Arrivals) -> list[str]:
+        """Return those of `ids` that must be looked for; of others the result has arrived, or will be announced."""
+        unknown = []
+        for id in ids:
+            if id not in self._expected:
+                unknown.append(id)
+            elif result := self._expected[id]:
+                self._deliver(result, frozenset((arrivals,)))
+        return unknown
 
     async def close(self) -> None:
         """Stop listening. Waiting callers get Disconnected."""
@@ -107,7 +138,8 @@ class Results:
         if self._listener is None or self._listener.done():
             self._listening.clear()
             self._listener = asyncio.create_task(self._run_listener(), name="redis-worker results")
-        await happens(self._listening, _remaining(end))
+        if not self._listening.is_set():
+            await happens(self._listening, _remaining(end))
 
     async def _run_listener(self) -> None:
         """Receive results until closed. An error that ends it is passed to all waiters."""
@@ -127,18 +159,45 @@ class Results:
             while True:
                 try:
                     async with Subscription(connection, results_channel(self._output)) as subscription:
+                        looked_at = time.monotonic()
                         while True:
                             self._listening.set()
                             message = await subscription.message(_POLL)
-                            await self._fetch(list(self._waiting) if message is None else _announced(message))
+                            self._is_subscribed = subscription.is_confirmed
+                            if message is not None and (announced := self._announced(message)):
+                                await self._fetch(announced)
+                            if message is None or time.monotonic() - looked_at > _BUSY_POLL:
+                                await self._fetch(list(self._waiting))
+                                looked_at = time.monotonic()
                 except Exception as error:
+                    self._lose_subscription()
                     await self._poll_once(error)
         except GeneratorExit:
             is_abandoned = True  # the event loop is gone, and nothing can be awaited; see leave()
             raise
         finally:
+            self._lose_subscription()
             if not is_abandoned:
                 await connection.close()
+
+    def _lose_subscription(self) -> None:
+        """Look for all results again: announcements are missed."""
+        self._is_subscribed = False
+        self._expected.clear()
+
+    def _announced(self, message: bytes) -> list[str]:
+        """Return the announced ids to look for; deliver, or keep, the result of a lone expected one."""
+        try:
+            found = loads(message)
+        except ValueError:
+            return []
+        if isinstance(found, dict):
+            for id in found.keys() & self._expected.keys():
+                self._expected[id] = result = _of_content(id, found.pop(id))
+                self._deliver(result, frozenset(self._waiting.get(id, ())))
+        ids = [str(id) for id in found] if isinstance(found, (dict, list)) else []
+        self.forget(ids)
+        return ids
 
     async def _poll_once(self, error: Exception) -> None:
         """Fetch without the subscription: perhaps only that has failed. Raises `error` if it is a defect."""
@@ -179,6 +238,7 @@ class Results:
         waiting = self._waiting.get(result.id, set())
         for arrivals in callers & waiting:
             arrivals.put_nowait(result)
+            self._expected.pop(result.id, None)
         waiting -= callers
         if not waiting:
             self._waiting.pop(result.id, None)
@@ -187,19 +247,18 @@ class Results:
 def read_result(id: str, raw: bytes) -> Result:
     """Return the result of the task `id` in `raw`, an error if it is none."""
     try:
-        content = loads(raw)
+        return _of_content(id, loads(raw))
+    except ValueError:
+        return _of_content(id, None)
+
+
+def _of_content(id: str, content: Any) -> Result:
+    try:
         if content["status"] == "success":
             return Result(id, content["result"])
         return Result(id, error=str(content["error"]))
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return Result(id, error="the result is not a JSON object with status and result or error")
-
-
-def _announced(message: bytes) -> list[str]:
-    try:
-        return [str(id) for id in loads(message)]
-    except (ValueError, TypeError):
-        return []
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
@@ -215,8 +274,11 @@ def _remaining(end: float | None) -> float | None:
 async def _next_arrival(arrivals: _Arrivals, end: float | None, pending: set[str], timeout: float | None) -> Result:
     try:
         # An available result counts, even with no time left.
-        async with asyncio.timeout(_remaining(end) if arrivals.empty() else None):
+        if end is None or not arrivals.empty():
             result = await arrivals.get()
+        else:
+            async with asyncio.timeout(_remaining(end)):
+                result = await arrivals.get()
     except TimeoutError:
         some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")
         raise TimeoutError(f"no result for {len(pending)} tasks ({some}) within {timeout:g} s") from None

@@ -15,7 +15,7 @@ from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.queue.delayed import delay_tasks
+from redis_worker.broker.queue.delayed import delay_tasks, due_time, new_token
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id, new_ids
@@ -58,6 +58,8 @@ class TaskClient(Access):
         """
         given = new_id() if id is None else id
         name = id_text(given)
+        if id is None:
+            self._results.get().expect(name)
         await self.push_raw([_written(given, task)], delay=delay, at=at)
         return name
 
@@ -78,10 +80,11 @@ class TaskClient(Access):
         With `delete` the result is removed from the hash. Raises TaskError if the task failed, and
         TimeoutError if there is no result in time.
         """
-        async with contextlib.aclosing(self.results([id], timeout, delete=delete)) as results:
-            async for result in results:
-                return result.get()
-        raise AssertionError("results() ends with a result or an error")
+        async with contextlib.aclosing(self._results.get().of({id_text(id)}, _limit(timeout))) as results:
+            result = await anext(results)
+        if delete:
+            await self._connection.call("HDEL", self._output, result.id)
+        return result.get()
 
     async def results(
         self, ids: Iterable[str | int], timeout: Duration | None = None, *, delete: bool = False
@@ -105,6 +108,7 @@ class TaskClient(Access):
     async def delete(self, ids: Iterable[str | int]) -> int:
         """Remove the results of `ids` from the hash. Returns the number removed."""
         fields = [id_text(id) for id in ids]
+        self._results.get().forget(fields)
         return int(await self._connection.call("HDEL", self._output, *fields)) if fields else 0
 
     async def cancel(self, id: str | int) -> bool:
@@ -130,6 +134,25 @@ class TaskClient(Access):
             await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
         else:
             await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
+
+    async def push_unique(
+        self,
+        tasks: Sequence[tuple[str, str, int, bytes]],
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+    ) -> list[str]:
+        """Submit tasks that are not there: each as id, digest of its call, ms (see admit.lua) and payload.
+
+        Returns for each its id, or that of the task that is there. Raises ValueError as `push_raw` does.
+        """
+        keys = Keys(self._input, self._output)
+        when: tuple[int, str] = (0, "") if delay is None and at is None else due_time(delay, at)
+        arguments: list[Any] = [keys.wake, *when]
+        for id, digest, ms, raw in tasks:
+            arguments += (id, digest, ms, new_token(), raw)
+        own = [keys.waiting, keys.delayed, keys.unique, keys.output]
+        return [id.decode() for id in await self._connection.run("admit", own, arguments)]
 
 
 def _written(id: str | int, task: Any) -> bytes:

@@ -101,9 +101,15 @@ class Connection:
         except UnknownScript:
             return await self.call("EVAL", lua.source, len(keys), *keys, *arguments, patience=patience)
 
-    async def together(self, *commands: tuple[Any, ...], patience: float) -> list[Any]:
-        """Send several commands at once and return their replies; an error reply as an exception."""
+    async def together(self, *commands: tuple[Any, ...], patience: float, ordered: bool = True) -> list[Any]:
+        """Send several commands at once and return their replies; an error reply as an exception.
+
+        In Redis Cluster they are sent one after the other, unless they need not be executed in order.
+        """
         if isinstance(self.client, RedisCluster):  # RedisCluster pipelines do not keep the order
+            if not ordered:
+                calls = (self._reply(*command, patience=patience) for command in commands)
+                return await asyncio.gather(*calls, return_exceptions=True)
             return [await self._reply(*command, patience=patience) for command in commands]
         if self._kept is not None:
             return await self._exchange(self._kept, commands, patience)

@@ -51,13 +51,14 @@ async def has_ended(transport: asyncio.Transport, is_over: Callable[[], bool]) -
     for _ in range(_TURNS):
         if transport.is_closing() or is_over():
             return True
-        if not _is_readable(transport):
+        if not is_readable(transport):
             return False
         await asyncio.sleep(0)  # the event loop reads the end, or TLS records without data
     return True
 
 
-def _is_readable(transport: asyncio.Transport) -> bool:
+def is_readable(transport: asyncio.Transport) -> bool:
+    """Return True if something has arrived that the event loop has not read yet: data, or the end."""
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hiredis import PushNotification, Reader, pack_command
+from hiredis import PushNotification, pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError, RedisError
 
-from redis_worker.broker.connection.freshness import has_ended
+from redis_worker.broker.connection.freshness import is_readable
+from redis_worker.broker.connection.raw_connection import INCOMPLETE, RawConnection
 from redis_worker.broker.connection.turns import Turns
 
-_INCOMPLETE = object()
-_CLOSED = "Connection closed by server."
 _SILENT = "the server does not answer"
 # Error replies of a server that is loading, or is not the master any more: connect again.
 _UNUSABLE = (ConnectionError, ReadOnlyError)
@@ -98,7 +97,7 @@ class KeptConnections:
     async def _take(self, patience: float) -> _KeptConnection:
         while self._idle:
             kept = self._idle.pop()
-            if kept.is_usable and not (self._checked and await kept.has_ended()):
+            if kept.is_usable and not (self._checked and is_readable(kept.transport) and await kept.has_ended()):
                 return kept
             await self._discard(kept)
         return await self._connect(patience)
@@ -131,51 +130,31 @@ class KeptConnections:
         await self._pool.release(kept.connection)
 
 
-class _KeptConnection(asyncio.Protocol):
-    """Protocol of a connection opened by redis-py: passes received bytes to hiredis at once.
-
-    redis-py reads through a StreamReader and several coroutines per reply. Its own protocol is still notified of
-    the end of the connection, for callers that wait until it is closed.
-    """
+class _KeptConnection(RawConnection):
+    """A connection that exchanges commands and replies."""
 
     def __init__(self, connection: Any) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self.deadline = 0.0
         """Time to stop waiting, by the loop's clock."""
-        self.lost = False
-        """True once the connection has ended, or has received an unexpected reply."""
-        error_class = connection._parser.parse_error
-        self._reader = Reader(protocolError=InvalidResponse, replyError=error_class, notEnoughData=_INCOMPLETE)
-        self._transport = connection._writer.transport
-        self._redis_py_protocol = self._transport.get_protocol()
-        self._transport.set_protocol(self)
         self._expected = 0
         self._received: list[Any] = []
         self._waiter: asyncio.Future[list[Any]] | None = None
-
-    @property
-    def is_usable(self) -> bool:
-        """True until the connection ends, also if it was aborted and the event loop has not reported its end."""
-        return not (self.lost or self._transport.is_closing())
-
-    async def has_ended(self) -> bool:
-        """Return True if the connection has ended, also if its event loop has not run since."""
-        return await has_ended(self._transport, lambda: self.lost)
 
     async def exchange(self, packed: list[bytes]) -> list[Any]:
         """Send commands, and wait for all replies."""
         self._received, self._expected = [], len(packed)
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         # Not drained: the reply comes after the last byte was sent anyway.
-        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        self.transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
         received: list[Any] = await waiter
         return received
 
     def data_received(self, data: bytes) -> None:
-        gets, received = self._reader.gets, self._received
+        gets, received = self.reader.gets, self._received
         try:
-            self._reader.feed(data)
-            while (reply := gets(False)) is not _INCOMPLETE:
+            self.reader.feed(data)
+            while (reply := gets(False)) is not INCOMPLETE:
                 if type(reply) is not PushNotification:
                     received.append(reply)
         except RedisError as error:
@@ -187,16 +166,6 @@ class _KeptConnection(asyncio.Protocol):
                 _resolve(waiter, received)
         elif len(received) > self._expected:
             self.fail(InvalidResponse("the server sent an unexpected reply"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(exc or ConnectionError(_CLOSED))
-        self._redis_py_protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._redis_py_protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._redis_py_protocol.resume_writing()
 
     def fail(self, error: Exception) -> None:
         """Mark the connection as unusable, and fail the call that waits for it."""

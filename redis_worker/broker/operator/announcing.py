@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,7 +25,7 @@ _EVERY = (1.0, 1.5)
 # The same for queues, whose entries have no time: the server may have lost its data.
 _QUEUES_EVERY = (60.0, 60.0)
 # Least pause after a refusal, in seconds: the server may log each one.
-_REFUSED_PAUSE = 30.0
+REFUSED_PAUSE = 30.0
 
 
 async def keep_announced(
@@ -46,9 +47,9 @@ async def keep_announced(
         except DamagedKey as error:
             damaged((error,))
         except Refused:
-            pause = max(pause, _REFUSED_PAUSE)  # the user may lack only the permission for this key
+            pause = max(pause, REFUSED_PAUSE)  # the user may lack only the permission for this key
         except Exception:
-            pause = max(pause, _REFUSED_PAUSE)
+            pause = max(pause, REFUSED_PAUSE)
             logger.exception("the status cannot be announced; the work continues")
         await asyncio.sleep(pause)
 
@@ -60,11 +61,20 @@ async def announce_queue(connection: Connection, keys: Keys) -> None:
     )
 
 
+_TOKEN = secrets.token_hex(3)
+
+
+def process_name() -> str:
+    """Return a unique name of this process; a fork has another one."""
+    return f"{clean(socket.gethostname())}-{os.getpid()}-{_TOKEN}"
+
+
 def process_members() -> dict[str, Any]:
     """Return the members that describe this process, for a description made now."""
     return {
         "host": this_host(),
         "pid": os.getpid(),
+        "process": process_name(),
         "version": __version__,
         "started_at": round(time.time(), 3),
     }

@@ -59,7 +59,7 @@ async def cancel(connection: Connection, keys: Keys, id: str, ttl: int) -> bool:
         raws = {raw async for raw in _waiting(connection, keys, id) if _is(raw, id)}
         raws.update(task.raw for task in delayed)
         raws.update(raw for _, raw in places)
-        own = [keys.waiting, keys.delayed, keys.attempts, keys.output, keys.cancelled]
+        own = [keys.waiting, keys.delayed, keys.attempts, keys.output, keys.cancelled, keys.unique]
         state = await connection.run(
             "cancel",
             [*own, *(key for place, _ in places for key in place[:2])],

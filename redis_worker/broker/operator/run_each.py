@@ -10,7 +10,7 @@ from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.scripts import script
 from redis_worker.vocabulary.errors import Refused
 
-Call: TypeAlias = tuple[list[str], list[str]]
+Call: TypeAlias = tuple[list[str], list[Any]]
 """The keys and the arguments of one run."""
 
 # Runs per round trip.

@@ -10,10 +10,22 @@ from typing import Any, TypeVar
 import orjson
 
 from redis_worker.broker.client.access import Access
+from redis_worker.broker.client.delayed_tasks import with_scores
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable, strangers
-from redis_worker.broker.keys import ARRIVED, CRON, LARGE, QUEUES, SUPERVISORS, TASKS, TOPICS, Keys, topic_list
+from redis_worker.broker.keys import (
+    ARRIVED,
+    CRON,
+    LARGE,
+    PROCESSES,
+    QUEUES,
+    SUPERVISORS,
+    TASKS,
+    TOPICS,
+    Keys,
+    topic_list,
+)
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
 from redis_worker.broker.operator.run_each import Call, run_each
@@ -23,6 +35,9 @@ from redis_worker.vocabulary.errors import DamagedKey, Refused, WrongType
 from redis_worker.vocabulary.partition import GroupStatus
 
 T = TypeVar("T")
+
+# Seconds of silence after which an idle worker is taken for dead.
+_SILENT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +73,11 @@ class WorkerStatus:
     alive: bool
     """True if its lease is current, by the server's clock; else it is stale: other workers soon take its tasks."""
     lease: float
-    """Seconds until the lease expires; 0 or below after that."""
+    """Seconds until the lease expires; 0 or below after that. That of an idle worker has up to an hour."""
     in_flight: int
     """Claimed tasks not yet settled: running, or about to run."""
     seen: float | None = None
-    """Seconds since its last description. It publishes one every second, unless its event loop is blocked."""
+    """Seconds since it was last heard of: about once a second, unless its event loop is blocked."""
     host: str | None = None
     pid: int | None = None
     version: str | None = None
@@ -151,7 +166,7 @@ class StatusReader(Access):
         replies = await run_each(self._connection, "inspect", [_script_arguments(Keys(name)) for name in names])
         if replies and all(isinstance(reply, Exception) for reply in replies):
             raise replies[0]
-        status = _status(zip(names, replies, strict=True))
+        status = _status(zip(names, replies, strict=True), await self._heard())
         if self._queues:
             return status
         supervisors = await self._if_allowed(read_supervisors, SUPERVISORS, problems)
@@ -173,6 +188,14 @@ class StatusReader(Access):
         except Refused:
             pass
         return []
+
+    async def _heard(self) -> dict[str, float]:
+        """Return when each process was last heard of, in ms of the server's clock; nothing without permission."""
+        try:
+            found = await call_on(self._connection, PROCESSES, "zset", "ZRANGE", 0, -1, "WITHSCORES")
+        except Refused:
+            return {}
+        return {name.decode(errors="replace"): at for name, at in with_scores(found)}
 
     async def _known(self) -> tuple[list[str], list[QueueStatus]]:
         """Return the lists of all known queues and topics, and problems of the registries in place of queues."""
@@ -206,7 +229,7 @@ def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
     ]
 
 
-def _status(replies: Iterable[tuple[str, Any]]) -> Status:
+def _status(replies: Iterable[tuple[str, Any]], heard: Mapping[str, float]) -> Status:
     queues: list[QueueStatus] = []
     workers: list[WorkerStatus] = []
     at = 0.0
@@ -216,7 +239,13 @@ def _status(replies: Iterable[tuple[str, Any]]) -> Status:
             continue
         now, waiting, delayed, dead, dropped, types, *rest = reply
         at = max(at, now / 1000)
-        queue_workers = [_worker(name, now / 1000, *rest[start : start + 4]) for start in range(0, len(rest), 4)]
+        queue_workers = []
+        for start in range(0, len(rest), 5):
+            worker_name, ends, rests, held, described = rest[start : start + 5]
+            worker = _worker(name, now / 1000, worker_name, ends, held, described, heard)
+            # It holds nothing, so that no other worker deletes it.
+            if not (rests and worker.seen is not None and worker.seen > _SILENT):
+                queue_workers.append(worker)
         alive = [worker for worker in queue_workers if worker.alive]
         in_flight, rate = sum(worker.in_flight for worker in queue_workers), sum(worker.rate for worker in alive)
         problem = "; ".join(map(str, wrong_types(Keys(name), types))) or None
@@ -232,12 +261,16 @@ def _status(replies: Iterable[tuple[str, Any]]) -> Status:
     return Status(at or time.time(), queues, workers)
 
 
-def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, described: bytes) -> WorkerStatus:
+def _worker(
+    queue: str, now: float, name: bytes, ends: int, in_flight: int, described: bytes, heard: Mapping[str, float]
+) -> WorkerStatus:
     lease = round(ends / 1000 - now, 3)
     known = (queue, name.decode(errors="replace"), lease > 0, lease, in_flight)
     try:
         members = orjson.loads(described)
-        seen = max(0.0, round(now - number(members, "published_at"), 3))
+        age = now - number(members, "published_at")
+        # An idle worker does not describe itself again; its process is heard of.
+        seen = max(0.0, round(min(age, now - heard.get(members.get("process"), 0.0) / 1000), 3))
         return WorkerStatus(
             *known,
             seen=seen,
@@ -247,7 +280,7 @@ def _worker(queue: str, now: float, name: bytes, ends: int, in_flight: int, desc
             processor=text(members, "processor"),
             concurrency=whole(members, "concurrency"),
             running=whole(members, "running"),
-            tasks=[_running(task, seen) for task in members["tasks"]],
+            tasks=[_running(task, age) for task in members["tasks"]],
             rate=number(members, "rate"),
             counters={name: whole(members["counters"], name) for name in members["counters"]},
             started_at=number(members, "started_at"),
@@ -272,5 +305,5 @@ def _counts(counts: Sequence[Any], bounds: Sequence[float]) -> list[int]:
     return [int(count) for count in counts] if len(counts) == len(bounds) + 1 else []
 
 
-def _running(members: Mapping[str, Any], seen: float) -> TaskStatus:
-    return TaskStatus(text_or_none(members, "id"), round(number(members, "seconds") + seen, 3))
+def _running(members: Mapping[str, Any], age: float) -> TaskStatus:
+    return TaskStatus(text_or_none(members, "id"), round(number(members, "seconds") + age, 3))

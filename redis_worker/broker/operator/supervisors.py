@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import orjson
 
+from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints
 from redis_worker.broker.keys import SUPERVISORS
@@ -90,6 +92,21 @@ class Announcer:
         await self._connection.run("announce", [SUPERVISORS], arguments, patience=_PATIENCE)
         if looks:
             self._looked = time.monotonic()
+
+
+@asynccontextmanager
+async def announced(address: Address, describe: Callable[[], Description]) -> AsyncIterator[None]:
+    """Announce what `describe` returns on the server at `address`, and withdraw it at the end."""
+    connection = Connection(address.open(), owned=True)
+    announcer = Announcer(connection, describe)
+    task = asyncio.create_task(announcer.run(), name="redis-worker announcer")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await announcer.withdraw()
+        await connection.close()
 
 
 def _part(part: PartStatus) -> dict[str, Any]:

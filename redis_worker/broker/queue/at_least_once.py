@@ -9,9 +9,12 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from redis_worker.broker.connection.connection import PATIENCE, Connection
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import UnknownScript
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue import large_tasks
+from redis_worker.broker.queue.doorbell import Doorbell
+from redis_worker.broker.queue.large_tasks import read_large_tasks
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.pause import Pause
 from redis_worker.broker.queue.refused_content import retry_hangups
@@ -28,12 +31,16 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 # cancelled. Its connection counts as dead after the longer time.
 BLOCK = 1.0
 _BLOCK_PATIENCE = BLOCK + 5.0
+# Seconds without a task after which a worker waits at the doorbell, which takes a round trip more than a blocking pop.
+_LINGER = 10.0
+# Shortest wait at the doorbell, in seconds, and its length for each bell, of which a queue has three. A claim then
+# shows that the lease is lost, or that the user has no rights any more.
+_WAIT, _FOR_EACH = 5.0, 0.3
+# Longest wait after a claim without a reply, in seconds: the server may still execute it.
+_UNSURE_WAIT = 30.0
 # Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
 _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
-
-# Bytes from which a task in flight has a list of its own, since a script would read each of them.
-LARGE_BYTES = 8192
 
 # States of claim.lua.
 _OK, _LEASE_LOST, _ALONE, _PAUSED = 0, 1, 2, 3
@@ -46,6 +53,7 @@ class AtLeastOnceQueue:
         self,
         ordinary: Connection,
         blocking: Connection,
+        doorbell: Doorbell,
         keys: Keys,
         keeper: LeaseKeeper,
         observer: Observer,
@@ -56,10 +64,13 @@ class AtLeastOnceQueue:
     ) -> None:
         self._ordinary = ordinary
         self._blocking = blocking
+        self._doorbell = doorbell
+        self._bell = doorbell.bell(keys.waiting, keys.paused)
         self._keys = keys
         self._observer = observer
         self._max_deliveries = max_deliveries
         self._limits = limits
+        self._lease_ms = int(keeper.seconds * 1000)
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._registration = Registration(ordinary, keys, keeper, observer, self.ring)
@@ -68,6 +79,9 @@ class AtLeastOnceQueue:
         """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._drained = False
         """True if the last claim emptied the queue: the next one may wait at once."""
+        self._found_at = monotonic()
+        """The time when a claim last found a task; at first, that of the start, when each command is to be tried."""
+        self._has_records = False
         self._last = 0
         """The greatest number of a task so far. It goes on from lease to lease, so that no two tasks share one."""
         self._make_names()
@@ -83,10 +97,12 @@ class AtLeastOnceQueue:
 
     async def close(self) -> None:
         """Return all tasks in flight, uncharged, and give up the lease. Raises Disconnected or Refused."""
+        self._bell.close()
         await self._registration.end()
 
     def ring(self) -> None:
-        """End a wait for tasks, if it can be ended."""
+        """End a wait at the doorbell."""
+        self._bell.ring()
 
     def _make_names(self) -> None:
         """Make the arguments of claims and settlements that change only with the lease."""
@@ -97,15 +113,19 @@ class AtLeastOnceQueue:
         self._missing_keys = [inflight, keys.attempts, large]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
-        if self._limits.remember < 0:
-            self._settled_keys.append(keys.cancelled)
+        if self._has_records:
+            self._settled_keys += [keys.unique, keys.cancelled]
         self._pop = ("BLMOVE", keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
 
-    def end_marks(self) -> None:
-        """Have settlements remove the marks of cancelled tasks, from now on."""
-        if self._limits.remember == 0:
+    def end_records(self) -> None:
+        """Have settlements end the records of unique tasks, and the marks of cancelled ones, from now on.
+
+        A thread may call this: the keys come first, since a settlement that names more than it uses does no harm.
+        """
+        if not self._has_records:
+            self._has_records = True
+            self._settled_keys = [*self._settled_keys, self._keys.unique, self._keys.cancelled]
             self._limits = replace(self._limits, remember=-1)
-            self._make_names()
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. If a key needed for claiming is damaged, return nothing; without `wait`, raise DamagedKey."""
@@ -136,28 +156,48 @@ class AtLeastOnceQueue:
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
-        keys, arguments = self._claimed_keys, self._claim_arguments(limit)
+        is_idle = monotonic() - self._found_at > _LINGER and self._doorbell.notifies
         if not (wait and self._drained):
-            deliveries = await self._deliveries_of(await self._blocking.run("claim", keys, arguments), limit)
+            deliveries = await self._claim_now(self._ordinary if is_idle else self._blocking, limit)
             if deliveries or not (wait and self._drained):
                 return deliveries
+        if is_idle:
+            await self._blocking.cut()
+            return await self._claim_when_rung(limit)
         started = monotonic()
         # Sent together, so that the popped task is claimed without another round trip, and even if
         # this worker dies in between.
-        claim = ("EVALSHA", script("claim").digest, len(keys), *keys, *arguments)
+        keys = self._claimed_keys
+        claim = ("EVALSHA", script("claim").digest, len(keys), *keys, *self._claim_arguments(limit))
         popped, reply = await self._blocking.together(self._pop, claim, patience=_BLOCK_PATIENCE)
         if isinstance(popped, Exception):
             raise popped
         if isinstance(reply, UnknownScript):
-            return await self._deliveries_of(await self._blocking.run("claim", keys, arguments), limit)
+            return await self._claim_now(self._blocking, limit)
         if isinstance(reply, Exception):
             raise reply
         if popped is None and monotonic() - started < BLOCK / 2:  # the server does not block, like fakeredis
             await asyncio.sleep(_RETRY_PAUSE)
         return await self._deliveries_of(reply, limit)
 
+    async def _claim_now(self, connection: Connection, limit: int) -> list[Delivery]:
+        reply = await connection.run("claim", self._claimed_keys, self._claim_arguments(limit))
+        return await self._deliveries_of(reply, limit)
+
+    async def _claim_when_rung(self, limit: int) -> list[Delivery]:
+        """Wait at the doorbell, with a lease at rest and without a connection, then claim."""
+        lease = self._registration.lease
+        lease.idle = is_sure = lease.unanswered == 1  # this claim, which is not sent yet
+        # The more queues there are, the longer each waits: together they ask about once a second.
+        seconds = max(_WAIT, len(self._doorbell.all) * _FOR_EACH)
+        await self._bell.wait(seconds if is_sure else min(seconds, _UNSURE_WAIT))
+        lease.stir()
+        self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
+        return await self._claim_now(self._ordinary, limit)
+
     def _claim_arguments(self, limit: int) -> list[Any]:
-        return [self._registration.lease.name, limit, self._max_deliveries, self._last, LARGE_BYTES]
+        lease = self._registration.lease
+        return [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms]
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -187,6 +227,8 @@ class AtLeastOnceQueue:
         state, tasks, counts, first, large, *found = reply
         self._last = max(self._last, first + len(tasks) + large - 1)
         self._drained = state == _OK and not large and len(tasks) < limit
+        if tasks or large:
+            self._found_at = monotonic()
         if state == _LEASE_LOST:
             await self._registration.check()
         elif state or self._pause.on:
@@ -199,18 +241,10 @@ class AtLeastOnceQueue:
             return self._counted(range(first, first + len(tasks)), tasks, counts)
         plain = are_plain(tasks)
         deliveries = [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
-        return deliveries + await self._read_large(first + len(tasks), large) if large else deliveries
-
-    async def _read_large(self, first: int, size: int) -> list[Delivery]:
-        """Return large tasks in flight, as far as they are still there: the lease may have been lost meanwhile."""
-        lease = self._registration.lease
-        numbers = range(first, first + size)
-        reads = [("LINDEX", self._keys.large_task(lease.name, number), 0) for number in numbers]
-        replies = await self._blocking.together(*reads, patience=PATIENCE)
-        for reply in replies:
-            if isinstance(reply, Exception) and not isinstance(reply, WrongType):
-                raise reply
-        return [Delivery(raw, lease, number=number) for number, raw in zip(numbers, replies) if isinstance(raw, bytes)]
+        if large:
+            numbers = range(first + len(tasks), first + len(tasks) + large)
+            deliveries += await read_large_tasks(self._blocking, self._keys, lease, numbers)
+        return deliveries
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
         lease = self._registration.lease
@@ -310,8 +344,8 @@ class AtLeastOnceQueue:
 
     async def _release(self, held: Sequence[Delivery], force: bool = False) -> list[int]:
         """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
-        name = self._registration.lease.name
-        keys = [self._keys.inflight(name), self._keys.waiting, self._keys.workers, self._keys.large(name)]
+        inflight, _, large = self._missing_keys
+        keys = [inflight, self._keys.waiting, self._keys.workers, large]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
             return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])

@@ -8,7 +8,6 @@ reads, and notifies it once on a change. The reply to that read shows a change t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
@@ -16,9 +15,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from hiredis import pack_command
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from redis_worker.broker.connection.address import Address
+from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import is_defect
 from redis_worker.broker.connection.packing import is_plain
 from redis_worker.broker.connection.subscription import LAST_WAIT, PING_EVERY, PING_PATIENCE
@@ -113,7 +113,8 @@ class Doorbell:
         self._to_read: list[tuple[Sequence[str], asyncio.Future[None]]] = []
         self._unanswered: deque[_Request] = deque()
         self._requested = asyncio.Event()
-        self._connected = False
+        self.notifies = False
+        """True while the server notifies of changes."""
 
     def bell(self, *keys: str) -> Bell:
         """Return a bell that rings when one of `keys` changes."""
@@ -121,7 +122,7 @@ class Doorbell:
 
     def request(self, keys: Sequence[str]) -> bool:
         """Have the server track `keys`, and ring where one exists. Return False if it does not notify of changes."""
-        if not self._connected:
+        if not self.notifies:
             return False
         if not self._tracked.issuperset(keys):
             self._to_track.update(key for key in keys if key not in self._tracked)
@@ -130,7 +131,7 @@ class Doorbell:
 
     async def tracked(self, keys: Sequence[str]) -> None:
         """Have the server track `keys`; return once it does, or cannot."""
-        if self._connected and not self._tracked.issuperset(keys):
+        if self.notifies and not self._tracked.issuperset(keys):
             answered = asyncio.get_running_loop().create_future()
             self._to_read.append(([key for key in keys if key not in self._tracked], answered))
             self._requested.set()
@@ -144,10 +145,10 @@ class Doorbell:
     async def run(self) -> None:
         """Listen until cancelled."""
         while True:
-            client = self._address.open()
+            connection = Connection(self._address.open(), owned=True)
             try:
-                if is_plain(client):
-                    await self._listen(client)
+                if is_plain(connection.client):
+                    await self._listen(connection.client)
                 else:  # a cluster node notifies of its own keys only, fakeredis of none: poll instead
                     await asyncio.Event().wait()
             except Exception as error:
@@ -156,12 +157,11 @@ class Doorbell:
                 # Waiters poll meanwhile.
             finally:
                 self._disconnected()
-                with contextlib.suppress(RedisError, OSError):
-                    await client.aclose()
+                await connection.close()
             await asyncio.sleep(_PAUSE)
 
     def _disconnected(self) -> None:
-        self._connected = False
+        self.notifies = False
         self._tracked.clear()
         self._refused.clear()
         for request in self._unanswered:
@@ -180,7 +180,7 @@ class Doorbell:
             await connection.send_command("CLIENT", "TRACKING", "ON")
             await connection.read_response()
         connection._parser.set_invalidation_push_handler(self._invalidate)
-        self._connected = True
+        self.notifies = True
         self.ring()
         tracking = asyncio.create_task(self._track(connection), name="redis-worker doorbell")
         try:

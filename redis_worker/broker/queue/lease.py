@@ -14,11 +14,17 @@ import socket
 import threading
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from time import monotonic
 
 from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.vocabulary.errors import Disconnected, Refused
+
+# Length of a lease at rest, in seconds; it is renewed after half of that.
+REST = 3600.0
+
+_RESTS = 2
 
 
 class Lease:
@@ -27,12 +33,21 @@ class Lease:
     def __init__(self, name: str, earlier: Lease | None = None) -> None:
         self.name = name
         self._earlier = earlier
+        self.claims = 0
+        """Claims so far."""
+        self.idle = False
+        """True while no claim is under way, and the reply of none is missing: the lease may rest (see renew.lua)."""
         self.lost = False
         """True once Redis has replied that the worker was presumed dead: other workers have its tasks."""
         self.unanswered = 0
         """Claims without a reply so far, or ever: they may still move a task."""
         self.unsure = False
         """True once a settlement or release got no reply: the server may have executed it, or may still do so."""
+
+    def stir(self) -> None:
+        """Note that a claim follows: the lease does not rest."""
+        self.idle = False
+        self.claims += 1  # afterwards: a thread that sees this number and an idle lease finds the claim answered
 
     def lose(self) -> None:
         """Mark this lease as lost, and those that it continues under another name."""
@@ -47,9 +62,13 @@ def worker_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class _Entry(NamedTuple):
+@dataclass(slots=True)
+class _Entry:
     keys: Sequence[str]
     on_lost: Callable[[], None]
+    claims: int = -1
+    """Claims under the lease when it was laid to rest, and the time of its next renewal."""
+    renew_at: float = 0.0
 
 
 class LeaseKeeper:
@@ -123,17 +142,28 @@ class LeaseKeeper:
         kept = self._kept.get(lease)
         if kept is None or lease.lost or self._ended.is_set():
             return
+        claims, idle = lease.claims, lease.idle  # in this order, see `stir`
+        if idle and claims == kept.claims and monotonic() < kept.renew_at:
+            return  # it rests
         try:
-            renewed = await renew_lease(connection, kept.keys, lease, self._seconds)
+            state = await renew_lease(connection, kept.keys, lease, self._seconds, REST if idle else None)
         except Refused:
             return  # the pool gets the same refusal and reports it
+        if state == _RESTS:
+            kept.claims, kept.renew_at = claims, monotonic() + REST / 2
         # If the pool has given up the lease meanwhile, nothing was taken away.
-        if not renewed and lease in self._kept and not self._ended.is_set():
+        if not state and lease in self._kept and not self._ended.is_set():
             lease.lose()
             kept.on_lost()
 
 
-async def renew_lease(connection: Connection, keys: Sequence[str], lease: Lease, seconds: float) -> bool:
-    """Renew `lease`. Returns False if it was taken away; a vanished entry is restored."""
-    arguments = [lease.name, int(seconds * 1000)]
-    return bool(await connection.run("renew", keys, arguments, patience=max(1.0, seconds / 3)))
+async def renew_lease(
+    connection: Connection, keys: Sequence[str], lease: Lease, seconds: float, rest: float | None = None
+) -> int:
+    """Renew `lease`; for `rest` seconds if it holds no task. Returns 0 if it was taken away, 2 if it rests, else 1.
+
+    A vanished entry is restored.
+    """
+    arguments = [lease.name, *(int(length * 1000) for length in (seconds, rest) if length is not None)]
+    state: int = await connection.run("renew", keys, arguments, patience=max(1.0, seconds / 3))
+    return state

@@ -49,8 +49,7 @@ class Recoverer:
         self._complaints = Complaints(keys.waiting)
         # All derived keys: some are not used until a task fails or an operator reads them.
         self._types = {key: keys.types[key] for key in (keys.workers, keys.retired, keys.claimants)} | keys.types
-        # Those whose users report damage are not watched: they change with each task, or each second.
-        self._watched = [key for key in self._types if key not in (keys.presence, keys.delayed)]
+        self._watched = [key for key in self._types if key != keys.delayed]  # the promoter watches that
         self._retired: list[str] = []
 
     async def run(self) -> None:
@@ -95,6 +94,8 @@ class Recoverer:
                 *(len(entered), keys.workers),
                 extra={"queue": keys.waiting},
             )
+        if entered or self._queue.worker.encode() in dead:
+            self._queue.ring()  # its lease may have rested, and is renewed as soon as it claims
         if loop.time() - started > self._lease / 3:
             return 0.0  # the server or this process stood still, so that live workers could not renew: check again
         dead, strange_workers = readable(dead)

@@ -58,7 +58,9 @@ class Registration:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._report_lost, lease)
 
-        self._keeper.keep(self._registries, lease, notify)
+        keys, name = self._keys, lease.name
+        held = [keys.inflight(name), keys.arrived(name), keys.large(name)]
+        self._keeper.keep([*self._registries, *held], lease, notify)
 
     def _report_lost(self, lease: Lease) -> None:
         self._observer.lease_lost(lease.name)

@@ -29,13 +29,13 @@ class Limits:
     """The most dead letters; older ones are dropped and counted."""
     result_ttl: int = 0
     """Seconds until a result expires; 0 keeps it."""
-    error_ttl: int | None = None
-    """The same for error results; None if they do not differ."""
     remember: int = 0
     """Milliseconds for which a completed message is remembered; 0 if it may run twice.
 
-    -1 for a list whose tasks may be marked, see `AtLeastOnceQueue.end_marks`.
+    -1 for a list whose tasks may have records, see `AtLeastOnceQueue.end_records`.
     """
+    error_ttl: int | None = None
+    """Seconds until an error result expires; None if it is as for other results."""
 
     @property
     def lifetimes(self) -> str:

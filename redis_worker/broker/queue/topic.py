@@ -19,11 +19,6 @@ from redis_worker.vocabulary.message import is_topic
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# Shortest wait at the doorbell, in seconds, and its length for each bell, of which a queue has three. A claim then
-# shows that the lease is lost, or that the user has no rights any more.
-_WAIT, _FOR_EACH = 5.0, 0.3
-# Longest wait after a claim without a reply, in seconds: the server may still execute it.
-_UNSURE_WAIT = 30.0
 # Delay, in ms, of a message while another one with its id is running.
 _POSTPONE_MS = 500
 # Interval of registering the consumed topics, in seconds: the registry may have been deleted.
@@ -36,23 +31,12 @@ class TopicQueue(AtLeastOnceQueue):
     """The port `Queue` over the list of a topic: without a blocking call, and without results."""
 
     def __init__(self, ordinary: Connection, doorbell: Doorbell, *args: Any, **options: Any) -> None:
-        super().__init__(ordinary, ordinary, *args, **options)
-        self._doorbell = doorbell
-        self._bell = doorbell.bell(self._keys.waiting, self._keys.paused)
+        super().__init__(ordinary, ordinary, doorbell, *args, **options)
 
     async def open(self) -> None:
         """See the port. Raises DamagedKey where the topic's list is no list."""
         await self.check()
         await super().open()
-
-    async def close(self) -> None:
-        """See the port."""
-        self._bell.close()
-        await super().close()
-
-    def ring(self) -> None:
-        """End a wait for messages."""
-        self._bell.ring()
 
     async def check(self) -> None:
         """Raise DamagedKey where the topic's list is no list; or Disconnected or Refused."""
@@ -61,12 +45,8 @@ class TopicQueue(AtLeastOnceQueue):
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
         if wait and self._drained:
-            # The more queues there are, the longer each waits: together they ask about once a second.
-            seconds = max(_WAIT, len(self._doorbell.all) * _FOR_EACH)
-            await self._bell.wait(min(seconds, _UNSURE_WAIT) if self._registration.lease.unanswered > 1 else seconds)
-        self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
-        claim = self._ordinary.run("claim", self._claimed_keys, self._claim_arguments(limit))
-        return await self._deliveries_of(await claim, limit)
+            return await self._claim_when_rung(limit)
+        return await self._claim_now(self._ordinary, limit)
 
 
 class IdempotentQueue(TopicQueue):

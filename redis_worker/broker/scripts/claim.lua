@@ -1,6 +1,7 @@
 -- Move tasks in flight: first those BLMOVE has brought, then from the head of the queue.
 -- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 large
--- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task
+-- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task,
+--      6 lease in ms, in place of one at rest (see renew.lua)
 -- Returns {state, tasks, counts, number of the first task; the others follow it, number of large tasks after them}:
 -- counts are, for each task, the workers that died holding it and its retries; empty means 0 for all. The worker reads
 -- large tasks from their lists. If `attempts` holds another type, the counts are lost: tasks are claimed without
@@ -49,8 +50,17 @@ end
 local last = math.max(last_number(KEYS[2]), tonumber(ARGV[4]))
 local first = last + 1
 
+local function end_rest()
+  if lease % 1 ~= 0 then
+    local time = redis.call('TIME')
+    lease = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[6]
+    redis.call('ZADD', KEYS[4], lease, ARGV[1])
+  end
+end
+
 -- Put tasks in flight. They leave their list afterwards: an error in between repeats tasks and loses none.
 local function hold(tasks)
+  if #tasks > 0 then end_rest() end
   for start = 1, #tasks, 2000 do
     local pairs, size = {LAST, ''}, 2
     for i = start, math.min(start + 1999, #tasks) do
@@ -70,6 +80,7 @@ end
 -- Put large tasks from the head of the queue in flight. Returns their number: 0 as well if the server refuses SORT.
 local function hold_large(count)
   local numbers = {}
+  end_rest()
   while #numbers < count do
     -- Without sorting, it copies the next task into a list of its own, and the script sees none of it.
     local list = list_of(KEYS[7], last + 1)

@@ -3,7 +3,7 @@
 -- ARGV 1 stem of the in-flight keys, 2 suffix of a hash of tasks, 3 of a list of arrived tasks, 4 of a set of large
 --      tasks
 -- Returns {now in ms, waiting, delayed, dead, dropped, {the type of each key}, then for each worker its name, end of
---          its lease in ms, number of tasks in flight, its description or ''}
+--          its lease in ms, 1 if that rests or 0, number of tasks in flight, its description or ''}
 local FAR = 2 ^ 53
 local time = redis.call('TIME')
 local types = {}
@@ -28,7 +28,9 @@ for i = 1, #workers, 2 do
   local name = workers[i]
   local stem = ARGV[1] .. name
   found[#found + 1] = name
-  found[#found + 1] = math.max(-FAR, math.min(FAR, tonumber(workers[i + 1])))
+  local ends = math.max(-FAR, math.min(FAR, tonumber(workers[i + 1])))
+  found[#found + 1] = ends
+  found[#found + 1] = ends % 1 == 0 and 0 or 1
   -- The list is that of a worker of an early version; one field of the hash is no task.
   found[#found + 1] = math.max(0, try('number', 0, 'HLEN', stem .. ARGV[2]) - 1)
     + try('number', 0, 'LLEN', stem .. ARGV[3]) + try('number', 0, 'LLEN', stem)

@@ -1,11 +1,12 @@
 -- Write the outcomes of tasks and acknowledge them, in one step, if the worker still holds them.
 -- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
---      idempotent topic, which has no output, 8 done, 9 begun; for marked tasks, the last one is cancelled
+--      idempotent topic, which has no output, 8 done, 9 begun; for tasks with records, the last two are
+--      unique, cancelled
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
---      remembered (0: not idempotent; -1: nor that, but tasks may be marked), 8 '1' to write outcomes although their tasks are not held,
---      9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
+--      remembered (0: not idempotent; -1: nor that, but tasks may have records), 8 '1' to write outcomes although
+--      their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
 --      the raw task stands in place of its number.
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
@@ -16,8 +17,8 @@
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
 local remember = tonumber(ARGV[7])
-local marks = remember < 0 and KEYS[#KEYS]
-local output = remember == 0 and KEYS[8] or #KEYS == 9 and marks and KEYS[8]
+local unique, marks = remember < 0 and KEYS[#KEYS - 1], remember < 0 and KEYS[#KEYS]
+local output = remember == 0 and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
 if output then
   local wrong = mistyped('output', output, 'hash')
   if wrong then return wrong end
@@ -65,6 +66,7 @@ local function forget(raw)
 end
 
 local function answer(field, result)
+  if unique then end_unique(unique, field) end
   ids[#ids + 1] = field
   fields[#fields + 1] = field
   fields[#fields + 1] = result
@@ -144,7 +146,12 @@ if output and #fields > 0 then
   end
   expire_results(output, ARGV[5], fields)
   -- pcall: a user without permission for the channel still gets results; clients then poll.
-  redis.pcall('PUBLISH', ARGV[2], cjson.encode(ids))
+  local news = cjson.encode(ids)
+  if #ids == 1 and #fields[2] <= 4096 then
+    -- With its result, to spare a client that waits for it another call.
+    news = '{' .. cjson.encode(ids[1]) .. ':' .. fields[2] .. '}'
+  end
+  redis.pcall('PUBLISH', ARGV[2], news)
 end
 if #damages > 0 then
   return {refused, unpack(damages)}

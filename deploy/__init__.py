@@ -1,0 +1,1 @@
+"""Files for deployment, and their checks."""
