@@ -131,6 +131,9 @@ class Keys:
     Where calls are unique for a time, a string each, named by this key, a colon and the digest -> id.
     """
 
+    progress = _Derived()
+    """The beginning of strings, each named by this, a colon and the id of a task: its last report, a JSON object."""
+
     @cached_property
     def stem(self) -> str:
         """The beginning of the derived names."""

@@ -33,6 +33,14 @@ class CurrentTask:
         """
         return self.running is not None and self.running.is_cancelled()
 
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Report progress, as often as you like: the last report is written, four times a second at most.
+
+        `done` of `total` (None: unknown), with a text for people. `handle.progress()` reads it.
+        """
+        if self.running is not None:
+            self.running.report(done, total, message)
+
     @property
     def resources(self) -> Any:
         """What the lifespan has yielded. Raises LookupError without a lifespan."""
@@ -49,6 +57,9 @@ class Running(Protocol):
     def is_cancelled(self) -> bool:
         """Return True once it is to be cancelled."""
         ...
+
+    def report(self, done: float, total: float | None, message: str | None) -> None:
+        """Report progress."""
 
 
 CURRENT: ContextVar[Running] = ContextVar("redis_worker_current_task")

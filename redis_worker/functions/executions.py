@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redis_worker.engine.awaitables import unawaited
+from redis_worker.engine.child_calls import tell_parent
 from redis_worker.engine.execution import Answer, Execution, Threads
 from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.processes import Processes
@@ -35,11 +36,15 @@ class Sent(NamedTuple):
 
     def current(self) -> CurrentTask:
         """See Running."""
-        return self.description
+        return replace(self.description, running=self)
 
     def is_cancelled(self) -> bool:
         """Return False: the process is killed."""
         return False
+
+    def report(self, done: float, total: float | None, message: str | None) -> None:
+        """See Running. The parent takes it."""
+        tell_parent((done, total, message))
 
 
 def sent(received: Received) -> Sent:
@@ -74,7 +79,7 @@ class InProcesses:
         self._processes = processes
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(sent(arguments))
+        return await self._processes.call(sent(arguments), lambda report: arguments.report(*report))
 
     def close(self) -> None:
         self._processes.close()

@@ -12,6 +12,7 @@ from redis_worker.engine.reading import condemned, refused
 from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.marks import Marks
+from redis_worker.functions.progress import Reports, reported
 from redis_worker.functions.signature import Arguments
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import failure, json_type, read_object
@@ -40,6 +41,10 @@ class Received:
         """See Running."""
         return self.side.marks.hold(self.delivery)
 
+    def report(self, done: float, total: float | None, message: str | None) -> None:
+        """See Running."""
+        self.side.reports.add(self.id, reported(done, total, message))
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -49,18 +54,27 @@ class Side:
     """The list of tasks."""
     marks: Marks
     """The tasks that are to be cancelled."""
+    reports: Reports
+    """Their progress."""
 
 
 class FunctionReader:
     """A decoder of tasks of a queue's functions."""
 
     def __init__(
-        self, queue: str, functions: Mapping[str, AnyFunction], max_deliveries: int, marks: Marks | None = None
+        self,
+        queue: str,
+        functions: Mapping[str, AnyFunction],
+        max_deliveries: int,
+        marks: Marks | None = None,
+        reports: Reports | None = None,
     ) -> None:
+        self.reports = reports or Reports()
+        """The progress of tasks."""
         self.marks = marks or Marks()
         """The tasks that are to be cancelled."""
         self._queue = queue
-        self._side = Side(queue, self.marks)
+        self._side = Side(queue, self.marks, self.reports)
         self._functions = functions
         self._max_deliveries = max_deliveries
 

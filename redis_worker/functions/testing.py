@@ -13,6 +13,7 @@ from redis_worker.engine.lifespan import provide
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import executions_here
 from redis_worker.functions.handling import FunctionHandler
+from redis_worker.functions.progress import Progress
 from redis_worker.functions.reading import FunctionReader
 from redis_worker.functions.transport import Submission, Unique
 from redis_worker.service.options import POOL_DEFAULTS
@@ -40,6 +41,8 @@ class Testing:
         """The ids of calls that are unique for a time, which is not over here."""
         self._lifespan = AsyncExitStack()
         reader = FunctionReader(queue.name, queue.functions, POOL_DEFAULTS.max_deliveries)
+        self._reports: dict[str, Progress] = {}
+        reader.reports.on_first = lambda: self._reports.update(reader.reports.take())
         self._handler = FunctionHandler(reader, executions_here(queue.functions.values()))
 
     def __enter__(self) -> Self:
@@ -98,6 +101,10 @@ class Testing:
     async def forget(self, id: str) -> bool:
         """See Transport."""
         return self._results.pop(id, None) is not None
+
+    async def progress(self, id: str) -> Progress | None:
+        """See Transport."""
+        return self._reports.get(id)
 
     async def cancel(self, id: str) -> bool:  # noqa: ARG002 - each task is answered
         """See Transport."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.operator.cancellation import Cancellation
+from redis_worker.functions.progress import Progress, read_progress
 from redis_worker.vocabulary.duration import Duration
 
 P = ParamSpec("P")
@@ -54,6 +55,9 @@ class Transport(Protocol):
 
     async def cancel(self, id: str) -> bool:
         """Cancel a task. Return False if it is answered, or is not found."""
+
+    async def progress(self, id: str) -> Progress | None:
+        """Return the last report of a task; None without one."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -110,6 +114,10 @@ class RedisTransport:
     async def forget(self, id: str) -> bool:
         """See Transport."""
         return await self._client.delete([id]) > 0
+
+    async def progress(self, id: str) -> Progress | None:
+        """See Transport."""
+        return read_progress(await self._client.progress(id))
 
     async def cancel(self, id: str) -> bool:
         """See Transport."""

@@ -12,6 +12,7 @@ from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.marks import Marks
+from redis_worker.functions.progress import Reports
 from redis_worker.functions.reading import FunctionReader
 from redis_worker.functions.runner import FunctionRunner
 from redis_worker.vocabulary.processor import Declaration
@@ -26,6 +27,7 @@ class FunctionWork:
     concurrency: int
     max_deliveries: int
     marks: Marks
+    reports: Reports
 
     def execution(self) -> Executions:
         """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
@@ -34,7 +36,7 @@ class FunctionWork:
 
     def runner(self, execution: Executions) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
-        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries, self.marks)
+        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries, self.marks, self.reports)
         handler = FunctionHandler(reader, execution)
         concurrency = self.concurrency
         # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.

@@ -16,6 +16,7 @@ from redis_worker.engine.worker import Role
 from redis_worker.functions.cancelling import Cancelling
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.marks import Marks
+from redis_worker.functions.progress import Reporting, Reports
 from redis_worker.functions.work import FunctionWork
 from redis_worker.ports import Observer
 from redis_worker.service.consumer import Consumer
@@ -69,6 +70,7 @@ class FunctionWorker(ListWorker):
         )
         self._functions = queue
         self._marks = Marks()
+        self._reports = Reports()
         self._cancelling: Cancelling | None = None
 
     @property
@@ -79,13 +81,16 @@ class FunctionWorker(ListWorker):
 
     def _task_work(self) -> FunctionWork:
         options = self.options
-        return FunctionWork(self._functions, self.declaration, options.concurrency, options.max_deliveries, self._marks)
+        return FunctionWork(
+            self._functions, self.declaration, options.concurrency, options.max_deliveries, self._marks, self._reports
+        )
 
     def _roles(self, parts: SharedParts, queue: AtLeastOnceQueue | AtMostOnceQueue) -> Sequence[Role]:
         if isinstance(queue, AtMostOnceQueue):
-            return ()  # nothing in Redis shows which tasks run
+            return ()  # nothing in Redis shows which tasks run, or by which worker
         self._cancelling = Cancelling(parts.connection, self._keys, queue, parts.doorbell, self._marks)
-        return (self._cancelling.run,)
+        reporting = Reporting(parts.connection, self._keys, queue, self._reports)
+        return self._cancelling.run, reporting.run
 
     async def _open(self, consumer: Consumer, ordinary: Connection) -> None:
         await super()._open(consumer, ordinary)

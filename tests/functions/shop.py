@@ -67,6 +67,17 @@ def hold(seconds: float) -> int:
     return os.getpid()
 
 
+@queue.task(execution="process")
+def report_process() -> bool:
+    """Report from a process."""
+    current_task().progress(1, 2, "half")
+    (Path(os.environ["SHOP_FOLDER"]) / "reported").touch()
+    while not (Path(os.environ["SHOP_FOLDER"]) / "go").exists():
+        time.sleep(0.01)
+    current_task().progress(2, 2)
+    return True
+
+
 @queue.task
 async def wait(seconds: float) -> None:
     """Wait on the event loop, and note who does."""

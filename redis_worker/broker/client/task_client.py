@@ -135,6 +135,12 @@ class TaskClient(Access):
         else:
             await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
 
+    async def progress(self, id: str | int) -> bytes | None:
+        """Return the last report of a task of a function, a JSON object; None without one."""
+        key = f"{Keys(self._input).progress}:{id_text(id)}"
+        report: bytes | None = await self._connection.call("GET", key)
+        return report
+
     async def push_unique(
         self,
         tasks: Sequence[tuple[str, str, int, bytes]],
