@@ -22,7 +22,7 @@ worker, if that is one on functions; the worker of a pool lets it end.
 @click.argument("ids", nargs=-1, required=True, type=text, metavar="ID...")
 @option("--input", "input_key", required=True, metavar="KEY", help="The queue.")
 @option("--output", "output_key", required=True, metavar="KEY", help="The hash of results.")
-@click.option(
+@option(
     "--ttl",
     type=click.IntRange(0),
     default=0,

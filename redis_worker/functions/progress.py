@@ -32,6 +32,10 @@ class Progress(NamedTuple):
     at: float = 0.0
     """The time of the report, in seconds since the epoch, by the worker's clock."""
 
+    def __str__(self) -> str:
+        share = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
+        return share if self.message is None else f"{share} {self.message}"
+
 
 class Reports:
     """The reports that are not written yet, by the id of the task; any thread may add one."""

@@ -43,7 +43,9 @@ class Received:
 
     def report(self, done: float, total: float | None, message: str | None) -> None:
         """See Running."""
-        self.side.reports.add(self.id, reported(done, total, message))
+        report = reported(done, total, message)
+        self.delivery.progress = str(report)
+        self.side.reports.add(self.id, report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Delivery:
     """True if a message with the same id was completed before: it is acknowledged without being handled."""
     number: int = 0
     """The number by which the queue knows the task; unique for a worker."""
+    progress: str | None = None
+    """What its function has reported last, for people to read."""
 
     @property
     def label(self) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from redis_worker import TaskQueue, current_task
 from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.operator.status import StatusReader
 from redis_worker.functions.progress import Progress
 from tests.functions.conftest import Start, end
 from tests.support import Queue, wait_until
@@ -45,6 +46,8 @@ async def test_coroutines_and_threads_report(tasks: TaskQueue, queue: Queue) -> 
         assert found is not None
         assert found[:3] == (1000, 1000, "\N{PARTY POPPER}")
         assert (await second.progress() or Progress(0))[:3] == (1, None, "from a thread")
+        async with StatusReader(tasks.redis) as reader:
+            await wait_until(lambda: _shows(reader, {"1,000/1,000 \N{PARTY POPPER}", "1 from a thread"}))
         seen = []
         async for progress in first.watch(every=0.05):
             seen.append(progress.done)
@@ -55,6 +58,11 @@ async def test_coroutines_and_threads_report(tasks: TaskQueue, queue: Queue) -> 
     assert seen[0] == 1000
     assert await _writes(queue) - before < 20
     await _clear(queue)
+
+
+async def _shows(reader: StatusReader, reports: set[str]) -> bool:
+    status = await reader.read()
+    return {task.progress for worker in status.workers for task in worker.tasks} >= reports
 
 
 async def _writes(queue: Queue) -> int:
