@@ -108,7 +108,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     if "slow" in parts:
         yield from slow(bench, 1.0 if options.quick else 10.0, _print_progress)
     if "workers" in parts:
-        yield from workers(bench, options.tasks, min(3, options.rounds), _print_progress)
+        numbers = (1, 2) if options.quick else (1, 2, 4, 8, 16)
+        yield from workers(bench, numbers, options.tasks, min(3, options.rounds), _print_progress)
     if "backlog" in parts:
         sizes = (0, 10_000) if options.quick else (0, options.backlog // 10, options.backlog)
         yield from backlog(bench, sizes, options.tasks // 2, min(3, options.rounds), _print_progress)

@@ -12,17 +12,18 @@ from benchmarks.contenders import INPUT, OUTPUT, running, worker
 from benchmarks.drain import drained_by
 from benchmarks.report import Row
 
-WORKERS = (1, 2, 4, 8, 16)
 # The rate with the most tasks waiting, as a share of that with the fewest.
 FLAT = 0.9
 _WARM_UP = 500
 
 
-def workers(bench: Bench, count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Drain `count` tasks with 1 to 16 workers, in turn. They share the cores with the server."""
-    rates: dict[int, list[float]] = {number: [] for number in WORKERS}
+def workers(
+    bench: Bench, numbers: tuple[int, ...], count: int, rounds: int, progress: Callable[[str], None]
+) -> Iterator[Row]:
+    """Drain `count` tasks with so many workers, in turn. They share the cores with the server."""
+    rates: dict[int, list[float]] = {number: [] for number in numbers}
     for turn in range(rounds):
-        for number in WORKERS:
+        for number in numbers:
             rates[number].append(_with_workers(bench, number, count))
             progress(f"round {turn + 1} of {rounds}: {number} workers: {rates[number][-1]:,.0f}/s")
     alone = median(rates[1])

@@ -226,6 +226,33 @@ async def test_a_stalled_worker_hands_back_what_it_claimed_ahead(server: Embedde
     await queue.redis.delete(queue.keys.waiting)
 
 
+async def test_what_a_slow_task_delays_goes_to_others_though_another_slot_turns(
+    server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one slot that is left would start the rest, one after the other, while other workers idle."""
+    monkeypatch.setattr("redis_worker.engine.runner.PATIENCE", 600.0)  # on a busy machine the slot may stand still
+
+    def make() -> tuple[Any, list[int]]:
+        done: list[int] = []
+
+        async def work(arguments: list[Any]) -> None:
+            await asyncio.sleep(arguments[0])
+            done.append(arguments[1])
+
+        return work, done
+
+    work, done = make()
+    other, others = make()
+    names = (queue.keys.waiting, queue.keys.output, "list")
+    # Quick tasks make the worker claim ahead, all that follow the slow one.
+    await queue.push_tasks([[0, n] for n in range(2000)] + [[600, 2000]] + [[0.01, n] for n in range(2001, 2201)])
+    async with WorkerPool(server.url, *names, work, 2, shutdown_timeout=0) as pool:
+        await wait_until(lambda: len(done) >= 2000 and pool.running == 2)
+        async with WorkerPool(server.url, *names, other, 2, shutdown_timeout=0):
+            await wait_until(lambda: len(done) + len(others) == 2200)
+    assert len(others) > 50
+
+
 @pytest.mark.parametrize(
     "raised",
     [SystemExit(3), asyncio.CancelledError(), StopIteration("x"), KeyError("k"), GeneratorExit(), ValueError()],

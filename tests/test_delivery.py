@@ -45,7 +45,7 @@ class Announcements:
     async def _count(self) -> None:
         async for message in self._subscription.listen():
             if message["type"] == "message":
-                self.counts.update(json.loads(message["data"]))
+                self.counts.update(list(json.loads(message["data"])))  # ids, or an object of a lone one
 
 
 async def hold_one_claim(worker: WorkerProcess, queue: Queue) -> None:

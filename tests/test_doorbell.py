@@ -149,3 +149,16 @@ async def test_messages_with_one_chance_left_follow_one_another(server: Embedded
     async with worker_of(server.url, topic, handled, seconds=0.2):
         await wait_until(lambda: len(handled) == 5)
     assert handled == [f"m{number}" for number in range(5)]
+
+
+async def test_an_idle_topic_asks_nothing(server: EmbeddedServer, topic: Topic) -> None:
+    async def rests() -> bool:
+        return any(end % 1 for _, end in await topic.redis.zrange(topic.keys.workers, 0, -1, withscores=True))
+
+    async with monitored(topic.redis) as commands, worker_of(server.url, topic, []):
+        await wait_until(rests, "the lease to rest")
+        await asyncio.sleep(3)  # the sweep that follows the change of the lease
+        before = len(commands.seen)
+        await asyncio.sleep(3)
+        assert [command for command in commands.seen[before:] if topic.name in command] == []
+        assert len(commands.seen) > before  # the process shows that it lives

@@ -245,7 +245,7 @@ async def test_a_worker_of_topics_is_announced_while_it_idles(server: EmbeddedSe
     worker = TopicWorker(server.url)
     worker.handler(topic.name)(_nothing)
     async with worker, StatusReader(server.url, [topic.keys.waiting]) as reader:
-        await seen(reader, lambda status: status.workers and status.workers[0].lease > 60)
+        await seen(reader, lambda status: any(worker.lease > 60 and worker.host for worker in status.workers))
         before = await topic.redis.hgetall(topic.keys.presence)
         await asyncio.sleep(3)
         [shown] = (await reader.read()).workers

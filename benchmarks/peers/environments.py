@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.contenders import ROOT
 from benchmarks.peers.catalog import Peer
+from redis_worker import __version__
 
 FOLDER = ROOT / "build" / "peers"
 _HERE = Path(__file__).parent
@@ -65,7 +66,7 @@ class Environment:
     def version(self) -> str:
         """Return the version of the worker."""
         if not self.peer.packages:
-            return "this one"
+            return __version__
         package = self.peer.packages[0]
         if self.peer.toolchain == "node":
             manifest = self.folder / "node_modules" / package / "package.json"

@@ -17,9 +17,10 @@ from benchmarks.peers.common import NUMBERS, SLOW, URL, begin
 
 _broker = ListQueueBroker if os.environ.get("PEER_BROKER") == "list" else RedisStreamBroker
 _backend: Any = RedisAsyncResultBackend(URL, prefix_str="result", serializer=ORJSONSerializer())
-# From its beginning: the consumer group is made after the tasks are there.
+# The consumer group is made after the tasks are there: it begins with the first.
 _options = {} if _broker is ListQueueBroker else {"consumer_id": "0"}
-broker = _broker(URL, **_options).with_result_backend(_backend).with_serializer(ORJSONSerializer())
+# redis-py 8 has a time limit of 5 s by default, which ends the worker's wait for tasks.
+broker = _broker(URL, socket_timeout=None, **_options).with_result_backend(_backend).with_serializer(ORJSONSerializer())
 
 
 @broker.task

@@ -12,6 +12,7 @@ from deploy.checks.life import check_containers
 from deploy.checks.prometheus import check_alerts
 from deploy.checks.running import BUILD, CheckFailed, say
 from deploy.checks.systemd import check_systemd
+from deploy.checks.units import check_units
 
 _CHECKS: dict[str, Callable[[], None]] = {
     "containers": check_containers,
@@ -20,13 +21,14 @@ _CHECKS: dict[str, Callable[[], None]] = {
     "systemd": check_systemd,
     "prometheus": check_alerts,
 }
+_ON_REQUEST: dict[str, Callable[[], None]] = {"units": check_units}
 
 
 def main(names: list[str]) -> int:
     """Run the checks, two at once; return 0 if all succeed."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        running = {name: pool.submit(_CHECKS[name]) for name in names or _CHECKS}
+        running = {name: pool.submit((_CHECKS | _ON_REQUEST)[name]) for name in names or _CHECKS}
     failed = 0
     for name, future in running.items():
         try:

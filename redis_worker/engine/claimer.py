@@ -48,8 +48,6 @@ class Claimer:
         self._stopping = False
         self._releasing: list[Delivery] = []
         """Tasks in flight until their release is answered."""
-        self._ahead = asyncio.Event()
-        """Set when tasks were claimed that could not start at once."""
         self._compare_at = time.monotonic() + _COMPARE_EVERY
 
     def stop(self) -> None:
@@ -99,8 +97,8 @@ class Claimer:
         if self._remaining is not None:
             self._remaining -= len(deliveries)
         self._runner.add(deliveries)
-        if self._runner.waiting:
-            self._ahead.set()
+        if self._runner.pending:
+            self._runner.behind.set()
         self._observer.claimed(deliveries)
 
     async def _wait_for_room(self) -> None:
@@ -115,11 +113,13 @@ class Claimer:
     async def return_stalled(self) -> None:
         """Release tasks claimed ahead when slow tasks keep them from their start, until cancelled. Raises Refused."""
         while True:
-            await self._ahead.wait()
-            self._ahead.clear()
-            while self._runner.waiting:
+            await self._runner.behind.wait()
+            self._runner.behind.clear()
+            while self._runner.pending:
                 await asyncio.sleep(_LOOK_EVERY)
-                if not self._reconnect.away and not self._stopping and (late := self._runner.late()):
+                if self._reconnect.away or self._stopping or self._remaining == 0:
+                    continue  # nothing would claim them again, or could release them
+                if late := self._runner.late():
                     await self.hand_back(late)
 
     async def hand_back(self, count: int | None = None) -> None:

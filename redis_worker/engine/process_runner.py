@@ -138,6 +138,8 @@ class ProcessRunner(Runner):
         """Return the tasks that have not started from the hands of processes to the pending ones."""
         tasks = [task for slot in slots for task in slot.take_back()]
         self._pending.extendleft(task.delivery for task in sorted(tasks, reverse=True))
+        if tasks:
+            self.behind.set()
 
     def _feed(self) -> None:
         """Hand pending tasks to processes: first to those without any, then as many as will start soon."""

@@ -22,7 +22,7 @@ from redis_worker.vocabulary.task import Delivery, Outcome
 
 # Tasks claimed ahead go to other workers when none has been started for this time, in seconds: other workers may have
 # free slots. Where slots are shared, the others need not be other workers: a task waits longer before it is sent back.
-PATIENCE, _SHARED_PATIENCE = 0.025, 0.25
+PATIENCE, _SHARED_PATIENCE = HORIZON, 0.25
 # The most running tasks to look at, the oldest first: of thousands of slots, slow tasks hold a small part.
 _OLDEST = 32
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
@@ -45,6 +45,8 @@ class Runner(ABC):
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._touched = 0.0
+        self.behind = asyncio.Event()
+        """Set when tasks became pending that did not start at once; the code that waits for it clears it."""
         self.progress = asyncio.Event()
         """Set when tasks have finished; the code that waits for it clears it."""
 
@@ -57,6 +59,11 @@ class Runner(ABC):
     def idle(self) -> bool:
         """True when nothing is pending and nothing runs."""
         return not self._pending and not self.running
+
+    @property
+    def pending(self) -> int:
+        """How many tasks wait for a slot; those that a process has in hand are not among them."""
+        return len(self._pending)
 
     @property
     def waiting(self) -> int:

@@ -98,24 +98,27 @@ class Stage:
         counts = self._counts
         started = perf_counter()
         try:
-            results = await self._results(values)
+            results = await self._awaited(values) if self._is_async else self._called(values)
         finally:
             counts.seconds += perf_counter() - started
             counts.calls += 1
             counts.received += len(values)
         # Of a batch, few types: a look at each of them costs less than one at each result.
-        if any(issubclass(kind, _SPECIAL) for kind in set(map(type, results))):
-            results, origins = self._sorted(results, origins, failures)
+        for kind in set(map(type, results)):
+            if issubclass(kind, _SPECIAL):
+                results, origins = self._sorted(results, origins, failures)
+                break
         counts.emitted += len(results)
         return results, origins
 
-    async def _results(self, values: list[Any]) -> list[Any]:
-        """Return an entry for each value: what the stage returned, or the exception that it raised."""
-        if self._is_batch:
-            return await self._of_batch(values)
+    def _called(self, values: list[Any]) -> list[Any]:
+        """Return an entry for each value: what the stage, which is plain, returned, or the exception that it raised."""
         function = self._function
-        if self._is_async:
-            return await asyncio.gather(*(function(value) for value in values), return_exceptions=True)
+        if self._is_batch:
+            try:
+                return _checked(function(values), len(values))
+            except Exception as error:
+                return [error] * len(values)
         results: list[Any] = []
         for value in values:
             try:
@@ -124,19 +127,15 @@ class Stage:
                 results.append(error)
         return results
 
-    async def _of_batch(self, values: list[Any]) -> list[Any]:
+    async def _awaited(self, values: list[Any]) -> list[Any]:
+        """Return the same of a stage that is async."""
+        function = self._function
+        if not self._is_batch:
+            return await asyncio.gather(*(function(value) for value in values), return_exceptions=True)
         try:
-            returned = self._function(values)
-            if self._is_async:
-                returned = await returned
-            if type(returned) is not list or len(returned) != len(values):
-                got = f"{len(returned)} entries" if type(returned) is list else type(returned).__name__
-                raise TypeError(
-                    f"a batch stage returns a list with an entry for each of {len(values)} values, got {got}"
-                )
+            return _checked(await function(values), len(values))
         except Exception as error:
             return [error] * len(values)
-        return returned
 
     def _sorted(
         self, results: list[Any], origins: Sequence[int], failures: dict[int, BaseException]
@@ -164,3 +163,11 @@ class Stage:
             pairs = [pair for pair in zip(kept, kept_origins, strict=True) if pair[1] not in failures]
             kept, kept_origins = [value for value, _ in pairs], [origin for _, origin in pairs]
         return kept, kept_origins
+
+
+def _checked(returned: Any, count: int) -> list[Any]:
+    """Return what a batch stage returned. Raises TypeError if it has not an entry for each value."""
+    if type(returned) is not list or len(returned) != count:
+        got = f"{len(returned)} entries" if type(returned) is list else type(returned).__name__
+        raise TypeError(f"a batch stage returns a list with an entry for each of {count} values, got {got}")
+    return returned

@@ -20,6 +20,7 @@ from redis_worker import (
     SyncTaskClient,
     TaskClient,
     TaskError,
+    TaskQueue,
     TopicWorker,
     WorkerPool,
     processor,
@@ -35,6 +36,14 @@ def divide(arguments: list[float]) -> float:
     if denominator == 0:
         raise Reject("a division by zero")
     return numerator / denominator
+
+
+queue = TaskQueue(URL, "mail")
+
+
+@queue.task(retries=3, timeout=30)
+async def send_mail(to: str, body: str) -> int:
+    return len(to) + len(body)
 
 
 handlers = Handlers()
@@ -65,6 +74,9 @@ async def main() -> None:
     counters: Counters = pool.counters
     print(counters.processed)
     await start_worker_pool(URL, "in", "out", "list", "sum", burst=True)
+    handle = await send_mail.submit("a@example.com", body="hi")
+    length: int = await handle.result(timeout=10)
+    print(length)
     worker = TopicWorker(URL)
     worker.include(handlers)
     async with worker, Publisher(URL) as publisher:

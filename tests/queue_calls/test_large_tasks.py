@@ -23,7 +23,7 @@ async def lists(queue: Queue, member: Member) -> list[str]:
     return sorted(name.decode().rpartition(":")[2] for name in names)
 
 
-async def test_a_large_task_leaves_its_list_as_it_is_settled_released_or_again(queue: Queue, join: Join) -> None:
+async def test_a_large_task_leaves_its_list_as_it_is_settled_released_or_retried(queue: Queue, join: Join) -> None:
     member = await join()
     await queue.push(*map(large, range(4)))
     held = await member.claim(4)

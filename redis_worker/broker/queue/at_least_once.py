@@ -193,7 +193,10 @@ class AtLeastOnceQueue:
         await self._bell.wait(seconds if is_sure else min(seconds, _UNSURE_WAIT))
         lease.stir()
         self._drained = False  # until a reply shows it: an unanswered claim is repeated without a wait
-        return await self._claim_now(self._ordinary, limit)
+        deliveries = await self._claim_now(self._ordinary, limit)
+        if self._drained and not deliveries:
+            lease.rest_on()
+        return deliveries
 
     def _claim_arguments(self, limit: int) -> list[Any]:
         lease = self._registration.lease

@@ -49,6 +49,10 @@ class Lease:
         self.idle = False
         self.claims += 1  # afterwards: a thread that sees this number and an idle lease finds the claim answered
 
+    def rest_on(self) -> None:
+        """Note that this claim got nothing: a lease that rested before it still does."""
+        self.claims -= 1
+
     def lose(self) -> None:
         """Mark this lease as lost, and those that it continues under another name."""
         self.lost = True
@@ -145,6 +149,7 @@ class LeaseKeeper:
         claims, idle = lease.claims, lease.idle  # in this order, see `stir`
         if idle and claims == kept.claims and monotonic() < kept.renew_at:
             return  # it rests
+        kept.claims = -1
         try:
             state = await renew_lease(connection, kept.keys, lease, self._seconds, REST if idle else None)
         except Refused:
