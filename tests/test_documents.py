@@ -24,8 +24,8 @@ ORIGINALS = [page for page in PAGES if str(page.relative_to(ROOT)) not in dict(T
 WITH_SERVERS = {"kafka.md", "persister.md", "pipelines.md", "postgres.md", "python.md"}
 # Their commands are run by tests of their own, or stand on other pages as well.
 LONG = {
-    *("cron.md", "dashboard.md", "embedding.md", "how-to.md", "index.md", "kafka.md", "metrics.md", "persister.md"),
-    *("pipelines.md", "postgres.md", "runbook.md", "supervisor.md", "supervisor_file.md", "upgrades.md"),
+    *("cron.md", "dashboard.md", "embedding.md", "how-to.md", "index.md", "kafka.md", "metrics.md", "migrating.md"),
+    *("persister.md", "pipelines.md", "postgres.md", "runbook.md", "supervisor.md", "supervisor_file.md", "upgrades.md"),
 }
 TOPICS = ("covid.raw.data", "device-data", "orders", "python.orders", "python.readings")
 GROUPS = ("devices", "persister", "python", "shop")
@@ -93,7 +93,8 @@ def test_every_block_is_fenced_and_names_its_language(page: Path) -> None:
 def test_blocks_that_are_not_run_are_few_and_have_reasons() -> None:
     left_out = [block for page in ORIGINALS for block in blocks_of(page) if block.not_run is not None]
     assert all(len(block.not_run or "") > 10 for block in left_out)
-    assert len(left_out) <= 20, "\n".join(f"{block.place}: {block.not_run}" for block in left_out)
+    # Five of them are the foreign programs of docs/migrating.md.
+    assert len(left_out) <= 25, "\n".join(f"{block.place}: {block.not_run}" for block in left_out)
 
 
 def code_of(page: str) -> list[tuple[str, bool, str]]:
