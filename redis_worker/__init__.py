@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redis_worker.broker.sinks.passing import ListSink, TopicSink
     from redis_worker.engine.counters import Counters
     from redis_worker.engine.lifespan import current_resources
+    from redis_worker.engine.middleware import CallNext, TaskCall
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
     from redis_worker.functions.current import CurrentTask, current_task
@@ -53,6 +54,7 @@ __all__ = [
     "BroadcastSink",
     "Broadcaster",
     "CacheSink",
+    "CallNext",
     "ConfigurationError",
     "ConsumerStatus",
     "Counters",
@@ -82,6 +84,7 @@ __all__ = [
     "Supervisor",
     "SyncPublisher",
     "SyncTaskClient",
+    "TaskCall",
     "TaskClient",
     "TaskError",
     "TaskQueue",
@@ -97,6 +100,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CallNext": "engine.middleware",
+    "TaskCall": "engine.middleware",
     "CurrentTask": "functions.current",
     "Handle": "functions.handle",
     "TaskQueue": "functions.queue",

@@ -33,12 +33,14 @@ class Answer:
     """The exception behind the error."""
 
 
-class TimedOut(Exception):
+class TimedOut(TimeoutError):
     """The end of a time limit; `leftover` is the call that continues, and keeps its slot until it ends."""
 
-    def __init__(self, leftover: asyncio.Future[Any] | None = None) -> None:
+    def __init__(self, leftover: asyncio.Future[Any] | None = None, answer: Answer | None = None) -> None:
+        """`answer` is what a middleware has put in the place of the usual error."""
         super().__init__("timed out")
         self.leftover = leftover
+        self.answer = answer
 
 
 class Execution(Protocol):
@@ -178,6 +180,23 @@ class Threads:
 
     def close(self) -> None:
         self._threads.close()
+
+
+class Inline:
+    """Calls of a plain function, on the event loop."""
+
+    def __init__(self, processor: Callable[[Any], Any], encode: Encode) -> None:
+        self._processor = processor
+        self._encode = encode
+
+    async def call(self, arguments: Any) -> Answer:
+        value = self._processor(arguments)
+        if (error := unawaited(value)) is not None:
+            raise error
+        return Answer(self._encode(value))
+
+    def close(self) -> None:
+        """Do nothing: a call ends before the loop goes on."""
 
 
 def _discard_result(call: asyncio.Future[Any]) -> None:

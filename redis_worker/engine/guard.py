@@ -24,6 +24,7 @@ class CallGuard:
         self.timeout = timeout
         self.cancelled = False
         """True once the runner cancels its calls: later cancellations come from the runner, not from the task."""
+        self._leftovers: dict[Delivery, asyncio.Future[Any]] = {}
 
     def caught(self, error: BaseException) -> tuple[Answer, asyncio.Future[Any] | None]:
         """Return the answer to a call that raised `error`, and the call itself if it continues.
@@ -31,10 +32,14 @@ class CallGuard:
         Raises `error` again if the runner or Ctrl-C caused it.
         """
         if is_a(error, TimedOut):
-            return timed_out(self.timeout), error.leftover
+            return error.answer or timed_out(self.timeout), error.leftover
         if is_interrupt(error) or (self.cancelled and is_a(error, asyncio.CancelledError)):
             raise error
         return refusal("Processing error", error), None
+
+    def leftover(self, delivery: Delivery) -> asyncio.Future[Any] | None:
+        """Return the call of a task that goes on after its time limit (in a thread), and keeps its slot."""
+        return self._leftovers.pop(delivery, None) if self._leftovers else None
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -119,6 +119,8 @@ class Handler(CallGuard):
             )
             result = self._encode(await resolved(value) if is_awaitable(value) else value)
         except BaseException as error:
-            answer, _ = self.caught(error)
+            answer, leftover = self.caught(error)
+            if leftover is not None:
+                self._leftovers[delivery] = leftover
             return self._policy.outcome(delivery, id, answer, perf_counter() - started)
         return Outcome(delivery, id, result, None, False, perf_counter() - started)

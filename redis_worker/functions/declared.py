@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.connection.address import Client
 from redis_worker.engine.lifespan import Lifespan
-from redis_worker.functions.function import AnyFunction
+from redis_worker.engine.middleware import Middleware, Middlewares
+from redis_worker.functions.function import AnyFunction, Call
 from redis_worker.functions.transport import RedisTransport, Transport
 from redis_worker.service.options import check_whole_seconds
 from redis_worker.vocabulary.duration import Duration
+
+Around: TypeAlias = Callable[[Sequence[Call[Any]]], AbstractContextManager[Mapping[str, Any]]]
+"""Returns a context manager around a submission of calls, which yields further members of their payloads."""
 
 
 class DeclaredFunctions:
@@ -23,11 +31,13 @@ class DeclaredFunctions:
         results: str | None = None,
         result_ttl: Duration | None = "1d",
         error_ttl: Duration | None = "7d",
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         """`redis` is a URL, or a `redis.asyncio` client, which is used and not closed. `name` is the list of tasks.
 
         `results` is the hash of results, `NAME:results` by default. Results expire after `result_ttl`, and error
-        results after `error_ttl`, in whole seconds; None keeps them. Raises ConfigurationError.
+        results after `error_ttl`, in whole seconds; None keeps them. `middleware` are coroutine functions
+        `(task, call_next)` around each call in a worker, the outermost first. Raises ConfigurationError.
         """
         self.redis = redis
         self.name = name
@@ -36,6 +46,10 @@ class DeclaredFunctions:
         self.error_ttl = None if error_ttl is None else check_whole_seconds("error_ttl", error_ttl, 1)
         self.functions: dict[str, AnyFunction] = {}
         """The functions, by name."""
+        self.middlewares = Middlewares(middleware)
+        """The middleware around each call."""
+        self.around_submissions: list[Around] = []
+        """The functions around each submission, the outermost first."""
         self.lifetime: Lifespan | None = None
         """The lifespan, if one is registered."""
         self.transport: Transport = RedisTransport(TaskClient(redis, self.name, self.results))

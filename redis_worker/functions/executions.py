@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from redis_worker.engine.awaitables import unawaited
-from redis_worker.engine.execution import Answer, Execution, Threads
+from redis_worker.engine.execution import Answer, Coroutines, Encode, Execution, Inline, Threads, unencoded
 from redis_worker.engine.lifespan import Lifespan, in_children
+from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.functions.current import CURRENT, CurrentTask
@@ -44,19 +45,6 @@ def call_in_child(sent: Sent) -> Any:
     return sent.function.__wrapped__(*positional, **named)
 
 
-class Inline:
-    """Calls of a plain function on the event loop."""
-
-    async def call(self, arguments: Received) -> Answer:
-        value = call(arguments)
-        if (error := unawaited(value)) is not None:
-            raise error
-        return Answer(result_of(value))
-
-    def close(self) -> None:
-        """Do nothing: a call ends before the loop goes on."""
-
-
 class InProcesses:
     """Calls of a plain function in child processes."""
 
@@ -70,6 +58,26 @@ class InProcesses:
         self._processes.close()
 
 
+class Surrounded:
+    """Calls with middleware around each of them."""
+
+    def __init__(self, execution: Execution, middlewares: Middlewares) -> None:
+        """`execution` does not encode."""
+        self._execution = execution
+        self._middlewares = middlewares
+
+    async def call(self, arguments: Received) -> Answer:
+        def inner(task: TaskCall) -> Awaitable[Answer]:
+            return self._execution.call(replace(arguments, arguments=task.arguments))
+
+        delivery, name = arguments.delivery, arguments.function.name
+        task = TaskCall(*(arguments.id, arguments.queue, name, delivery.attempt, arguments.arguments, delivery.raw))
+        return await self._middlewares.call(task, inner, result_of)
+
+    def close(self) -> None:
+        self._execution.close()
+
+
 class Executions(dict[AnyFunction, Execution | None]):
     """The executions of a queue's functions, by function; None for a coroutine function, which needs none."""
 
@@ -79,25 +87,31 @@ class Executions(dict[AnyFunction, Execution | None]):
         concurrency: int,
         max_deliveries: int,
         lifespan: Lifespan | None,
+        middlewares: Middlewares,
     ) -> None:
         """Raises ConfigurationError if a function cannot be sent to a process."""
         self._threads = ThreadPool(concurrency, "redis-worker")
         self._tries = max_deliveries
         self._in_child = in_children(lifespan, call_in_child)
-        super().__init__({function: self._execution(function) for function in functions})
+        super().__init__({function: self._execution(function, middlewares) for function in functions})
 
-    def _execution(self, function: AnyFunction) -> Execution | None:
+    def _execution(self, function: AnyFunction, middlewares: Middlewares) -> Execution | None:
+        if middlewares:
+            return Surrounded(self._place(function, unencoded), middlewares)
+        return None if function.declaration.execution == "async" else self._place(function, result_of)
+
+    def _place(self, function: AnyFunction, encode: Encode) -> Execution:
         timeout = function.declaration.timeout
         match function.declaration.execution:
             case "inline":
-                return Inline()
+                return Inline(call, encode)
             case "async":
-                return None
+                return Coroutines(call, timeout, encode)
             case "thread":
-                return Threads(call, timeout, self._threads, result_of)
+                return Threads(call, timeout, self._threads, encode)
             case "process":
                 _check_sent(function)
-                return InProcesses(Processes(self._in_child, timeout, self._tries, result_of))
+                return InProcesses(Processes(self._in_child, timeout, self._tries, encode))
 
     def close(self) -> None:
         """Stop the calls that can be stopped."""
@@ -107,17 +121,17 @@ class Executions(dict[AnyFunction, Execution | None]):
                 execution.close()
 
 
-def executions_here(
-    functions: Iterable[AnyFunction],
-) -> dict[AnyFunction, Execution | None]:
+def executions_here(functions: Iterable[AnyFunction], middlewares: Middlewares) -> dict[AnyFunction, Execution | None]:
     """Return executions for tests of a program: in its own process, plain functions in threads."""
     threads = OwnThreads("redis-worker-testing")
-    return {
-        function: None
-        if function.declaration.execution == "async"
-        else Threads(call, function.declaration.timeout, threads, result_of)
-        for function in functions
-    }
+
+    def place(function: AnyFunction) -> Execution:
+        timeout = function.declaration.timeout
+        if function.declaration.execution == "async":
+            return Coroutines(call, timeout, unencoded)
+        return Threads(call, timeout, threads, unencoded)
+
+    return {function: Surrounded(place(function), middlewares) for function in functions}
 
 
 def _check_sent(function: AnyFunction) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter, time
-from typing import Any
 
 from redis_worker.engine.awaitables import is_awaitable, resolved, unawaited
 from redis_worker.engine.execution import Answer, Execution, TimedOut, timed_out, within
@@ -31,7 +29,6 @@ class FunctionHandler(CallGuard):
         super().__init__(min((limit for limit in limits if limit is not None), default=None))
         self._read = reader.read
         self._executions = executions
-        self._leftovers: dict[Delivery, asyncio.Future[Any]] = {}
         self._policies: dict[AnyFunction, RetryPolicy] = {}
 
     async def handle(self, delivery: Delivery) -> Outcome:
@@ -52,10 +49,6 @@ class FunctionHandler(CallGuard):
         except BaseException as error:
             answer = self._raised(received, error)
         return self._outcome(received, answer, perf_counter() - started)
-
-    def leftover(self, delivery: Delivery) -> asyncio.Future[Any] | None:
-        """Return the call of a task that goes on after its time limit (in a thread), and keeps its slot."""
-        return self._leftovers.pop(delivery, None) if self._leftovers else None
 
     def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
         """Call a plain function in the current thread. Returns the outcome. The hot path.
@@ -106,7 +99,7 @@ class FunctionHandler(CallGuard):
             return self.caught(error)[0]
         if error.leftover is not None:
             self._leftovers[received.delivery] = error.leftover
-        return timed_out(received.function.declaration.timeout)
+        return error.answer or timed_out(received.function.declaration.timeout)
 
     def _outcome(self, received: Received, answer: Answer, seconds: float) -> Outcome:
         """Return the outcome of a task: its answer is known, and nothing is written yet."""

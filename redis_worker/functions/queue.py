@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction
-from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.engine.middleware import Middleware
+from redis_worker.functions.declared import Around, DeclaredFunctions
 from redis_worker.functions.function import Call, TaskFunction
 from redis_worker.functions.handle import Handle
 from redis_worker.functions.testing import Testing
@@ -24,6 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 L = TypeVar("L", bound=LifespanFunction)
+M = TypeVar("M", bound=Middleware)
 
 
 class Decorator(Protocol):
@@ -118,6 +121,22 @@ class TaskQueue(DeclaredFunctions):
         self.lifetime = Lifespan(function)
         return function
 
+    def middleware(self, function: M) -> M:
+        """Register a coroutine function `(task, call_next)`, called around each call in a worker: the innermost so far.
+
+        Raises ConfigurationError.
+        """
+        self.middlewares.add(function)
+        return function
+
+    def submitting(self, function: Around) -> Around:
+        """Register a function that returns a context manager around each submission.
+
+        It gets the calls, and what the context manager yields are further members of their payloads.
+        """
+        self.around_submissions.append(function)
+        return function
+
     def handle(self, id: str | int) -> Handle[Any]:
         """Return the handle of a task by its id; its result is the JSON value. See also TaskFunction.handle."""
         return Handle(self, id)
@@ -127,9 +146,18 @@ class TaskQueue(DeclaredFunctions):
 
         Raises Disconnected and Refused.
         """
+        if not self.around_submissions:
+            return await self._submit(calls, {})
+        calls, members = list(calls), dict[str, Any]()
+        with ExitStack() as stack:
+            for around in self.around_submissions:
+                members |= stack.enter_context(around(calls))
+            return await self._submit(calls, members)
+
+    async def _submit(self, calls: Iterable[Call[R]], members: Mapping[str, Any]) -> list[Handle[R]]:
         handles, submissions = [], []
         for call in calls:
-            submission = self._submission(call)
+            submission = self._submission(call, members)
             submissions.append(submission)
             handles.append(Handle[R](self, submission.id, call.function.signature.result))
         await self.transport.send(submissions)
@@ -139,12 +167,12 @@ class TaskQueue(DeclaredFunctions):
         """Submit as `submit_many` does, from code without an event loop."""
         return self.run_sync(self.submit_many, list(calls))
 
-    def _submission(self, call: Call[Any]) -> Submission:
+    def _submission(self, call: Call[Any], members: Mapping[str, Any]) -> Submission:
         """Return the task of a call: every payload is made here."""
         options = call.options
         id = new_id() if options.id is None else options.id
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
-        return Submission(id_text(id), dumps(payload | options.members()), options.delay, options.at)
+        return Submission(id_text(id), dumps({**payload, **options.members(), **members}), options.delay, options.at)
 
     def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of this queue, or of one of its handles, in a background thread; return its result.

@@ -38,7 +38,7 @@ class Testing:
         self._results: dict[str, bytes] = {}
         self._lifespan = AsyncExitStack()
         reader = FunctionReader(queue.name, queue.functions, POOL_DEFAULTS.max_deliveries)
-        self._handler = FunctionHandler(reader, executions_here(queue.functions.values()))
+        self._handler = FunctionHandler(reader, executions_here(queue.functions.values(), queue.middlewares))
 
     def __enter__(self) -> Self:
         self._usual, self._queue.transport = self._queue.transport, self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.thread_runner import ThreadRunner
@@ -12,7 +13,6 @@ from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.reading import FunctionReader
-from redis_worker.functions.runner import FunctionRunner
 from redis_worker.vocabulary.processor import Declaration
 
 
@@ -28,7 +28,9 @@ class FunctionWork:
     def execution(self) -> Executions:
         """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
         queue = self.queue
-        return Executions(queue.functions.values(), self.concurrency, self.max_deliveries, queue.lifetime)
+        return Executions(
+            *(queue.functions.values(), self.concurrency, self.max_deliveries, queue.lifetime, queue.middlewares)
+        )
 
     def runner(self, execution: Executions) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
@@ -37,9 +39,11 @@ class FunctionWork:
         concurrency = self.concurrency
         # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.
         match {function.declaration.execution for function in execution}:
+            case _ if self.queue.middlewares:
+                return lambda settler: KeepingRunner(handler, settler, concurrency)
             case kinds if kinds == {"inline"}:
                 return lambda settler: InlineRunner(handler, settler, concurrency)
             case kinds if kinds == {"thread"}:
                 return lambda settler: ThreadRunner(handler, settler, concurrency)
             case _:
-                return lambda settler: FunctionRunner(handler, settler, concurrency)
+                return lambda settler: KeepingRunner(handler, settler, concurrency)

@@ -8,8 +8,10 @@ from typing import Any, Protocol, TypeAlias
 
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
-from redis_worker.engine.execution import Coroutines, Encode, Execution, Threads, unencoded
+from redis_worker.engine.execution import Coroutines, Encode, Execution, Inline, Threads, unencoded
 from redis_worker.engine.handler import Handler
+from redis_worker.engine.keeping_runner import KeepingRunner
+from redis_worker.engine.middleware import Middlewares, Surrounded, read_call
 from redis_worker.engine.process_runner import ProcessRunner
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.reading import Read
@@ -70,6 +72,10 @@ class Work:
     """Slots shared with other consumers: each call takes one of them as well."""
     encode: Encode = success
     """Makes the result of the function's value, or of each of its values."""
+    queue: str = ""
+    """The list, as middleware sees it."""
+    middleware: Middlewares | None = None
+    """The middleware around each call; not of a batch."""
 
     @property
     def _has_processes(self) -> bool:
@@ -81,8 +87,8 @@ class Work:
 
         Raises ConfigurationError if it is impossible.
         """
-        timeout = self.declaration.timeout
-        encode = self.encode if self.batching is None else unencoded
+        if self.middleware:
+            return Surrounded(self._place(unencoded), self.middleware, self.encode)
         match self.declaration.execution:
             case "inline":
                 return None
@@ -90,6 +96,14 @@ class Work:
                 return None  # the runner awaits the function, or has threads of its own
             case "process" if self._has_processes:
                 return None
+            case _:
+                return self._place(self.encode if self.batching is None else unencoded)
+
+    def _place(self, encode: Encode) -> Execution:
+        timeout = self.declaration.timeout
+        match self.declaration.execution:
+            case "inline":
+                return Inline(self.call, encode)
             case "async":
                 return Coroutines(self.call, timeout, encode)
             case "thread":
@@ -107,7 +121,10 @@ class Work:
             batches = BatchHandler(self.read, execution, declared.timeout, policy, self.encode)
             size, within = batching.size, batching.within
             return lambda settler: BatchRunner(batches, settler, self.concurrency, self.slots, size=size, within=within)
-        handler = Handler(self.read, self.call, execution, declared.timeout, policy, self.encode)
+        read = read_call(self.read, self.queue, declared.name) if self.middleware else self.read
+        handler = Handler(read, self.call, execution, declared.timeout, policy, self.encode)
+        if self.middleware:
+            return lambda settler: KeepingRunner(handler, settler, self.concurrency, self.slots)
         if declared.execution == "thread":
             return lambda settler: ThreadRunner(handler, settler, self.concurrency, self.slots)
         if self._has_processes:

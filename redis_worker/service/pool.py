@@ -8,6 +8,7 @@ from typing import Any
 from redis_worker.broker.connection.address import Client
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction, in_children
+from redis_worker.engine.middleware import Middleware, Middlewares
 from redis_worker.engine.reading import TaskReader
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
@@ -47,6 +48,7 @@ class WorkerPool(ListWorker):
         http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         lifespan: LifespanFunction | None = None,
+        middleware: Iterable[Middleware] = (),
         **options: Any,
     ) -> None:
         """`options` are the fields of PoolOptions. Raises ConfigurationError.
@@ -56,11 +58,13 @@ class WorkerPool(ListWorker):
         `http_origins`, as `https://shop.example`, may connect to its `/ws`. Without `http`,
         `measuring` returns the observer for a queue and a processor's name, where a supervisor serves the metrics.
         `lifespan` is an asynchronous generator function; it starts before the first claim, and in each child process,
-        and what it yields is `current_resources()` in the processor.
+        and what it yields is `current_resources()` in the processor. `middleware` are coroutine functions
+        `(task, call_next)` around each call, the outermost first.
         """
         chosen = pool_options(concurrency, options)
         self._parser = find_parser(parser) if isinstance(parser, str) else parser
         self._processor = find_processor(processor) if isinstance(processor, str) else processor
+        self._middleware = Middlewares(middleware)
         check_takes_one("parser", self._parser, "one value, the task")
         check_takes_one("processor", self._processor, "one list of arguments")
         declaration = declaration_of(
@@ -93,6 +97,8 @@ class WorkerPool(ListWorker):
             concurrency=options.concurrency,
             max_deliveries=options.max_deliveries,
             may_retry=options.delivery == "at-least-once",
+            queue=self._keys.waiting,
+            middleware=self._middleware,
         )
 
     def _call(self) -> Processor:

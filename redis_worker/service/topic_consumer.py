@@ -14,6 +14,7 @@ from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.execution import unstored
 from redis_worker.engine.lifespan import Lifespan, in_children
+from redis_worker.engine.middleware import Middlewares
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
@@ -42,6 +43,7 @@ class Shared:
     dead_limit: int
     shutdown_timeout: float
     lifespan: Lifespan | None
+    middleware: Middlewares
 
 
 class ConsumerStatus(NamedTuple):
@@ -81,6 +83,8 @@ class TopicConsumer(Consumer):
                 batching=route.batching,
                 slots=shared.slots,
                 encode=unstored,
+                queue=keys.waiting,
+                middleware=shared.middleware,
             ),
             observer,
             counting,

@@ -10,6 +10,7 @@ from redis_worker.broker.connection.preflight import check_server
 from redis_worker.broker.queue.topic import Topics
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction
+from redis_worker.engine.middleware import Middleware, Middlewares
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.running import RunningTask
@@ -21,6 +22,7 @@ from redis_worker.reporting import Reporter
 from redis_worker.service.consumed_topics import ConsumedTopics
 from redis_worker.service.handlers import Handlers
 from redis_worker.service.options import TOPIC_WORKER_DEFAULTS, TopicWorkerOptions
+from redis_worker.service.routing import Route
 from redis_worker.service.service import Measuring, Service
 from redis_worker.service.shared import shared_parts
 from redis_worker.service.topic_consumer import ConsumerStatus, Shared
@@ -69,11 +71,12 @@ class TopicWorker(Service, Handlers):
         http_origins: Sequence[str] = (),
         measuring: Measuring | None = None,
         lifespan: LifespanFunction | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         """`concurrency` limits the messages that are handled at once, of all topics together.
 
-        `http`, `http_token`, `http_origins`, `measuring` and `lifespan` are as in WorkerPool, the other options as in
-        PoolOptions.
+        `http`, `http_token`, `http_origins`, `measuring`, `lifespan` and `middleware` are as in WorkerPool, the other
+        options as in PoolOptions. There is no middleware around a batch.
         Raises ConfigurationError.
         """
         self.options = TopicWorkerOptions(
@@ -90,6 +93,7 @@ class TopicWorker(Service, Handlers):
             self, "the topic worker", address, seconds, "topics", http, http_token, measuring, http_origins, opened
         )
         Handlers.__init__(self)
+        self._middleware = Middlewares(middleware)
         self._redis = redis
         self._given = None if isinstance(redis, str) else redis
         self._counting = Counting()
@@ -139,6 +143,12 @@ class TopicWorker(Service, Handlers):
             )
         return await super().serve()
 
+    def _add(self, route: Route) -> None:
+        if self._middleware and route.batching is not None:
+            name = route.declaration.name
+            raise ConfigurationError(f"handler {name}: middleware is called around one message, not around a batch")
+        super()._add(route)
+
     async def start_consumer(self, topic: str) -> None:
         """Consume `topic`, at once or as soon as the worker runs; without a handler its messages become dead letters.
 
@@ -174,7 +184,7 @@ class TopicWorker(Service, Handlers):
             self._topics.shared = Shared(
                 *(parts, Slots(options.concurrency), Reconnect(observer), self._observers, self._measuring),
                 *(options.max_deliveries, options.dead_limit, seconds_of(options.shutdown_timeout)),
-                self._lifespan,
+                *(self._lifespan, self._middleware),
             )
             watching = asyncio.create_task(Watchdog(observer, report=reporter.block).run())
             try:
