@@ -44,6 +44,13 @@ def _cron(*roles: str) -> dict[str, str]:
 
 
 CALLS: dict[str, list[Call]] = {
+    "admit": [
+        Call(
+            {"waiting": "list", "delayed": "zset", "unique": "hash", "output": "hash"},
+            ["wake", 5, how, "1", "", 0, "token", T1, "2", "call", 0, "token", T2, "3", "call", 1000, "token", T3],
+        )
+        for how in ("", "in", "at")
+    ],
     "announce": [Call({"supervisors": "hash"}, ["id", '{"a":1}', 1, 1, "name", "host"])],
     "begin": [
         Call(
@@ -66,6 +73,14 @@ CALLS: dict[str, list[Call]] = {
         for large in (1, 8192)
     ],
     "beat": [Call({"running": "zset"}, ["process", 1000])],
+    "cancel": [
+        Call(
+            {"waiting": "list", "delayed": "zset", "attempts": "hash", "output": "hash", "cancelled": "zset"}
+            | {"unique": "hash", "inflight": "hash", "large": "set"},
+            [id, "{}", "channel", 1, 1000, 1, b"token:" + raw, id, raw],
+        )
+        for id, raw in (("1", T1), ("4", T4))
+    ],
     "cron_claim": [
         Call(
             _cron("fired", "running", "runs", "queued", "record", "ended") | pushes,
@@ -89,7 +104,8 @@ CALLS: dict[str, list[Call]] = {
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],
     "promote": [Call({"delayed": "zset", "waiting": "list"}, [10])],
-    "purge": [Call({"waiting": "list"}, [])],
+    "progress": [Call({"workers": "zset", "progress": "absent"}, ["w1", 1000, "1", "{}"])],
+    "purge": [Call({"waiting": "list", "unique": "hash"}, [])],
     "reclaim": [
         Call(
             {"workers": "zset", "retired": "zset", "inflight": "hash", "waiting": "list", "attempts": "hash"}
@@ -123,15 +139,17 @@ CALLS: dict[str, list[Call]] = {
         Call({"dead": "list", "waiting": "list", "attempts": "hash"}, [what, "old letter", T1])
         for what in ("requeue", "purge")
     ],
+    "seek": [Call({"waiting": "list"}, [0, '"1"'])],
     "schedule": [Call({"delayed": "zset"}, ["wake", 5, "in", "token", T1])],
     "settle": [
         _settle(),
         _settle(("output", "hash")),
         _settle(("done", "zset"), ("begun", "hash"), remember=1000),
+        _settle(("output", "hash"), ("unique", "hash"), ("cancelled", "zset"), remember=-1),
     ],
     "take": [Call({"waiting": "list", "paused": "absent"}, [10])],
     "undelay": [
-        Call({"delayed": "zset", "waiting": "list", "attempts": "hash"}, [how, b"token:" + T1])
+        Call({"delayed": "zset", "waiting": "list", "attempts": "hash", "unique": "hash"}, [how, b"token:" + T1])
         for how in ("cancel", "run")
     ],
     "write": [Call({"output": "hash"}, ["channel", 0, "1", "{}"])],

@@ -120,6 +120,20 @@ class Keys:
     paused = _Derived()
     """String: exists while the queue is paused; its value is ignored."""
 
+    cancelled = _Derived()
+    """Sorted set: digest of a raw task in flight that is to be cancelled -> time until which that holds, in ms.
+
+    Exists only while a worker is asked to cancel a task.
+    """
+    unique = _Derived()
+    """Hash: `i:` + id of a unique task without an answer -> digest of its call, or nothing; `k:` + digest -> its id.
+
+    Where calls are unique for a time, a string each, named by this key, a colon and the digest -> id.
+    """
+
+    progress = _Derived()
+    """The beginning of strings, each named by this, a colon and the id of a task: its last report, a JSON object."""
+
     @cached_property
     def stem(self) -> str:
         """The beginning of the derived names."""

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from redis_worker import __version__
+from redis_worker.cli.cancel import cancel
 from redis_worker.cli.chaos import chaos
 from redis_worker.cli.check import check
 from redis_worker.cli.cron import cron
@@ -55,7 +56,7 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    *(run, status, dashboard, push, publish, result),
+    *(run, status, dashboard, push, publish, result, cancel),
     *(pause, resume, peek, purge, delayed, dead, doctor, health),
     *(serve, check, kafka, cron, processors, demo, chaos),
 )

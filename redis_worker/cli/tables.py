@@ -113,7 +113,8 @@ def _oldest(worker: WorkerStatus) -> str:
         return NONE
     task = worker.tasks[0]
     # The age comes first, so that a long id cannot push it out.
-    return f"{age(task.seconds)} {task.id if task.id is not None else '?'}"
+    progress = "" if task.progress is None else f" {task.progress}"
+    return f"{age(task.seconds)}{progress} {task.id if task.id is not None else '?'}"
 
 
 def _count(name: str) -> Callable[[WorkerStatus], str]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
-from redis_worker.engine.child_calls import LENGTH, NUMBER, READY, serve
+from redis_worker.engine.child_calls import LENGTH, NUMBER, READY, TOLD, serve
 from redis_worker.engine.execution import Answer, Encode, Verdict
 from redis_worker.engine.process_group import end_group
 from redis_worker.engine.thread_pool import OwnThreads
@@ -59,6 +59,8 @@ class Child:
         """`died` is called once, when the process has ended, by itself or by `kill`, after its last `answered`."""
         self._answered = answered
         self._died = died
+        self.told: Callable[[Any], None] = lambda _: None
+        """Called with each message of the call that runs, see `tell_parent`."""
         self._calls, self._child_calls = socket.socketpair()
         self._numbers, self._child_numbers = socket.socketpair()
         self._calls.setblocking(False)
@@ -195,6 +197,8 @@ class Child:
             at = stop
             if message == READY:
                 self._ready.set()
+            elif message[0] == TOLD:
+                self.told(message[1])
             else:
                 answers.append(_answered(*message))
         if at:

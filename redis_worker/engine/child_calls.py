@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import struct
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
@@ -25,6 +26,18 @@ NUMBER = struct.Struct("=Q")
 LENGTH = struct.Struct("=I")
 # The first message of a process: its imports are done.
 READY = "ready"
+# The first element of a message that a call sends before its answer.
+TOLD = "told"
+
+_parent: socket | None = None
+_sending = threading.Lock()
+
+
+def tell_parent(message: Any) -> None:
+    """Send a message from the call that runs here to the code that made it; lost outside of a child process."""
+    if _parent is not None:
+        with suppress(OSError):
+            _send(_parent, _pickled((TOLD, message)))
 
 
 def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encode: Encode, part: str | None) -> None:
@@ -43,6 +56,8 @@ def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encod
     for end in (calls, numbers):
         os.set_inheritable(end.fileno(), False)
         os.register_at_fork(after_in_child=end.close)
+    global _parent  # noqa: PLW0603 - a process has one
+    _parent = calls
     PART.set(part)
     if isinstance(processor, InChild):
         processor.open()
@@ -109,4 +124,5 @@ def _pickled(message: Any) -> bytes:
 
 
 def _send(end: socket, message: bytes) -> None:
-    end.sendall(LENGTH.pack(len(message)) + message)
+    with _sending:
+        end.sendall(LENGTH.pack(len(message)) + message)

@@ -49,20 +49,22 @@ class Processes:
         self._tries = max_deliveries
         self._places: set[_Place] = set()
 
-    async def call(self, arguments: Any) -> Answer:
+    async def call(self, arguments: Any, told: Callable[[Any], None] = lambda _: None) -> Answer:
+        """See Execution. `told` is called with what the call tells before its answer."""
         try:
             data = packed(arguments)
         except BaseException as error:
             return refusal("Processing error", error)
         for _ in range(self._tries):
-            answer = await self._try(data)
+            answer = await self._try(data, told)
             if answer is not None:
                 return answer
         return died(self._tries)
 
-    async def _try(self, arguments: bytes) -> Answer | None:
+    async def _try(self, arguments: bytes, told: Callable[[Any], None]) -> Answer | None:
         free = (place for place in self._places if place.answer.done() and place.child.lives)
         place = next(free, None) or _Place(self._processor, self._encode, self._places)
+        place.child.told = told
         place.answer = asyncio.get_running_loop().create_future()
         try:
             if not place.child.is_ready:  # apart from the call: the time limit is one of the task, not of the start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from redis_worker.engine.lifespan import current_resources
@@ -22,6 +22,24 @@ class CurrentTask:
     """1 for the first run, plus 1 for each other one."""
     deadline: float | None
     """The end of the time limit, in seconds since the epoch; None without a limit."""
+    running: Running | None = field(default=None, repr=False, compare=False)
+    """The task itself; None in the description that a child process gets."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the task is to be cancelled: a function in a thread then returns as soon as it can.
+
+        A coroutine is cancelled, and a child process is killed.
+        """
+        return self.running is not None and self.running.is_cancelled()
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Report progress, as often as you like: the last report is written, four times a second at most.
+
+        `done` of `total` (None: unknown), with a text for people. `handle.progress()` reads it.
+        """
+        if self.running is not None:
+            self.running.report(done, total, message)
 
     @property
     def resources(self) -> Any:
@@ -34,6 +52,14 @@ class Running(Protocol):
 
     def current(self) -> CurrentTask:
         """Return its description."""
+        ...
+
+    def is_cancelled(self) -> bool:
+        """Return True once it is to be cancelled."""
+        ...
+
+    def report(self, done: float, total: float | None, message: str | None) -> None:
+        """Report progress."""
 
 
 CURRENT: ContextVar[Running] = ContextVar("redis_worker_current_task")

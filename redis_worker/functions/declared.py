@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.connection.address import Client
+from redis_worker.broker.operator.cancellation import Cancellation
 from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.middleware import Middleware, Middlewares
 from redis_worker.functions.function import AnyFunction, Call
@@ -52,6 +53,10 @@ class DeclaredFunctions:
         """The functions around each submission, the outermost first."""
         self.lifetime: Lifespan | None = None
         """The lifespan, if one is registered."""
-        self.transport: Transport = RedisTransport(TaskClient(redis, self.name, self.results))
+        self.transport: Transport = RedisTransport(
+            TaskClient(redis, self.name, self.results),
+            Cancellation(redis, self.name, self.results),
+            self.error_ttl or 0,
+        )
         """The way of tasks and results: Redis, or `testing`."""
         self._background = BackgroundLoop("a call that ends in _sync", "the same call without _sync, and await,")

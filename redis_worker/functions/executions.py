@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from redis_worker.engine.child_calls import tell_parent
 from redis_worker.engine.execution import Answer, Coroutines, Encode, Execution, Inline, Threads, unencoded
 from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.middleware import Middlewares, TaskCall
@@ -35,7 +36,20 @@ class Sent(NamedTuple):
 
     def current(self) -> CurrentTask:
         """See Running."""
-        return self.description
+        return replace(self.description, running=self)
+
+    def is_cancelled(self) -> bool:
+        """Return False: the process is killed."""
+        return False
+
+    def report(self, done: float, total: float | None, message: str | None) -> None:
+        """See Running. The parent takes it."""
+        tell_parent((done, total, message))
+
+
+def sent(received: Received) -> Sent:
+    """Return a task as a child process gets it."""
+    return Sent(received.function, received.arguments, replace(received.current(), running=None))
 
 
 def call_in_child(sent: Sent) -> Any:
@@ -52,7 +66,7 @@ class InProcesses:
         self._processes = processes
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(Sent(arguments.function, arguments.arguments, arguments.current()))
+        return await self._processes.call(sent(arguments), lambda report: arguments.report(*report))
 
     def close(self) -> None:
         self._processes.close()
@@ -71,7 +85,7 @@ class Surrounded:
             return self._execution.call(replace(arguments, arguments=task.arguments))
 
         delivery, name = arguments.delivery, arguments.function.name
-        task = TaskCall(*(arguments.id, arguments.queue, name, delivery.attempt, arguments.arguments, delivery.raw))
+        task = TaskCall(*(arguments.id, arguments.side.queue, name, delivery.attempt, arguments.arguments, delivery.raw))
         return await self._middlewares.call(task, inner, result_of)
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ class CallOptions(TypedDict, total=False):
     at: datetime | None
     retries: int | None
     expires: Duration | datetime | None
+    unique: bool | Duration
 
 
 AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"

@@ -15,6 +15,7 @@ from redis_worker.engine.running import show_below
 from redis_worker.functions.current import CURRENT
 from redis_worker.functions.executions import call
 from redis_worker.functions.function import AnyFunction
+from redis_worker.functions.marks import cancelled
 from redis_worker.functions.reading import FunctionReader, Received
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.error_text import is_a
@@ -28,6 +29,8 @@ class FunctionHandler(CallGuard):
         limits = [function.declaration.timeout for function in executions]
         super().__init__(min((limit for limit in limits if limit is not None), default=None))
         self._read = reader.read
+        self.marks = reader.marks
+        self._marked = reader.marks.known
         self._executions = executions
         self._policies: dict[AnyFunction, RetryPolicy] = {}
 
@@ -36,6 +39,8 @@ class FunctionHandler(CallGuard):
         received = self._read(delivery)
         if isinstance(received, Outcome):
             return received
+        if self._marked and received.is_cancelled():
+            return cancelled(delivery, received.id)
         execution = self._begin(received)
         CURRENT.set(received)
         started = perf_counter()
@@ -60,6 +65,8 @@ class FunctionHandler(CallGuard):
         received = self._read(delivery)
         if isinstance(received, Outcome):
             return received
+        if self._marked and received.is_cancelled():
+            return cancelled(delivery, received.id)
         self._begin(received)
         token = CURRENT.set(received)
         started = perf_counter()
@@ -77,6 +84,11 @@ class FunctionHandler(CallGuard):
         finally:
             CURRENT.reset(token)  # a context that is as before serves the next task too
         return self._outcome(received, answer, perf_counter() - started)
+
+    def is_stoppable(self, delivery: Delivery) -> bool:
+        """Return True if the call of a running task ends when its asyncio task is cancelled: a thread goes on."""
+        received = self._read(delivery)
+        return isinstance(received, Received) and received.function.declaration.execution != "thread"
 
     def over_time(self, delivery: Delivery, id: str | None) -> Outcome:  # noqa: ARG002 - it is read again
         """See Calling."""
@@ -104,6 +116,8 @@ class FunctionHandler(CallGuard):
     def _outcome(self, received: Received, answer: Answer, seconds: float) -> Outcome:
         """Return the outcome of a task: its answer is known, and nothing is written yet."""
         delivery, id = received.delivery, received.id
+        if self._marked and received.is_cancelled():
+            return cancelled(delivery, id, seconds)
         if answer.error is None:
             return Outcome(delivery, id, answer.result, None, False, seconds)
         return self._policy(received).outcome(delivery, id, answer, seconds)

@@ -27,6 +27,12 @@ class Options:
     expires: Duration | datetime | None = None
     """Answer the task with an error where it has not begun by then, by the clock of the worker."""
 
+    unique: bool | Duration = False
+    """Leave the task out if the same call is there: until that is answered, or submitted within this time.
+
+    With an `id`, the task is also left out if one with this id waits, runs or has an answer.
+    """
+
     def __post_init__(self) -> None:
         if self.delay is not None:
             check_seconds("delay", self.delay, 0)
@@ -38,6 +44,8 @@ class Options:
             raise ConfigurationError("delay and at exclude each other")
         if self.retries is not None:
             check_whole("retries", self.retries, 0)
+        if not isinstance(self.unique, bool):
+            check_seconds("unique", self.unique, above=0)
         if self.expires is not None and not isinstance(self.expires, datetime):
             check_seconds("expires", self.expires, above=0)
 
@@ -51,9 +59,14 @@ class Options:
     def _names(cls) -> list[str]:
         return [field.name for field in fields(cls)]
 
+    @property
+    def is_unique(self) -> bool:
+        """True if the task may be there already."""
+        return self.id is not None or self.unique is not False
+
     def members(self) -> dict[str, Any]:
         """Return the members of the payload that these options add."""
-        members: dict[str, Any] = {}
+        members: dict[str, Any] = {"unique": True} if self.is_unique else {}
         if self.retries is not None:
             members["retries"] = self.retries
         if isinstance(self.expires, datetime):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction
@@ -13,10 +16,10 @@ from redis_worker.functions.declared import Around, DeclaredFunctions
 from redis_worker.functions.function import Call, TaskFunction
 from redis_worker.functions.handle import Handle
 from redis_worker.functions.testing import Testing
-from redis_worker.functions.transport import Submission
+from redis_worker.functions.transport import Submission, Unique
 from redis_worker.functions.worker import FunctionWorker
 from redis_worker.service.options import POOL_DEFAULTS
-from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.duration import Duration, seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.payload import dumps
@@ -146,22 +149,18 @@ class TaskQueue(DeclaredFunctions):
 
         Raises Disconnected and Refused.
         """
+        calls = list(calls)
         if not self.around_submissions:
             return await self._submit(calls, {})
-        calls, members = list(calls), dict[str, Any]()
+        members = dict[str, Any]()
         with ExitStack() as stack:
             for around in self.around_submissions:
                 members |= stack.enter_context(around(calls))
             return await self._submit(calls, members)
 
-    async def _submit(self, calls: Iterable[Call[R]], members: Mapping[str, Any]) -> list[Handle[R]]:
-        handles, submissions = [], []
-        for call in calls:
-            submission = self._submission(call, members)
-            submissions.append(submission)
-            handles.append(Handle[R](self, submission.id, call.function.signature.result))
-        await self.transport.send(submissions)
-        return handles
+    async def _submit(self, calls: Sequence[Call[R]], members: Mapping[str, Any]) -> list[Handle[R]]:
+        ids = await self.transport.send([self._submission(call, members) for call in calls])
+        return [Handle[R](self, id, call.function.signature.result) for id, call in zip(ids, calls, strict=True)]
 
     def submit_many_sync(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Submit as `submit_many` does, from code without an event loop."""
@@ -171,8 +170,12 @@ class TaskQueue(DeclaredFunctions):
         """Return the task of a call: every payload is made here."""
         options = call.options
         id = new_id() if options.id is None else options.id
+        unique = None
+        if options.is_unique:
+            id, unique = id_text(id), _unique(call)
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
-        return Submission(id_text(id), dumps({**payload, **options.members(), **members}), options.delay, options.at)
+        payload |= {**options.members(), **members}
+        return Submission(id_text(id), dumps(payload), options.delay, options.at, unique)
 
     def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of this queue, or of one of its handles, in a background thread; return its result.
@@ -207,3 +210,13 @@ class TaskQueue(DeclaredFunctions):
         starts the lifespan, if `resources` is None.
         """
         return Testing(self, resources)
+
+
+def _unique(call: Call[Any]) -> Unique:
+    """Return the way in which a call is unique."""
+    unique, function = call.options.unique, call.function
+    if unique is False:
+        return Unique()
+    arguments = function.signature.complete(call.arguments["args"], call.arguments["kwargs"])
+    digest = sha256(json.dumps([function.name, arguments], sort_keys=True).encode()).hexdigest()
+    return Unique(digest, 0 if unique is True else math.ceil(seconds_of(unique) * 1000))

@@ -11,6 +11,8 @@ from typing import Any
 from redis_worker.engine.reading import condemned, refused
 from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
+from redis_worker.functions.marks import Marks
+from redis_worker.functions.progress import Reports, reported
 from redis_worker.functions.signature import Arguments
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.payload import failure, json_type, read_object
@@ -27,20 +29,54 @@ class Received:
     arguments: Arguments
     members: dict[str, Any]
     """All members of the payload."""
-    queue: str
+    side: Side
     deadline: float | None = None
     """The end of its time limit, in seconds since the epoch."""
 
     def current(self) -> CurrentTask:
         """See Running."""
-        return CurrentTask(self.id, self.function.name, self.queue, self.delivery.attempt, self.deadline)
+        return CurrentTask(self.id, self.function.name, self.side.queue, self.delivery.attempt, self.deadline, self)
+
+    def is_cancelled(self) -> bool:
+        """See Running."""
+        return self.side.marks.hold(self.delivery)
+
+    def report(self, done: float, total: float | None, message: str | None) -> None:
+        """See Running."""
+        report = reported(done, total, message)
+        self.delivery.progress = str(report)
+        self.side.reports.add(self.id, report)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The side of the worker, as its tasks see it."""
+
+    queue: str
+    """The list of tasks."""
+    marks: Marks
+    """The tasks that are to be cancelled."""
+    reports: Reports
+    """Their progress."""
 
 
 class FunctionReader:
     """A decoder of tasks of a queue's functions."""
 
-    def __init__(self, queue: str, functions: Mapping[str, AnyFunction], max_deliveries: int) -> None:
+    def __init__(
+        self,
+        queue: str,
+        functions: Mapping[str, AnyFunction],
+        max_deliveries: int,
+        marks: Marks | None = None,
+        reports: Reports | None = None,
+    ) -> None:
+        self.reports = reports or Reports()
+        """The progress of tasks."""
+        self.marks = marks or Marks()
+        """The tasks that are to be cancelled."""
         self._queue = queue
+        self._side = Side(queue, self.marks, self.reports)
         self._functions = functions
         self._max_deliveries = max_deliveries
 
@@ -50,6 +86,8 @@ class FunctionReader:
             id, members = read_object(delivery.raw, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
+        if "unique" in members:
+            self.marks.on_unique()
         if delivery.deaths >= self._max_deliveries:
             return condemned(delivery, id)
         try:
@@ -62,7 +100,7 @@ class FunctionReader:
         if expires is not None and time.time() > expires:
             text = f"Processing error: {function.name} has expired before it began"
             return Outcome(delivery, id, failure(text), text)
-        return Received(delivery, id, function, arguments, members, self._queue)
+        return Received(delivery, id, function, arguments, members, self._side)
 
     def _call(self, task: Any) -> tuple[AnyFunction, Arguments]:
         """Return the function and the arguments of the member `task`. Raises ValueError."""

@@ -76,6 +76,12 @@ class Signature:
             "kwargs": {name: to_json(value) for name, value in named.items()},
         }
 
+    def complete(self, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments `written`, each by its name, with the defaults: the same for the same call."""
+        bound = self._signature.bind(*positional, **named)
+        bound.apply_defaults()
+        return {name: to_json(value) for name, value in bound.arguments.items()}
+
     def read(self, positional: Any, named: Any) -> Arguments:
         """Return the arguments of a task. Raises ValueError, which names the argument and the expected type."""
         if not named and self._all is not None and type(positional) is list and len(positional) == len(self._order):

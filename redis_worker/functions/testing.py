@@ -13,8 +13,9 @@ from redis_worker.engine.lifespan import provide
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import executions_here
 from redis_worker.functions.handling import FunctionHandler
+from redis_worker.functions.progress import Progress
 from redis_worker.functions.reading import FunctionReader
-from redis_worker.functions.transport import Submission
+from redis_worker.functions.transport import Submission, Unique
 from redis_worker.service.options import POOL_DEFAULTS
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.task import Delivery, Outcome
@@ -36,8 +37,12 @@ class Testing:
         self._resources = resources
         self._usual = queue.transport
         self._results: dict[str, bytes] = {}
+        self._calls: dict[str, str] = {}
+        """The ids of calls that are unique for a time, which is not over here."""
         self._lifespan = AsyncExitStack()
         reader = FunctionReader(queue.name, queue.functions, POOL_DEFAULTS.max_deliveries)
+        self._reports: dict[str, Progress] = {}
+        reader.reports.on_first = lambda: self._reports.update(reader.reports.take())
         self._handler = FunctionHandler(reader, executions_here(queue.functions.values(), queue.middlewares))
 
     def __enter__(self) -> Self:
@@ -58,11 +63,24 @@ class Testing:
         self.__exit__()
         await self._lifespan.aclose()
 
-    async def send(self, submissions: Sequence[Submission]) -> None:
+    async def send(self, submissions: Sequence[Submission]) -> list[str]:
         """Run the tasks, one after the other; their delays are left out."""
+        ids: list[str] = []
         for submission in submissions:
+            unique = submission.unique
+            ids.append(self._there(submission.id, unique) if unique is not None else submission.id)
+            if unique is not None and ids[-1] in self._results:
+                continue
+            if unique is not None and unique.ms:
+                self._calls[unique.digest] = submission.id
             outcome = await asyncio.create_task(self._run(submission.payload))  # in a context of its own
             self._results[submission.id] = outcome.result
+        return ids
+
+    def _there(self, id: str, unique: Unique) -> str:
+        """Return the id of the task that a unique one has found; until its answer means here: never."""
+        found = self._calls.get(unique.digest, id) if unique.ms else id
+        return found if found in self._results else id
 
     async def _run(self, payload: bytes) -> Outcome:
         """Return the final outcome of a task, after its retries."""
@@ -83,6 +101,14 @@ class Testing:
     async def forget(self, id: str) -> bool:
         """See Transport."""
         return self._results.pop(id, None) is not None
+
+    async def progress(self, id: str) -> Progress | None:
+        """See Transport."""
+        return self._reports.get(id)
+
+    async def cancel(self, id: str) -> bool:  # noqa: ARG002 - each task is answered
+        """See Transport."""
+        return False
 
     async def close(self) -> None:
         """See Transport."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
 from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
+from redis_worker.functions.marks import Marks
+from redis_worker.functions.progress import Reports
 from redis_worker.functions.reading import FunctionReader
+from redis_worker.functions.runner import FunctionRunner
 from redis_worker.vocabulary.processor import Declaration
 
 
@@ -24,6 +26,8 @@ class FunctionWork:
     declaration: Declaration
     concurrency: int
     max_deliveries: int
+    marks: Marks
+    reports: Reports
 
     def execution(self) -> Executions:
         """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
@@ -34,16 +38,16 @@ class FunctionWork:
 
     def runner(self, execution: Executions) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
-        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries)
+        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries, self.marks, self.reports)
         handler = FunctionHandler(reader, execution)
         concurrency = self.concurrency
         # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.
         match {function.declaration.execution for function in execution}:
             case _ if self.queue.middlewares:
-                return lambda settler: KeepingRunner(handler, settler, concurrency)
+                return lambda settler: FunctionRunner(handler, settler, concurrency)
             case kinds if kinds == {"inline"}:
                 return lambda settler: InlineRunner(handler, settler, concurrency)
             case kinds if kinds == {"thread"}:
                 return lambda settler: ThreadRunner(handler, settler, concurrency)
             case _:
-                return lambda settler: KeepingRunner(handler, settler, concurrency)
+                return lambda settler: FunctionRunner(handler, settler, concurrency)

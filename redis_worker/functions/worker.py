@@ -9,13 +9,21 @@ from typing import Any
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.settlement import Limits
+from redis_worker.engine.worker import Role
+from redis_worker.functions.cancelling import Cancelling
 from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.functions.marks import Marks
+from redis_worker.functions.progress import Reporting, Reports
 from redis_worker.functions.work import FunctionWork
 from redis_worker.ports import Observer
+from redis_worker.service.consumer import Consumer
 from redis_worker.service.list_worker import ListWorker
 from redis_worker.service.options import POOL_DEFAULTS, UNDECLARED, PoolOptions, pool_options
 from redis_worker.service.service import Measuring
+from redis_worker.service.shared import SharedParts
 from redis_worker.vocabulary.errors import ConfigurationError, Refused
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.processor import Declaration
@@ -61,6 +69,9 @@ class FunctionWorker(ListWorker):
             lifespan=queue.lifetime,
         )
         self._functions = queue
+        self._marks = Marks()
+        self._reports = Reports()
+        self._cancelling: Cancelling | None = None
 
     @property
     def summary(self) -> str:
@@ -70,7 +81,21 @@ class FunctionWorker(ListWorker):
 
     def _task_work(self) -> FunctionWork:
         options = self.options
-        return FunctionWork(self._functions, self.declaration, options.concurrency, options.max_deliveries)
+        return FunctionWork(
+            self._functions, self.declaration, options.concurrency, options.max_deliveries, self._marks, self._reports
+        )
+
+    def _roles(self, parts: SharedParts, queue: AtLeastOnceQueue | AtMostOnceQueue) -> Sequence[Role]:
+        if isinstance(queue, AtMostOnceQueue):
+            return ()  # nothing in Redis shows which tasks run, or by which worker
+        self._cancelling = Cancelling(parts.connection, self._keys, queue, parts.doorbell, self._marks)
+        reporting = Reporting(parts.connection, self._keys, queue, self._reports)
+        return self._cancelling.run, reporting.run
+
+    async def _open(self, consumer: Consumer, ordinary: Connection) -> None:
+        await super()._open(consumer, ordinary)
+        if self._cancelling is not None:
+            await self._cancelling.read()  # before the first claim
 
     def _limits(self) -> Limits:
         queue = self._functions

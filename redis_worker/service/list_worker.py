@@ -19,6 +19,7 @@ from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.observers import Observers
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.watchdog import Watchdog
+from redis_worker.engine.worker import Role as WorkerRole
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Working
@@ -128,7 +129,10 @@ class ListWorker(ConsumerService):
             self._counting,
             upkeep=upkeep_of(
                 *(parts, keys, queue, observer, role, self._counting),
-                others=(partial(announce_queue, parts.connection, keys), watchdog.run, parts.defects),
+                others=(
+                    *(partial(announce_queue, parts.connection, keys), watchdog.run, parts.defects),
+                    *self._roles(parts, queue),
+                ),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,
@@ -146,6 +150,14 @@ class ListWorker(ConsumerService):
             limits=limits,
             output_apart=self._address.cluster and lie_apart(self._keys),
         )
+
+    def _roles(
+        self,
+        parts: SharedParts,  # noqa: ARG002 - for subclasses
+        queue: AtLeastOnceQueue | AtMostOnceQueue,  # noqa: ARG002
+    ) -> Sequence[WorkerRole]:
+        """Return more roles that run beside the worker."""
+        return ()
 
     def _limits(self) -> Limits:
         return Limits(self.options.dead_limit, int(seconds_of(self.options.result_ttl or 0)))

@@ -21,6 +21,9 @@ from redis_worker.vocabulary.task import Task
 MAX_DIGITS: Final = 100_000
 """Longer numbers are refused, in both directions: one of 10 million digits blocks its process for seconds."""
 
+CANCELLED: Final = "cancelled"
+"""The error text of a task that was cancelled."""
+
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 # 18 digits always fit in 64 bits; payloads with 19 in a row are read exactly.
 _LONG_NUMBER = b"0" * 19

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -34,6 +34,8 @@ class Delivery:
     """True if a message with the same id was completed before: it is acknowledged without being handled."""
     number: int = 0
     """The number by which the queue knows the task; unique for a worker."""
+    progress: str | None = field(default=None, kw_only=True)
+    """What its function has reported last, for people to read."""
 
     @property
     def label(self) -> str | None:

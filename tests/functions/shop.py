@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -56,6 +57,32 @@ def where_process() -> list[Any]:
 def hang(seconds: float) -> None:
     """Hold a process."""
     time.sleep(seconds)
+
+
+@queue.task(execution="process")
+def hold(seconds: float) -> int:
+    """Hold a process, and note which."""
+    (Path(os.environ["SHOP_FOLDER"]) / f"held-{os.getpid()}").touch()
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@queue.task(execution="process")
+def report_process() -> bool:
+    """Report from a process."""
+    current_task().progress(1, 2, "half")
+    (Path(os.environ["SHOP_FOLDER"]) / "reported").touch()
+    while not (Path(os.environ["SHOP_FOLDER"]) / "go").exists():
+        time.sleep(0.01)
+    current_task().progress(2, 2)
+    return True
+
+
+@queue.task
+async def wait(seconds: float) -> None:
+    """Wait on the event loop, and note who does."""
+    (Path(os.environ["SHOP_FOLDER"]) / f"waits-{time.monotonic_ns()}").touch()
+    await asyncio.sleep(seconds)
 
 
 def _where() -> list[Any]:

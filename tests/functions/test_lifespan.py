@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +23,10 @@ from redis_worker.cron.settings import JobSettings
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import LifespanFailed
 from tests.functions import shop
-from tests.support import CommandProcess, Queue, Topic, wait_until
+from tests.functions.conftest import Start
+from tests.support import Queue, Topic, wait_until
 
-Start = Callable[..., CommandProcess]
 SHOP = "tests.functions.shop:queue"
-
-
-@pytest.fixture
-def start(server: EmbeddedServer, queue: Queue, tmp_path: Path) -> Iterator[Start]:
-    """Starts commands whose functions are those of shop.py."""
-    started: list[CommandProcess] = []
-    env = {
-        "SHOP_URL": server.url,
-        "SHOP_QUEUE": queue.keys.waiting,
-        "SHOP_RESULTS": queue.keys.output,
-        "SHOP_FOLDER": str(tmp_path),
-    }
-
-    def start(*arguments: str) -> CommandProcess:
-        started.append(CommandProcess(*arguments, env=os.environ | env))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
 
 
 def _noted(folder: Path, what: str) -> set[int]:

@@ -138,7 +138,7 @@ def test_the_documented_forms(tasks: TaskQueue) -> None:
 
     function = tasks.task(any_value)
     for value, form in forms:
-        written = tasks._submission(function.call(value)).payload
+        written = tasks._submission(function.call(value), {}).payload
         assert json.loads(written)["task"] == {"name": "any_value", "args": [form], "kwargs": {}}
 
 

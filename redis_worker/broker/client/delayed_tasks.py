@@ -57,7 +57,7 @@ class Delayed:
 
     async def find(self, ids: Collection[str]) -> list[DelayedTask]:
         """Return all tasks with one of `ids`, by due time. The time taken grows with the number of delayed tasks."""
-        found = {task.member: task for id in ids async for task in self._scan(_pattern(id)) if task.id == id}
+        found = {task.member: task for id in ids async for task in self._scan(f"*{needle(id)}*") if task.id == id}
         return sorted(found.values(), key=lambda task: task.due)
 
     async def all(self) -> list[DelayedTask]:
@@ -88,7 +88,7 @@ class Delayed:
                 return
 
     async def _end(self, how: str, tasks: Sequence[DelayedTask]) -> int:
-        keys = [self._keys.delayed, self._keys.waiting, self._keys.attempts]
+        keys = [self._keys.delayed, self._keys.waiting, self._keys.attempts, self._keys.unique]
         count = 0
         for start in range(0, len(tasks), _PAGE):
             members = [task.member for task in tasks[start : start + _PAGE]]
@@ -117,8 +117,9 @@ def with_scores(found: Sequence[Any]) -> list[tuple[bytes, float]]:
     return [(member, float(score)) for member, score in pairs]
 
 
-def _pattern(id: str) -> str:
-    return f"*{id}*" if _PLAIN.fullmatch(id) else "*"
+def needle(id: str) -> str:
+    """Return a text that each task with this id holds, whatever program wrote it."""
+    return id if _PLAIN.fullmatch(id) else ""
 
 
 def _read(member: bytes, score: float) -> DelayedTask:

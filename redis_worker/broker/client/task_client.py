@@ -15,7 +15,7 @@ from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
-from redis_worker.broker.queue.delayed import delay_tasks
+from redis_worker.broker.queue.delayed import delay_tasks, due_time, new_token
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id, new_ids
@@ -134,6 +134,31 @@ class TaskClient(Access):
             await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
         else:
             await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
+
+    async def progress(self, id: str | int) -> bytes | None:
+        """Return the last report of a task of a function, a JSON object; None without one."""
+        key = f"{Keys(self._input).progress}:{id_text(id)}"
+        report: bytes | None = await self._connection.call("GET", key)
+        return report
+
+    async def push_unique(
+        self,
+        tasks: Sequence[tuple[str, str, int, bytes]],
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+    ) -> list[str]:
+        """Submit tasks that are not there: each as id, digest of its call, ms (see admit.lua) and payload.
+
+        Returns for each its id, or that of the task that is there. Raises ValueError as `push_raw` does.
+        """
+        keys = Keys(self._input, self._output)
+        when: tuple[int, str] = (0, "") if delay is None and at is None else due_time(delay, at)
+        arguments: list[Any] = [keys.wake, *when]
+        for id, digest, ms, raw in tasks:
+            arguments += (id, digest, ms, new_token(), raw)
+        own = [keys.waiting, keys.delayed, keys.unique, keys.output]
+        return [id.decode() for id in await self._connection.run("admit", own, arguments)]
 
 
 def _written(id: str | int, task: Any) -> bytes:

@@ -65,4 +65,4 @@ class QueueControl(Access):
 
     async def purge(self) -> int:
         """Delete all waiting tasks atomically and return their number; in flight, delayed and dead ones stay."""
-        return int(await self._connection.run("purge", [self._keys.waiting], []))
+        return int(await self._connection.run("purge", [self._keys.waiting, self._keys.unique], []))

@@ -139,7 +139,10 @@ def _named(running: Sequence[tuple[Delivery, float]]) -> list[dict[str, Any]]:
         if len(delivery.raw) <= budget:
             budget -= len(delivery.raw)
             id = _id(delivery.raw)
-        named.append({"id": id, "seconds": round(seconds, 3)})
+        task: dict[str, Any] = {"id": id, "seconds": round(seconds, 3)}
+        if delivery.progress is not None:
+            task["progress"] = clean(delivery.progress[:_MOST_CHARACTERS])
+        named.append(task)
     return named
 
 

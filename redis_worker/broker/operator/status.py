@@ -48,6 +48,8 @@ class TaskStatus:
     """None if missing, or if the task is too large to parse for a description."""
     seconds: float
     """Running time in seconds."""
+    progress: str | None = None
+    """Its last report, for people to read; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,4 +308,5 @@ def _counts(counts: Sequence[Any], bounds: Sequence[float]) -> list[int]:
 
 
 def _running(members: Mapping[str, Any], age: float) -> TaskStatus:
-    return TaskStatus(text_or_none(members, "id"), round(number(members, "seconds") + age, 3))
+    seconds = round(number(members, "seconds") + age, 3)
+    return TaskStatus(text_or_none(members, "id"), seconds, text_or_none({"progress": None, **members}, "progress"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -80,6 +81,7 @@ class AtLeastOnceQueue:
         """True if the last claim emptied the queue: the next one may wait at once."""
         self._found_at = monotonic()
         """The time when a claim last found a task; at first, that of the start, when each command is to be tried."""
+        self._has_records = False
         self._last = 0
         """The greatest number of a task so far. It goes on from lease to lease, so that no two tasks share one."""
         self._make_names()
@@ -111,7 +113,19 @@ class AtLeastOnceQueue:
         self._missing_keys = [inflight, keys.attempts, large]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
+        if self._has_records:
+            self._settled_keys += [keys.unique, keys.cancelled]
         self._pop = ("BLMOVE", keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)
+
+    def end_records(self) -> None:
+        """Have settlements end the records of unique tasks, and the marks of cancelled ones, from now on.
+
+        A thread may call this: the keys come first, since a settlement that names more than it uses does no harm.
+        """
+        if not self._has_records:
+            self._has_records = True
+            self._settled_keys = [*self._settled_keys, self._keys.unique, self._keys.cancelled]
+            self._limits = replace(self._limits, remember=-1)
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. If a key needed for claiming is damaged, return nothing; without `wait`, raise DamagedKey."""

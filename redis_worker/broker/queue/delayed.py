@@ -51,7 +51,14 @@ def new_token() -> str:
 async def delay_tasks(
     connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: Duration | None, at: datetime | None
 ) -> None:
-    """Delay tasks by `delay` or until the time `at`, by the server's clock.
+    """Delay tasks by `delay` or until the time `at`, by the server's clock. Raises as `due_time` does."""
+    when, how = due_time(delay, at)
+    items = chain.from_iterable((new_token(), raw) for raw in raws)
+    await connection.run("schedule", [keys.delayed], [keys.wake, when, how, *items])
+
+
+def due_time(delay: Duration | None, at: datetime | None) -> tuple[int, str]:
+    """Return a due time as the scripts want it: ms and "in", from now on, or "at", by the server's clock.
 
     Raises ValueError if both are given or the time is not valid, ConfigurationError if `delay` is not a duration.
     """
@@ -65,8 +72,7 @@ async def delay_tasks(
         when, how = 0.0 if delay is None else check_seconds("delay", delay), "in"
     if not 0 <= when < _END_OF_TIME:
         raise ValueError(f"the delay must be between 0 and {_END_OF_TIME:.0f} s, got {when:g} s")
-    items = chain.from_iterable((new_token(), raw) for raw in raws)
-    await connection.run("schedule", [keys.delayed], [keys.wake, math.ceil(when * 1000), how, *items])
+    return math.ceil(when * 1000), how
 
 
 class Promoter:

@@ -30,7 +30,10 @@ class Limits:
     result_ttl: int = 0
     """Seconds until a result expires; 0 keeps it."""
     remember: int = 0
-    """Milliseconds for which a completed message is remembered; 0 if it may run twice."""
+    """Milliseconds for which a completed message is remembered; 0 if it may run twice.
+
+    -1 for a list whose tasks may have records, see `AtLeastOnceQueue.end_records`.
+    """
     error_ttl: int | None = None
     """Seconds until an error result expires; None if it is as for other results."""
 

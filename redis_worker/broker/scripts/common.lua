@@ -60,6 +60,21 @@ local function expire_results(output, ttl, fields)
   end
 end
 
+-- End the record of a unique task, if there is one: it is answered or removed.
+local function end_unique(unique, id)
+  local key = redis.pcall('HGET', unique, 'i:' .. id)
+  if type(key) ~= 'string' then return end
+  redis.call('HDEL', unique, 'i:' .. id)
+  if key ~= '' then redis.call('HDEL', unique, 'k:' .. key) end
+end
+
+-- The same for a task that is removed without an answer.
+local function drop_unique(unique, raw)
+  if not string.find(raw, '"unique"', 1, true) then return end
+  local ok, task = pcall(cjson.decode, raw)
+  if ok and type(task) == 'table' and type(task.id) == 'string' then end_unique(unique, task.id) end
+end
+
 -- Drop and count surplus dead letters. If they cannot be counted, drop none and return the error.
 local function drop_oldest(dead, most, dropped)
   local surplus = redis.call('LLEN', dead) - tonumber(most)

@@ -1,11 +1,12 @@
 -- Write the outcomes of tasks and acknowledge them, in one step, if the worker still holds them.
 -- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
---      idempotent topic, which has no output, 8 done, 9 begun
+--      idempotent topic, which has no output, 8 done, 9 begun; for tasks with records, the last two are
+--      unique, cancelled
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
---      remembered (0: not idempotent), 8 '1' to write outcomes although their tasks are not held,
---      9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
+--      remembered (0: not idempotent; -1: nor that, but tasks may have records), 8 '1' to write outcomes although
+--      their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
 --      the raw task stands in place of its number.
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
@@ -16,7 +17,8 @@
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
 local remember = tonumber(ARGV[7])
-local output = remember == 0 and KEYS[8]
+local unique, marks = remember < 0 and KEYS[#KEYS - 1], remember < 0 and KEYS[#KEYS]
+local output = remember == 0 and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
 if output then
   local wrong = mistyped('output', output, 'hash')
   if wrong then return wrong end
@@ -59,10 +61,12 @@ end
 
 local function forget(raw)
   local name = digest(raw)
-  redis.call('HDEL', KEYS[2], 'd' .. name, 'r' .. name)
+  if tried then redis.call('HDEL', KEYS[2], 'd' .. name, 'r' .. name) end
+  if marks then redis.pcall('ZREM', marks, name) end
 end
 
 local function answer(field, result)
+  if unique then end_unique(unique, field) end
   ids[#ids + 1] = field
   fields[#fields + 1] = field
   fields[#fields + 1] = result
@@ -80,7 +84,7 @@ end
 if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
 
 for i = 11, is_left[0] and 0 or first_again - 1, 3 do
-  local raw = tried and raw_of(ARGV[i])
+  local raw = (tried or marks) and raw_of(ARGV[i])
   if acknowledge(ARGV[i], (i - 11) / 3, true) then
     if raw then forget(raw) end
     answer(ARGV[i + 1], ARGV[i + 2])
@@ -110,7 +114,7 @@ end
 if first_dead <= #ARGV and not is_left[2] then
   local begun = remember > 0 and redis.call('TYPE', KEYS[9]).ok == 'hash'
   for i = first_dead, #ARGV, 5 do
-    local raw = tried and raw_of(ARGV[i])
+    local raw = (tried or marks) and raw_of(ARGV[i])
     if acknowledge(ARGV[i], answered + again + (i - first_dead) / 5, true) then
       if raw then forget(raw) end
       redis.call('RPUSH', KEYS[3], ARGV[i + 1])

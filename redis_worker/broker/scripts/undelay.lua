@@ -1,5 +1,5 @@
 -- End the delay of tasks: cancel them, with their retry counts, or append them to the queue.
--- KEYS 1 delayed, 2 waiting, 3 attempts
+-- KEYS 1 delayed, 2 waiting, 3 attempts, 4 unique
 -- ARGV 1 'cancel' or 'run', then the members of the sorted set
 -- A member without a token is taken for a raw task.
 -- Returns the number of tasks still delayed.
@@ -14,9 +14,10 @@ for i = 2, #ARGV do
     local raw = string.sub(member, (string.find(member, ':', 1, true) or 0) + 1)
     if ARGV[1] == 'run' then
       redis.call('RPUSH', KEYS[2], raw)  -- first: if it fails, no task is lost
-    elseif counted then
-      local name = digest(raw)
-      redis.call('HDEL', KEYS[3], 'd' .. name, 'r' .. name)
+    else
+      local name = counted and digest(raw)
+      if counted then redis.call('HDEL', KEYS[3], 'd' .. name, 'r' .. name) end
+      drop_unique(KEYS[4], raw)
     end
     redis.call('ZREM', KEYS[1], member)
     count = count + 1

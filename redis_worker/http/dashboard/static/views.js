@@ -92,6 +92,7 @@ function runningTable(status, only, most) {
   tasks.sort((one, two) => two.seconds - one.seconds);
   return table([
     ["task", "w mono", (task) => task.id ?? "?"], ["runs for", "n", (task) => span(task.seconds)],
+    ...(tasks.some((task) => task.progress) ? [["progress", "w", (task) => task.progress ?? ""]] : []),
     ["queue", "", (task) => queueLink(task.worker.queue)], ["worker", "mono", (task) => task.worker.name],
   ], tasks.slice(0, most), (task) => `${task.worker.name} ${task.id} ${task.index}`, "No task is running at this moment.");
 }
