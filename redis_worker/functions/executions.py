@@ -85,7 +85,8 @@ class Surrounded:
             return self._execution.call(replace(arguments, arguments=task.arguments))
 
         delivery, name = arguments.delivery, arguments.function.name
-        task = TaskCall(*(arguments.id, arguments.side.queue, name, delivery.attempt, arguments.arguments, delivery.raw))
+        queue, values = arguments.side.queue, arguments.arguments
+        task = TaskCall(arguments.id, queue, name, delivery.attempt, values, delivery.raw)
         return await self._middlewares.call(task, inner, result_of)
 
     def close(self) -> None:
