@@ -84,8 +84,8 @@ class Surrounded:
         def inner(task: TaskCall) -> Awaitable[Answer]:
             return self._execution.call(replace(arguments, arguments=task.arguments))
 
-        delivery, name = arguments.delivery, arguments.function.name
-        task = TaskCall(*(arguments.id, arguments.side.queue, name, delivery.attempt, arguments.arguments, delivery.raw))
+        delivery, name, queue = arguments.delivery, arguments.function.name, arguments.side.queue
+        task = TaskCall(*(arguments.id, queue, name, delivery.attempt, arguments.arguments, delivery.raw))
         return await self._middlewares.call(task, inner, result_of)
 
     def close(self) -> None:
