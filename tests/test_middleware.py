@@ -186,8 +186,8 @@ async def test_a_thread_keeps_its_slot_after_a_time_limit_that_middleware_hides(
         except TimeoutError:
             return "hidden"
 
-    call = processor_in("thread", timeout=0.2)
-    assert await pooled(call, [hide], ["nap", 0.7], ["next"], concurrency=1) == ["hidden", ["next"]]
+    call = processor_in("thread", timeout=0.6)
+    assert await pooled(call, [hide], ["nap", 1.6], ["next"], concurrency=1) == ["hidden", ["next"]]
 
 
 async def test_a_value_without_a_call_and_one_that_is_no_json(pooled: Pooled) -> None:
