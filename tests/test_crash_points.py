@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import QUEUES, TOPICS, Keys
+from redis_worker.broker.keys import PROCESSES, QUEUES, TOPICS, Keys
 from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.embedded import EmbeddedServer
@@ -158,4 +158,4 @@ async def check(life: str, queue: Queue, crash: Crash, watch: Watch, folder: Pat
         assert set(await queue.redis.zrange(queue.keys.done, 0, -1)) == {b"retry", b"delayed"}
     keys = queue.keys
     left = {key.decode() for key in await queue.redis.keys("*")}
-    assert left <= {keys.output, keys.dead, keys.retired, keys.claimants, keys.done, TOPICS, QUEUES}
+    assert left <= {keys.output, keys.dead, keys.retired, keys.claimants, keys.done, TOPICS, QUEUES, PROCESSES}

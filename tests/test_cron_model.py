@@ -315,4 +315,4 @@ def test_a_cron_job_does_as_its_model(server: EmbeddedServer, few: None, monkeyp
 def test_a_cron_job_does_as_its_model_for_long(
     server: EmbeddedServer, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(Machine, server, monkeypatch, 600)
+    run_machine(Machine, server, monkeypatch, 400)

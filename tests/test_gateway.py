@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from examples.gateway_worker.worker import HANDLED
 from redis_worker import Publisher
-from redis_worker.broker.keys import Keys, topic_list
+from redis_worker.broker.keys import PROCESSES, Keys, topic_list
 from redis_worker.embedded import HOST, EmbeddedServer
 from tests.support import PATIENCE, ROOT, WorkerProcess, held_in, wait_until
 
@@ -141,7 +141,7 @@ async def topics(redis: Redis) -> AsyncIterator[Topics]:
     if keys:
         await redis.delete(*keys)
     left = {key.decode() for key in keys}
-    assert all(key.startswith(("{mq:", "{mq}:topics", HANDLED)) for key in left), left
+    assert all(key.startswith(("{mq:", "{mq}:topics", PROCESSES, HANDLED)) for key in left), left
     assert not any(key.endswith(":workers") or ":inflight:" in key for key in left), left
 
 

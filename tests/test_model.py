@@ -618,4 +618,4 @@ def test_a_queue_does_as_its_model(
 def test_a_queue_does_as_its_model_for_long(
     kind: str, large: bool, server: EmbeddedServer, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_machine(type("Machine", (Machine,), {"kind": kind, "large": large}), server, monkeypatch, 400)
+    run_machine(type("Machine", (Machine,), {"kind": kind, "large": large}), server, monkeypatch, 200)

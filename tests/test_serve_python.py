@@ -266,7 +266,7 @@ async def test_a_supervisor_that_serves_reads_its_file_again(start: Start, queue
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("serve", "t_shop:number"), "the worker 't_shop:number' is of type int; it must be a WorkerPool, TopicWorker"),
+        (("serve", "t_shop:number"), "the worker 't_shop:number' is of type int; it must be a WorkerPool, TaskQueue"),
         (("serve", "t_shop:pol"), "the worker 't_shop:pol': module t_shop has no variable 'pol'"),
         (("serve", "t_absent:x"), "the worker 't_absent:x': no module named 't_absent'"),
         (("serve", "t_shop:empty"), "the topic worker has no handler: declare one with @worker.handler"),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.subscription import Subscription
-from redis_worker.broker.keys import QUEUES, SUPERVISORS, Keys
+from redis_worker.broker.keys import PROCESSES, QUEUES, SUPERVISORS, Keys
 from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.chaos.ledger import Promise, TaskLedger
 from redis_worker.chaos.server import open_connection
@@ -76,6 +76,10 @@ class ForeignServer:
         for first in range(0, len(every), _AT_ONCE):
             await call("UNLINK", *every[first : first + _AT_ONCE])
         await call("SREM", QUEUES, keys.waiting)
+        labels = {name.rpartition(b"-")[0] for name in names}  # of processes that were killed, too
+        for process in await call("ZRANGE", PROCESSES, 0, -1):
+            if process.rpartition(b"-")[0] in labels:
+                await call("ZREM", PROCESSES, process)
         for id in await call("HKEYS", SUPERVISORS):  # those of parents that were killed
             if keys.waiting.encode() in (await call("HGET", SUPERVISORS, id) or b""):
                 await call("HDEL", SUPERVISORS, id)

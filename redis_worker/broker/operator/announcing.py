@@ -14,6 +14,7 @@ from typing import Any
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, call_on
 from redis_worker.broker.keys import QUEUES, Keys
+from redis_worker.broker.queue.lease import process_label
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.version import __version__
@@ -66,7 +67,7 @@ _TOKEN = secrets.token_hex(3)
 
 def process_name() -> str:
     """Return a unique name of this process; a fork has another one."""
-    return f"{clean(socket.gethostname())}-{os.getpid()}-{_TOKEN}"
+    return f"{process_label()}-{_TOKEN}"
 
 
 def process_members() -> dict[str, Any]:

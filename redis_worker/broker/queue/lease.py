@@ -62,8 +62,13 @@ class Lease:
 
 def worker_name() -> str:
     """Return a unique name that an operator can read: host, process, and a random part."""
+    return f"{process_label()}-{secrets.token_hex(3)}"
+
+
+def process_label() -> str:
+    """Return host and process, with which all names begin that this process gives itself or its workers."""
     host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())
-    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+    return f"{host}-{os.getpid()}"
 
 
 @dataclass(slots=True)
