@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from benchmarks.contenders import INPUT, OUTPUT
 from redis_worker import TaskQueue
@@ -27,9 +26,9 @@ def inline_noop(number: int, second: int, third: int) -> None:
     """Do nothing, on the event loop."""
 
 
-def fill(url: str, key: str, function: str, numbers: Iterable[int]) -> None:
-    """Submit calls of `function` to the list `key`."""
+def fill(url: str, key: str, function: str, count: int) -> None:
+    """Submit `count` calls of `function` to the list `key`."""
     other = TaskQueue(url, key)
     submitted = other.task(name=function)(noop.__wrapped__)
-    other.submit_many_sync([submitted.options(id=f"t{number}").call(number, 2, 3) for number in numbers])
+    other.submit_many_sync(submitted.call(number, 2, 3) for number in range(count))
     other.close_sync()

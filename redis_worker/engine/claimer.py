@@ -46,6 +46,10 @@ class Claimer:
         self._burst = burst
         self._remaining = max_tasks
         self._stopping = False
+        self._exchange = asyncio.Lock()
+        """Held by claims and releases: of two at once, the later tasks could come back before the earlier ones."""
+        self._may_wait = True
+        """True if the claim under way may wait for tasks: nothing is behind it."""
         self._releasing: list[Delivery] = []
         """Tasks in flight until their release is answered."""
         self._compare_at = time.monotonic() + _COMPARE_EVERY
@@ -62,7 +66,9 @@ class Claimer:
             if room == 0:
                 await self._wait_for_room()
                 continue
-            deliveries = await self._reconnect.call(lambda limit=room: self._claim(limit))  # type: ignore[misc]
+            async with self._exchange:
+                deliveries = await self._reconnect.call(lambda limit=room: self._claim(limit))  # type: ignore[misc]
+            self._may_wait = len(deliveries) < room
             if deliveries:
                 self._arrived(deliveries)
                 for _ in range(_TURNS):
@@ -119,8 +125,15 @@ class Claimer:
                 await asyncio.sleep(_LOOK_EVERY)
                 if self._reconnect.away or self._stopping or self._remaining == 0:
                     continue  # nothing would claim them again, or could release them
-                if late := self._runner.late():
-                    await self.hand_back(late)
+                if self._may_wait:
+                    await self._release_late()
+                else:
+                    async with self._exchange:
+                        await self._release_late()
+
+    async def _release_late(self) -> None:
+        if late := self._runner.late():
+            await self.hand_back(late)
 
     async def hand_back(self, count: int | None = None) -> None:
         """Release the tasks that have not started, all or the last `count`, to the queue, in order, uncharged."""
