@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Protocol, TypeVar
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from redis_worker.kafka.errors import error_of, translated
 from redis_worker.kafka.marks import Mark, read_mark
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 # The time limit of a request for the committed offsets, in seconds.
 _REQUEST = 10.0
+# Tries of the last commit while other members join, and the pause between them, in seconds.
+_TRIES, _PAUSE = 10, 0.1
 
 
 class Owner(Protocol):
@@ -104,10 +107,7 @@ class Rebalances:
         """Give partitions up, once their owner has settled what it can."""
         offsets = self._wait_for(self._owner.revoked(self._leaving(partitions)))
         if offsets:
-            try:
-                consumer.commit(offsets=list(offsets), asynchronous=False)
-            except KafkaException as error:
-                logger.warning("the offsets of revoked partitions are not committed: %s", error_of(error).str())
+            _commit(consumer, list(offsets))
         self._unassign(consumer, partitions)
 
     def lose(self, consumer: Any, partitions: list[TopicPartition]) -> None:
@@ -153,3 +153,17 @@ class Rebalances:
             except RedisWorkerError as error:
                 self.error = self.error or error
                 return None
+
+
+def _commit(consumer: Any, offsets: list[TopicPartition]) -> None:
+    """Commit the offsets of partitions that go. The broker refuses it for the moment in which others join."""
+    for tries in range(1, _TRIES + 1):
+        try:
+            consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error_of(error).code() != KafkaError.REBALANCE_IN_PROGRESS or tries == _TRIES:
+                logger.warning("the offsets of revoked partitions are not committed: %s", error_of(error).str())
+                return
+            time.sleep(_PAUSE)
+        else:
+            return
