@@ -186,5 +186,5 @@ async def two_members_share(topic: KafkaTopic, assignment: Any) -> None:
         await wait_until(lambda: len(one.partitions()) == 4)
         topic.produce(range(800, 900))
         await wait_until(lambda: set(first.values + second.values) == set(range(900)))
-    assert sum(topic.committed()) == 900
+        await wait_until(lambda: sum(topic.committed()) == 900)
     assert len(second.values) > 50
