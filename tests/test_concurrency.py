@@ -201,20 +201,22 @@ async def test_a_blocked_loop_does_not_cost_the_lease(queue: Queue, worker: Star
         assert "presumed dead" not in process.log
 
 
+def sleeper() -> tuple[Any, list[int]]:
+    """Return a processor that sleeps for its first argument, and the second arguments of those that have ended."""
+    done: list[int] = []
+
+    async def work(arguments: list[Any]) -> None:
+        await asyncio.sleep(arguments[0])
+        done.append(arguments[1])
+
+    return work, done
+
+
 async def test_a_stalled_worker_hands_back_what_it_claimed_ahead(server: EmbeddedServer, queue: Queue) -> None:
     """Quick tasks make the worker claim ahead; when slow ones fill its slots, the surplus goes to others."""
 
-    def make() -> tuple[Any, list[int]]:
-        done: list[int] = []
-
-        async def work(arguments: list[Any]) -> None:
-            await asyncio.sleep(arguments[0])
-            done.append(arguments[1])
-
-        return work, done
-
-    work, done = make()
-    other, others = make()
+    work, done = sleeper()
+    other, others = sleeper()
     names = (queue.keys.waiting, queue.keys.output, "list")
     await queue.push_tasks(
         [[0, n] for n in range(2000)] + [[600, 2000], [600, 2001]] + [[0, n] for n in range(2002, 2100)]
@@ -232,17 +234,8 @@ async def test_what_a_slow_task_delays_goes_to_others_though_another_slot_turns(
     """The one slot that is left would start the rest, one after the other, while other workers idle."""
     monkeypatch.setattr("redis_worker.engine.runner.PATIENCE", 600.0)  # on a busy machine the slot may stand still
 
-    def make() -> tuple[Any, list[int]]:
-        done: list[int] = []
-
-        async def work(arguments: list[Any]) -> None:
-            await asyncio.sleep(arguments[0])
-            done.append(arguments[1])
-
-        return work, done
-
-    work, done = make()
-    other, others = make()
+    work, done = sleeper()
+    other, others = sleeper()
     names = (queue.keys.waiting, queue.keys.output, "list")
     # Quick tasks make the worker claim ahead, all that follow the slow one.
     await queue.push_tasks([[0, n] for n in range(2000)] + [[600, 2000]] + [[0.01, n] for n in range(2001, 2201)])
