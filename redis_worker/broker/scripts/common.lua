@@ -154,6 +154,14 @@ end
 -- below SPAN it is the queue's own list. Numbers have no more than the 14 digits that Lua writes out.
 local SPAN = 1e13
 
+-- Return the names of the priorities that the numbers of a worker tell.
+local function priorities_in(inflight)
+  local names = {}
+  local text = string.match(redis.call('HGET', inflight, LAST) or '', ' (%S+)$') or ''
+  for name in string.gmatch(text, '[^,]+') do names[#names + 1] = name end
+  return names
+end
+
 -- Return how many tasks to take from each list, up to `limit` in all, as {number of the priority -> count}. `lengths` are
 -- those of the lists, `order` and `turns` as in Priorities; `turn` is the next one. The turn of a list without tasks goes to
 -- the first one in the order that has some.

@@ -11,10 +11,9 @@ local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'hash', KEYS
 if wrong then return wrong end
 local numbers, lists = numbers_in(KEYS[3], KEYS[10]), {}
 if #numbers > 0 and numbers[#numbers] >= SPAN then
-  local names = string.match(redis.call('HGET', KEYS[3], LAST) or '', ' (%S+)$') or ''
-  for name in string.gmatch(names, '[^,]+') do lists[#lists + 1] = list_with(name, KEYS[1]) end
-  for _, list in ipairs(lists) do
-    wrong = mistyped('input', list, 'list')
+  for i, name in ipairs(priorities_in(KEYS[3])) do
+    lists[i] = list_with(name, KEYS[1])
+    wrong = mistyped('input', lists[i], 'list')
     if wrong then return wrong end
   end
 end
