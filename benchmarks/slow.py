@@ -18,15 +18,16 @@ import orjson
 
 from benchmarks.bench import Bench
 from benchmarks.contenders import INPUT, OUTPUT, Contender, running, worker
-from benchmarks.report import Row
+from benchmarks.report import Row, Verdict, judged
 from redis_worker.broker.keys import Keys
 
 EXCESS = 0.050
 _WORKERS, _CONCURRENCY = 4, 4
+_SLOTS = _WORKERS * _CONCURRENCY
 _FAST, _SLOW = 0.002, 1.0
 # Every so many seconds a few tasks are pushed, and sometimes many. Slow ones take half of all slots on average.
 _PUSH_EVERY, _FEW, _MANY, _MANY_EVERY = 0.02, 6, 200, 25
-_SLOW_SHARE = 0.5 * _WORKERS * _CONCURRENCY / _SLOW * _PUSH_EVERY / (_FEW + _MANY / _MANY_EVERY)
+_SLOW_SHARE = 0.5 * _SLOTS / _SLOW * _PUSH_EVERY / (_FEW + _MANY / _MANY_EVERY)
 
 
 class Pushed(NamedTuple):
@@ -37,16 +38,45 @@ class Pushed(NamedTuple):
     seconds: float
 
 
-def slow(bench: Bench, seconds: float, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Push tasks for so many seconds, for coroutines and for threads."""
-    for kind, processor in (("coroutines", "timed_sleep"), ("threads", "timed_wait")):
-        contender = worker(kind, f"benchmarks.processors:{processor}", "--concurrency", str(_CONCURRENCY))
-        excess = _excess(bench, contender, seconds)
-        p99 = quantiles(excess, n=100, method="inclusive")[98]
-        progress(f"{kind}: {len(excess)} fast tasks, {max(excess) * 1000:.0f} ms at most")
-        spread = f"p99 {p99 * 1000:.0f} ms, median {median(excess) * 1000:.1f} ms"
-        name, target = f"slow among fast: wait beyond the ideal, {kind}", f"at most {EXCESS * 1000:g} ms"
-        yield Row(name, f"{max(excess) * 1000:.0f} ms", spread, None, target, max(excess) <= EXCESS)
+def slow(bench: Bench, seconds: float, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Push tasks for so many seconds in each round, for coroutines, for threads, and for the reference."""
+    contenders = [
+        Contender("threads that pop", ("benchmarks.bare_threads", "URL", INPUT, OUTPUT, str(_CONCURRENCY)), sums=False),
+        *(
+            worker(kind, f"benchmarks.processors:{processor}", "--concurrency", str(_CONCURRENCY))
+            for kind, processor in (("coroutines", "timed_sleep"), ("threads", "timed_wait"))
+        ),
+    ]
+    found: dict[str, list[list[float]]] = {contender.name: [] for contender in contenders}
+    for number in range(rounds):
+        for contender in contenders:
+            excess = _excess(bench, contender, seconds, number)
+            found[contender.name].append(excess)
+            progress(f"round {number + 1} of {rounds}: {contender.name}: {max(excess) * 1000:.0f} ms at most")
+    for contender in contenders:
+        yield _row(contender.name, found[contender.name], has_target=contender is not contenders[0])
+
+
+def _row(name: str, excess: list[list[float]], has_target: bool) -> Row:
+    every, longest = [one for each in excess for one in each], [max(each) for each in excess]
+    p99 = quantiles(every, n=100, method="inclusive")[98]
+    rest = ", ".join(f"{each * 1000:.0f}" for each in longest)
+    return Row(
+        f"slow among fast: wait beyond the ideal, {name}",
+        f"{max(longest) * 1000:.0f} ms",
+        f"rounds {rest}; p99 {p99 * 1000:.0f} ms, median {median(every) * 1000:.1f} ms",
+        None,
+        f"at most {EXCESS * 1000:g} ms" if has_target else "",
+        _verdict(longest) if has_target else None,
+    )
+
+
+def _verdict(longest: list[float]) -> Verdict:
+    """Compare the longest wait of all rounds, and then the favourable quartile of those of each, with the target."""
+    if max(longest) <= EXCESS:
+        return Verdict.MET
+    is_noise = judged(longest, [1.0], EXCESS, at_most=True) is not Verdict.MISSED
+    return Verdict.NEAR if is_noise else Verdict.MISSED
 
 
 def ideal_starts(pushed: list[Pushed], slots: int) -> dict[str, float]:
@@ -58,22 +88,28 @@ def ideal_starts(pushed: list[Pushed], slots: int) -> dict[str, float]:
     return starts
 
 
-def _excess(bench: Bench, contender: Contender, seconds: float) -> list[float]:
+def _excess(bench: Bench, contender: Contender, seconds: float, seed: int) -> list[float]:
     """Return how much later than in the ideal schedule each fast task started, in seconds."""
     redis = bench.redis
     redis.flushall()
     with ExitStack() as stack:
         processes = [stack.enter_context(running(contender, bench.url)) for _ in range(_WORKERS)]
-        bench.wait(processes[0], lambda: redis.zcard(Keys(INPUT, OUTPUT).workers) == _WORKERS)
-        pushed = _push(bench, seconds)
+        bench.wait(processes[0], lambda: _are_ready(bench))
+        pushed = _push(bench, seconds, random.Random(seed))
         bench.wait(processes[0], lambda: redis.hlen(OUTPUT) == len(pushed))
         begun = {id.decode(): orjson.loads(raw)["result"] for id, raw in redis.hgetall(OUTPUT).items()}
-    ideal = ideal_starts(pushed, _WORKERS * _CONCURRENCY)
+    ideal = ideal_starts(pushed, _SLOTS)
     return [begun[task.id] - ideal[task.id] for task in pushed if task.seconds == _FAST]
 
 
-def _push(bench: Bench, seconds: float) -> list[Pushed]:
-    chance, pushed = random.Random(0), list[Pushed]()
+def _are_ready(bench: Bench) -> bool:
+    """Return True once all workers have registered, or all threads of the reference wait."""
+    waiting = bench.redis.info("clients")["blocked_clients"]
+    return bool(waiting == _SLOTS or bench.redis.zcard(Keys(INPUT, OUTPUT).workers) == _WORKERS)
+
+
+def _push(bench: Bench, seconds: float, chance: random.Random) -> list[Pushed]:
+    pushed = list[Pushed]()
     begun = time.time()
     for turn in range(int(seconds / _PUSH_EVERY)):
         time.sleep(max(0.0, begun + turn * _PUSH_EVERY - time.time()))

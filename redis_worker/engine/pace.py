@@ -7,6 +7,8 @@ from __future__ import annotations
 HORIZON = 0.020
 _MOST = 2048
 _DECAY = 0.9
+# Run time, in seconds, that is never long: threads wait up to 5 ms for the interpreter.
+_SHORT = HORIZON / 2
 
 
 class Pace:
@@ -20,6 +22,11 @@ class Pace:
         """Record the run time of a task."""
         decayed = self.longest * _DECAY
         self.longest = seconds if seconds > decayed else decayed  # max() takes twice as long
+
+    @property
+    def long(self) -> float:
+        """The run time, in seconds, from which a task counts as slow: it takes twice as long as those before."""
+        return max(_SHORT, 2 * self.longest)
 
     def ahead(self, parallel: int) -> int:
         """Return the number of tasks beyond `parallel` slots that will start within the horizon."""
