@@ -233,6 +233,8 @@ def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> No
     for _ in range(200):
         pace.note(0.000_01)
     assert pace.ahead(4) > 1000
+    pace.note(0.002)
+    assert pace.ahead(4) == 8 * pace.ahead(4, is_mixed=True) == 40
     pace.note(1.0)
     assert pace.ahead(4) == 0
 
@@ -253,6 +255,23 @@ async def test_what_waits_for_a_slot_takes_its_room() -> None:
     assert runner.room(ahead=True) == most - 10
     assert runner.room(ahead=False) == 0
     assert len(runner.held()) == 10  # or they would be taken for lost
+
+
+async def test_few_are_asked_for_ahead_of_other_slots_while_a_slow_one_runs() -> None:
+    shelf, gate = Shelf(2000), asyncio.Event()
+
+    async def call(arguments: list[Any]) -> None:
+        await (gate.wait() if arguments == ["slow"] else asyncio.sleep(0.001))
+
+    async with at_work(shelf, call, concurrency=4):
+        await settles(shelf, 2000)
+        most, shelf.asked_for = shelf.asked_for, 0
+        shelf.waiting.append(shelf.delivery("slow"))
+        await asyncio.sleep(0.1)  # it is known to be slow
+        shelf.waiting.extend(map(shelf.delivery, range(2000, 4000)))
+        await settles(shelf, 4000)
+        assert 4 < shelf.asked_for < most / 2
+        gate.set()
 
 
 async def test_where_nothing_waits_no_more_is_asked_for_than_can_start_at_once() -> None:

@@ -90,7 +90,8 @@ class Runner(ABC):
         """Return how many tasks to claim ahead of `slots`; those that slow tasks hold start nothing soon."""
         if self._stands_still(PATIENCE):
             return 0
-        return self._pace.ahead(max(0, slots - self._slow()))
+        slow = self._slow()
+        return self._pace.ahead(max(0, slots - slow), is_mixed=slow > 0)
 
     def _stands_still(self, patience: float) -> bool:
         """Return True if no task has been started for `patience`, or for as long as a slow task takes."""
@@ -129,7 +130,7 @@ class Runner(ABC):
             return pending
         if not pending or self._shared is not None or not (slow := self._slow()):
             return 0
-        return max(0, pending - 2 * self._pace.ahead(self._concurrency - slow))
+        return max(0, pending - self._pace.ahead(self._concurrency - slow) // 2)
 
     def take_back(self, count: int | None = None) -> list[Delivery]:
         """Remove pending tasks, all or the last `count`, and return them in their order."""
