@@ -102,8 +102,7 @@ class TaskClient(Access):
         With `delete` the result is removed from the hash. Raises TaskError if the task failed, and
         TimeoutError if there is no result in time.
         """
-        async with contextlib.aclosing(self._results.get().of({id_text(id)}, _limit(timeout))) as results:
-            result = await anext(results)
+        result = await self._results.get().one(id_text(id), _limit(timeout))
         if delete:
             await self._connection.call("HDEL", self._output, result.id)
         return result.get()
