@@ -165,6 +165,22 @@ async def test_a_cluster_by_the_callers_client(cluster: Cluster, options: dict[s
         assert any(connection.is_connected for node in client.get_nodes() for connection in node._connections)
 
 
+async def test_priorities_in_a_cluster(cluster: Cluster) -> None:
+    """All lists lie in the slot of the queue, and a push to each wakes a worker."""
+    keys, priorities = Keys(*APART), {"high": 3, "default": 2, "low": 1}
+    async with (
+        TaskClient(cluster.url, *APART, priorities=priorities) as client,
+        WorkerPool(cluster.url, *APART, "list", double, priorities=priorities) as pool,
+    ):
+        for name in priorities:
+            assert await client.result(await client.submit([1], priority=name), PATIENCE, delete=True) == 2
+            later = await client.submit([2], priority=name, delay=0.01)
+            assert await client.result(later, PATIENCE, delete=True) == 4
+        assert pool.counters.succeeded == 6
+    async with cluster_client(cluster) as redis:
+        await redis.delete(keys.announced)
+
+
 async def test_in_two_slots_the_result_comes_first_and_the_acknowledgement_after(cluster: Cluster) -> None:
     keys = Keys(*APART)
     node = cluster.node_of(keys.waiting)
