@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
 from itertools import islice, takewhile
@@ -26,9 +26,9 @@ PATIENCE, _SHARED_PATIENCE = HORIZON, 0.25
 # The most running tasks to look at, the oldest first: of thousands of slots, slow tasks hold a small part.
 _OLDEST = 32
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
-_STRETCH = 0.001
+STRETCH = 0.001
 # Turns of the loop between stretches: a reply passes through several coroutines, one a turn, before the next command.
-_TURNS = 6
+TURNS = 6
 
 
 class Runner(ABC):
@@ -136,6 +136,13 @@ class Runner(ABC):
     async def run(self) -> None:
         """Start tasks, until cancelled."""
 
+    def stop(self, is_meant: Callable[[Delivery], bool]) -> None:  # noqa: B027 - threads and inline calls go on
+        """End the running tasks for which `is_meant` returns True, as far as they can be ended, once each."""
+
+    def join(self, whole: Runner) -> None:
+        """Be a part of the runner `whole`: what all of its parts measure and report is one."""
+        self._pace, self.progress, self.behind = whole._pace, whole.progress, whole.behind
+
     def cancel(self) -> None:  # noqa: B027 - inline calls cannot be cancelled
         """Cancel the running tasks that can be cancelled; they get no outcome."""
 
@@ -169,16 +176,16 @@ class InlineRunner(Runner):
         while True:
             await self._some_pending()
             self._stretch()
-            for _ in range(_TURNS):
+            for _ in range(TURNS):
                 await asyncio.sleep(0)
 
     def _stretch(self) -> None:
         """Call the processor for as many pending tasks as fit into a stretch."""
         outcomes: list[Outcome] = []
         now = started = perf_counter()
-        while self._pending and now - started < _STRETCH:
+        while self._pending and now - started < STRETCH:
             context = self._contexts.fresh()
-            now = context.run(self._run_in, context, outcomes, started + _STRETCH)
+            now = context.run(self._run_in, context, outcomes, started + STRETCH)
         self._touched = now
         if outcomes:
             self._pace.note((now - started) / len(outcomes))

@@ -34,6 +34,8 @@ logger = library_logger("redis_worker.run")
 class FunctionWorker(ListWorker):
     """A worker on the functions of a TaskQueue, used as a WorkerPool is."""
 
+    _has_records = True
+
     def __init__(
         self,
         queue: DeclaredFunctions,

@@ -41,6 +41,9 @@ class ListWorker(ConsumerService):
 
     _counting: Vitals
 
+    _has_records = False
+    """True if tasks may be unique."""
+
     def __init__(
         self,
         redis: str | Client,
@@ -143,7 +146,8 @@ class ListWorker(ConsumerService):
     def _queue(self, parts: SharedParts, blocking: Connection) -> AtLeastOnceQueue | AtMostOnceQueue:
         limits = self._limits()
         if self.options.delivery == "at-most-once":
-            return AtMostOnceQueue(parts.connection, blocking, self._keys, self._observer, limits)
+            arguments = parts.connection, blocking, self._keys, self._observer, limits
+            return AtMostOnceQueue(*arguments, has_records=self._has_records)
         return AtLeastOnceQueue(
             *(parts.connection, blocking, parts.doorbell, self._keys, parts.keeper, self._observer),
             max_deliveries=self.options.max_deliveries,

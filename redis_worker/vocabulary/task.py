@@ -36,6 +36,10 @@ class Delivery:
     """The number by which the queue knows the task; unique for a worker."""
     progress: str | None = field(default=None, kw_only=True)
     """What its function has reported last, for people to read."""
+    function: str | None = field(default=None, kw_only=True)
+    """The name of the function that it calls, once it was read, if its queue has functions."""
+    received: Any = field(default=None, kw_only=True)
+    """The task as it was read, until its handler takes it."""
 
     @property
     def label(self) -> str | None:

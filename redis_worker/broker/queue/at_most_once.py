@@ -29,14 +29,27 @@ class AtMostOnceQueue:
     """The port `Queue` over Redis without claims: tasks taken by a worker that dies are lost."""
 
     def __init__(
-        self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
+        self,
+        ordinary: Connection,
+        blocking: Connection,
+        keys: Keys,
+        observer: Observer,
+        limits: Limits,
+        *,
+        has_records: bool = False,
     ) -> None:
+        """`has_records` if tasks may be unique: nothing but a script takes them then, which ends their records."""
         self._ordinary = ordinary
         self._blocking = blocking
         self._keys = keys
         self._limits = limits
         self._observer = observer
         self._pause = Pause(observer)
+        self._taken_keys = [keys.waiting, keys.paused, *([keys.unique] if has_records else [])]
+        # With records, a wait moves the first task to where it is.
+        pop = ("BLMOVE", keys.waiting, keys.waiting, "LEFT", "LEFT", BLOCK)
+        self._pop = pop if has_records else ("BLPOP", keys.waiting, BLOCK)
+        self._has_records = has_records
         self._receipt = _Receipt()
         self._sent: dict[int, tuple[Outcome, bytes]] = {}
         """Dead letters whose call got no reply, by the identity of their outcomes: they may be stored already."""
@@ -50,18 +63,17 @@ class AtMostOnceQueue:
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. A task pushed within a second after a pause may still be taken: BLPOP does not check it."""
-        keys = [self._keys.waiting, self._keys.paused]
-        paused, tasks = await self._blocking.run("take", keys, [limit])
+        paused, tasks = await self._blocking.run("take", self._taken_keys, [limit])
         self._pause.update(paused == 1)
         if self._pause.on:
             if wait:
                 await self._pause.wait()
         elif not tasks and wait:
             started = asyncio.get_running_loop().time()
-            popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
+            popped = await self._blocking.call(*self._pop, patience=BLOCK + 5.0)
             if popped is None and asyncio.get_running_loop().time() - started < BLOCK / 2:
                 await asyncio.sleep(0.02)
-            tasks = popped[1:] if popped else []
+            tasks = popped[1:] if popped and not self._has_records else []
         return [Delivery(raw, self._receipt) for raw in tasks or []]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
