@@ -114,7 +114,7 @@ class Runner(ABC):
 
         The last ones, if slow tasks have taken slots since they were claimed.
         """
-        pending = len(self._pending)
+        pending = self.pending
         if pending and perf_counter() - self._touched > self._patience:
             return pending
         if not pending or self._shared is not None or not (slow := self._slow()):

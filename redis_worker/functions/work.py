@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis_worker.engine.execution import unencoded
 from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.lifespan import in_children
-from redis_worker.engine.mixed_runner import MixedRunner
+from redis_worker.engine.mixed_runner import GrantedThreads, MixedRunner
 from redis_worker.engine.process_runner import ProcessRunner
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.runner import InlineRunner, Runner
@@ -70,7 +70,7 @@ class FunctionWork:
         """Return the runner that fits all functions, or one that leaves each to a runner that fits it."""
         queue, concurrency, tries = self.queue, self.concurrency, self.max_deliveries
         called = in_children(queue.lifetime, call_in_child)
-        runners: Mapping[Execution, Callable[[], Runner]] = {
+        runners: dict[Execution, Callable[[], Runner]] = {
             "async": lambda: TaskRunner(handler, settler, concurrency),
             "inline": lambda: InlineRunner(handler, settler, concurrency),
             "thread": lambda: ThreadRunner(handler, settler, concurrency),
@@ -79,4 +79,5 @@ class FunctionWork:
         kinds = {function.declaration.execution for function in queue.functions.values()}
         if len(kinds) == 1:
             return runners[kinds.pop()]()
+        runners["thread"] = lambda: GrantedThreads(handler, settler, concurrency)
         return MixedRunner(handler, settler, concurrency, {kind: runners[kind]() for kind in kinds - {"async"}})
