@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from itertools import islice, takewhile
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,7 @@ from redis_worker.engine.handler import Calling
 from redis_worker.engine.pace import HORIZON, Pace
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import RUNNING, Delivery, Outcome, Turn
 
 # Tasks claimed ahead go to other workers when none has been started for this time, in seconds: other workers may have
 # free slots. Where slots are shared, the others need not be other workers: a task waits longer before it is sent back.
@@ -158,6 +158,12 @@ class InlineRunner(Runner):
     def __init__(self, handler: Calling, settler: Settler, concurrency: int) -> None:
         super().__init__(settler, concurrency)
         self._handler = handler
+        self._turn = Turn()
+        self._contexts = copy_context().run(self._turning)
+
+    def _turning(self) -> Contexts:
+        RUNNING.set(self._turn)  # one object for all contexts: a new value would make each task's context another one
+        return Contexts()
 
     @property
     def running(self) -> int:
@@ -198,8 +204,9 @@ class InlineRunner(Runner):
         A task that changes nothing leaves the context as fresh as it was: a new one for each costs more than this look.
         """
         pending, handle, is_changed = self._pending, self._handler.handle_here, self._contexts.is_changed
+        turn = self._turn
         while True:
-            delivery = pending.popleft()
+            turn.delivery = delivery = pending.popleft()
             if not delivery.receipt.lost:  # as in _pop
                 try:
                     outcomes.append(handle(delivery))

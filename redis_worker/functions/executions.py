@@ -12,12 +12,13 @@ from redis_worker.engine.execution import Answer, Coroutines, Execution, Inline,
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
-from redis_worker.functions.current import CURRENT, CurrentTask
+from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.reading import Received
 from redis_worker.functions.signature import Arguments
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.task import RUNNING
 
 
 def call(received: Received) -> Any:
@@ -53,7 +54,7 @@ def sent(received: Received) -> Sent:
 
 def call_in_child(sent: Sent) -> Any:
     """Call the function of a task in a child process."""
-    CURRENT.set(sent)
+    RUNNING.set(sent)
     positional, named = sent.arguments
     return sent.function.__wrapped__(*positional, **named)
 

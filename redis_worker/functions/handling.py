@@ -12,7 +12,6 @@ from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.handler import Caller
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import show_below
-from redis_worker.functions.current import CURRENT
 from redis_worker.functions.executions import Sent, call, sent
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.marks import cancelled
@@ -22,7 +21,7 @@ from redis_worker.vocabulary.error_text import is_a
 from redis_worker.vocabulary.payload import read_object
 from redis_worker.vocabulary.processor import Declaration
 from redis_worker.vocabulary.processor import Execution as Place
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import RUNNING, Delivery, Outcome
 
 
 class FunctionHandler(CallGuard):
@@ -46,7 +45,7 @@ class FunctionHandler(CallGuard):
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
         self._begin(received)
-        CURRENT.set(received)
+        RUNNING.set(received)
         execution = self._executions.get(received.function)
         started = perf_counter()
         try:
@@ -73,7 +72,7 @@ class FunctionHandler(CallGuard):
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
         self._begin(received)
-        token = CURRENT.set(received)
+        token = RUNNING.set(received)
         started = perf_counter()
         if caller is not None:
             caller.id, caller.timeout = received.id, received.function.declaration.timeout
@@ -87,7 +86,7 @@ class FunctionHandler(CallGuard):
         except BaseException as error:
             answer = self._raised(received, unawaited(value) or error)
         finally:
-            CURRENT.reset(token)  # a context that is as before serves the next task too
+            RUNNING.reset(token)  # a context that is as before serves the next task too
         return self.outcome(delivery, received.id, answer, perf_counter() - started)
 
     def place(self, delivery: Delivery) -> Place:

@@ -69,6 +69,7 @@ class FunctionWorker(ListWorker):
             http_origins=http_origins,
             measuring=measuring,
             lifespan=queue.lifetime,
+            functions=[*queue.functions],
         )
         self._functions = queue
         self._marks = Marks()
