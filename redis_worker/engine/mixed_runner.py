@@ -100,9 +100,9 @@ class MixedRunner(TaskRunner):
     def waiting(self) -> int:
         return self.pending
 
-    def room(self) -> int:
+    def room(self, ahead: bool) -> int:
         self._note_threads()
-        return super().room()
+        return super().room(ahead)
 
     def late(self) -> int:
         self._note_threads()

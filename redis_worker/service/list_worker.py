@@ -30,6 +30,7 @@ from redis_worker.service.shared import SharedParts, shared_parts
 from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import priorities_of
 from redis_worker.vocabulary.processor import Declaration
 from redis_worker.vocabulary.service import Consuming
 
@@ -40,9 +41,6 @@ class ListWorker(ConsumerService):
     _address: Address
 
     _counting: Vitals
-
-    _has_records = False
-    """True if tasks may be unique."""
 
     def __init__(
         self,
@@ -73,7 +71,8 @@ class ListWorker(ConsumerService):
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
-        self._keys = Keys(input_key, output_key)
+        priorities = None if options.priorities is None else priorities_of(options.priorities)
+        self._keys = Keys(input_key, output_key, priorities)
         own = None if self._http is None or functions else self._http.metrics.of(input_key, declaration.name)
         # The metrics that the pool itself serves count for all: nothing is counted twice.
         self._counting = own or Vitals()
@@ -149,8 +148,7 @@ class ListWorker(ConsumerService):
     def _queue(self, parts: SharedParts, blocking: Connection) -> AtLeastOnceQueue | AtMostOnceQueue:
         limits = self._limits()
         if self.options.delivery == "at-most-once":
-            arguments = parts.connection, blocking, self._keys, self._observer, limits
-            return AtMostOnceQueue(*arguments, has_records=self._has_records)
+            return AtMostOnceQueue(parts.connection, blocking, self._keys, self._observer, limits)
         return AtLeastOnceQueue(
             *(parts.connection, blocking, parts.doorbell, self._keys, parts.keeper, self._observer),
             max_deliveries=self.options.max_deliveries,

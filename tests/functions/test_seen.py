@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -18,6 +19,7 @@ from redis_worker.broker.operator.status import StatusReader
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.log_lines import JsonFormatter, TextFormatter
+from tests.functions.conftest import Start, end
 from tests.support import Queue, wait_until
 
 logger = logging.getLogger("shop")
@@ -151,3 +153,20 @@ async def test_metrics_and_status_name_the_function(tasks: TaskQueue, queue: Que
 
 async def _equals(call: Callable[[], Any], value: Any) -> bool:
     return bool(await call() == value)
+
+
+async def test_a_file_of_functions_alone_is_announced_on_the_server_of_its_queue(
+    start: Start, server: EmbeddedServer, queue: Queue, tmp_path: Path
+) -> None:
+    file = tmp_path / "workers.toml"
+    file.write_text('[worker]\nname = "lonely"\n[tasks.shop]\nqueue = "tests.functions.shop:queue"\n', encoding="utf-8")
+    process = start("serve", str(file))
+    async with StatusReader(server.url) as reader:
+
+        async def parts() -> list[str]:
+            found = [each.parts for each in (await reader.read()).supervisors if each.name == "lonely"]
+            return [f"{part.name} {part.state}" for parts in found for part in parts]
+
+        await wait_until(lambda: _equals(parts, ["shop running"]))
+        await end(process)
+        assert await parts() == []
