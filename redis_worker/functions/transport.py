@@ -6,8 +6,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
+from redis_worker.broker.client.steps import Step
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.operator.cancellation import Cancellation
+from redis_worker.functions.inputs import NONCE
 from redis_worker.functions.progress import Progress, read_progress
 from redis_worker.vocabulary.duration import Duration
 
@@ -35,6 +37,10 @@ class Submission(NamedTuple):
     delay: Duration | None = None
     at: datetime | None = None
     unique: Unique | None = None
+    after: tuple[str, ...] = ()
+    """The ids of the tasks that it waits for."""
+    runs: bool = False
+    """True if it runs although one of them has failed."""
 
 
 class Transport(Protocol):
@@ -101,6 +107,9 @@ class RedisTransport:
 
     async def _push(self, batch: Sequence[Submission]) -> list[str]:
         delay, at = batch[0].delay, batch[0].at
+        if batch[0].after:
+            steps = [Step(each.id, each.payload, each.after, each.runs, each.unique) for each in batch]
+            return await self._client.push_steps(steps, NONCE, self._error_ttl)
         if batch[0].unique is not None:
             items = [(each.id, *(each.unique or Unique()), each.payload) for each in batch]
             return await self._client.push_unique(items, delay=delay, at=at)
@@ -130,4 +139,5 @@ class RedisTransport:
 
 
 def _kind(submission: Submission) -> tuple[object, ...]:
-    return submission.delay, submission.at, submission.unique is not None
+    # Steps are parked together, unique or not.
+    return submission.delay, submission.at, submission.unique is not None and not submission.after, not submission.after

@@ -13,6 +13,7 @@ from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
+from redis_worker.broker.client.steps import Step, check_flows, park
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.delayed import delay_tasks, due_time, new_token
@@ -159,6 +160,13 @@ class TaskClient(Access):
             arguments += (id, digest, ms, new_token(), raw)
         own = [keys.waiting, keys.delayed, keys.unique, keys.output]
         return [id.decode() for id in await self._connection.run("admit", own, arguments)]
+
+    async def push_steps(self, steps: Sequence[Step], nonce: str, ttl: int) -> list[str]:
+        """Submit tasks that wait for others, see `park`. Raises ConfigurationError in a cluster with keys apart."""
+        keys = Keys(self._input, self._output)
+        if self._address.cluster:
+            check_flows(keys)
+        return await park(self._connection, keys, steps, nonce, ttl)
 
 
 def _written(id: str | int, task: Any) -> bytes:

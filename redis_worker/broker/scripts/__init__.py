@@ -1,10 +1,16 @@
-"""The Lua scripts, each a file headed by its KEYS and ARGV. common.lua is put before each of them."""
+"""The Lua scripts, each a file headed by its KEYS and ARGV.
+
+common.lua is put before each of them, and flows.lua before those that answer tasks.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
 from typing import NamedTuple
+
+# The scripts that answer tasks, for which steps of flows may wait.
+_ANSWERING = frozenset(("settle", "cancel", "park"))
 
 
 class Script(NamedTuple):
@@ -20,8 +26,10 @@ def _all_scripts() -> dict[str, Script]:
         for file in files(__package__).iterdir()
         if file.name.endswith(".lua")
     }
-    common = texts.pop("common")
-    sources = {name: f"{common}\n{text}" for name, text in texts.items()}
+    common, flows = texts.pop("common"), texts.pop("flows")
+    sources = {
+        name: "\n".join((common, flows, text) if name in _ANSWERING else (common, text)) for name, text in texts.items()
+    }
     # SHA-1, because EVALSHA knows scripts by it.
     return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
 

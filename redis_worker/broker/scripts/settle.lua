@@ -16,6 +16,8 @@
 -- If a needed key holds another type, the tasks that need it stay unchanged and in flight, and all others are
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
+-- Steps of flows that wait for these answers are pushed, or fail, in the same step: see flows.lua. Whether there are any is
+-- asked each time, for no worker may miss that.
 local remember = tonumber(ARGV[7])
 local unique, marks = remember < 0 and KEYS[#KEYS - 1], remember < 0 and KEYS[#KEYS]
 local output = remember == 0 and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
@@ -24,7 +26,11 @@ if output then
   if wrong then return wrong end
 end
 
-local attempts = redis.call('TYPE', KEYS[2]).ok
+-- Usually neither exists, and one command shows it.
+local flow = beside(KEYS[2], 'flow')
+local is_unusual = redis.call('EXISTS', KEYS[2], flow) > 0
+local attempts = is_unusual and redis.call('TYPE', KEYS[2]).ok or 'none'
+local has_flows = is_unusual and output and redis.call('EXISTS', flow) == 1
 -- With another type, there are no counts to delete.
 local tried = attempts == 'hash'
 local fields, ids, refused = {}, {}, {}
@@ -82,6 +88,10 @@ if again > 0 then
   if attempts ~= 'none' then needs(1, KEYS[2], 'hash') end
 end
 if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
+for key, kind in pairs(has_flows and {[flow] = 'hash', [flow .. '_left'] = 'hash', [flow .. '_edges'] = 'zset'} or {}) do
+  if answered > 0 then needs(0, key, kind) end
+  if first_dead <= #ARGV then needs(2, key, kind) end
+end
 
 for i = 11, is_left[0] and 0 or first_again - 1, 3 do
   local raw = (tried or marks) and raw_of(ARGV[i])
@@ -141,6 +151,10 @@ if remember > 0 and completed > 0 then
 end
 
 if output and #fields > 0 then
+  if has_flows then
+    pass_on(flow, output, fields)
+    for i = 2 * #ids + 1, #fields, 2 do ids[#ids + 1] = fields[i] end
+  end
   for first = 1, #fields, 4000 do
     redis.call('HSET', output, unpack(fields, first, math.min(first + 3999, #fields)))
   end
