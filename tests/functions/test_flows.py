@@ -172,6 +172,7 @@ async def test_cancelled_steps_fail_what_waits_for_them(tasks: TaskQueue, queue:
     parked = await sums.add.options(id="parked").submit(waiting.as_input)
     after_it = await sums.add.options(id="after it").submit(parked.as_input)
     last = await sums.add.submit(after_it.as_input)
+    lasting = await sums.add.submit(sums.number.handle("never").as_input)
     assert await parked.cancel()
     assert [await handle.status() for handle in (waiting, parked, after_it, last)] == [
         *("pending", "cancelled", "failed", "failed"),
@@ -180,7 +181,8 @@ async def test_cancelled_steps_fail_what_waits_for_them(tasks: TaskQueue, queue:
     await parked.forget()
     parked = await sums.add.options(id="parked").submit((await sums.number.options(id="later").submit(5)).as_input)
     assert await waiting.cancel()
-    assert await queue.redis.hlen(queue.keys.flow) == 1
+    assert await queue.redis.hlen(queue.keys.flow) == 2
+    assert await lasting.cancel()
     async with tasks.worker():
         assert await parked.result(30) == 6
     other = await sums.number.submit(1)

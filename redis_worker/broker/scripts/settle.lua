@@ -2,10 +2,10 @@
 -- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
 --      idempotent topic, which has no output, 8 done, 9 begun; for tasks with records, the last two are
---      unique, cancelled
+--      unique, cancelled; to pass results on, 8 output, 9 the list that successes are pushed to, as new tasks
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
---      remembered (0: not idempotent; -1: nor that, but tasks may have records), 8 '1' to write outcomes although
+--      remembered (0: not idempotent; -1: nor that, but tasks may have records; -2: nor that, but results are passed on), 8 '1' to write outcomes although
 --      their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
 --      the raw task stands in place of its number.
@@ -19,10 +19,11 @@
 -- Steps of flows that wait for these answers are pushed, or fail, in the same step: see flows.lua. Whether there are any is
 -- asked each time, for no worker may miss that.
 local remember = tonumber(ARGV[7])
-local unique, marks = remember < 0 and KEYS[#KEYS - 1], remember < 0 and KEYS[#KEYS]
-local output = remember == 0 and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
+local unique, marks = remember == -1 and KEYS[#KEYS - 1], remember == -1 and KEYS[#KEYS]
+local forward = remember == -2 and KEYS[9]
+local output = (remember == 0 or forward) and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
 if output then
-  local wrong = mistyped('output', output, 'hash')
+  local wrong = mistyped('output', output, 'hash') or forward and mistyped('input', forward, 'list')
   if wrong then return wrong end
 end
 
@@ -71,7 +72,19 @@ local function forget(raw)
   if marks then redis.pcall('ZREM', marks, name) end
 end
 
+local onward, stamp = {}, nil
+local function pass(field, result)
+  if not stamp then
+    local time = redis.call('TIME')
+    stamp = string.format('%d.%06d', time[1], time[2])
+  end
+  -- The text of the result ends with the brace that ends the task.
+  local value = string.sub(result, #SUCCESS + 1)
+  onward[#onward + 1] = '{"id":' .. cjson.encode(field) .. ',"emit_ts":' .. stamp .. ',"task":' .. value
+end
+
 local function answer(field, result)
+  if forward and is_success(result) then return pass(field, result) end
   if unique then end_unique(unique, field) end
   ids[#ids + 1] = field
   fields[#fields + 1] = field
@@ -150,6 +163,9 @@ if remember > 0 and completed > 0 then
   end
 end
 
+for first = 1, #onward, 4000 do
+  redis.call('RPUSH', forward, unpack(onward, first, math.min(first + 3999, #onward)))
+end
 if output and #fields > 0 then
   if has_flows then
     pass_on(flow, output, fields)
