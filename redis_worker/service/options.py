@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import Priorities, PrioritiesLike, priorities_of
 
 Delivery = Literal["at-least-once", "at-most-once"]
 ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
@@ -35,6 +36,11 @@ def check_name(name: str, value: Any, _: None) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{name} must be the name of a key, got {value!r}")
     return value
+
+
+def check_priorities(_: str, value: PrioritiesLike, __: None) -> Priorities:
+    """Return the priorities of a setting. Raises ConfigurationError."""
+    return priorities_of(value)
 
 
 def option(
@@ -138,6 +144,13 @@ class PoolOptions(WorkerOptions):
         "Push each result of a success to the list KEY, as a task with the same id, instead of storing it.",
         metavar="KEY",
     )
+    priorities: PrioritiesLike | None = option(
+        None,
+        check_priorities,
+        "Claim by priority, as high,default,low; or by weight, as high=6,default=3,low=1.",
+        metavar="NAMES",
+    )
+    """A list for each priority; `default` is that of the queue itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,8 @@ class TopicWorkerOptions(WorkerOptions):
 
 
 UNDECLARED: Final = (
-    *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "result_ttl", "forward"),
+    *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "result_ttl"),
+    *("priorities", "forward"),
 )
 """The options of a pool that a worker on functions does not have: its functions, or their queue, declare them.
 

@@ -34,13 +34,15 @@ class Step(NamedTuple):
         return [self.id, *unique, how, self.payload, len(self.after), *self.after]
 
 
-async def park(connection: Connection, keys: Keys, steps: Sequence[Step], nonce: str, ttl: int) -> list[str]:
+async def park(
+    connection: Connection, keys: Keys, steps: Sequence[Step], nonce: str, ttl: int, priority: str
+) -> list[str]:
     """Submit `steps`. Returns for each its id, or that of the task that is there.
 
     `nonce` marks inputs in their payloads (see park.lua); the answers of steps that fail at once expire after `ttl`
     seconds (0: never).
     """
-    own = [keys.waiting, keys.unique, keys.output, keys.flow]
+    own = [keys.list_with(priority), keys.unique, keys.output, keys.flow]
     ids: list[str] = []
     for arguments in _batches(steps):
         ids += [id.decode() for id in await connection.run("park", own, [keys.channel, ttl, nonce, *arguments])]

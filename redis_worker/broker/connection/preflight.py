@@ -72,8 +72,8 @@ def check_no_sentinel(info: dict[str, Any]) -> None:
 
 async def check_keys(connection: Connection, keys: Keys, forward: str | None = None) -> None:
     """Raise Refused if the input or output key, or `forward`, holds another type: no work is possible without them."""
-    needed = ((keys.waiting, "list", "input"), (keys.output, "hash", "output"), (forward, "list", "forward"))
-    for key, kind, role in needed:
+    lists = [(key, "list", "input") for key in (keys.waiting, *keys.other_lists)]
+    for key, kind, role in (*lists, (keys.output, "hash", "output"), (forward, "list", "forward")):
         if not key:
             continue  # topics have no output
         found = (await connection.call("TYPE", key)).decode()

@@ -1,11 +1,9 @@
-"""The Lua scripts, each a file headed by its KEYS and ARGV.
-
-common.lua is put before each of them, and flows.lua before those that answer tasks.
-"""
+"""The Lua scripts, each a file headed by KEYS and ARGV. Before it stands what it uses of common.lua and flows.lua."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -26,12 +24,22 @@ def _all_scripts() -> dict[str, Script]:
         for file in files(__package__).iterdir()
         if file.name.endswith(".lua")
     }
-    common, flows = texts.pop("common"), texts.pop("flows")
-    sources = {
-        name: "\n".join((common, flows, text) if name in _ANSWERING else (common, text)) for name, text in texts.items()
-    }
+    shared = f"{texts.pop('common')}\n\n{texts.pop('flows')}"
+    sources = {name: _with_used(shared, text) for name, text in texts.items()}
     # SHA-1, because EVALSHA knows scripts by it.
     return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
+
+
+def _with_used(common: str, text: str) -> str:
+    """Return `text` behind those paragraphs of `common` whose names it uses.
+
+    Each call makes all functions of its script anew: for a server that has just woken, that takes longer than the rest.
+    """
+    for paragraph in reversed(common.split("\n\n")):
+        names = re.findall(r"^local (?:function )?(\w+)(?:, (\w+))?", paragraph, re.MULTILINE)
+        if any(re.search(rf"\b{name}\b", text) for pair in names for name in pair if name):
+            text = f"{paragraph}\n\n{text}"
+    return text
 
 
 # Read when this is imported: a process that has no descriptor left later on must still be able to settle.

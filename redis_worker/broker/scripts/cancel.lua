@@ -7,9 +7,13 @@
 local UNKNOWN, ANSWERED, REMOVED, MARKED = -1, 0, 1, 2
 -- UNKNOWN: it is in none of these places by now.
 local flow = beside(KEYS[6], 'flow')
-local wrong = mistyped('input', KEYS[1], 'list') or mistyped('output', KEYS[4], 'hash')
-  or damage(KEYS[2], 'zset', KEYS[5], 'zset') or flow_damage(flow)
+local wrong = mistyped('output', KEYS[4], 'hash') or damage(KEYS[2], 'zset', KEYS[5], 'zset') or flow_damage(flow)
 if wrong then return wrong end
+local lists = lists_of(KEYS[1], KEYS[2])
+for _, list in ipairs(lists) do
+  wrong = mistyped('input', list, 'list')
+  if wrong then return wrong end
+end
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then return ANSWERED end
 
 local first_number = 7 + ARGV[6]
@@ -18,7 +22,7 @@ local removed, raws = redis.call('HDEL', flow, ARGV[1]), {}
 redis.call('HDEL', flow .. '_left', ARGV[1])
 for i = first_raw, #ARGV do
   raws[ARGV[i]] = true
-  removed = removed + redis.call('LREM', KEYS[1], 0, ARGV[i])
+  for _, list in ipairs(lists) do removed = removed + redis.call('LREM', list, 0, ARGV[i]) end
 end
 for i = 7, first_number - 1 do
   removed = removed + redis.call('ZREM', KEYS[2], ARGV[i])
