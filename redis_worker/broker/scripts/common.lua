@@ -160,13 +160,13 @@ local PRIORITY = '^%x+@([%w_.-]+):'
 
 -- The list of a priority; `key` is any derived key with a fixed name.
 local function list_with(priority, key)
-  return string.match(key, '^(.*):') .. ':priority:' .. priority
+  return beside(key, 'priority:' .. priority)
 end
 
 -- Return the lists of waiting tasks, those of all announced priorities in their order.
 local function lists_of(waiting, key)
   local lists, has_waiting = {}, false
-  local names = redis.pcall('ZRANGE', string.match(key, '^(.*):') .. ':priorities', 0, -1)
+  local names = redis.pcall('ZRANGE', beside(key, 'priorities'), 0, -1)
   for _, name in ipairs(names.err and {} or names) do
     lists[#lists + 1] = name == 'default' and waiting or list_with(name, key)
     has_waiting = has_waiting or name == 'default'
