@@ -112,6 +112,24 @@ async def test_a_failed_step_fails_what_waits_or_not(tasks: TaskQueue, queue: Qu
     assert await is_clean(queue)
 
 
+async def test_a_released_step_keeps_its_priority(server: EmbeddedServer, queue: Queue) -> None:
+    tasks = TaskQueue(server.url, queue.keys.waiting, results=queue.keys.output, priorities=("high", "default"))
+    sums = Sums(tasks)
+    first = await sums.number.options(priority="high").submit(1)
+    assert await queue.redis.lpop(queue.keys.list_with("high"))
+    step = await sums.add.options(priority="high").submit(first.as_input)
+    with pytest.raises(ConfigurationError, match="priorit"):
+        await sums.add.options(priority="low").submit(first.as_input)
+    assert await queue.redis.hset(queue.keys.output, first.id, '{"status":"success","result":4}')
+    again = await sums.add.options(priority="high").submit(first.as_input)  # the answer counts for both
+    assert await queue.redis.llen(queue.keys.list_with("high")) == 2
+    async with tasks.worker():
+        assert [await step.result(30), await again.result(30)] == [5, 5]
+    await tasks.close()
+    await queue.redis.delete(queue.keys.announced)
+    assert await is_clean(queue)
+
+
 async def test_inputs_that_are_gone_and_long_reasons(tasks: TaskQueue, queue: Queue) -> None:
     go = asyncio.Event()
     sums = Sums(tasks)
