@@ -72,19 +72,19 @@ local function forget(raw)
   if marks then redis.pcall('ZREM', marks, name) end
 end
 
-local onward, stamp = {}, nil
-local function pass(field, result)
-  if not stamp then
-    local time = redis.call('TIME')
-    stamp = string.format('%d.%06d', time[1], time[2])
-  end
-  -- The text of the result ends with the brace that ends the task.
-  local value = string.sub(result, #SUCCESS + 1)
-  onward[#onward + 1] = '{"id":' .. cjson.encode(field) .. ',"emit_ts":' .. stamp .. ',"task":' .. value
+local onward, stamp
+if forward then
+  local time = redis.call('TIME')
+  onward, stamp = {}, string.format('%d.%06d', time[1], time[2])
 end
 
 local function answer(field, result)
-  if forward and is_success(result) then return pass(field, result) end
+  if forward and is_success(result) then
+    -- The text of the result ends with the brace that ends the task.
+    local value = string.sub(result, #SUCCESS + 1)
+    onward[#onward + 1] = '{"id":' .. cjson.encode(field) .. ',"emit_ts":' .. stamp .. ',"task":' .. value
+    return
+  end
   if unique then end_unique(unique, field) end
   ids[#ids + 1] = field
   fields[#fields + 1] = field
@@ -101,9 +101,11 @@ if again > 0 then
   if attempts ~= 'none' then needs(1, KEYS[2], 'hash') end
 end
 if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
-for key, kind in pairs(has_flows and {[flow] = 'hash', [flow .. '_left'] = 'hash', [flow .. '_edges'] = 'zset'} or {}) do
-  if answered > 0 then needs(0, key, kind) end
-  if first_dead <= #ARGV then needs(2, key, kind) end
+if has_flows then
+  for key, kind in pairs({[flow] = 'hash', [flow .. '_left'] = 'hash', [flow .. '_edges'] = 'zset'}) do
+    if answered > 0 then needs(0, key, kind) end
+    if first_dead <= #ARGV then needs(2, key, kind) end
+  end
 end
 
 for i = 11, is_left[0] and 0 or first_again - 1, 3 do
@@ -163,7 +165,7 @@ if remember > 0 and completed > 0 then
   end
 end
 
-for first = 1, #onward, 4000 do
+for first = 1, forward and #onward or 0, 4000 do
   redis.call('RPUSH', forward, unpack(onward, first, math.min(first + 3999, #onward)))
 end
 if output and #fields > 0 then
