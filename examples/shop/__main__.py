@@ -1,4 +1,4 @@
-"""The command: starts a private server where none is named, and runs the front with a worker."""
+"""The command: starts a private server where none is named, and runs the front with its workers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def main(port: int) -> None:
         with ExitStack() as stack:
             if "REDIS_URL" not in os.environ:
                 os.environ["REDIS_URL"] = stack.enter_context(EmbeddedServer()).url
+                click.echo(f"to see the workers: redis-worker status --watch --url {os.environ['REDIS_URL']}", err=True)
             if "SHOP_DATABASE" not in os.environ:
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 os.environ["SHOP_DATABASE"] = str(Path(folder) / "shop.db")
             # uvicorn stops, then raises the signal again: it must not end the process before its server ends.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            uvicorn.run("examples.shop.app:app", host=HOST, port=port)
+            uvicorn.run("examples.shop.app:app", host=HOST, port=port, access_log=False)
     except RedisWorkerError as error:
         raise click.ClickException(str(error)) from None
 
