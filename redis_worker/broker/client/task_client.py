@@ -13,6 +13,7 @@ from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
 from redis_worker.broker.client.submitting import SubmittingAccess
+from redis_worker.broker.client.steps import Step, check_flows, park
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.announced_priorities import announce_priorities, check_announced
@@ -199,6 +200,16 @@ class TaskClient(SubmittingAccess):
             arguments += (id, digest, ms, new_token(priority), raw)
         own = [keys.list_with(priority), keys.delayed, keys.unique, keys.output]
         return [id.decode() for id in await self._connection.run("admit", own, arguments)]
+
+    async def push_steps(self, steps: Sequence[Step], nonce: str, ttl: int, priority: str = DEFAULT) -> list[str]:
+        """Submit tasks that wait for others, see `park`.
+
+        Raises ConfigurationError in a cluster with keys apart, and for a `priority` that the queue does not have.
+        """
+        if self._address.cluster:
+            check_flows(self._keys)
+        await self._check(priority)
+        return await park(self._connection, self._keys, steps, nonce, ttl, priority)
 
 
 def _written(id: str | int, task: Any, members: Mapping[str, Any]) -> bytes:
