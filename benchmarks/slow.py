@@ -68,7 +68,7 @@ class _Round(NamedTuple):
 
 @contextmanager
 def _longest_pause() -> Iterator[list[float]]:
-    """Yield a list whose one entry grows to the longest lateness of a thread that sleeps a millisecond at a time."""
+    """Yield a list whose one entry grows to the longest lateness of a thread that sleeps for a millisecond."""
     longest, ended = [0.0], threading.Event()
 
     def watch() -> None:

@@ -13,6 +13,7 @@ from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.outages import Outages
 from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.payload import CANCELLED
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 from redis_worker.vocabulary.text import Lines
 
@@ -47,6 +48,8 @@ class Reporter(Observer):
         for outcome in but_successes(outcomes):
             if outcome.skipped:
                 self._task(logging.INFO, outcome, "skipped (completed before)")
+            elif outcome.error == CANCELLED:
+                self._task(logging.INFO, outcome, CANCELLED)
             else:
                 self._task(logging.WARNING, outcome, _verdict(outcome))
 
@@ -97,15 +100,18 @@ class Reporter(Observer):
             level,
             "%s %s %s in %.1f ms%s%s",
             self._noun,
-            outcome.id,
+            _named(outcome.id, outcome.delivery.function),
             verdict,
             outcome.seconds * 1000,
-            f": {outcome.error}" if outcome.error else "",
+            f": {outcome.error}" if outcome.error and outcome.error != verdict else "",
             f" ({place})" if place else "",
             # The stack is long, and the line above names its last frame.
             exc_info=raised if logger.isEnabledFor(logging.DEBUG) else None,
             extra=self._extra(
-                task=outcome.id, attempt=outcome.delivery.attempt, duration=round(outcome.seconds, 6), outcome=verdict
+                **_labels(outcome.id, outcome.delivery.function),
+                attempt=outcome.delivery.attempt,
+                duration=round(outcome.seconds, 6),
+                outcome=verdict,
             ),
         )
 
@@ -131,9 +137,19 @@ def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
     for task in tasks:
         logger.warning(
             "task %s has been running for %.1f s%s",
-            *(task.id, task.seconds, Lines(f", here:\n{task.stack.rstrip()}") if task.stack else ""),
-            extra={"task": task.id, "duration": round(task.seconds, 3)},
+            *(_named(task.id, task.function), task.seconds),
+            Lines(f", here:\n{task.stack.rstrip()}") if task.stack else "",
+            extra=_labels(task.id, task.function) | {"duration": round(task.seconds, 3)},
         )
+
+
+def _named(id: str | None, function: str | None) -> str:
+    """Return the name of a task for people: its id and its function, if it calls one."""
+    return str(id) if function is None else f"{id} ({function})"
+
+
+def _labels(id: str | None, function: str | None) -> dict[str, object]:
+    return {"task": id} if function is None else {"task": id, "function": function}
 
 
 def _verdict(outcome: Outcome) -> str:

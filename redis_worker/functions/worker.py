@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from redis_worker.broker.connection.address import Client
@@ -53,6 +53,7 @@ class FunctionWorker(ListWorker):
         """
         chosen = pool_options(concurrency, options)
         _check_undeclared(chosen)
+        chosen = replace(chosen, priorities=queue.priorities)
         if not queue.functions:
             raise ConfigurationError(f"the queue {queue.name} has no function; import the modules that define them")
         super().__init__(
@@ -67,6 +68,7 @@ class FunctionWorker(ListWorker):
             http_origins=http_origins,
             measuring=measuring,
             lifespan=queue.lifetime,
+            functions=[*queue.functions],
         )
         self._functions = queue
         self._marks = Marks()
@@ -115,6 +117,11 @@ class FunctionWorker(ListWorker):
 
 
 def _check_undeclared(options: PoolOptions) -> None:
+    if options.delivery != POOL_DEFAULTS.delivery:
+        raise ConfigurationError(
+            "a worker on functions delivers at least once: cancelling, unique tasks and progress need its lease; leave "
+            "out delivery"
+        )
     for field in fields(PoolOptions):
         if field.name in UNDECLARED and getattr(options, field.name) != field.default:
             raise ConfigurationError(
