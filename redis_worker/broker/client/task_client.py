@@ -12,8 +12,8 @@ from typing import Any
 from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
-from redis_worker.broker.client.submitting import SubmittingAccess
 from redis_worker.broker.client.steps import Step, check_flows, park
+from redis_worker.broker.client.submitting import SubmittingAccess
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.announced_priorities import announce_priorities, check_announced
