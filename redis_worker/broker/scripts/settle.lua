@@ -178,11 +178,9 @@ if output and #fields > 0 then
   end
   expire_results(output, ARGV[5], fields)
   -- pcall: a user without permission for the channel still gets results; clients then poll.
-  local news = cjson.encode(ids)
-  if #ids == 1 and #fields[2] <= 4096 then
-    -- With its result, to spare a client that waits for it another call.
-    news = '{' .. cjson.encode(ids[1]) .. ':' .. fields[2] .. '}'
-  end
+  -- A lone one with its result, to spare a client that waits for it another call.
+  local is_alone = #ids == 1 and #fields[2] <= 4096
+  local news = is_alone and '{' .. cjson.encode(ids[1]) .. ':' .. fields[2] .. '}' or cjson.encode(ids)
   redis.pcall('PUBLISH', ARGV[2], news)
 end
 if #damages > 0 then
