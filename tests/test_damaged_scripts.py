@@ -37,6 +37,7 @@ def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
 
 CRON = {"fired": "zset", "running": "zset", "runs": "hash", "queued": "zset", "record": "hash", "ended": "list"}
 NOW = int(time.time() * 1000)
+LANE = '[4503599627370497,["x",1,1000,0]]'
 
 
 def _cron(*roles: str) -> dict[str, str]:
@@ -100,6 +101,16 @@ CALLS: dict[str, list[Call]] = {
         for how in ("first", "again", "hand")
     ],
     "cron_queue": [Call(_cron("fired", "queued", "record"), [1, NOW - 3, NOW - 2])],
+    "gate": [
+        Call(
+            {"inflight": "hash", "large": "set", "delayed": "zset", "workers": "zset", "lanes": "zset"}
+            | {"waiting": "list", "limits:x": "zset", "limits:x:called": "zset"},
+            ["w1", "inflight:", ":tasks", ":large", "limits:", 1000, everywhere, *ended, *questions],
+        )
+        for everywhere in ("", "1")
+        for ended in ([0], [1, 9, LANE])
+        for questions in ([], [1, LANE, 10, "", 2, LANE, 10, "back", 3, LANE, 10, "", 7, LANE, 10, ""])
+    ],
     "missing": [Call({"inflight": "hash", "attempts": "hash", "large": "set"}, [2])],
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],

@@ -131,6 +131,11 @@ class Keys:
     Where calls are unique for a time, a string each, named by this key, a colon and the digest -> id.
     """
 
+    lanes = _Derived()
+    """Sorted set: lane with tasks that wait for a limit (in `delayed`) -> time of the last look at it; see gate.lua."""
+    limits = _Derived()
+    """The beginning of sorted sets, each named by this, a colon and a limit: the tasks that started; see gate.lua."""
+
     progress = _Derived()
     """The beginning of strings, each named by this, a colon and the id of a task: its last report, a JSON object."""
 

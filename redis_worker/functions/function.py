@@ -8,10 +8,12 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 from redis_worker.functions.handle import Handle
+from redis_worker.functions.limits import Limits
 from redis_worker.functions.options import Options
 from redis_worker.functions.signature import Signature
 from redis_worker.functions.transport import Linked
 from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Declaration
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class CallOptions(TypedDict, total=False):
     retries: int | None
     expires: Duration | datetime | None
     unique: bool | Duration
+    key: str | int | None
 
 
 AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"
@@ -104,11 +107,12 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
     __qualname__: str
     __wrapped__: Callable[P, T]
 
-    def __init__(self, queue: Submitter, function: Callable[P, T], declaration: Declaration) -> None:
+    def __init__(self, queue: Submitter, function: Callable[P, T], declaration: Declaration, limits: Limits) -> None:
         """Raises ConfigurationError if an annotation has no form in JSON."""
         super().__init__(self, Options())
         self.queue = queue
         self.declaration = declaration
+        self.limits = limits
         self.signature = Signature(declaration.name, function)
         update_wrapper(self, function)
 
@@ -122,7 +126,10 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
 
     def options(self, **options: Unpack[CallOptions]) -> Submitting[P, R]:
         """Return this function with options of its submissions. Raises ConfigurationError."""
-        return Submitting(self, self._options.with_(**options))
+        chosen = self._options.with_(**options)
+        if chosen.key is not None and self.limits.per_key is None:
+            raise ConfigurationError(f"function {self.name}: key is of use with per_key, which it does not declare")
+        return Submitting(self, chosen)
 
     def handle(self, id: str | int) -> Handle[R]:
         """Return the handle of a task of this function."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 
+from redis_worker.engine.gated_runner import Gated
 from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.settler import Settler
 from redis_worker.functions.handling import FunctionHandler
@@ -32,6 +33,10 @@ class FunctionRunner(KeepingRunner):
             if _has_begun(task) and self._functions.is_stoppable(delivery):
                 self._stopped.add(delivery)
                 task.cancel()
+
+
+class GatedFunctionRunner(Gated, FunctionRunner):
+    """The same for functions under limits."""
 
 
 def _has_begun(task: asyncio.Task[None]) -> bool:

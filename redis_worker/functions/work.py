@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redis_worker.engine.gated_runner import Gate
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.thread_runner import ThreadRunner
@@ -14,7 +15,7 @@ from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.marks import Marks
 from redis_worker.functions.progress import Reports
 from redis_worker.functions.reading import FunctionReader
-from redis_worker.functions.runner import FunctionRunner
+from redis_worker.functions.runner import FunctionRunner, GatedFunctionRunner
 from redis_worker.vocabulary.processor import Declaration
 
 
@@ -28,6 +29,8 @@ class FunctionWork:
     max_deliveries: int
     marks: Marks
     reports: Reports
+    gate: Gate | None
+    """Lets tasks start under limits; None without limits."""
 
     def execution(self) -> Executions:
         """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
@@ -42,6 +45,8 @@ class FunctionWork:
         handler = FunctionHandler(reader, execution)
         concurrency = self.concurrency
         # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.
+        if (gate := self.gate) is not None:
+            return lambda settler: GatedFunctionRunner(gate, handler, settler, concurrency)
         match {function.declaration.execution for function in execution}:
             case _ if self.queue.middlewares:
                 return lambda settler: FunctionRunner(handler, settler, concurrency)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.execution import Coroutines, Encode, Execution, Inline, Threads, unencoded
+from redis_worker.engine.gated_runner import Gate, GatedRunner
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.middleware import Middlewares, Surrounded, read_call
@@ -76,6 +77,8 @@ class Work:
     """The list, as middleware sees it."""
     middleware: Middlewares | None = None
     """The middleware around each call; not of a batch."""
+    gate: Gate | None = None
+    """Lets tasks start under limits; not batches."""
 
     @property
     def _has_processes(self) -> bool:
@@ -89,6 +92,8 @@ class Work:
         """
         if self.middleware:
             return Surrounded(self._place(unencoded), self.middleware, self.encode)
+        if self.gate is not None:
+            return self._place(self.encode)
         match self.declaration.execution:
             case "inline":
                 return None
@@ -123,6 +128,8 @@ class Work:
             return lambda settler: BatchRunner(batches, settler, self.concurrency, self.slots, size=size, within=within)
         read = read_call(self.read, self.queue, declared.name) if self.middleware else self.read
         handler = Handler(read, self.call, execution, declared.timeout, policy, self.encode)
+        if (gate := self.gate) is not None:
+            return lambda settler: GatedRunner(gate, handler, settler, self.concurrency, self.slots)
         if self.middleware:
             return lambda settler: KeepingRunner(handler, settler, self.concurrency, self.slots)
         if declared.execution == "thread":

@@ -14,6 +14,7 @@ from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
+from redis_worker.broker.queue.gate import Gate, LimitedQueue
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.observers import Observers
@@ -121,10 +122,13 @@ class ListWorker(ConsumerService):
         queue = self._queue(parts, blocking)
         watchdog = Watchdog(observer, report=self._reporter.block)
         role = Role(self.declaration.name, options.concurrency)
+        gate, limited = None, None
+        if isinstance(queue, AtLeastOnceQueue) and (gate := self._gate(parts, queue)):
+            limited = LimitedQueue(queue, gate)
         return Consumer(
             keys.waiting,
-            queue,
-            self._task_work(),
+            limited or queue,
+            self._task_work(gate),
             observer,
             self._counting,
             upkeep=upkeep_of(
@@ -132,6 +136,7 @@ class ListWorker(ConsumerService):
                 others=(
                     *(partial(announce_queue, parts.connection, keys), watchdog.run, parts.defects),
                     *self._roles(parts, queue),
+                    *(gate.roles if gate else ()),
                 ),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
@@ -159,6 +164,14 @@ class ListWorker(ConsumerService):
         """Return more roles that run beside the worker."""
         return ()
 
+    def _gate(
+        self,
+        parts: SharedParts,  # noqa: ARG002 - for subclasses
+        queue: AtLeastOnceQueue,  # noqa: ARG002
+    ) -> Gate | None:
+        """Return the gate of tasks under limits; None without limits."""
+        return None
+
     def _limits(self) -> Limits:
         return Limits(self.options.dead_limit, int(seconds_of(self.options.result_ttl or 0)))
 
@@ -168,5 +181,5 @@ class ListWorker(ConsumerService):
             await check_expiry(connection, self._keys)
 
     @abstractmethod
-    def _task_work(self) -> Working:
+    def _task_work(self, gate: Gate | None) -> Working:
         """Return the functions that are called with the tasks, and how."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis_worker.broker.connection.address import Client
+from redis_worker.broker.queue.gate import Gate
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction, in_children
 from redis_worker.engine.middleware import Middleware, Middlewares
@@ -88,7 +89,7 @@ class WorkerPool(ListWorker):
             lifespan=None if lifespan is None else Lifespan(lifespan),
         )
 
-    def _task_work(self) -> Work:
+    def _task_work(self, gate: Gate | None) -> Work:
         options = self.options
         return Work(
             read=TaskReader(self._parser, options.max_deliveries).read,
@@ -99,6 +100,7 @@ class WorkerPool(ListWorker):
             may_retry=options.delivery == "at-least-once",
             queue=self._keys.waiting,
             middleware=self._middleware,
+            gate=gate,
         )
 
     def _call(self) -> Processor:

@@ -1,0 +1,231 @@
+"""The gate before the start of tasks under limits, and the queue that tells it of ended ones."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, TypeAlias
+
+from redis_worker.broker.connection.connection import Connection
+from redis_worker.broker.keys import LARGE, TASKS, Keys
+from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
+from redis_worker.broker.queue.doorbell import Doorbell
+from redis_worker.engine.waiting import happens
+from redis_worker.ports import Observer, Unwritten
+from redis_worker.vocabulary.errors import DamagedKey, Disconnected
+from redis_worker.vocabulary.limit import Lane
+from redis_worker.vocabulary.task import Delivery, Outcome
+
+# Time for which a call to the head of the queue holds, in ms: then the task waits in its lane again.
+_CALL_MS = 10_000
+# Most tasks in a call of the script, which blocks all other clients of the server.
+_BATCH = 500
+# Seconds until the next look at the lanes: while none has tasks, and as the spread of many workers that look.
+_UNTIL_CHANGED, _POLL, _SPREAD = 3600.0, 1.0, 0.01
+# Pause in seconds before a call is repeated, while Redis is away or a key is damaged.
+_PAUSE = 0.5
+
+Role: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+_START, _WAITS, _BACK, _GONE = 0, 1, 2, 3
+
+
+class _Question(NamedTuple):
+    """A task that wants to start."""
+
+    delivery: Delivery
+    lane: Lane
+    slack: float
+    """The time in ms within which it starts."""
+    answer: asyncio.Future[int]
+
+
+class Gate:
+    """Lets tasks start as their limits allow, over all workers; those that wait hold no slot and are not in flight."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        queue: AtLeastOnceQueue,
+        doorbell: Doorbell,
+        observer: Observer,
+        lane_of: Callable[[Delivery], Lane | None],
+    ) -> None:
+        """`lane_of` returns the limits of a task; None without any."""
+        self._connection = connection
+        self._keys = keys
+        self._queue = queue
+        self._doorbell = doorbell
+        self._observer = observer
+        self._lane_of = lane_of
+        self._questions: list[_Question] = []
+        self._ended: list[tuple[int, Lane]] = []
+        self._unread: dict[Delivery, asyncio.Future[int]] = {}
+        """Answers whose reader was cancelled; it asks again."""
+        self._running: dict[Delivery, Lane] = {}
+        """The tasks that have started and whose end lets others start."""
+        self._unsure = False
+        """True once a call got no reply: the server may have executed it."""
+        self._to_do = asyncio.Event()
+        self._sooner = asyncio.Event()
+        """Set when the next look is to come before `_look_at`."""
+        self._look_at = math.inf
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that run beside the worker."""
+        return self.answer, self.look
+
+    async def may_start(self, delivery: Delivery) -> bool:
+        """See engine.gated_runner.Gate."""
+        lane = self._lane_of(delivery)
+        if lane is None:
+            return True
+        slack = lane.slack or 0.0
+        while True:
+            asked = monotonic()
+            answer = await self._ask(delivery, lane, slack)
+            if answer == _GONE and not (self._unsure or delivery.receipt.lost):
+                return True  # somebody deleted the tasks in flight: it is still to be done, see settle.lua
+            if answer != _START:
+                self._observer.released([delivery])
+                return False
+            passed = (monotonic() - asked) * 1000
+            # The other half of the time is for what comes between here and the function.
+            if lane.slack is None or passed * 2 <= slack:
+                break
+            slack = passed * 4
+        if lane.ends:
+            self._running[delivery] = lane
+        return True
+
+    async def _ask(self, delivery: Delivery, lane: Lane, slack: float) -> int:
+        answer = self._unread.pop(delivery, None)
+        if answer is None:
+            answer = asyncio.get_running_loop().create_future()
+            self._questions.append(_Question(delivery, lane, slack, answer))
+            self._to_do.set()
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            self._unread[delivery] = answer
+            raise
+
+    def ended(self, deliveries: Iterable[Delivery]) -> None:
+        """Note that tasks are settled: others may start."""
+        for delivery in deliveries:
+            if (lane := self._running.pop(delivery, None)) is not None:
+                self._ended.append((delivery.number, lane))
+                self._to_do.set()
+
+    async def close(self) -> None:
+        """Note that all tasks have ended, once none is in flight. Raises Disconnected and Refused."""
+        self.ended([*self._running])
+        if self._ended:
+            ended, self._ended = self._ended, []
+            await self._connection.run("gate", *self._arguments((), ended, everywhere=False))
+
+    async def answer(self) -> None:
+        """Answer questions until cancelled: those of the same moment in one call. Raises Refused."""
+        while True:
+            await self._to_do.wait()
+            await asyncio.sleep(0)  # others that start now ask first
+            self._to_do.clear()
+            ended, self._ended = self._ended, []
+            questions, self._questions = self._questions, []
+            for first in range(0, max(1, len(questions)), _BATCH):
+                some = questions[first : first + _BATCH]
+                if some or ended:
+                    _, verdicts = await self._call(some, ended)
+                    ended = []
+                    for question, verdict in zip(some, verdicts, strict=True):
+                        question.answer.set_result(verdict)
+
+    async def look(self) -> None:
+        """Call up tasks that may start as time passes, or that a dead worker kept from starting, until cancelled."""
+        with self._doorbell.bell(self._keys.lanes) as bell:
+            while True:
+                self._look_at = math.inf
+                wait, _ = await self._call((), (), everywhere=True)
+                if wait < 0:
+                    await bell.wait(_UNTIL_CHANGED, poll=_POLL)
+                    self._look_at = min(self._look_at, monotonic() + _POLL)
+                while (seconds := self._look_at - monotonic()) > 0:
+                    self._sooner.clear()
+                    await happens(self._sooner, seconds + random.uniform(0.0, _SPREAD))
+
+    async def _call(
+        self, questions: Sequence[_Question], ended: Sequence[tuple[int, Lane]], everywhere: bool = False
+    ) -> tuple[int, list[int]]:
+        """Return the ms until the next look, -1 if nothing waits, and the verdicts. Raises Refused."""
+        while True:
+            try:
+                wait, *verdicts = await self._connection.run("gate", *self._arguments(questions, ended, everywhere))
+                break
+            except DamagedKey as error:
+                self._observer.damaged(error)
+            except Disconnected:
+                self._unsure = True  # the claimer gets the same error and reports it
+            await asyncio.sleep(_PAUSE)
+        if wait >= 0 and (look_at := monotonic() + wait / 1000) < self._look_at:
+            self._look_at = look_at
+            self._sooner.set()
+        return wait, verdicts
+
+    def _arguments(
+        self, questions: Sequence[_Question], ended: Sequence[tuple[int, Lane]], everywhere: bool
+    ) -> tuple[list[str], list[Any]]:
+        keys, worker = self._keys, self._queue.worker
+        arguments: list[Any] = [worker, keys.listed(""), TASKS, LARGE, f"{keys.limits}:", _CALL_MS]
+        arguments += ["1" if everywhere or ended else "", len(ended)]
+        for number, lane in ended:
+            arguments += (number, lane.text)
+        for delivery, lane, slack, _ in questions:
+            arguments += (delivery.number, lane.text, slack, "")
+        return [
+            keys.inflight(worker),
+            keys.large(worker),
+            keys.delayed,
+            keys.workers,
+            keys.lanes,
+            keys.waiting,
+        ], arguments
+
+
+class LimitedQueue:
+    """The port `Queue`: a queue whose gate learns which tasks have ended."""
+
+    def __init__(self, queue: AtLeastOnceQueue, gate: Gate) -> None:
+        self._gate = gate
+        self._queue = queue
+        self.open, self.claim, self.missing = queue.open, queue.claim, queue.missing
+
+    @property
+    def worker(self) -> str:
+        """See the port."""
+        return self._queue.worker
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._queue.close()
+        await self._gate.close()
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See the port."""
+        try:
+            lost = await self._queue.settle(outcomes)
+        except Unwritten as error:
+            left = {id(outcome) for _, some in error.left for outcome in some}
+            self._gate.ended(outcome.delivery for outcome in outcomes if id(outcome) not in left)
+            raise
+        self._gate.ended(outcome.delivery for outcome in outcomes)
+        return lost
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """See the port."""
+        await self._queue.release(deliveries)
+        self._gate.ended(deliveries)
