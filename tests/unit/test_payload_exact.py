@@ -12,12 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.long_integers import MAX_DIGITS, integer_text
 from redis_worker.vocabulary.payload import (
-    MAX_DIGITS,
     MissingTask,
     dumps,
     has_long_number,
-    integer_text,
     loads,
     read_object,
     read_task,
