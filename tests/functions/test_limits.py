@@ -126,7 +126,8 @@ async def test_a_task_that_waits_is_seen_and_unique_and_can_be_cancelled(
         second, third = [await work.options(id=number, key="a").submit(number) for number in (2, 3)]
         await wait_until(lambda: is_waiting(queue, 2))
         assert await work.options(id=2, key="a").submit(9) == second
-        listed = await DelayedTasks(server.url, tasks.name).here.first(9)
+        async with DelayedTasks(server.url, tasks.name) as delayed:
+            listed = await delayed.here.first(9)
         assert [(task.id, task.due) for task in listed] == [("2", None), ("3", None)]
         assert await second.cancel()
         with pytest.raises(TaskError, match="cancelled"):
