@@ -108,7 +108,7 @@ CALLS: dict[str, list[Call]] = {
             ["w1", "inflight:", ":tasks", ":large", "limits:", 1000, everywhere, *ended, *questions],
         )
         for everywhere in ("", "1")
-        for ended in ([0], [1, 9, LANE])
+        for ended in ([0], [2, 9, LANE, "ended", 8, LANE, "started"])
         for questions in ([], [1, LANE, 10, "", 2, LANE, 10, "back", 3, LANE, 10, "", 7, LANE, 10, ""])
     ],
     "missing": [Call({"inflight": "hash", "attempts": "hash", "large": "set"}, [2])],
@@ -165,7 +165,7 @@ CALLS: dict[str, list[Call]] = {
     ],
     "write": [Call({"output": "hash"}, ["channel", 0, "1", "{}"])],
 }
-READ_ONLY = {"inspect", "examine", "cron_read", "supervisors", "overdue", "missing"}
+READ_ONLY = {"room", "inspect", "examine", "cron_read", "supervisors", "overdue", "missing"}
 CASES = [pytest.param(name, call, id=f"{name}-{n}") for name in CALLS for n, call in enumerate(CALLS[name])]
 
 

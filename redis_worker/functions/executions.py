@@ -12,6 +12,7 @@ from redis_worker.engine.execution import Answer, Coroutines, Encode, Execution,
 from redis_worker.engine.lifespan import Lifespan, in_children
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
+from redis_worker.engine.starts import Noted, told
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.functions.current import CURRENT, CurrentTask
 from redis_worker.functions.function import AnyFunction
@@ -66,7 +67,7 @@ class InProcesses:
         self._processes = processes
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(sent(arguments), lambda report: arguments.report(*report))
+        return await self._processes.call(sent(arguments), told(lambda report: arguments.report(*report)))
 
     def close(self) -> None:
         self._processes.close()
@@ -103,27 +104,31 @@ class Executions(dict[AnyFunction, Execution | None]):
         max_deliveries: int,
         lifespan: Lifespan | None,
         middlewares: Middlewares,
+        noted: bool = False,
     ) -> None:
-        """Raises ConfigurationError if a function cannot be sent to a process."""
+        """Raises ConfigurationError if a function cannot be sent to a process. `noted` calls note their start."""
+        self._noted = noted
+        self._call = Noted(call) if noted else call
         self._threads = ThreadPool(concurrency, "redis-worker")
         self._tries = max_deliveries
-        self._in_child = in_children(lifespan, call_in_child)
+        self._in_child = in_children(lifespan, Noted(call_in_child) if noted else call_in_child)
         super().__init__({function: self._execution(function, middlewares) for function in functions})
 
     def _execution(self, function: AnyFunction, middlewares: Middlewares) -> Execution | None:
         if middlewares:
             return Surrounded(self._place(function, unencoded), middlewares)
-        return None if function.declaration.execution == "async" else self._place(function, result_of)
+        is_direct = function.declaration.execution == "async" and not self._noted
+        return None if is_direct else self._place(function, result_of)
 
     def _place(self, function: AnyFunction, encode: Encode) -> Execution:
         timeout = function.declaration.timeout
         match function.declaration.execution:
             case "inline":
-                return Inline(call, encode)
+                return Inline(self._call, encode)
             case "async":
-                return Coroutines(call, timeout, encode)
+                return Coroutines(self._call, timeout, encode)
             case "thread":
-                return Threads(call, timeout, self._threads, encode)
+                return Threads(self._call, timeout, self._threads, encode)
             case "process":
                 _check_sent(function)
                 return InProcesses(Processes(self._in_child, timeout, self._tries, encode))

@@ -21,9 +21,10 @@ class FunctionLanes:
         if not isinstance(received, Received):
             return None
         function, key = received.function, received.members.get("key")
+        in_process = function.declaration.execution == "process"
         if key is not None and function.limits.per_key is not None:
-            return Lane(function.limits.of(function.name, key))
+            return Lane(function.limits.of(function.name, key), in_process)
         if function.name not in self._lanes:
             limits = function.limits.of(function.name, None)
-            self._lanes[function.name] = Lane(limits) if limits else None
+            self._lanes[function.name] = Lane(limits, in_process) if limits else None
         return self._lanes[function.name]

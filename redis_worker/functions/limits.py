@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis_worker.vocabulary.checks import check_whole
-from redis_worker.vocabulary.limit import Limit, Rate
+from redis_worker.vocabulary.limit import Limit
 from redis_worker.vocabulary.payload import dumps
+from redis_worker.vocabulary.rate import Rate
 
 
 @dataclass(frozen=True, slots=True)

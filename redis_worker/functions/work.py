@@ -36,7 +36,8 @@ class FunctionWork:
         """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
         queue = self.queue
         return Executions(
-            *(queue.functions.values(), self.concurrency, self.max_deliveries, queue.lifetime, queue.middlewares)
+            *(queue.functions.values(), self.concurrency, self.max_deliveries, queue.lifetime, queue.middlewares),
+            noted=self.gate is not None,
         )
 
     def runner(self, execution: Executions) -> Callable[[Settler], Runner]:

@@ -21,6 +21,7 @@ from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.starts import NotedInProcesses
 from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
@@ -78,7 +79,7 @@ class Work:
     middleware: Middlewares | None = None
     """The middleware around each call; not of a batch."""
     gate: Gate | None = None
-    """Lets tasks start under limits; not batches."""
+    """Lets tasks start under limits; not batches. `call` then is Noted."""
 
     @property
     def _has_processes(self) -> bool:
@@ -91,9 +92,13 @@ class Work:
         Raises ConfigurationError if it is impossible.
         """
         if self.middleware:
-            return Surrounded(self._place(unencoded), self.middleware, self.encode)
+            place = self._place(unencoded)
+            if self.gate is not None and isinstance(place, Processes):
+                place = NotedInProcesses(place)
+            return Surrounded(place, self.middleware, self.encode)
         if self.gate is not None:
-            return self._place(self.encode)
+            place = self._place(self.encode)
+            return NotedInProcesses(place) if isinstance(place, Processes) else place
         match self.declaration.execution:
             case "inline":
                 return None

@@ -14,7 +14,8 @@ from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
-from redis_worker.broker.queue.gate import Gate, LimitedQueue
+from redis_worker.broker.queue.gate import Gate
+from redis_worker.broker.queue.limited import limited_queue
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.observers import Observers
@@ -32,6 +33,7 @@ from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Declaration
+from redis_worker.vocabulary.rate import Rate
 from redis_worker.vocabulary.service import Consuming
 
 
@@ -124,7 +126,7 @@ class ListWorker(ConsumerService):
         role = Role(self.declaration.name, options.concurrency)
         gate, limited = None, None
         if isinstance(queue, AtLeastOnceQueue) and (gate := self._gate(parts, queue)):
-            limited = LimitedQueue(queue, gate)
+            limited = limited_queue(queue, gate)
         return Consumer(
             keys.waiting,
             limited or queue,
@@ -142,7 +144,7 @@ class ListWorker(ConsumerService):
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,
             max_tasks=options.max_tasks,
-            ring=queue.ring,
+            ring=(limited or queue).ring,
         )
 
     def _queue(self, parts: SharedParts, blocking: Connection) -> AtLeastOnceQueue | AtMostOnceQueue:
@@ -164,13 +166,13 @@ class ListWorker(ConsumerService):
         """Return more roles that run beside the worker."""
         return ()
 
-    def _gate(
-        self,
-        parts: SharedParts,  # noqa: ARG002 - for subclasses
-        queue: AtLeastOnceQueue,  # noqa: ARG002
-    ) -> Gate | None:
+    def _gate(self, parts: SharedParts, queue: AtLeastOnceQueue) -> Gate | None:
         """Return the gate of tasks under limits; None without limits."""
-        return None
+        if self.options.rate is None:
+            return None
+        rate = Rate.of("rate", self.options.rate)
+        in_process = self.declaration.execution == "process"
+        return Gate.of_rate(rate, parts.connection, self._keys, queue, parts.doorbell, self._observer, in_process)
 
     def _limits(self) -> Limits:
         return Limits(self.options.dead_limit, int(seconds_of(self.options.result_ttl or 0)))

@@ -11,6 +11,7 @@ from redis_worker.engine.counters import Counters
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction, in_children
 from redis_worker.engine.middleware import Middleware, Middlewares
 from redis_worker.engine.reading import TaskReader
+from redis_worker.engine.starts import Noted
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.service.consumer import Work
@@ -79,6 +80,8 @@ class WorkerPool(ListWorker):
         check_settings(self._processor)
         if declaration.retries and chosen.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
+        if chosen.rate is not None and chosen.delivery == "at-most-once":
+            raise ConfigurationError("a rate needs at-least-once delivery: what must wait goes back to the queue")
         super().__init__(
             *(redis, input_key, output_key, chosen, declaration),
             observers=observers,
@@ -93,7 +96,7 @@ class WorkerPool(ListWorker):
         options = self.options
         return Work(
             read=TaskReader(self._parser, options.max_deliveries).read,
-            call=self._call(),
+            call=self._call(self._processor if gate is None else Noted(self._processor)),
             declaration=self.declaration,
             concurrency=options.concurrency,
             max_deliveries=options.max_deliveries,
@@ -103,10 +106,8 @@ class WorkerPool(ListWorker):
             gate=gate,
         )
 
-    def _call(self) -> Processor:
-        if self.declaration.execution != "process":
-            return self._processor
-        return in_children(self._lifespan, self._processor)
+    def _call(self, processor: Processor) -> Processor:
+        return in_children(self._lifespan, processor) if self.declaration.execution == "process" else processor
 
 
 async def start_worker_pool(

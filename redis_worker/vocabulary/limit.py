@@ -1,18 +1,18 @@
-"""Limits on the starts of tasks, over all workers of a queue: `rate="100/m"`, and so many at a time."""
+"""Limits on the starts of tasks, over all workers of a queue, and the lanes in which tasks wait for them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
-from redis_worker.vocabulary.duration import END_OF_TIME, duration
-from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.payload import dumps
 
 # The part of a period within which a task starts after Redis has let it, and its limits in ms. A start counts as if
 # it came at the end of that time: so the limit holds for the starts themselves, and the rate is lower by this part.
 _PART, _LEAST_MS, _MOST_MS = 1 / 50, 5.0, 100.0
+# The same for a task that waits for its process.
+_IN_PROCESS_MS = 60_000.0
 # Scores of lanes in the sorted set of delayed tasks: above all due times, and exact.
 _FIRST, _LANES = 2**52, 2**51
 
@@ -30,7 +30,8 @@ class Limit(NamedTuple):
 class Lane:
     """The limits of some tasks, which wait for them in one line."""
 
-    def __init__(self, limits: Sequence[Limit]) -> None:
+    def __init__(self, limits: Sequence[Limit], in_process: bool = False) -> None:
+        """`in_process` if the tasks run in child processes, which may have to start first."""
         described = [[limit.name, limit.most, limit.ms, int(limit.is_ordered)] for limit in limits]
         self.score = _FIRST + int.from_bytes(hashlib.sha256(dumps(described)).digest()[:8]) % _LANES
         """The score of its waiting tasks in the sorted set of delayed tasks."""
@@ -39,27 +40,11 @@ class Lane:
         self.ends = any(not limit.ms for limit in limits)
         """True if the end of a task lets another one start."""
         periods = [limit.ms for limit in limits if limit.ms]
-        self.slack = max(_LEAST_MS, min(min(periods) * _PART, _MOST_MS)) if periods else None
+        slack = max(_LEAST_MS, min(min(periods) * _PART, _MOST_MS)) if periods else None
+        self.slack = _IN_PROCESS_MS if in_process and periods else slack
         """The time in ms within which a task starts after it may; None if any time will do."""
-
-
-class Rate(NamedTuple):
-    """A number of starts in a period."""
-
-    most: int
-    ms: int
-
-    @classmethod
-    def of(cls, name: str, value: Any) -> Self:
-        """Return the rate in a text such as `100/m` or `1/10s`. Raises ConfigurationError, naming the setting."""
-        number, _, period = value.partition("/") if isinstance(value, str) else ("", "", "")
-        seconds = duration(period if period[:1].isdigit() else f"1{period}") if period.strip() else None
-        most = int(number) if number.strip().isdecimal() and len(number) < 10 else 0
-        if seconds is None or not most:
-            raise ConfigurationError(f'{name} must be a text as "100/m", "5/s" or "1/10s", got {value!r}')
-        if not 0.05 <= seconds <= END_OF_TIME:
-            raise ConfigurationError(f"{name}: the period must be at least 50ms, got {value!r}")
-        return cls(most, round(seconds * 1000))
+        self.is_reported = in_process
+        """True if each start is reported once it has come, since that time is too long to count."""
 
 
 def waits_for_a_limit(score: float) -> bool:

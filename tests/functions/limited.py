@@ -55,3 +55,9 @@ async def visit(key: str, number: int) -> int:
 async def free(number: int) -> int:
     """Return at once."""
     return number
+
+
+def processor(arguments: list[int]) -> int:
+    """Note a start, for a pool."""
+    note("hit", arguments[0])
+    return arguments[0]

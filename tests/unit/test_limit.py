@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from redis_worker.vocabulary.errors import ConfigurationError
-from redis_worker.vocabulary.limit import Lane, Limit, Rate, waits_for_a_limit
+from redis_worker.vocabulary.limit import Lane, Limit, waits_for_a_limit
+from redis_worker.vocabulary.rate import Rate
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 -- up tasks that wait in lanes and may start now: to the head of the queue.
 -- KEYS 1 inflight, 2 large, 3 delayed, 4 workers, 5 lanes, 6 waiting
 -- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a set of large tasks, 5 stem of the keys
---      of limits, 6 ms for which a call holds, 7 '1' to look at all lanes, 8 number of ended tasks N, then N times number
---      and lane; then for each task that asks number, lane, slack in ms ('' for none), 'back' if it shall not wait in the lane
+--      of limits, 6 ms for which a call holds, 7 '1' to look at all lanes, 8 number of changes N, then N times number, lane
+--      and 'ended', or 'started' to count the start now; then for each task that asks number, lane, slack in ms (within
+--      which it starts), 'back' if it shall not wait in the lane
 -- A lane is a JSON list: its score among delayed tasks, then its limits [name, most, ms, ordered]: at most `most` starts
 -- in each period of `ms`; or, if that is 0, at most `most` at a time.
 -- Returns {ms until a task may be called, -1 if none waits, for each task that asks a verdict}:
@@ -46,11 +47,11 @@ local function visit(text)
   visits[#visits + 1] = lane
 end
 
-local last = 8 + 2 * ARGV[8]
+local last = 8 + 3 * ARGV[8]
 if ARGV[7] == '1' then
   for _, text in ipairs(redis.call('ZRANGE', KEYS[5], 0, MOST_LANES - 1)) do wrong = wrong or visit(text) end
 end
-for i = 10, last, 2 do wrong = wrong or visit(ARGV[i]) end
+for i = 10, last, 3 do wrong = wrong or visit(ARGV[i]) end
 for i = last + 2, #ARGV, 4 do wrong = wrong or visit(ARGV[i]) end
 if wrong then return wrong end
 if #strange > 0 then redis.call('ZREM', KEYS[5], unpack(strange)) end
@@ -90,13 +91,26 @@ local function wait_for(limit)
   return first[2] and math.max(1, math.ceil(first[2] + limit.ms - now))
 end
 
+-- Have the tasks that started expire once none counts any more.
+local function keep(limit)
+  local latest = limit.ms > 0 and redis.call('ZRANGE', limit.started, -1, -1, 'WITHSCORES')[2]
+  local ms = latest and math.ceil(latest + limit.ms - now) or WEEK
+  redis.call('PEXPIRE', limit.started, math.min(ms, limit.ms + WEEK))
+end
+
 local function waiting_in(lane, count)
   return redis.call('ZRANGEBYSCORE', KEYS[3], lane.score, lane.score, 'LIMIT', 0, count)
 end
 
-for i = 9, last, 2 do
+for i = 9, last, 3 do
+  local member = ARGV[1] .. '\n' .. ARGV[i]
   for _, limit in ipairs(lanes[ARGV[i + 1]]) do
-    if limit.ms == 0 then redis.call('ZREM', limit.started, ARGV[1] .. '\n' .. ARGV[i]) end
+    if limit.ms == 0 and ARGV[i + 2] == 'ended' then
+      redis.call('ZREM', limit.started, member)
+    elseif limit.ms > 0 and ARGV[i + 2] == 'started' then
+      redis.call('ZADD', limit.started, string.format('%.3f', now), member)
+      keep(limit)
+    end
   end
 end
 
@@ -115,7 +129,7 @@ local function note_start(lane, member, name, slack)
     local latest = limit.ms > 0 and now + slack or now
     local more = redis.call('ZADD', limit.started, string.format('%.3f', latest), member)
     rooms[limit.started] = rooms[limit.started] - more + redis.call('ZREM', limit.called, name)
-    redis.call('PEXPIRE', limit.started, limit.ms > 0 and limit.ms + math.ceil(slack) or WEEK)
+    keep(limit)
   end
 end
 
