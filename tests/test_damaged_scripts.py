@@ -109,7 +109,10 @@ CALLS: dict[str, list[Call]] = {
         )
         for everywhere in ("", "1")
         for ended in ([0], [2, 9, LANE, "ended", 8, LANE, "started"])
-        for questions in ([], [1, LANE, 10, "", 2, LANE, 10, "back", 3, LANE, 10, "", 7, LANE, 10, ""])
+        for questions in (
+            [],
+            [1, LANE, 10, "", "", 2, LANE, 10, "back", "", 3, LANE, 10, "", "@x", 7, LANE, 10, "", ""],
+        )
     ],
     "missing": [Call({"inflight": "hash", "attempts": "hash", "large": "set"}, [2])],
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],

@@ -14,6 +14,7 @@ from redis_worker.functions.signature import Signature
 from redis_worker.functions.transport import Linked
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import DEFAULT, Priorities, check_priority
 from redis_worker.vocabulary.processor import Declaration
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class CallOptions(TypedDict, total=False):
     retries: int | None
     expires: Duration | datetime | None
     unique: bool | Duration
+    priority: str
     key: str | int | None
 
 
@@ -43,6 +45,10 @@ AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"
 
 class Submitter(Linked, Protocol):
     """A queue, as its functions see it."""
+
+    @property
+    def priorities(self) -> Priorities | None:
+        """The priorities of the queue, if there are any."""
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Submit calls; return their handles in order."""
@@ -107,10 +113,17 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
     __qualname__: str
     __wrapped__: Callable[P, T]
 
-    def __init__(self, queue: Submitter, function: Callable[P, T], declaration: Declaration, limits: Limits) -> None:
-        """Raises ConfigurationError if an annotation has no form in JSON."""
-        super().__init__(self, Options())
+    def __init__(
+        self,
+        queue: Submitter,
+        function: Callable[P, T],
+        declaration: Declaration,
+        limits: Limits,
+        priority: str = DEFAULT,
+    ) -> None:
+        """Raises ConfigurationError if an annotation has no form in JSON, or the queue does not have the `priority`."""
         self.queue = queue
+        super().__init__(self, self._checked(Options(priority=priority)))
         self.declaration = declaration
         self.limits = limits
         self.signature = Signature(declaration.name, function)
@@ -126,10 +139,14 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
 
     def options(self, **options: Unpack[CallOptions]) -> Submitting[P, R]:
         """Return this function with options of its submissions. Raises ConfigurationError."""
-        chosen = self._options.with_(**options)
-        if chosen.key is not None and self.limits.per_key is None:
+        return Submitting(self, self._checked(self._options.with_(**options)))
+
+    def _checked(self, options: Options) -> Options:
+        if options.priority != DEFAULT:
+            check_priority(self.queue.name, options.priority, self.queue.priorities)
+        if options.key is not None and self.limits.per_key is None:
             raise ConfigurationError(f"function {self.name}: key is of use with per_key, which it does not declare")
-        return Submitting(self, chosen)
+        return options
 
     def handle(self, id: str | int) -> Handle[R]:
         """Return the handle of a task of this function."""

@@ -20,6 +20,7 @@ from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected
 from redis_worker.vocabulary.limit import Lane, Limit
+from redis_worker.vocabulary.priorities import DEFAULT
 from redis_worker.vocabulary.rate import Rate
 from redis_worker.vocabulary.task import Delivery
 
@@ -195,7 +196,7 @@ class Gate:
         Raises Disconnected and Refused.
         """
         assert self.rate is not None
-        keys = [self._keys.waiting, f"{self._keys.limits}:{WHOLE}"]
+        keys = [f"{self._keys.limits}:{WHOLE}", *self._keys.lists]
         room, wait, waiting = await self._connection.run("room", keys, self.rate)
         return room, wait / 1000, waiting
 
@@ -240,7 +241,9 @@ class Gate:
         for number, lane, what in changes:
             arguments += (number, lane.text, what)
         for delivery, lane, slack, _ in questions:
+            priority = keys.priority_of(delivery.number)
             arguments += (delivery.number, lane.text, slack, "" if self.rate is None else "back")
+            arguments.append("" if priority == DEFAULT else f"@{priority}")
         return [
             keys.inflight(worker),
             keys.large(worker),

@@ -4,7 +4,7 @@
 -- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a set of large tasks, 5 stem of the keys
 --      of limits, 6 ms for which a call holds, 7 '1' to look at all lanes, 8 number of changes N, then N times number, lane
 --      and 'ended', or 'started' to count the start now; then for each task that asks number, lane, slack in ms (within
---      which it starts), 'back' if it shall not wait in the lane
+--      which it starts), 'back' if it shall not wait in the lane, its priority if that is not the default
 -- A lane is a JSON list: its score among delayed tasks, then its limits [name, most, ms, ordered]: at most `most` starts
 -- in each period of `ms`; or, if that is 0, at most `most` at a time.
 -- Returns {ms until a task may be called, -1 if none waits, for each task that asks a verdict}:
@@ -52,7 +52,7 @@ if ARGV[7] == '1' then
   for _, text in ipairs(redis.call('ZRANGE', KEYS[5], 0, MOST_LANES - 1)) do wrong = wrong or visit(text) end
 end
 for i = 10, last, 3 do wrong = wrong or visit(ARGV[i]) end
-for i = last + 2, #ARGV, 4 do wrong = wrong or visit(ARGV[i]) end
+for i = last + 2, #ARGV, 5 do wrong = wrong or visit(ARGV[i]) end
 if wrong then return wrong end
 if #strange > 0 then redis.call('ZREM', KEYS[5], unpack(strange)) end
 
@@ -134,7 +134,7 @@ local function note_start(lane, member, name, slack)
 end
 
 local reply = {-1}
-for i = last + 1, #ARGV, 4 do
+for i = last + 1, #ARGV, 5 do
   local number, lane, slack = ARGV[i], lanes[ARGV[i + 1]], tonumber(ARGV[i + 2]) or 0
   local raw = task_in_flight(KEYS[1], KEYS[2], number)
   local verdict = GONE
@@ -146,7 +146,8 @@ for i = last + 1, #ARGV, 4 do
     elseif ARGV[i + 3] == 'back' then
       verdict = BACK
     else
-      local token = string.format('%s%06d%06d', time[1], time[2], i)
+      -- The microsecond and the place in this call: a lane is in the order in which its tasks came.
+      local token = string.format('%s%06d%06d%s', time[1], time[2], i, ARGV[i + 4])
       redis.call('ZADD', KEYS[3], lane.score, token .. ':' .. raw)
       redis.call('ZADD', KEYS[5], 'NX', 0, lane.text)
       end_flight(KEYS[1], KEYS[2], number)
@@ -172,7 +173,8 @@ local function call_up(lane)
   redis.call('ZADD', KEYS[5], now, lane.text)
   for i = math.min(room, #members), 1, -1 do
     local raw = string.sub(members[i], string.find(members[i], ':', 1, true) + 1)
-    redis.call('LPUSH', KEYS[6], raw)
+    local priority = string.match(members[i], PRIORITY)
+    redis.call('LPUSH', priority and list_with(priority, KEYS[3]) or KEYS[6], raw)
     redis.call('ZREM', KEYS[3], members[i])
     for _, limit in ipairs(lane) do
       redis.call('ZADD', limit.called, now + ARGV[6], digest(raw))

@@ -1,4 +1,4 @@
--- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
+-- Return all tasks of a worker to the head of their queue, or of the list of their priority, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
 --      7 presence, 8 claimants, 9 in-flight list of a worker of an early version, 10 large of that worker
 -- ARGV 1 worker, 2 ms for which it stays retired (0: not at all, nothing can arrive late), 3 ms for which counts
@@ -9,6 +9,14 @@
 local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'hash', KEYS[6], 'list', KEYS[9], 'list')
   or damage(KEYS[10], 'set')
 if wrong then return wrong end
+local numbers, lists = numbers_in(KEYS[3], KEYS[10]), {}
+if #numbers > 0 and numbers[#numbers] >= SPAN then
+  for i, name in ipairs(priorities_in(KEYS[3])) do
+    lists[i] = list_with(name, KEYS[1])
+    wrong = mistyped('input', lists[i], 'list')
+    if wrong then return wrong end
+  end
+end
 local force = ARGV[4] == '1'
 local workers = redis.call('TYPE', KEYS[1]).ok
 if not force and workers ~= 'zset' and workers ~= 'none' then return damage(KEYS[1], 'zset') end
@@ -41,11 +49,10 @@ local function charge(raw)
     charged = charged + 1
   end
 end
-local numbers = numbers_in(KEYS[3], KEYS[10])
 for i = #numbers, 1, -1 do
   local raw = task_in_flight(KEYS[3], KEYS[10], numbers[i])
   if raw then
-    redis.call('LPUSH', KEYS[4], raw)
+    redis.call('LPUSH', lists[math.floor(numbers[i] / SPAN)] or KEYS[4], raw)
     charge(raw)
   end
   end_flight(KEYS[3], KEYS[10], numbers[i])
