@@ -151,3 +151,25 @@ async def test_a_call_without_a_reply_is_repeated(tasks: TaskQueue, queue: Queue
             await handle.result(30)
             await queue.redis.client_kill_filter(_type="normal", skipme=True)
         assert [await handle.result(30) for handle in handles] == [*range(40)]
+
+
+async def test_a_task_that_waits_keeps_its_priority(server: EmbeddedServer, queue: Queue) -> None:
+    tasks = TaskQueue(
+        server.url, queue.keys.waiting, results=queue.keys.output, priorities=("high", "default"), result_ttl=None
+    )
+    go = asyncio.Event()
+
+    @tasks.task(concurrency=1, priority="high")
+    async def work() -> None:
+        await go.wait()
+
+    async with tasks.worker():
+        handles = await work.submit_many([(), ()])
+        await wait_until(lambda: is_waiting(queue, 1))
+        (member,) = await queue.redis.zrange(queue.keys.delayed, 0, -1)
+        assert b"@high:" in member
+        go.set()
+        for handle in handles:
+            await handle.result(30)
+    await tasks.close()
+    await queue.redis.delete(f"{queue.keys.stem}:priorities")
