@@ -37,7 +37,7 @@ def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
 
 CRON = {"fired": "zset", "running": "zset", "runs": "hash", "queued": "zset", "record": "hash", "ended": "list"}
 NOW = int(time.time() * 1000)
-LANE = '[4503599627370497,["x",1,1000,0]]'
+LANE = '[4503599627370497,["x",1,1000]]'
 
 
 def _cron(*roles: str) -> dict[str, str]:

@@ -23,8 +23,6 @@ class Limit(NamedTuple):
     name: str
     most: int
     ms: int = 0
-    is_ordered: bool = False
-    """True if each task waits for the answer of the one before, whatever happens to its worker."""
 
 
 class Lane:
@@ -32,7 +30,7 @@ class Lane:
 
     def __init__(self, limits: Sequence[Limit], in_process: bool = False) -> None:
         """`in_process` if the tasks run in child processes, which may have to start first."""
-        described = [[limit.name, limit.most, limit.ms, int(limit.is_ordered)] for limit in limits]
+        described = [[limit.name, limit.most, limit.ms] for limit in limits]
         self.score = _FIRST + int.from_bytes(hashlib.sha256(dumps(described)).digest()[:8]) % _LANES
         """The score of its waiting tasks in the sorted set of delayed tasks."""
         self.text: bytes = dumps([self.score, *described])

@@ -5,7 +5,7 @@
 --      of limits, 6 ms for which a call holds, 7 '1' to look at all lanes, 8 number of changes N, then N times number, lane
 --      and 'ended', or 'started' to count the start now; then for each task that asks number, lane, slack in ms (within
 --      which it starts), 'back' if it shall not wait in the lane, its priority if that is not the default
--- A lane is a JSON list: its score among delayed tasks, then its limits [name, most, ms, ordered]: at most `most` starts
+-- A lane is a JSON list: its score among delayed tasks, then its limits [name, most, ms]: at most `most` starts
 -- in each period of `ms`; or, if that is 0, at most `most` at a time.
 -- Returns {ms until a task may be called, -1 if none waits, for each task that asks a verdict}:
 local START, WAITS, BACK, GONE = 0, 1, 2, 3
