@@ -1,25 +1,25 @@
-"""The places where the functions of a queue run: on the event loop, in threads, in processes."""
+"""The calls of a queue's functions: in a child process, and with middleware around them, wherever they run."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redis_worker.engine.child_calls import tell_parent
-from redis_worker.engine.execution import Answer, Coroutines, Encode, Execution, Inline, Threads, unencoded
-from redis_worker.engine.lifespan import Lifespan, in_children
+from redis_worker.engine.execution import Answer, Coroutines, Execution, Inline, Threads, unencoded
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
-from redis_worker.engine.starts import Noted, told
+from redis_worker.engine.starts import told
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
-from redis_worker.functions.current import CURRENT, CurrentTask
+from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.reading import Received
 from redis_worker.functions.signature import Arguments
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.task import RUNNING
 
 
 def call(received: Received) -> Any:
@@ -55,19 +55,21 @@ def sent(received: Received) -> Sent:
 
 def call_in_child(sent: Sent) -> Any:
     """Call the function of a task in a child process."""
-    CURRENT.set(sent)
+    RUNNING.set(sent)
     positional, named = sent.arguments
     return sent.function.__wrapped__(*positional, **named)
 
 
 class InProcesses:
-    """Calls of a plain function in child processes."""
+    """Calls of a plain function in child processes, which the functions of a queue share."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, timeout: float | None) -> None:
         self._processes = processes
+        self._timeout = timeout
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(sent(arguments), told(lambda report: arguments.report(*report)))
+        report = told(lambda report: arguments.report(*report))
+        return await self._processes.call(sent(arguments), report, self._timeout)
 
     def close(self) -> None:
         self._processes.close()
@@ -94,71 +96,51 @@ class Surrounded:
         self._execution.close()
 
 
-class Executions(dict[AnyFunction, Execution | None]):
-    """The executions of a queue's functions, by function; None for a coroutine function, which needs none."""
+class Executions(dict[AnyFunction, Execution]):
+    """The calls of a queue's functions with middleware around them, by function."""
 
     def __init__(
         self,
         functions: Iterable[AnyFunction],
-        concurrency: int,
-        max_deliveries: int,
-        lifespan: Lifespan | None,
         middlewares: Middlewares,
-        noted: bool = False,
+        threads: ThreadPool | OwnThreads,
+        processes: Processes | None = None,
+        call: Callable[[Any], Any] = call,
     ) -> None:
-        """Raises ConfigurationError if a function cannot be sent to a process. `noted` calls note their start."""
-        self._noted = noted
-        self._call = Noted(call) if noted else call
-        self._threads = ThreadPool(concurrency, "redis-worker")
-        self._tries = max_deliveries
-        self._in_child = in_children(lifespan, Noted(call_in_child) if noted else call_in_child)
-        super().__init__({function: self._execution(function, middlewares) for function in functions})
+        """Without `processes`, in tests of a program, all plain functions run in threads."""
+        self._call = call
+        self._threads = threads
+        self._processes = processes
+        super().__init__({function: Surrounded(self._place(function), middlewares) for function in functions})
 
-    def _execution(self, function: AnyFunction, middlewares: Middlewares) -> Execution | None:
-        if middlewares:
-            return Surrounded(self._place(function, unencoded), middlewares)
-        is_direct = function.declaration.execution == "async" and not self._noted
-        return None if is_direct else self._place(function, result_of)
-
-    def _place(self, function: AnyFunction, encode: Encode) -> Execution:
+    def _place(self, function: AnyFunction) -> Execution:
         timeout = function.declaration.timeout
         match function.declaration.execution:
-            case "inline":
-                return Inline(self._call, encode)
             case "async":
-                return Coroutines(self._call, timeout, encode)
-            case "thread":
-                return Threads(self._call, timeout, self._threads, encode)
-            case "process":
-                _check_sent(function)
-                return InProcesses(Processes(self._in_child, timeout, self._tries, encode))
+                return Coroutines(self._call, timeout, unencoded)
+            case "inline" if self._processes is not None:
+                return Inline(self._call, unencoded)
+            case "process" if self._processes is not None:
+                return InProcesses(self._processes, timeout)
+            case _:
+                return Threads(self._call, timeout, self._threads, unencoded)
 
     def close(self) -> None:
         """Stop the calls that can be stopped."""
         self._threads.close()
-        for execution in self.values():
-            if execution is not None:
-                execution.close()
+        if self._processes is not None:
+            self._processes.close()
 
 
-def executions_here(functions: Iterable[AnyFunction], middlewares: Middlewares) -> dict[AnyFunction, Execution | None]:
-    """Return executions for tests of a program: in its own process, plain functions in threads."""
-    threads = OwnThreads("redis-worker-testing")
-
-    def place(function: AnyFunction) -> Execution:
-        timeout = function.declaration.timeout
-        if function.declaration.execution == "async":
-            return Coroutines(call, timeout, unencoded)
-        return Threads(call, timeout, threads, unencoded)
-
-    return {function: Surrounded(place(function), middlewares) for function in functions}
-
-
-def _check_sent(function: AnyFunction) -> None:
-    """Raise ConfigurationError if a child process would not find the function."""
-    try:
-        pickle.dumps(function)
-    except Exception as error:
-        raise ConfigurationError(
-            f"function {function.name} cannot be sent to a process ({error}); define it at the top level of a module"
-        ) from None
+def check_sent(functions: Iterable[AnyFunction]) -> None:
+    """Raise ConfigurationError if a child process would not find one of its functions."""
+    for function in functions:
+        if function.declaration.execution != "process":
+            continue
+        try:
+            pickle.dumps(function)
+        except Exception as error:
+            raise ConfigurationError(
+                f"function {function.name} cannot be sent to a process ({error}); define it at the top level of a "
+                "module"
+            ) from None
