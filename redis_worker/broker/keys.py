@@ -142,6 +142,11 @@ class Keys:
     """Sorted set: lane with tasks that wait for a limit (in `delayed`) -> time of the last look at it; see gate.lua."""
     limits = _Derived()
     """The beginning of sorted sets, each named by this, a colon and a limit: the tasks that started; see gate.lua."""
+    flow = _Derived()
+    """Hash: id of a parked step of a flow -> its raw task. Exists only while a step waits for others.
+
+    Two keys belong to it, whose names end in `_left` and `_edges`: see flows.lua.
+    """
 
     progress = _Derived()
     """The beginning of strings, each named by this, a colon and the id of a task: its last report, a JSON object."""

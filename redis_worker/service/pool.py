@@ -16,7 +16,7 @@ from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.service.consumer import Work
 from redis_worker.service.list_worker import ListWorker
-from redis_worker.service.options import POOL_DEFAULTS, pool_options
+from redis_worker.service.options import POOL_DEFAULTS, PoolOptions, pool_options
 from redis_worker.service.service import Measuring
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -82,6 +82,7 @@ class WorkerPool(ListWorker):
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
         if chosen.rate is not None and chosen.delivery == "at-most-once":
             raise ConfigurationError("a rate needs at-least-once delivery: what must wait goes back to the queue")
+        _check_forward(chosen, input_key, output_key)
         super().__init__(
             *(redis, input_key, output_key, chosen, declaration),
             observers=observers,
@@ -108,6 +109,15 @@ class WorkerPool(ListWorker):
 
     def _call(self, processor: Processor) -> Processor:
         return in_children(self._lifespan, processor) if self.declaration.execution == "process" else processor
+
+
+def _check_forward(options: PoolOptions, input_key: str, output_key: str) -> None:
+    if options.forward is None:
+        return
+    if options.delivery == "at-most-once":
+        raise ConfigurationError("forward needs at-least-once delivery, which passes results on in one step")
+    if options.forward in (input_key, output_key):
+        raise ConfigurationError(f"forward names the pool's own key {options.forward!r}; name another list")
 
 
 async def start_worker_pool(

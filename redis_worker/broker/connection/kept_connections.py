@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hiredis import PushNotification, pack_command
@@ -64,7 +64,7 @@ class KeptConnections:
         self._busy.add(kept)
         replies = None
         try:
-            replies = await kept.exchange([pack_command(tuple(command)) for command in commands])
+            replies = await kept.exchange(map(pack_command, map(tuple, commands)), len(commands))
         finally:
             self._busy.discard(kept)
             self._turns.give_back()
@@ -141,12 +141,12 @@ class _KeptConnection(RawConnection):
         self._received: list[Any] = []
         self._waiter: asyncio.Future[list[Any]] | None = None
 
-    async def exchange(self, packed: list[bytes]) -> list[Any]:
-        """Send commands, and wait for all replies."""
-        self._received, self._expected = [], len(packed)
+    async def exchange(self, packed: Iterable[bytes], count: int) -> list[Any]:
+        """Send `count` commands, and wait for all replies."""
+        self._received, self._expected = [], count
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         # Not drained: the reply comes after the last byte was sent anyway.
-        self.transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        self.transport.write(b"".join(packed))
         received: list[Any] = await waiter
         return received
 
