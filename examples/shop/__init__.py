@@ -2,9 +2,9 @@
 
     python -m examples.shop        the front and two worker processes at http://127.0.0.1:8000, until Ctrl-C
 
-An order is a flow of three steps: take the items out of stock, charge the card, send a mail. The report of the month
-shows its progress, and can be cancelled. Kill a worker (`kill -9`) in the middle: within 8 s another one goes on with
-what it had.
+An order is a flow of three steps: take the items out of stock, charge the card, send a mail, of which there are two a
+second at most. The report of the month shows its progress, and can be cancelled. Kill a worker (`kill -9`) in the
+middle: within 8 s another one goes on with what it had.
 
     tasks.py        the functions                       app.py         the front, in FastAPI
     database.py     stock, orders and mails in SQLite   page.html      the page

@@ -87,9 +87,9 @@ def charge(invoice: Invoice) -> Invoice:
     return invoice
 
 
-@queue.task(retries=5)
+@queue.task(retries=5, rate="2/s")
 async def send_mail(invoice: Invoice) -> None:
-    """Send the receipt. A coroutine function: it runs on the event loop."""
+    """Send the receipt, two a second at most over all workers. A coroutine function: it runs on the event loop."""
     text = f"Thank you for your order of {invoice.text}, {invoice.cents / 100:.2f}."
     await asyncio.to_thread(database().mailed, invoice.order, invoice.customer, text)
 

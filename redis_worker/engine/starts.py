@@ -36,10 +36,10 @@ def told(report: Callable[[Any], None] = lambda _: None) -> Callable[[Any], None
     note = STARTED.get(None)
 
     def receive(message: Any) -> None:
-        if note is not None and message == _HAS_STARTED:
-            note()
-        else:
+        if message != _HAS_STARTED:
             report(message)
+        elif note is not None:  # a task without a limit, beside others, has nobody to notify
+            note()
 
     return receive
 
