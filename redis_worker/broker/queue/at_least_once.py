@@ -107,10 +107,10 @@ class AtLeastOnceQueue:
     def _make_names(self) -> None:
         """Make the arguments of claims and settlements that change only with the lease."""
         keys, name = self._keys, self._registration.lease.name
-        inflight, arrived, large = keys.inflight(name), keys.arrived(name), keys.large(name)
-        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused, large]
-        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped, large]
-        self._missing_keys = [inflight, keys.attempts, large]
+        inflight, arrived, bundles = keys.inflight(name), keys.arrived(name), keys.bundles(name)
+        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused, bundles]
+        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped, bundles]
+        self._missing_keys = [inflight, keys.attempts, bundles]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
         if self._has_records:
@@ -227,8 +227,9 @@ class AtLeastOnceQueue:
 
     async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._registration.lease
-        state, tasks, counts, first, large, *found = reply
-        self._last = max(self._last, first + len(tasks) + large - 1)
+        state, tasks, counts, first, first_large, end, *found = reply
+        large = range(first_large, end)
+        self._last = max(self._last, first + len(tasks) - 1, end - 1)
         self._drained = state == _OK and not large and len(tasks) < limit
         if tasks or large:
             self._found_at = monotonic()
@@ -245,8 +246,7 @@ class AtLeastOnceQueue:
         plain = are_plain(tasks)
         deliveries = [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
         if large:
-            numbers = range(first + len(tasks), first + len(tasks) + large)
-            deliveries += await read_large_tasks(self._blocking, self._keys, lease, numbers)
+            deliveries += await read_large_tasks(self._blocking, self._keys, lease, large)
         return deliveries
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
@@ -347,8 +347,8 @@ class AtLeastOnceQueue:
 
     async def _release(self, held: Sequence[Delivery], force: bool = False) -> list[int]:
         """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
-        inflight, _, large = self._missing_keys
-        keys = [inflight, self._keys.waiting, self._keys.workers, large]
+        inflight, _, bundles = self._missing_keys
+        keys = [inflight, self._keys.waiting, self._keys.workers, bundles]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
             return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])

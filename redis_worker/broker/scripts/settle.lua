@@ -1,5 +1,5 @@
 -- Write the outcomes of tasks and acknowledge them, in one step, if the worker still holds them.
--- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
+-- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 bundles, 8 output (absent if there
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
 --      idempotent topic, which has no output, 8 done, 9 begun; for tasks with records, the last two are
 --      unique, cancelled
@@ -140,6 +140,7 @@ if remember > 0 and completed > 0 then
   end
 end
 
+empty_bundles()
 if output and #fields > 0 then
   for first = 1, #fields, 4000 do
     redis.call('HSET', output, unpack(fields, first, math.min(first + 3999, #fields)))
