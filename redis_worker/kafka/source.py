@@ -16,14 +16,14 @@ from redis_worker.kafka.buffers import Buffers
 from redis_worker.kafka.commits import Commits
 from redis_worker.kafka.dead_letters import DeadLetters
 from redis_worker.kafka.group import Group
-from redis_worker.kafka.marks import ALONE, Mark
+from redis_worker.kafka.marks import Mark
 from redis_worker.kafka.order import LANES
 from redis_worker.kafka.partitions import KafkaDelivery, OwnedPartition
 from redis_worker.kafka.settings import KafkaSettings
+from redis_worker.kafka.settling import LAST_WRITE, LONGEST_PAUSE, Settling
 from redis_worker.kafka.turns import Turns
-from redis_worker.kafka.writer import Entry, Writer
+from redis_worker.kafka.writer import Entry
 from redis_worker.ports import Observer, Partition, Sink
-from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.ids import new_id
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.partition import PartitionStatus
@@ -35,10 +35,6 @@ logger = library_logger(__name__)
 _WAIT = 2.0
 # Messages that are claimed, or handled and wait for an earlier one, if the sink stores offsets: it gets them in order.
 _MOST_HELD = 10_000
-# The longest pause between tries to reach the sink, in seconds.
-_LONGEST_PAUSE = 10.0
-# The time for writing the last values, in seconds.
-_LAST_WRITE = 10.0
 
 
 class KafkaSource:
@@ -65,7 +61,6 @@ class KafkaSource:
         self._dead_letters = dead_letters
         self._observer = observer
         self._sink = sink
-        self._stores_offsets = sink is not None and sink.stores_offsets
         self._lane_of = LANES[ordered]
         self._revoke_timeout = revoke_timeout
         self._owned: dict[Partition, OwnedPartition] = {}
@@ -73,24 +68,19 @@ class KafkaSource:
         self.group = Group(settings, self, self._buffers, self._new)
         self._commits = Commits(self.group.commit, observer, self._committed)
         self._sink_observer = sink_observer
-        self._writer = None if sink is None else self._writer_to(sink, sink_observer)
-        most_held = _MOST_HELD if self._stores_offsets else None
+        self._settling = Settling(
+            sink,
+            sink_observer,
+            self._commits,
+            bury=dead_letters.write,
+            taken_over=self._taken_over,
+            advanced=self._advanced,
+        )
+        most_held = _MOST_HELD if self._settling.stores_offsets else None
         self._turns = Turns(partial(self._commits.want, urgent=True), most_held=most_held)
-        self._moved: set[OwnedPartition] = set()
-        """Partitions with an offset to commit that has moved."""
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
         self._closing = asyncio.Event()
-
-    def _writer_to(self, sink: Sink, observer: Observer) -> Writer:
-        return Writer(
-            sink,
-            observer,
-            bury=self._dead_letters.write,
-            finished=self._written,
-            lost=self._taken_over,
-            reconnect=Reconnect(observer, longest=_LONGEST_PAUSE),
-        )
 
     def _new(self, name: Partition, mark: Mark, committed: int | None) -> OwnedPartition:
         return OwnedPartition(name, mark, committed, self._lane_of)
@@ -100,7 +90,7 @@ class KafkaSource:
     @property
     def away(self) -> str | None:
         """The name of what is unreachable; None if nothing is."""
-        if self._writer is not None and self._writer.away:
+        if self._settling.away:
             return "the sink"
         return None if self.group.away is None else "Kafka"
 
@@ -127,7 +117,7 @@ class KafkaSource:
 
     def roles(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """Return what runs beside the worker until it is cancelled."""
-        return [self.group.run, self._commits.run, *([] if self._writer is None else [self._writer.run])]
+        return [self.group.run, self._commits.run, *self._settling.roles()]
 
     # The queue.
 
@@ -142,9 +132,8 @@ class KafkaSource:
         self._closing.set()
         self.wake()
         self._progress.set()
-        await self.group.close(_LAST_WRITE)
-        if self._writer is not None:
-            self._writer.cancel()
+        await self.group.close(LAST_WRITE)
+        self._settling.cancel()
 
     def wake(self) -> None:
         """End the wait of a claim."""
@@ -162,8 +151,8 @@ class KafkaSource:
         return found
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._writer is not None:
-            limit = min(limit, self._writer.room - self._turns.out)
+        if (room := self._settling.room) is not None:
+            limit = min(limit, room - self._turns.out)
         if self._closing.is_set() or limit <= 0:
             return []
         found = self._turns.take(limit)
@@ -194,14 +183,12 @@ class KafkaSource:
                 if partition.lanes.ordered and (following := partition.lanes.leave(delivery)) is not None:
                     self._turns.soon(following)
                 value = None if outcome.dead else outcome.result
-                if value is None and not self._stores_offsets:
+                if value is None and not self._settling.stores_offsets:
                     settled.append(delivery)
                 else:
                     entries.append(Entry(delivery, value))
-        self._settled(settled)
-        self._write(entries)
+        self._settling.settle(settled, entries)
         self._buffers.taken()
-        self._advance()
         return lost
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -210,54 +197,6 @@ class KafkaSource:
             assert isinstance(delivery, KafkaDelivery)
             delivery.receipt.out -= 1
             self._turns.first(delivery)
-        self._progress.set()
-
-    # Settling.
-
-    def _write(self, entries: list[Entry]) -> None:
-        """Hand values to the writer, in the order of offsets if the sink stores those. The hot path."""
-        if self._stores_offsets:
-            reached: list[Entry] = []
-            for entry in entries:
-                found = entry.delivery.receipt.offsets.settle(entry.delivery.offset, entry)
-                reached += [entry for _, entry in found]
-            entries = reached
-        for entry in entries:
-            entry.delivery.receipt.writing += 1
-        if self._writer is not None:
-            self._writer.add(entries)
-
-    def _written(self, entries: Sequence[Entry]) -> None:
-        for delivery, _ in entries:
-            delivery.receipt.writing -= 1
-        if self._stores_offsets:
-            for delivery, _ in entries:
-                partition = delivery.receipt
-                if not partition.lost:
-                    partition.safe = delivery.offset + 1
-                    self._moved.add(partition)
-        else:
-            self._settled([delivery for delivery, _ in entries])
-        self._advance()
-
-    def _settled(self, deliveries: Sequence[KafkaDelivery]) -> None:
-        """Move the offsets of partitions past what is settled. The hot path."""
-        offsets: dict[OwnedPartition, list[int]] = {}
-        for delivery in deliveries:
-            offsets.setdefault(delivery.receipt, []).append(delivery.offset)
-        for partition, settled in offsets.items():
-            if not partition.lost and partition.offsets.settle_all(settled):
-                partition.safe = partition.offsets.next
-                self._moved.add(partition)
-
-    def _advance(self) -> None:
-        """Have the offsets committed that moved, and more messages claimed."""
-        for partition in self._moved:
-            if partition.mark.level == ALONE:
-                partition.wants_open = False  # nothing of it is held now
-            self._commits.want(partition, urgent=partition.mark.level > 0)
-        self._moved.clear()
-        self._news.set()
         self._progress.set()
 
     # The membership, see rebalances.Owner.
@@ -285,10 +224,10 @@ class KafkaSource:
 
     async def _stored(self, names: Collection[Partition]) -> Mapping[Partition, int]:
         """Become the owner of partitions by the sink's record; return the offsets that it has stored."""
-        if not self._stores_offsets or not names:
+        if not self._settling.stores_offsets or not names:
             return {}
         assert self._sink is not None
-        sink, reconnect = self._sink, Reconnect(self._sink_observer, longest=_LONGEST_PAUSE)
+        sink, reconnect = self._sink, Reconnect(self._sink_observer, longest=LONGEST_PAUSE)
         try:
             return await reconnect.call(lambda: sink.take(self._settings.group, self.worker, names), end=self._closing)
         except GivenUp:
@@ -300,15 +239,14 @@ class KafkaSource:
             partition.leaving = True
             partition.drop()
         end = time.monotonic() + self._revoke_timeout
-        if self._writer is not None:
-            self._writer.hurry(True)
+        self._settling.hurry(True)
         while any(partition.out or partition.writing for partition in partitions) and not self._closing.is_set():
             if (left := end - time.monotonic()) <= 0:
                 break
             self._progress.clear()
             await happens(self._progress, left)
         if self._closing.is_set():
-            await self._write_last()
+            await self._settling.write_last()
         offsets = []
         for partition in partitions:
             partition.wants_open = False
@@ -328,8 +266,7 @@ class KafkaSource:
             if self._owned.get(partition.name) is partition:
                 del self._owned[partition.name]
                 self._turns.remove(partition)
-        if self._writer is not None:
-            self._writer.stale = True
+        self._settling.forget_owners()
         self._look_for_levels()
         if partitions:
             self._observer.revoked([partition.name for partition in partitions], lost)
@@ -338,15 +275,10 @@ class KafkaSource:
         """Give up partitions that have another owner by the sink's record: this process was presumed dead."""
         self._give_up([partition for name in names if (partition := self._owned.get(name)) is not None], lost=True)
 
-    async def _write_last(self) -> None:
-        """Write what is handled, if the sink is there."""
-        if self._writer is None:
-            return
-        try:
-            async with asyncio.timeout(_LAST_WRITE):
-                await self._writer.flush()
-        except (Disconnected, Refused, TimeoutError) as error:
-            logger.warning("what is handled and not written is handled again: %s", error or "the sink takes too long")
+    def _advanced(self) -> None:
+        """Have more messages claimed, and the wait for messages that are out looked at again."""
+        self._news.set()
+        self._progress.set()
 
     def _committed(self) -> None:
         """Take note that marks and offsets are committed: more may be claimed."""
@@ -355,5 +287,4 @@ class KafkaSource:
 
     def _look_for_levels(self) -> None:
         """Have values written at once while a search for a guilty message waits for each commit."""
-        if self._writer is not None:
-            self._writer.hurry(any(partition.mark.level or partition.leaving for partition in self._turns.partitions))
+        self._settling.hurry(any(partition.mark.level or partition.leaving for partition in self._turns.partitions))
