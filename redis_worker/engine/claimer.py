@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import PATIENCE, Runner
+from redis_worker.engine.runner import MANY, PATIENCE, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer, Queue
@@ -71,7 +71,7 @@ class Claimer:
             self._may_wait = len(deliveries) < room
             if deliveries:
                 self._arrived(deliveries)
-                for _ in range(_TURNS):
+                for _ in range(_TURNS if len(deliveries) < MANY else 0):
                     await asyncio.sleep(0)
             elif self._burst and await self._all_done():
                 return
