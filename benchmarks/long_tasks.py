@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import Pool
 from statistics import median
 
+from benchmarks import bare_sleeps
 from benchmarks.bench import Bench
-from benchmarks.contenders import ROOT, Contender, worker
+from benchmarks.contenders import Contender, worker
 from benchmarks.drain import drained_by
 from benchmarks.processors import busy
 from benchmarks.report import Row
@@ -37,7 +36,7 @@ def long_tasks(bench: Bench, count: int, rounds: int, progress: Callable[[str], 
     alone, bare, slept, computed = list[float](), list[float](), list[float](), list[float]()
     computations = max(1, count // 20)
     for number in range(rounds):
-        bare.append(_bare_sleeps(count))
+        bare.append(bare_sleeps.measured(count, _CONCURRENCY))
         slept.append(drained_by(bench, sleeping, count).rate)
         alone.append(_bare_computing(computations))
         # The processes need both cores: each look of this one is taken from them.
@@ -50,11 +49,6 @@ def long_tasks(bench: Bench, count: int, rounds: int, progress: Callable[[str], 
     yield Row("long: the same computing in processes alone", f"{median(alone):,.0f}/s", _spread(alone), share)
     inside = median(computed) * _BUSY / _PROCESSES
     yield _row(computing, computed, inside, f"at least {INSIDE} inside", inside >= INSIDE)
-
-
-def _bare_sleeps(count: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.bare_sleeps", str(count), str(_CONCURRENCY)]
-    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
 def _bare_computing(count: int) -> float:

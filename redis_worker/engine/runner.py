@@ -78,7 +78,7 @@ class Runner(ABC):
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
         ahead = self._ahead(slots)
-        if waiting > ahead // 2:
+        if waiting > ahead * 3 // 4:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
