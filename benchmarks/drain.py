@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks import bare_sleeps
 from benchmarks.bench import LOOK_EVERY, Bench, Drained
 from benchmarks.contenders import Contender, bare_loop, functions, supervised, worker
-from benchmarks.report import Row
+from benchmarks.report import Row, rated
 
 SUM = 0.95
 DISORDER = 0.9
@@ -38,10 +38,6 @@ class Entry:
     def rates(self) -> list[float]:
         """Tasks per second."""
         return [drained.rate for drained in self.drained]
-
-    @property
-    def rate(self) -> float:
-        return median(self.rates)
 
     @property
     def cost(self) -> str:
@@ -161,13 +157,5 @@ def drained_by(
 
 def _row(entry: Entry, bare: Entry) -> Row:
     size = f", tasks of {entry.padding // 1000} kB" if entry.padding else ""
-    ratio = None if entry is bare else entry.rate / bare.rate
-    return Row(
-        f"drain: {entry.contender.name}{size}",
-        f"{entry.rate:,.0f}/s",
-        f"{min(entry.rates):,.0f} to {max(entry.rates):,.0f}",
-        ratio,
-        "" if entry.target is None else f"at least {entry.target}",
-        None if entry.target is None or ratio is None else ratio >= entry.target,
-        entry.cost,
-    )
+    rates = None if entry is bare else bare.rates
+    return rated(f"drain: {entry.contender.name}{size}", entry.rates, rates, entry.target, cost=entry.cost)

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from benchmarks.bench import task
 from benchmarks.contenders import Contender, Running, running
 from benchmarks.memory import resident
-from benchmarks.report import Row
+from benchmarks.report import Row, judged
 from redis_worker.embedded_postgres import EmbeddedPostgres
 from redis_worker.mock_kafka import MockKafka
 
@@ -63,7 +63,7 @@ class Entry:
             f"{min(self.rates):,.0f} to {max(self.rates):,.0f}",
             None if self is bare else self.rate / bare.rate,
             "" if target is None else f"at least {target:,.0f}/s",
-            None if target is None else self.rate >= target,
+            None if target is None else judged(self.rates, [1.0], target),
             f"{median(self.costs):.1f}",
         )
 

@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from benchmarks.bare_loop import loop_factory
 from benchmarks.bench import Bench, task
 from benchmarks.contenders import INPUT, OUTPUT, Running, bare_loop, worker
-from benchmarks.report import Row
+from benchmarks.report import Row, judged
 from redis_worker import TaskClient
 
 PICKUP = 1.3
@@ -24,25 +24,32 @@ _PAUSE = (0.005, 0.020)
 _TIMEOUT = 10.0
 
 
-def pickup(bench: Bench, pushes: int, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Push tasks one by one, with pauses; measure PING as well, for the machine's share of the time."""
+def pickup(bench: Bench, pushes: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Push single tasks to the idle bare loop, to an idle worker, and through a client, in turn, in `rounds`."""
+    times: dict[str, list[list[float]]] = {}
+    for number in range(rounds):
+        for name, round_times in _round(bench, max(2, pushes // rounds)):
+            times.setdefault(name, []).append(round_times)
+            progress(f"round {number + 1} of {rounds}: {name}: {median(round_times):.3f} ms")
+    targets = {"sum": PICKUP, "a waiting TaskClient": CLIENT}
+    bare = [median(each) for each in times[bare_loop().name]]
+    for name, each in times.items():
+        yield _row(name, each, bare, targets.get(name))
+
+
+def _round(bench: Bench, pushes: int) -> Iterator[tuple[str, list[float]]]:
+    """Yield each name with the milliseconds of its pushes."""
     connection = bench.connection()
-    pings = [_timed_ping(connection) for _ in range(pushes)]
+    yield "PING alone, the floor", [_timed_ping(connection) for _ in range(pushes)]
     connection.disconnect()
-    yield _row("PING alone, the floor", pings)
-    bare = None
-    for contender in (bare_loop(), worker("sum", "sum", "--concurrency", "4")):
-        with bench.warmed_up(contender) as process, closing(_Watch(bench)) as watch:
-            times = [watch.timed_task(process, number) for number in range(pushes)]
-            bench.verify(contender, pushes)
-        progress(f"{contender.name}: {median(times):.3f} ms")
-        yield _row(contender.name, times, bare)
-        bare = bare or median(times)
-    with bench.warmed_up(worker("sum", "sum", "--concurrency", "4")):
-        bench.redis.config_set("notify-keyspace-events", "")
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            times = runner.run(_submitted(bench.url, pushes))
-    yield _row("a waiting TaskClient", times, bare, CLIENT)
+    contender = worker("sum", "sum", "--concurrency", "4")
+    for pushed_to in (bare_loop(), contender):
+        with bench.warmed_up(pushed_to) as process, closing(_Watch(bench)) as watch:
+            yield pushed_to.name, [watch.timed_task(process, number) for number in range(pushes)]
+            bench.verify(pushed_to, pushes)
+    bench.redis.config_set("notify-keyspace-events", "")
+    with bench.warmed_up(contender), asyncio.Runner(loop_factory=loop_factory()) as runner:
+        yield "a waiting TaskClient", runner.run(_submitted(bench.url, pushes))
 
 
 async def _submitted(url: str, pushes: int) -> list[float]:
@@ -63,12 +70,16 @@ def _p99(times: list[float]) -> float:
     return quantiles(times, n=100, method="inclusive")[98]
 
 
-def _row(name: str, times: list[float], bare: float | None = None, most: float = PICKUP) -> Row:
-    name, figure, spread = f"pick-up, median: {name}", f"{median(times):.2f} ms", f"p99 {_p99(times):.2f} ms"
-    if bare is None:
-        return Row(name, figure, spread)
-    ratio = median(times) / bare
-    return Row(name, figure, spread, ratio, f"at most {most}", ratio <= most)
+def _row(name: str, times: list[list[float]], bare: list[float], target: float | None) -> Row:
+    every, medians = [one for each in times for one in each], [median(each) for each in times]
+    return Row(
+        f"pick-up, median: {name}",
+        f"{median(medians):.2f} ms",
+        f"{min(medians):.2f} to {max(medians):.2f}, p99 {_p99(every):.2f} ms",
+        None if target is None else median(medians) / median(bare),
+        "" if target is None else f"at most {target}",
+        None if target is None else judged(medians, bare, target, at_most=True),
+    )
 
 
 def _timed_ping(connection: Any) -> float:

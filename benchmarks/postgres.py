@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from benchmarks.report import Row
+from benchmarks.report import Row, rated
 from redis_worker.embedded_postgres import EmbeddedPostgres
 from redis_worker.engine.loop import loop_factory, spare_garbage_collection
 from redis_worker.postgres import UpsertSink
@@ -41,10 +41,9 @@ def postgres(batches: Sequence[tuple[int, int]], rounds: int, progress: Callable
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 bare, sink = runner.run(_measure(server.dsn, size, number, rounds))
             progress(f"PostgreSQL, {size} rows: driver {median(bare):,.0f}/s, UpsertSink {median(sink):,.0f}/s")
-            ratio = median(sink) / median(bare)
             how = "COPY and merge" if size >= 5000 else "unnest"
-            yield _row(f"driver alone, {how}, {size:,} rows", bare)
-            yield _row(f"UpsertSink, {size:,} rows a batch", sink, ratio, f"at least {TARGET}", ratio >= TARGET)
+            yield rated(f"postgres: driver alone, {how}, {size:,} rows", bare, unit=" rows")
+            yield rated(f"postgres: UpsertSink, {size:,} rows a batch", sink, bare, TARGET, unit=" rows")
 
 
 async def _measure(dsn: str, size: int, number: int, rounds: int) -> tuple[list[float], list[float]]:
@@ -99,8 +98,3 @@ def _batch(size: int) -> Batch:
 def _ready(batch: Batch, size: int) -> Any:
     columns = list(zip(*(row.values() for row in batch), strict=True))
     return list(zip(*columns, range(size), strict=True)) if size >= 5000 else columns
-
-
-def _row(name: str, rates: list[float], ratio: float | None = None, target: str = "", met: bool | None = None) -> Row:
-    spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-    return Row(f"postgres: {name}", f"{median(rates):,.0f} rows/s", spread, ratio, target, met)

@@ -10,7 +10,7 @@ from statistics import median
 from benchmarks.bench import Bench
 from benchmarks.contenders import INPUT, OUTPUT, running, worker
 from benchmarks.drain import drained_by
-from benchmarks.report import Row
+from benchmarks.report import Row, rated
 
 # The rate with the most tasks waiting, as a share of that with the fewest.
 FLAT = 0.9
@@ -43,12 +43,9 @@ def backlog(
         for size in sizes:
             rates[size].append(_with_backlog(bench, size, count))
             progress(f"round {turn + 1} of {rounds}: {size:,} waiting: {rates[size][-1]:,.0f}/s")
-    least = median(rates[sizes[0]])
     for size, measured in rates.items():
-        ratio = None if size == sizes[0] else median(measured) / least
-        target, met = ("", None) if ratio is None else (f"at least {FLAT}", ratio >= FLAT)
         name = f"backlog: {contender.name}, {size:,} waiting"
-        yield Row(name, f"{median(measured):,.0f}/s", _spread(measured), ratio, target, met)
+        yield rated(name, measured, None if size == sizes[0] else rates[sizes[0]], FLAT)
 
 
 def _with_workers(bench: Bench, number: int, count: int) -> float:

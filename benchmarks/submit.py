@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,7 +17,7 @@ from benchmarks.bare_loop import loop_factory
 from benchmarks.bare_push import push
 from benchmarks.bench import Bench
 from benchmarks.contenders import INPUT, OUTPUT, ROOT
-from benchmarks.report import Row
+from benchmarks.report import Row, rated
 from redis_worker import Publisher, TaskClient
 
 MANY = 2.0
@@ -41,9 +40,8 @@ def submit(bench: Bench, count: int, rounds: int, progress: Callable[[str], None
         progress(f"round {number + 1} of {rounds}: {', '.join(f'{all[-1]:,.0f}/s' for all in rates.values())}")
     names = list(rates)
     for bare, name, goal in zip(names[::2], names[1::2], (MANY, MANY, FILE, ONE), strict=True):
-        yield _row(bare, rates[bare])
-        ratio = median(rates[name]) / median(rates[bare])
-        yield _row(name, rates[name], ratio, f"at least {goal}", ratio >= goal)
+        yield rated(f"submit: {bare}", rates[bare])
+        yield rated(f"submit: {name}", rates[name], rates[bare], goal)
 
 
 def _round(bench: Bench, count: int) -> Iterator[tuple[str, float]]:
@@ -128,8 +126,3 @@ async def _seconds(connect: Awaitable[Any], work: Awaitable[Any]) -> float:
     begun = time.perf_counter()
     await work
     return time.perf_counter() - begun
-
-
-def _row(name: str, rates: list[float], ratio: float | None = None, target: str = "", met: bool | None = None) -> Row:
-    spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-    return Row(f"submit: {name}", f"{median(rates):,.0f}/s", spread, ratio, target, met)

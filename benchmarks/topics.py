@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.bench import Bench, Drained
 from benchmarks.contenders import Contender, Running, running, worker
 from benchmarks.drain import drained_by
-from benchmarks.report import Row
+from benchmarks.report import Row, rated
 from benchmarks.topic_noop import CONCURRENCY
 from redis_worker.broker.keys import topic_list
 
@@ -28,9 +28,8 @@ def topics(bench: Bench, count: int, rounds: int, progress: Callable[[str], None
         tasks.append(drained_by(bench, pool, count))
         messages.append(_messages(bench, topic, count))
         progress(f"round {number + 1} of {rounds}: {tasks[-1].rate:,.0f} tasks/s, {messages[-1].rate:,.0f} messages/s")
-    yield _row(pool, tasks, None)
-    ratio = median(drained.rate for drained in messages) / median(drained.rate for drained in tasks)
-    yield _row(topic, messages, ratio)
+    yield _row(pool, tasks)
+    yield _row(topic, messages, tasks)
 
 
 def _messages(bench: Bench, contender: Contender, count: int) -> Drained:
@@ -57,15 +56,12 @@ def _message(number: int) -> bytes:
     return b'{"id":"t%d","topic":"bench","data":[%d,2,3],"published_at":%.3f}' % (number, number, time.time())
 
 
-def _row(contender: Contender, drained: list[Drained], ratio: float | None) -> Row:
-    rates = [each.rate for each in drained]
+def _row(contender: Contender, drained: list[Drained], bare: list[Drained] | None = None) -> Row:
     worker, server = (median(costs) for costs in zip(*(each.cost for each in drained), strict=True))
-    return Row(
+    return rated(
         f"topics: {contender.name}",
-        f"{median(rates):,.0f}/s",
-        f"{min(rates):,.0f} to {max(rates):,.0f}",
-        ratio,
-        "" if ratio is None else f"at least {TOPIC}",
-        None if ratio is None else ratio >= TOPIC,
-        f"{worker:.1f}, {server:.1f}",
+        [each.rate for each in drained],
+        None if bare is None else [each.rate for each in bare],
+        TOPIC,
+        cost=f"{worker:.1f}, {server:.1f}",
     )

@@ -13,6 +13,7 @@ from redis_worker.vocabulary.errors import DamagedKey
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.outages import Outages
 from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.payload import CANCELLED
 from redis_worker.vocabulary.task import Delivery, Outcome, but_successes
 from redis_worker.vocabulary.text import Lines
 
@@ -47,6 +48,8 @@ class Reporter(Observer):
         for outcome in but_successes(outcomes):
             if outcome.skipped:
                 self._task(logging.INFO, outcome, "skipped (completed before)")
+            elif outcome.error == CANCELLED:
+                self._task(logging.INFO, outcome, CANCELLED)
             else:
                 self._task(logging.WARNING, outcome, _verdict(outcome))
 
@@ -100,7 +103,7 @@ class Reporter(Observer):
             outcome.id,
             verdict,
             outcome.seconds * 1000,
-            f": {outcome.error}" if outcome.error else "",
+            f": {outcome.error}" if outcome.error and outcome.error != verdict else "",
             f" ({place})" if place else "",
             # The stack is long, and the line above names its last frame.
             exc_info=raised if logger.isEnabledFor(logging.DEBUG) else None,

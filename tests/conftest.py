@@ -159,7 +159,7 @@ async def queue(redis: Redis) -> AsyncIterator[Queue]:
     keys = Keys(f"{name}:in", f"{name}:out")
     yield Queue(redis, keys)
     left = {key.decode() async for key in redis.scan_iter(f"*{name}*", count=1000)}
-    allowed = {keys.waiting, keys.output, keys.dead, keys.retired, keys.claimants}
+    allowed = {keys.waiting, keys.output, keys.dead, keys.retired, keys.claimants, keys.announced}
     assert left <= allowed, f"left behind: {left - allowed}"
     if left:
         await redis.delete(*left)

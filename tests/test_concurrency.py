@@ -14,7 +14,7 @@ import pytest
 from redis_worker import ConfigurationError, Observer, WorkerPool, processor, start_worker_pool
 from redis_worker.embedded import EmbeddedServer
 from tests import processors
-from tests.support import Queue, WorkerProcess, wait_until
+from tests.support import PATIENCE, Queue, WorkerProcess, ended_in_time, rounds_until, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -52,6 +52,8 @@ async def test_never_more_coroutines_than_slots(queue: Queue, drain: Any, concur
 
     async def work(arguments: list[int]) -> None:
         with gauge:
+            if arguments[0] < concurrency:
+                await wait_until(lambda: gauge.most == concurrency, "all slots to be in use")
             await asyncio.sleep(0.001 * (arguments[0] % 7))
 
     await queue.push_tasks([[n] for n in range(300)])
@@ -66,6 +68,8 @@ async def test_never_more_threads_than_slots(queue: Queue, drain: Any, concurren
 
     def work(arguments: list[int]) -> None:
         with gauge:
+            if arguments[0] < concurrency:
+                assert ended_in_time(lambda: gauge.most == concurrency, PATIENCE), "all slots to be in use"
             time.sleep(0.001 * (arguments[0] % 7))
 
     await queue.push_tasks([[n] for n in range(300)])
@@ -89,10 +93,10 @@ async def test_a_thread_past_its_time_limit_keeps_its_slot(queue: Queue, drain: 
             time.sleep(arguments[0])
         return "done"
 
-    await queue.push_tasks([[0.5], [0.5], [0], [0]])
-    await drain(work, 2, timeout=0.05)
+    await queue.push_tasks([[1.5], [1.5], [0], [0]])
+    await drain(work, 2, timeout=0.5)
     results = await queue.results()
-    assert results["0"] == {"status": "error", "error": "Processing error: timed out after 0.05 s"}
+    assert results["0"] == {"status": "error", "error": "Processing error: timed out after 0.5 s"}
     assert results["2"] == {"status": "success", "result": "done"}
     assert gauge.most == 2
 
@@ -107,10 +111,10 @@ async def test_the_time_limit_of_a_thread_holds_for_the_parser_too(server: Embed
 
     keys = (server.url, queue.keys.waiting, queue.keys.output, parser, lambda arguments: arguments[0], 2)
     await queue.push_tasks(["slow", "quick"])
-    async with WorkerPool(*keys, execution="thread", timeout=0.2):
+    async with WorkerPool(*keys, execution="thread", timeout=1):
         try:
             await wait_until(lambda: queue.answered(2))
-            assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 0.2 s"}
+            assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 1 s"}
             assert await queue.result(1) == {"status": "success", "result": "quick"}
         finally:
             gate.set()
@@ -139,9 +143,9 @@ async def test_one_time_limit_holds_for_a_thread_and_for_what_it_returns(queue: 
         time.sleep(arguments[0])
         return asyncio.sleep(arguments[0], "done")
 
-    await queue.push_tasks([[1.5]])
-    await drain(work, timeout=2.5)
-    assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 2.5 s"}
+    await queue.push_tasks([[0.6]])
+    await drain(work, timeout=1)
+    assert await queue.result(0) == {"status": "error", "error": "Processing error: timed out after 1 s"}
 
 
 async def test_a_timeout_of_the_processor_itself_is_its_error(queue: Queue, drain: Any) -> None:
@@ -180,8 +184,9 @@ class Blocked(Observer):
 
 async def test_a_blocked_loop_is_reported_with_the_stack_that_blocks_it(queue: Queue, drain: Any) -> None:
     observer = Blocked()
-    await queue.push_tasks([[1.5]])
-    await drain(processors.block, observers=[observer])
+    async for id in rounds_until(lambda: observer.reports, "a block to be noticed"):
+        await queue.push_tasks([[1.5]], first=id)
+        await drain(processors.block, observers=[observer])
     [(seconds, stack)] = observer.reports
     assert seconds >= 1
     assert "in block" in stack
@@ -232,7 +237,8 @@ async def test_what_a_slow_task_delays_goes_to_others_though_another_slot_turns(
     server: EmbeddedServer, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one slot that is left would start the rest, one after the other, while other workers idle."""
-    monkeypatch.setattr("redis_worker.engine.runner.PATIENCE", 600.0)  # on a busy machine the slot may stand still
+    # On a busy machine the slot may stand still.
+    monkeypatch.setattr("redis_worker.engine.runner.Runner._stands_still", lambda _, __: False)
 
     work, done = sleeper()
     other, others = sleeper()

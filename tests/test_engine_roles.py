@@ -46,11 +46,15 @@ class Shelf:
 
     def __init__(self, count: int) -> None:
         self.waiting = deque(self.delivery(number) for number in range(count))
+        self.is_asked = False
+        """True while a claim looks for tasks, and waits for them."""
         self.calls: list[str] = []
         """The calls so far, except those to settle."""
         self.claimed = 0
         self.asked_for = 0
         """The largest number of tasks asked for at once."""
+        self.limits: list[int] = []
+        """The numbers of tasks asked for."""
         self.held: list[list[str]] = []
         """The tasks that were held at each look for missing ones."""
         self.settled: list[str] = []
@@ -65,6 +69,8 @@ class Shelf:
         self.refused: set[str] = set()
         """Tasks that other workers have."""
 
+    cut_short = False
+
     @staticmethod
     def delivery(number: Any) -> Delivery:
         return Delivery(json.dumps({"id": str(number), "task": number}).encode(), Receipt())
@@ -76,10 +82,15 @@ class Shelf:
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         self.calls.append("claim")
         self.asked_for = max(self.asked_for, limit)
-        await asyncio.sleep(0)
-        if not self.waiting:
-            await asyncio.sleep(0.01)
-            return []
+        self.limits.append(limit)
+        self.is_asked = True
+        try:
+            await asyncio.sleep(0)
+            if not self.waiting:
+                await asyncio.sleep(0.01)
+                return []
+        finally:
+            self.is_asked = False
         self.before_claim()
         taken = [self.waiting.popleft() for _ in range(min(limit, len(self.waiting)))]
         self.claimed += len(taken)
@@ -224,6 +235,8 @@ def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> No
     for _ in range(200):
         pace.note(0.000_01)
     assert pace.ahead(4) > 1000
+    pace.note(0.002)
+    assert pace.ahead(4) == 8 * pace.ahead(4, is_mixed=True) == 40
     pace.note(1.0)
     assert pace.ahead(4) == 0
 
@@ -234,15 +247,58 @@ async def test_what_waits_for_a_slot_takes_its_room() -> None:
     reader = TaskReader(lambda task: [task], 3)
     settler = Settler(Shelf(0), Reconnect(observer), observer)
     runner = TaskRunner(Handler(reader.read, inline, None, None, RetryPolicy()), settler, concurrency=4)
-    assert runner.room() == 4
+    assert runner.room(ahead=True) == runner.room(ahead=False) == 4
     for _ in range(1000):
         runner.add([Shelf.delivery(0)])
         runner.take_back()  # most have waited for some microseconds: others will not wait long either
-        if (most := runner.room()) > 14:
+        if (most := runner.room(ahead=True)) > 14:
             break
     runner.add([Shelf.delivery(number) for number in range(10)])
-    assert runner.room() == most - 10
+    assert runner.room(ahead=True) == most - 10
+    assert runner.room(ahead=False) == 0
     assert len(runner.held()) == 10  # or they would be taken for lost
+
+
+async def test_few_are_asked_for_ahead_of_other_slots_while_a_slow_one_runs() -> None:
+    shelf, gate = Shelf(2000), asyncio.Event()
+
+    async def call(arguments: list[Any]) -> None:
+        await (gate.wait() if arguments == ["slow"] else asyncio.sleep(0.001))
+
+    async with at_work(shelf, call, concurrency=4):
+        await settles(shelf, 2000)
+        most, shelf.asked_for = shelf.asked_for, 0
+        shelf.waiting.append(shelf.delivery("slow"))
+        await asyncio.sleep(0.1)  # it is known to be slow
+        shelf.waiting.extend(map(shelf.delivery, range(2000, 4000)))
+        await settles(shelf, 4000)
+        assert 4 < shelf.asked_for < most / 2
+        gate.set()
+
+
+async def test_where_nothing_waits_no_more_is_asked_for_than_can_start_at_once() -> None:
+    """By the time when something comes, slow tasks may have taken the slots."""
+    shelf, gate = Shelf(2000), asyncio.Event()
+
+    async def call(arguments: list[Any]) -> None:
+        if arguments == ["slow"]:
+            await gate.wait()
+
+    async with at_work(shelf, call, concurrency=4) as (consumer, _):
+        await settles(shelf, 2000)
+        assert shelf.asked_for > 4
+        await wait_until(lambda: shelf.limits[-1] == 4, "a claim for the free slots")
+        before = len(shelf.limits)
+        shelf.waiting.extend(shelf.delivery("slow") for _ in range(4))
+        await wait_until(lambda: consumer.running == 4, "slow tasks to run")
+        await wait_until(lambda: not shelf.waiting and len(shelf.limits) > before + 1, "a claim that finds nothing")
+        await wait_until(lambda: not shelf.is_asked, "its end")
+        shelf.waiting.append(shelf.delivery("next"))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert len(shelf.waiting) == 1
+        gate.set()
+        await wait_until(lambda: "next" in shelf.settled, "the next one")
 
 
 async def test_after_a_lost_reply_the_next_call_looks_for_the_lost() -> None:
@@ -352,7 +408,7 @@ class Ahead(Shelf):
         if self.marked and limit >= self.at_once:
             self.waiting.extend(self.marked)
             self.marked = []
-        while not self.waiting or (not self.marked and len(self.waiting) < limit):
+        while len(self.waiting) < limit:
             self.waiting.append(self.delivery(self.count))
             self.count += 1
         return await super().claim(limit, wait)

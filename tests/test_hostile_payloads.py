@@ -9,7 +9,7 @@ import pytest
 
 from redis_worker import TopicWorker, start_worker_pool
 from redis_worker.embedded import EmbeddedServer
-from redis_worker.vocabulary.payload import MAX_DIGITS
+from redis_worker.vocabulary.long_integers import MAX_DIGITS
 from tests.support import Queue, Topic, wait_until
 
 LONG = "1234567890123456789012"

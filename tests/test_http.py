@@ -31,7 +31,7 @@ from redis_worker.http.address import http_address
 from redis_worker.http.server import HttpServer
 from redis_worker.vocabulary.service import PartStatus
 from redis_worker.vocabulary.task import Outcome
-from tests.support import ROOT, Queue, Several, Topic, WorkerProcess, hold, wait_until
+from tests.support import PATIENCE, ROOT, Queue, Several, Topic, WorkerProcess, hold, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
 def _get(address: str, path: str, accept: str) -> Answer:
     request = urllib.request.Request(f"http://{address}{path}", headers={"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return Answer(reply.status, reply.headers["Content-Type"], reply.read().decode())
     except urllib.error.HTTPError as error:
         with error:
@@ -263,9 +263,7 @@ async def test_redis_goes_and_comes_back(own_server: EmbeddedServer) -> None:
     async with WorkerPool(own_server.url, "in", "out", "list", "sum", http="127.0.0.1:0") as at_work:
         assert await state(at_work) == (200, "running")
         os.kill(own_server.pid, signal.SIGSTOP)
-        asked = time.monotonic()
-        await asyncio.gather(*(Metrics.of(at_work) for _ in range(10)))
-        assert time.monotonic() - asked < 10  # what Prometheus waits for, and 20 times what it may take
+        await asyncio.gather(*(Metrics.of(at_work) for _ in range(10)))  # answered though the server is not
         os.kill(own_server.pid, signal.SIGKILL)
         await wait_until(lambda: _is(at_work, 503, "Redis is away"))
         assert (await get(at_work, "/healthz")).status == 200
@@ -305,7 +303,7 @@ async def test_a_drain_is_told_first_and_the_server_closes_last(server: Embedded
     await wait_until(lambda: draining.running == 1)
     address = draining.http_address
     assert address
-    kept_alive = http.client.HTTPConnection(address, timeout=10)
+    kept_alive = http.client.HTTPConnection(address, timeout=PATIENCE)
     await asyncio.to_thread(kept_alive.request, "GET", "/healthz")
     assert await asyncio.to_thread(lambda: kept_alive.getresponse().read())
     draining.stop()

@@ -475,7 +475,7 @@ async def test_no_server_for_the_client() -> None:
 async def test_no_server_for_who_waits_without_end() -> None:
     async with TaskClient("redis://127.0.0.1:1", "in", "out") as client:
         waiting = asyncio.create_task(client.result("x"))
-        done, _ = await asyncio.wait({waiting}, timeout=3)
+        done, _ = await asyncio.wait({waiting}, timeout=PATIENCE)
         waiting.cancel()
         assert done
         assert isinstance(waiting.exception(), Disconnected)
@@ -486,7 +486,7 @@ async def test_closing_while_somebody_waits(server: EmbeddedServer, queue: Queue
     waiting = asyncio.create_task(client.result("x"))
     await wait_until(lambda: _subscribers(queue))
     await client.close()
-    done, _ = await asyncio.wait({waiting}, timeout=1)
+    done, _ = await asyncio.wait({waiting}, timeout=PATIENCE)
     waiting.cancel()
     assert done
     assert waiting.exception() is not None
@@ -510,7 +510,7 @@ async def test_the_timeout_holds_when_the_server_hangs(own_server: EmbeddedServe
         os.kill(own_server.pid, signal.SIGSTOP)
         try:
             waiting = asyncio.create_task(client.result("x", 0.1))
-            done, _ = await asyncio.wait({waiting}, timeout=3)
+            done, _ = await asyncio.wait({waiting}, timeout=PATIENCE)
             waiting.cancel()
             await asyncio.wait({waiting})
             assert done

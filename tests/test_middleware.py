@@ -186,7 +186,7 @@ async def test_a_thread_keeps_its_slot_after_a_time_limit_that_middleware_hides(
         except TimeoutError:
             return "hidden"
 
-    call = processor_in("thread", timeout=0.6)
+    call = processor_in("thread", timeout=1.0)
     assert await pooled(call, [hide], ["nap", 1.6], ["next"], concurrency=1) == ["hidden", ["next"]]
 
 

@@ -46,7 +46,7 @@ from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.service import Consuming, PartStatus
 from redis_worker.vocabulary.task import Delivery, Outcome
-from tests.support import PATIENCE, ROOT, Queue, Several, Topic, wait_until
+from tests.support import PATIENCE, ROOT, Queue, Several, Topic, rounds_until, wait_until
 from tests.test_http import Answer, get
 
 HEALTHY = PartStatus("fibonacci", "pool", "running")
@@ -61,7 +61,7 @@ def _ask(address: str, path: str, token: str, accept: str) -> tuple[Answer, str 
     headers = {"Authorization": token, "Accept": accept}
     request = urllib.request.Request(f"http://{address}{path}", headers=headers)
     try:
-        reply = urllib.request.urlopen(request, timeout=10)
+        reply = urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:
         reply = error
     with reply:
@@ -526,8 +526,9 @@ async def test_a_part_that_blocks_the_event_loop_is_named_once(
 
     async with WorkerPool(*names, observers=[first]), WorkerPool(*names, observers=[second]):
         await wait_until(lambda: _watches() == before + 1)
-        await _of_part("table_consumer", consume_table())
-        await wait_until(lambda: first.heard and second.heard)
+        async for _ in rounds_until(lambda: first.heard and second.heard, "a block to be noticed"):
+            await _of_part("table_consumer", consume_table())
+            await asyncio.sleep(0.2)
     await wait_until(lambda: _watches() == before)
     for heard in (first.heard, second.heard):
         [(blamed, stack)] = heard
@@ -546,9 +547,10 @@ async def test_a_plain_callback_blocks_in_nobodys_name(records: list[logging.Log
     other = asyncio.create_task(Watchdog(Observer(), report=report_block).run())
     await asyncio.sleep(0)
     other.cancel()
-    with part("host"):
-        asyncio.get_running_loop().call_soon(time.sleep, 0.9)
-    await wait_until(lambda: observer.heard)
+    async for _ in rounds_until(lambda: observer.heard, "a block to be noticed"):
+        with part("host"):
+            asyncio.get_running_loop().call_soon(time.sleep, 0.9)
+        await asyncio.sleep(0.2)
     [(blamed, stack)] = observer.heard
     assert blamed is None
     assert "_run_once" in stack
@@ -568,8 +570,9 @@ async def test_a_loop_that_is_watched_again_is_watched() -> None:
         async def block() -> None:
             time.sleep(0.9)
 
-        await _of_part(name, block())
-        await wait_until(lambda observer=observer: observer.heard)
+        async for _ in rounds_until(lambda observer=observer: observer.heard, "a block to be noticed"):
+            await _of_part(name, block())
+            await asyncio.sleep(0.2)
         assert [blamed for blamed, _ in observer.heard] == [name]
         watching.cancel()
         await asyncio.wait({watching})

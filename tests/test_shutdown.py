@@ -19,7 +19,7 @@ from redis_worker import Refused, WorkerPool, start_worker_pool
 from redis_worker.broker.keys import Keys
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.engine.loop import loop_factory
-from tests.support import Queue, WorkerProcess, wait_until
+from tests.support import Queue, WorkerProcess, rounds_until, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -141,11 +141,13 @@ async def test_a_second_signal_cancels_and_hands_back(queue: Queue, worker: Star
 async def test_a_third_signal_exits(queue: Queue, worker: Start) -> None:
     process = await worker("-c", "1", "--lease", "2", processor="tests.processors:stubborn").started()
     await queue.push_tasks([[]])
-    await wait_until(queue.inflight)
-    await asyncio.sleep(0.3)
-    for _ in range(3):
-        process.signal(signal.SIGTERM)
+    async for _ in rounds_until(lambda: "1 task is running" in process.log, "the task to run"):
+        process.signal(signal.SIGUSR1)
         await asyncio.sleep(0.1)
+    for said in ("stopping", "cancelling"):
+        process.signal(signal.SIGTERM)
+        await process.said(said)
+    process.signal(signal.SIGTERM)
     assert await process.ended() == 1
     second = await worker("--lease", "2", processor="tests.processors:echo").started()
     await wait_until(lambda: queue.answered(1))

@@ -27,6 +27,7 @@ def test_what_tests_start_ignores_no_signal():
 def test_skipped():
     pytest.importorskip("no_such_module")
 
+@pytest.mark.timeout(1)
 def test_hangs():
     time.sleep(300)
 
@@ -34,6 +35,7 @@ def test_leaves_a_process():
     # Its parent is gone, and it is in a session of its own.
     subprocess.run(["sh", "-c", "setsid sleep 300 & echo $! > left"], check=True)
 
+@pytest.mark.timeout(1)
 def test_hangs_and_hears_nothing():
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     time.sleep(300)
@@ -46,7 +48,7 @@ def test_after_all():
 def test_it_ends_and_says_what_was_wrong(tmp_path: Path) -> None:
     (tmp_path / "test_bad.py").write_text(TESTS)
     arguments = ["-p", "tests.conftest", "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, "--no-skips"]
-    limits = ["-o", "timeout=1", "-o", "faulthandler_timeout=4", "-n", "1", "-rA", "-p", "no:cacheprovider"]
+    limits = ["-o", "faulthandler_timeout=8", "-n", "1", "-rA", "-p", "no:cacheprovider"]
     program = 'trap "" INT TERM HUP CHLD ALRM; exec "$@"'
     ended = subprocess.run(
         ["sh", "-c", program, "sh", sys.executable, "-m", "pytest", *arguments, *limits, tmp_path / "test_bad.py"],

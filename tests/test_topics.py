@@ -353,12 +353,13 @@ async def test_caps_hold_and_a_flood_starves_nobody(publisher: Publisher, new: N
     async with worker:
         await wait_until(lambda: len(order) > 30)
         await publisher.publish_many("other", range(20))
+        published = len(order)
         await wait_until(lambda: len(order) == 620)
     assert most["all"] == 3
     assert most["flood"] <= 3
     assert most["other"] <= 2
     # Fairly, the last of the 20 comes some 40 to 60 places after they were published.
-    assert max(place for place, topic in enumerate(order) if topic == "other") < 400
+    assert max(place for place, topic in enumerate(order) if topic == "other") < published + 300
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -454,7 +455,7 @@ async def test_a_batch_in_a_thread_past_its_time_limit_keeps_its_slot(
     """The thread goes on, whatever has become of its messages: another one would be one too many."""
     worker, gate, running, most = new(), threading.Event(), [0], [0]
 
-    @worker.batch_handler("t", size=1, within=0, concurrency=1, timeout=0.05, retries=0)
+    @worker.batch_handler("t", size=1, within=0, concurrency=1, timeout=1, retries=0)
     def handle(messages: list[Message]) -> None:
         running[0] += 1
         most[0] = max(most[0], running[0])
@@ -466,7 +467,7 @@ async def test_a_batch_in_a_thread_past_its_time_limit_keeps_its_slot(
     try:
         async with worker:
             [letter] = await buried(redis, "t")
-            assert letter["reason"] == "Processing error: timed out after 0.05 s"
+            assert letter["reason"] == "Processing error: timed out after 1 s"
             # Nothing else is begun, however often the loop turns: the one slot is taken.
             for _ in range(200):
                 await asyncio.sleep(0.002)

@@ -18,7 +18,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import TOPICS, topic_list
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import Disconnected
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ async def test_a_message_for_each_of_many_topics_is_no_outage(
         for _ in range(3):
             handled.clear()
             await asyncio.gather(*(publisher.publish(name, 1) for name in names))
-            await wait_until(lambda: len(handled) == len(names), "a message of each topic", 20)
+            await wait_until(lambda: len(handled) == len(names), "a message of each topic")
             assert not outages()
         assert len(await redis.client_list()) < 100
     await redis.delete(TOPICS, *map(topic_list, names))
@@ -91,7 +91,7 @@ async def test_a_callers_client_with_few_connections(server: EmbeddedServer, que
         await asyncio.gather(*(pool.__aenter__() for pool in pools))
         async with TaskClient(client, queue.keys.waiting, queue.keys.output) as tasks:
             others = [asyncio.create_task(_use(client)) for _ in range(4)]
-            answers = await asyncio.gather(*(tasks.run([n, 1], timeout=30) for n in range(200)))
+            answers = await asyncio.gather(*(tasks.run([n, 1], timeout=PATIENCE) for n in range(200)))
             await asyncio.gather(*others)
         assert answers == [n + 1 for n in range(200)]
     finally:

@@ -6,11 +6,14 @@ for `fib:input` they begin with `{fib:input}`; if K already has a tag, with K it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from redis_worker.vocabulary.message import LIST_PREFIX
+from redis_worker.vocabulary.priorities import DEFAULT, Priorities
+from redis_worker.vocabulary.task import Delivery
 
 TOPICS = "{mq}:topics"
 """Set: all topics ever published to or consumed."""
@@ -36,7 +39,9 @@ BUNDLES = ":bundles"
 BUNDLE = 32
 """The most tasks in a bundle; the number of its first one is a multiple."""
 LAST = "last"
-"""Field of such a hash that is no task: the number of the last task claimed."""
+"""Field of such a hash that is no task: the number of the last task claimed, and the priorities of its worker."""
+SPAN = 10**13
+"""A task of the priority i of its worker (`Priorities.others`) has a number from i * SPAN on; 0 is `default`."""
 
 
 def tasks_among(fields: int) -> int:
@@ -92,6 +97,8 @@ class Keys:
     """The input list K."""
     output: str = ""
     """The output hash; empty for topics, which have no results."""
+    priorities: Priorities | None = None
+    """The priorities, for a worker that claims by them; each but `default` has a list of its own, see `list_with`."""
 
     workers = _Derived()
     """Sorted set: worker -> end of its lease, in ms of the server's clock; with a fraction if it rests (renew.lua)."""
@@ -142,6 +149,11 @@ class Keys:
     """The beginning of strings, each named by this, a colon and the id of a task: its last report, a JSON object."""
 
     @cached_property
+    def announced(self) -> str:
+        """Sorted set: priority -> its place, from 0; those that workers or submitters have announced."""
+        return f"{self.stem}:priorities"
+
+    @cached_property
     def stem(self) -> str:
         """The beginning of the derived names."""
         return tagged(self.waiting)
@@ -153,10 +165,43 @@ class Keys:
         hashes = dict.fromkeys((self.presence, self.attempts, self.begun), "hash")
         return sorted_sets | hashes | {self.dead: "list", self.dropped: "string"}
 
+    def list_with(self, priority: str) -> str:
+        """Return the list of the tasks that wait with a `priority`."""
+        return self.waiting if priority == DEFAULT else f"{self.stem}:priority:{priority}"
+
+    @cached_property
+    def lists(self) -> list[str]:
+        """The lists that tasks are claimed from, the first priority first."""
+        return [self.waiting] if self.priorities is None else [*map(self.list_with, self.priorities.names)]
+
+    @cached_property
+    def other_lists(self) -> list[str]:
+        """The lists of all priorities but `default`."""
+        return [] if self.priorities is None else [*map(self.list_with, self.priorities.others)]
+
+    def number_of(self, queue: str) -> int:
+        """Return the number of the priority whose list is `queue`; 0 for `default`."""
+        return 0 if queue == self.waiting else 1 + self.other_lists.index(queue)
+
+    def priority_of(self, number: int) -> str:
+        """Return the priority of a task in flight, by its number."""
+        index = number // SPAN
+        return DEFAULT if self.priorities is None or not index else self.priorities.others[index - 1]
+
+    def by_list(self, deliveries: Sequence[Delivery]) -> dict[str, list[Delivery]]:
+        """Return tasks in flight, by the lists that they came from."""
+        if self.priorities is None:
+            return {self.waiting: list(deliveries)} if deliveries else {}
+        found: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            found.setdefault(self.list_with(self.priority_of(delivery.number)), []).append(delivery)
+        return found
+
     def inflight(self, worker: str) -> str:
         """Return the hash of tasks that `worker` has claimed and not settled, by number.
 
-        Its field `last` holds the number of the last task claimed.
+        Its field `last` holds the number of the last task claimed and, after blanks, the priorities of its worker that
+        numbers tell.
         """
         return f"{self.listed(worker)}{TASKS}"
 

@@ -41,6 +41,7 @@ To send messages to a topic: redis-worker publish
     metavar="PATH",
     help="Push the tasks in a file, a JSON value a line; - is standard input.",
 )
+@option("--priority", metavar="NAME", help="The priority of the tasks; without it, that of the list itself, default.")
 @option("--left", is_flag=True, help="Push to the head of the list: the last task pushed is claimed first.")
 @delay_options
 @option("--wait", is_flag=True, help="Print the results as they arrive; exit 1 if a task fails.")
@@ -51,6 +52,7 @@ def push(
     output_key: str | None,
     id: str | None,
     path: str | None,
+    priority: str | None,
     left: bool,
     delay: float | None,
     at: datetime | None,
@@ -68,6 +70,7 @@ def push(
         raise click.UsageError("--left, --delay and --at exclude each other")
     from redis_worker.cli.payloads import payload
     from redis_worker.cli.pushing import Target, send
+    from redis_worker.vocabulary.priorities import DEFAULT
 
-    target = Target(redis_url(url), input_key, output_key, left, wait, delay, at)
+    target = Target(redis_url(url), input_key, output_key, left, wait, delay, at, priority=priority or DEFAULT)
     return send(tasks, path, partial(payload, id=id), target)

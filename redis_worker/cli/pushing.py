@@ -23,6 +23,7 @@ from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.cli.payloads import Batch, Make, Payload, read_batches
 from redis_worker.cli.printing import explained, print_results
 from redis_worker.vocabulary.errors import RedisWorkerError
+from redis_worker.vocabulary.priorities import DEFAULT
 from redis_worker.vocabulary.text import visible
 
 # With --wait, pushing pauses at this number of tasks without a result, to bound memory.
@@ -45,6 +46,8 @@ class Target(NamedTuple):
     """Time to delay until."""
     topic: str | None = None
     """The topic of the list, for messages."""
+    priority: str = DEFAULT
+    """The priority of tasks."""
 
     @property
     def noun(self) -> str:
@@ -123,7 +126,7 @@ class Pusher:
             Publisher(target.url) as publisher,
         ):
             if target.topic is None:
-                self._send = partial(client.push_raw, left=target.left)
+                self._send = partial(client.push_raw, left=target.left, priority=target.priority)
             else:  # a publisher registers the topic
                 self._send = partial(publisher.push_raw, target.topic)
             try:

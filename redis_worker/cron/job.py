@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from redis_worker.broker.cron import MOST_QUEUED, Claim, CronStore, JobState, Run, Verdict
 from redis_worker.cron.function import Function
@@ -14,7 +14,7 @@ from redis_worker.cron.missed import LATE, Missed
 from redis_worker.cron.report import OnOutcome, Report
 from redis_worker.cron.runs import Ended, Runs
 from redis_worker.cron.schedule import Schedule
-from redis_worker.cron.settings import Catchup, JobSettings, Overlap, declared_by
+from redis_worker.cron.settings import JobSettings, check, declared_by
 from redis_worker.engine.lifespan import Lifespan, providing
 from redis_worker.engine.reconnect import GivenUp
 from redis_worker.engine.retry import RetryPolicy
@@ -55,7 +55,7 @@ class CronJob:
 
         Raises ConfigurationError if the schedule, the zone, the function or its arguments are invalid.
         """
-        _check(settings)
+        check(settings)
         self.settings = settings
         self.schedule = Schedule(settings.schedule, settings.timezone)
         self._report = Report(settings.name, on_outcome)
@@ -293,18 +293,3 @@ class CronJob:
 
 def _ms_of(schedule: Schedule, after: int) -> int:
     return int(schedule.next(after).timestamp() * 1000)
-
-
-def _check(settings: JobSettings) -> None:
-    """Check the settings. Raises ConfigurationError."""
-    name = f"the cron job {settings.name!r}"
-    if (settings.job is None) == (settings.push is None):
-        raise ConfigurationError(f"{name} needs either a function to run or a task to push")
-    for option, value, known in (
-        ("overlap", settings.overlap, get_args(Overlap)),
-        ("catchup", settings.catchup, get_args(Catchup)),
-    ):
-        if value not in known:
-            raise ConfigurationError(f"{name}: unknown {option} {value!r}, use one of {', '.join(known)}")
-    if settings.catchup_window < 0:
-        raise ConfigurationError(f"{name}: the catch-up window must not be negative")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.processor import Declaration, declaration_of
@@ -75,3 +75,18 @@ def declared_by(settings: JobSettings, function: Callable[..., Any] | None) -> D
 
 def _push() -> None:
     """Stand in for the function of a job that pushes."""
+
+
+def check(settings: JobSettings) -> None:
+    """Raise ConfigurationError if two settings contradict each other, or one is unknown."""
+    name = f"the cron job {settings.name!r}"
+    if (settings.job is None) == (settings.push is None):
+        raise ConfigurationError(f"{name} needs either a function to run or a task to push")
+    for option, value, known in (
+        ("overlap", settings.overlap, get_args(Overlap)),
+        ("catchup", settings.catchup, get_args(Catchup)),
+    ):
+        if value not in known:
+            raise ConfigurationError(f"{name}: unknown {option} {value!r}, use one of {', '.join(known)}")
+    if settings.catchup_window < 0:
+        raise ConfigurationError(f"{name}: the catch-up window must not be negative")

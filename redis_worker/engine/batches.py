@@ -141,7 +141,7 @@ class BatchRunner(CallRunner[Batch]):
         self._within = within
         self._patience += within
 
-    def room(self) -> int:
+    def room(self, ahead: bool) -> int:  # noqa: ARG002 - a batch is claimed when it can start
         free = min(self._concurrency - self.running, max(1, self._free.free))
         return max(0, free * self._least - len(self._pending))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import MANY, PATIENCE, Runner
@@ -17,9 +18,9 @@ from redis_worker.vocabulary.task import Delivery
 _LOOK_EVERY, _ROOM_EVERY = PATIENCE / 4, 0.25
 # Maximum of tasks per claim: it blocks all other clients of the server, and the worker starts the first tasks after it.
 _MOST = 2000
-# Turns of the event loop before the next claim is sent: a task that arrived alone is then done, and its
-# result is being written.
-_TURNS = 3
+# Turns of the event loop after which the result of an inline task that arrived alone is being written: one to compose
+# the call, one to send it. Its reply cannot have come yet, so that observers learn of the claim first.
+_TURNS = 2
 # The interval, in seconds, of comparing the tasks in flight with the tasks held; also after each lost connection.
 _COMPARE_EVERY = 30.0
 
@@ -49,7 +50,10 @@ class Claimer:
         self._exchange = asyncio.Lock()
         """Held by claims and releases: of two at once, the later tasks could come back before the earlier ones."""
         self._may_wait = True
-        """True if the claim under way may wait for tasks: nothing is behind it."""
+        """True if the claim under way may wait for tasks: nothing is behind it. It takes no more than start at once.
+
+        Meanwhile slow tasks may have taken the slots of those that follow.
+        """
         self._releasing: list[Delivery] = []
         """Tasks in flight until their release is answered."""
         self._compare_at = time.monotonic() + _COMPARE_EVERY
@@ -67,19 +71,17 @@ class Claimer:
                 await self._wait_for_room()
                 continue
             async with self._exchange:
-                deliveries = await self._reconnect.call(lambda limit=room: self._claim(limit))  # type: ignore[misc]
-            self._may_wait = len(deliveries) < room
-            if deliveries:
-                self._arrived(deliveries)
-                for _ in range(_TURNS if len(deliveries) < MANY else 0):
-                    await asyncio.sleep(0)
-            elif self._burst and await self._all_done():
+                deliveries = await self._reconnect.call(partial(self._claim, room))
+                self._may_wait = len(deliveries) < room and not self._queue.cut_short
+                if deliveries:
+                    await self._arrived(deliveries)
+            if not deliveries and self._burst and await self._all_done():
                 return
 
     def _room(self) -> int:
         if self._settler.full or self._reconnect.away:
             return 0
-        room = min(_MOST, self._runner.room())
+        room = min(_MOST, self._runner.room(ahead=not self._may_wait))
         return room if self._remaining is None else min(room, self._remaining)
 
     async def _claim(self, limit: int) -> list[Delivery]:
@@ -99,13 +101,21 @@ class Claimer:
     def _held(self) -> list[Delivery]:
         return [*self._runner.held(), *self._settler.held(), *self._releasing]
 
-    def _arrived(self, deliveries: list[Delivery]) -> None:
+    async def _arrived(self, deliveries: list[Delivery]) -> None:
+        """Start `deliveries`, and let the event loop turn until the result of a lone one is being written."""
         if self._remaining is not None:
             self._remaining -= len(deliveries)
         self._runner.add(deliveries)
-        if self._runner.pending:
-            self._runner.behind.set()
-        self._observer.claimed(deliveries)
+        turns = _TURNS if len(deliveries) < MANY else 0
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        finally:
+            if self._runner.pending:
+                self._runner.behind.set()
+            self._observer.claimed(deliveries)
+        if turns:
+            await asyncio.sleep(0)  # that of a coroutine
 
     async def _wait_for_room(self) -> None:
         progress = self._runner.progress

@@ -5,8 +5,12 @@ from __future__ import annotations
 # Tasks claimed beyond the free slots should start within this time, in seconds: otherwise a fast
 # task waits behind a slow one here while another worker idles.
 HORIZON = 0.020
+# The same where slow tasks run: the next one may be slow too.
+_MIXED = HORIZON / 8
 _MOST = 2048
 _DECAY = 0.9
+# Run time, in seconds, that is never long: threads wait up to 5 ms for the interpreter.
+_SHORT = HORIZON / 2
 
 
 class Pace:
@@ -21,8 +25,16 @@ class Pace:
         decayed = self.longest * _DECAY
         self.longest = seconds if seconds > decayed else decayed  # max() takes twice as long
 
-    def ahead(self, parallel: int) -> int:
-        """Return the number of tasks beyond `parallel` slots that will start within the horizon."""
+    @property
+    def long(self) -> float:
+        """The run time, in seconds, from which a task counts as slow: it takes twice as long as those before."""
+        return max(_SHORT, 2 * self.longest)
+
+    def ahead(self, parallel: int, is_mixed: bool = False) -> int:
+        """Return the number of tasks beyond `parallel` slots that will start within the horizon.
+
+        It is shorter if what runs `is_mixed`: slow tasks hold other slots.
+        """
         if self.longest <= 0.0:
             return 0
-        return min(_MOST, int(HORIZON * parallel / self.longest))
+        return min(_MOST, int((_MIXED if is_mixed else HORIZON) * parallel / self.longest))

@@ -20,8 +20,9 @@ from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# Tasks claimed ahead go to other workers when none has been started for this time, in seconds: other workers may have
-# free slots. Where slots are shared, the others need not be other workers: a task waits longer before it is sent back.
+# Tasks claimed ahead go to other workers, which may have free slots, when none has been started for this time, in
+# seconds, or for a shorter one where tasks are short. Where slots are shared, the others need not be other workers: a
+# task waits longer before it is sent back.
 PATIENCE, _SHARED_PATIENCE = HORIZON, 0.25
 # The most running tasks to look at, the oldest first: of thousands of slots, slow tasks hold a small part.
 _OLDEST = 32
@@ -47,6 +48,9 @@ class Runner(ABC):
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._touched = 0.0
+        """The time when a task was last started, by perf_counter."""
+        self._seen = 0.0
+        """That time at the last look for late tasks."""
         self.behind = asyncio.Event()
         """Set when tasks became pending that did not start at once; the code that waits for it clears it."""
         self.progress = asyncio.Event()
@@ -72,29 +76,35 @@ class Runner(ABC):
         """How many tasks are claimed and do not run yet."""
         return len(self._pending)
 
-    def room(self) -> int:
-        """Return how many tasks to claim now: one for each free slot, and those that are sure to start soon after."""
+    def room(self, ahead: bool) -> int:
+        """Return how many tasks to claim: one for each free slot and, with `ahead`, those sure to start soon after."""
         slots, running, waiting = self._concurrency, self.running, self.waiting
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
-        ahead = self._ahead(slots)
-        if waiting > ahead * 3 // 4:
+        surplus = self._ahead(slots) if ahead else 0
+        if waiting > surplus * 3 // 4:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
-        return max(least, slots - running + ahead - waiting)
+        return max(least, slots - running + surplus - waiting)
 
     def _ahead(self, slots: int) -> int:
         """Return how many tasks to claim ahead of `slots`; those that slow tasks hold start nothing soon."""
-        if perf_counter() - self._touched > PATIENCE:
+        if self._stands_still(PATIENCE):
             return 0
-        return self._pace.ahead(max(0, slots - self._slow()))
+        slow = self._slow()
+        return self._pace.ahead(max(0, slots - slow), is_mixed=slow > 0)
+
+    def _stands_still(self, patience: float) -> bool:
+        """Return True if no task has been started for `patience`, or for as long as a slow task takes."""
+        is_long = self._pace.long if self._shared is None else patience
+        return perf_counter() - self._touched > min(patience, is_long)
 
     def _slow(self) -> int:
         """Return how many slots are held by tasks that run for longer than those before."""
-        longest = max(HORIZON, self._pace.longest)
+        long = self._pace.long
         oldest = islice(self.underway(), _OLDEST)
-        return sum(1 for _ in takewhile(lambda task: task[2] > longest, oldest))
+        return sum(1 for _ in takewhile(lambda task: task[2] > long, oldest))
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` in their order as slots come free."""
@@ -116,12 +126,13 @@ class Runner(ABC):
 
         The last ones, if slow tasks have taken slots since they were claimed.
         """
-        pending = len(self._pending)
-        if pending and perf_counter() - self._touched > self._patience:
+        pending, before, self._seen = len(self._pending), self._seen, self._touched
+        # Not at the first look after a moment in which this whole process stood still.
+        if pending and before == self._seen and self._stands_still(self._patience):
             return pending
         if not pending or self._shared is not None or not (slow := self._slow()):
             return 0
-        return max(0, pending - 2 * self._pace.ahead(self._concurrency - slow))
+        return max(0, pending - self._pace.ahead(self._concurrency - slow) // 2)
 
     def take_back(self, count: int | None = None) -> list[Delivery]:
         """Remove pending tasks, all or the last `count`, and return them in their order."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.waiting import happens
@@ -102,7 +103,7 @@ class Settler:
             self.settled.set()
 
     async def _write(self, batch: Sequence[Outcome]) -> None:
-        refused = await self._reconnect.call(lambda: self._settle(batch))
+        refused = await self._reconnect.call(partial(self._settle, batch))
         if isinstance(refused, Unwritten):
             left = {id(outcome) for _, outcomes in refused.left for outcome in outcomes}
             self._notify([outcome for outcome in batch if id(outcome) not in left], refused.refused)

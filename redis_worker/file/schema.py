@@ -95,6 +95,11 @@ def _columns(value: Any) -> Any:
     return table(value) if isinstance(value, dict) else texts(value)
 
 
+def _priorities(value: Any) -> Any:
+    """Return a list of names, a table of weights, or a text that stands for either."""
+    return table(value) if isinstance(value, dict) else names(value) if isinstance(value, list) else text(value)
+
+
 def _sink(value: Any) -> Any:
     """Return a table, or the name of an object."""
     return table(value) if isinstance(value, dict) else text(value)
@@ -124,7 +129,7 @@ SUPERVISION: Final[dict[str, Kind]] = {
 }
 """The fields of Supervision."""
 
-POOL_OPTIONS: Final = _kinds_of(PoolOptions, result_ttl=whole_seconds) | _RETRYING
+POOL_OPTIONS: Final = _kinds_of(PoolOptions, result_ttl=whole_seconds, priorities=_priorities) | _RETRYING
 
 WORKER: Final = TableKeys(
     {

@@ -12,6 +12,7 @@ from redis_worker.functions.options import Options
 from redis_worker.functions.signature import Signature
 from redis_worker.functions.transport import Linked
 from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.priorities import DEFAULT, Priorities, check_priority
 from redis_worker.vocabulary.processor import Declaration
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class CallOptions(TypedDict, total=False):
     retries: int | None
     expires: Duration | datetime | None
     unique: bool | Duration
+    priority: str
 
 
 AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"
@@ -40,6 +42,10 @@ AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"
 
 class Submitter(Linked, Protocol):
     """A queue, as its functions see it."""
+
+    @property
+    def priorities(self) -> Priorities | None:
+        """The priorities of the queue, if there are any."""
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Submit calls; return their handles in order."""
@@ -104,10 +110,12 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
     __qualname__: str
     __wrapped__: Callable[P, T]
 
-    def __init__(self, queue: Submitter, function: Callable[P, T], declaration: Declaration) -> None:
-        """Raises ConfigurationError if an annotation has no form in JSON."""
-        super().__init__(self, Options())
+    def __init__(
+        self, queue: Submitter, function: Callable[P, T], declaration: Declaration, priority: str = DEFAULT
+    ) -> None:
+        """Raises ConfigurationError if an annotation has no form in JSON, or the queue does not have the `priority`."""
         self.queue = queue
+        super().__init__(self, self._checked(Options(priority=priority)))
         self.declaration = declaration
         self.signature = Signature(declaration.name, function)
         update_wrapper(self, function)
@@ -122,7 +130,12 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
 
     def options(self, **options: Unpack[CallOptions]) -> Submitting[P, R]:
         """Return this function with options of its submissions. Raises ConfigurationError."""
-        return Submitting(self, self._options.with_(**options))
+        return Submitting(self, self._checked(self._options.with_(**options)))
+
+    def _checked(self, options: Options) -> Options:
+        if options.priority != DEFAULT:
+            check_priority(self.queue.name, options.priority, self.queue.priorities)
+        return options
 
     def handle(self, id: str | int) -> Handle[R]:
         """Return the handle of a task of this function."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from redis_worker.vocabulary.checks import check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Options:
     """The number of retries, in place of the function's."""
     expires: Duration | datetime | None = None
     """Answer the task with an error where it has not begun by then, by the clock of the worker."""
+    priority: str = DEFAULT
+    """One of the priorities of the queue."""
 
     unique: bool | Duration = False
     """Leave the task out if the same call is there: until that is answered, or submitted within this time.

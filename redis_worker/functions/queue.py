@@ -23,6 +23,7 @@ from redis_worker.vocabulary.duration import Duration, seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.ids import id_text, new_id
 from redis_worker.vocabulary.payload import dumps
+from redis_worker.vocabulary.priorities import DEFAULT
 from redis_worker.vocabulary.processor import Execution, declaration_of
 
 P = ParamSpec("P")
@@ -73,6 +74,7 @@ class TaskQueue(DeclaredFunctions):
         execution: Execution | None = None,
         retry_backoff: Duration | None = None,
         retry_backoff_max: Duration | None = None,
+        priority: str = DEFAULT,
     ) -> Decorator: ...
 
     def task(
@@ -86,13 +88,15 @@ class TaskQueue(DeclaredFunctions):
         execution: Execution | None = None,
         retry_backoff: Duration | None = None,
         retry_backoff_max: Duration | None = None,
+        priority: str = DEFAULT,
     ) -> Any:
         """Register the decorated function under `name`, by default its own; it stays a plain function for calls.
 
         A coroutine function runs on the event loop; a plain one in a thread, or by `execution` "process" or "inline".
         `timeout` limits one run; `retries` follow a failure, after `retry_backoff` (1 s) that doubles up to
-        `retry_backoff_max` (60 s). Raises ConfigurationError for options that do not fit, for a name that is taken,
-        and for an annotation whose type has no form in JSON.
+        `retry_backoff_max` (60 s). `priority` is one of those of the queue, for each submission that names no other.
+        Raises ConfigurationError for options that do not fit, for a name that is taken, and for an annotation whose
+        type has no form in JSON.
         """
 
         def register(function: Callable[..., Any]) -> TaskFunction[..., Any, Any]:
@@ -107,7 +111,7 @@ class TaskQueue(DeclaredFunctions):
             )
             if declaration.name in self.functions:
                 raise ConfigurationError(f"the queue {self.name} has two functions named {declaration.name}")
-            made = self.functions[declaration.name] = TaskFunction(self, function, declaration)
+            made = self.functions[declaration.name] = TaskFunction(self, function, declaration, priority)
             return made
 
         return register if function is None else register(function)
@@ -175,7 +179,7 @@ class TaskQueue(DeclaredFunctions):
             id, unique = id_text(id), _unique(call)
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
         payload |= {**options.members(), **members}
-        return Submission(id_text(id), dumps(payload), options.delay, options.at, unique)
+        return Submission(id_text(id), dumps(payload), options.delay, options.at, unique, options.priority)
 
     def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of this queue, or of one of its handles, in a background thread; return its result.

@@ -10,6 +10,7 @@ from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.operator.cancellation import Cancellation
 from redis_worker.functions.progress import Progress, read_progress
 from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.priorities import DEFAULT
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class Submission(NamedTuple):
     delay: Duration | None = None
     at: datetime | None = None
     unique: Unique | None = None
+    priority: str = DEFAULT
 
 
 class Transport(Protocol):
@@ -89,7 +91,7 @@ class RedisTransport:
         self._error_ttl = error_ttl
 
     async def send(self, submissions: Sequence[Submission]) -> list[str]:
-        """Submit runs of tasks that are due at the same time together, hundreds in a call."""
+        """Submit runs of tasks of one priority that are due at the same time together, hundreds in a call."""
         ids: list[str] = []
         batch: list[Submission] = []
         for submission in submissions:
@@ -100,11 +102,12 @@ class RedisTransport:
         return ids + await self._push(batch) if batch else ids
 
     async def _push(self, batch: Sequence[Submission]) -> list[str]:
-        delay, at = batch[0].delay, batch[0].at
+        delay, at, priority = batch[0].delay, batch[0].at, batch[0].priority
         if batch[0].unique is not None:
             items = [(each.id, *(each.unique or Unique()), each.payload) for each in batch]
-            return await self._client.push_unique(items, delay=delay, at=at)
-        await self._client.push_raw([submission.payload for submission in batch], delay=delay, at=at)
+            return await self._client.push_unique(items, delay=delay, at=at, priority=priority)
+        payloads = [submission.payload for submission in batch]
+        await self._client.push_raw(payloads, delay=delay, at=at, priority=priority)
         return [submission.id for submission in batch]
 
     async def result(self, id: str, timeout: Duration | None) -> Any:
@@ -130,4 +133,4 @@ class RedisTransport:
 
 
 def _kind(submission: Submission) -> tuple[object, ...]:
-    return submission.delay, submission.at, submission.unique is not None
+    return submission.delay, submission.at, submission.unique is not None, submission.priority

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from redis_worker.broker.connection.address import Client
@@ -53,6 +53,7 @@ class FunctionWorker(ListWorker):
         """
         chosen = pool_options(concurrency, options)
         _check_undeclared(chosen)
+        chosen = replace(chosen, priorities=queue.priorities)
         if not queue.functions:
             raise ConfigurationError(f"the queue {queue.name} has no function; import the modules that define them")
         super().__init__(

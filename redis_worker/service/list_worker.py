@@ -30,6 +30,7 @@ from redis_worker.service.shared import SharedParts, shared_parts
 from redis_worker.service.upkeep import upkeep_of
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import priorities_of
 from redis_worker.vocabulary.processor import Declaration
 from redis_worker.vocabulary.service import Consuming
 
@@ -69,7 +70,8 @@ class ListWorker(ConsumerService):
         self._given = None if isinstance(redis, str) else redis
         if input_key == output_key:
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
-        self._keys = Keys(input_key, output_key)
+        priorities = None if options.priorities is None else priorities_of(options.priorities)
+        self._keys = Keys(input_key, output_key, priorities)
         own = None if self._http is None else self._http.metrics.of(input_key, declaration.name)
         # The metrics that the pool itself serves count for all: nothing is counted twice.
         self._counting = own or Vitals()

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import Priorities, PrioritiesLike, priorities_of
 
 Delivery = Literal["at-least-once", "at-most-once"]
 ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
@@ -28,6 +29,11 @@ def check_choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
         wanted = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
         raise ConfigurationError(f"{name} must be {wanted}, got {value!r}")
     return value
+
+
+def check_priorities(_: str, value: PrioritiesLike, __: None) -> Priorities:
+    """Return the priorities of a setting. Raises ConfigurationError."""
+    return priorities_of(value)
 
 
 def option(
@@ -125,6 +131,13 @@ class PoolOptions(WorkerOptions):
         None, check_whole_seconds, "Results expire after S seconds (Redis 7.4, Valkey 9).", least=1, metavar="S"
     )
     """None keeps results for ever."""
+    priorities: PrioritiesLike | None = option(
+        None,
+        check_priorities,
+        "Claim by priority, as high,default,low; or by weight, as high=6,default=3,low=1.",
+        metavar="NAMES",
+    )
+    """A list for each priority; `default` is that of the queue itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,7 @@ class TopicWorkerOptions(WorkerOptions):
 
 UNDECLARED: Final = (
     *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "result_ttl"),
+    "priorities",
 )
 """The options of a pool that a worker on functions does not have: its functions, or their queue, declare them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-from redis_worker.vocabulary.payload import integer_text
+from redis_worker.vocabulary.long_integers import integer_text
 
 # Bytes of a random id, and ids drawn by one call of the system.
 _BYTES, _DRAWN = 8, 500

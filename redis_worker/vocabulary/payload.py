@@ -7,7 +7,6 @@ writes `null`), and keys or values that JSON does not have (it writes some of th
 
 from __future__ import annotations
 
-import decimal
 import math
 import re
 from collections.abc import Sequence
@@ -16,10 +15,8 @@ from typing import Any, Final
 import orjson
 
 from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.long_integers import MAX_DIGITS, integer_text, parse_integer
 from redis_worker.vocabulary.task import Task
-
-MAX_DIGITS: Final = 100_000
-"""Longer numbers are refused, in both directions: one of 10 million digits blocks its process for seconds."""
 
 CANCELLED: Final = "cancelled"
 """The error text of a task that was cancelled."""
@@ -34,11 +31,6 @@ _RUN = re.compile(rb"[-+.0-9eE]{19,}")
 _INTEGER = re.compile(rb"-?[1-9][0-9]{18,}")
 # Greater than every integer of up to 18 digits, so these can mark the long ones.
 _FIRST_MARK = 10**18
-# CPython converts integers of up to 4,300 digits quickly and refuses longer ones by default.
-_QUICK_DIGITS = 2000
-_QUICK_BITS = 13000
-_MAX_BITS = int(MAX_DIGITS * math.log2(10)) + 1
-
 # Values of these types contain no NaN, and nothing else that JSON does not have.
 _PLAIN = frozenset((int, str, bool, type(None)))
 
@@ -263,46 +255,3 @@ def json_type(value: Any) -> str:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
     return names.get(type(value), "an object")
-
-
-def parse_integer(digits: str) -> int:
-    """Return the integer in `digits`, of any length: pieces are converted, and joined in pairs."""
-    if len(digits) <= _QUICK_DIGITS:
-        return int(digits)
-    if digits[0] == "-":
-        return -parse_integer(digits[1:])
-    pieces = [int(digits[max(0, end - _QUICK_DIGITS) : end]) for end in range(len(digits), 0, -_QUICK_DIGITS)]
-    power = 10**_QUICK_DIGITS
-    while len(pieces) > 1:
-        pieces += [0] * (len(pieces) % 2)
-        pieces = [low + high * power for low, high in zip(pieces[::2], pieces[1::2], strict=True)]
-        power *= power
-    return pieces[0]
-
-
-def integer_text(number: int) -> str:
-    """Return the decimal digits of `number`. Raises ValueError if it has more than MAX_DIGITS.
-
-    decimal multiplies long numbers faster than int does.
-    """
-    if (bits := number.bit_length()) <= _QUICK_BITS:
-        return str(number)
-    text = _long_text(abs(number)) if bits <= _MAX_BITS else ""
-    if not 0 < len(text) <= MAX_DIGITS:
-        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
-    return "-" + text if number < 0 else text
-
-
-def _long_text(number: int) -> str:
-    limits = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
-    with decimal.localcontext(limits):
-        return str(_to_decimal(number))
-
-
-def _to_decimal(number: int) -> decimal.Decimal:
-    bits = number.bit_length()
-    if bits <= _QUICK_BITS:
-        return decimal.Decimal(number)
-    low = bits // 2
-    high = number >> low
-    return _to_decimal(high) * decimal.Decimal(2) ** low + _to_decimal(number & ((1 << low) - 1))

@@ -42,8 +42,8 @@ async def test_a_function_stays_one_and_is_called_by_name(tasks: TaskQueue, queu
         ]
         many = await total.submit_many([(Decimal(number),) for number in range(1500)])
         assert [await handle.result(30) for handle in many] == [*range(1500)]
-        assert await Handle[Any](tasks, many[7].id).result(1) == "7"  # from an id alone: the JSON value
-        assert await total.handle(many[7].id).result(1) == Decimal(7)
+        assert await Handle[Any](tasks, many[7].id).result(30) == "7"  # from an id alone: the JSON value
+        assert await total.handle(many[7].id).result(30) == Decimal(7)
 
 
 async def test_any_language_calls_and_mistakes_are_explained_and_never_retried(tasks: TaskQueue, queue: Queue) -> None:

@@ -41,17 +41,20 @@ async def test_what_waits_or_is_delayed_is_removed_with_its_answer(tasks: TaskQu
         [handles[0].id, handles[120].id, handles[249].id, later.id, "77777777777777777777"], CANCELLED
     )
     with pytest.raises(TaskError, match="cancelled"):
-        await later.result(1)
+        await later.result(30)
     assert await later.status() == "cancelled"
     async with tasks.worker():
         assert await handles[1].result(30) == 1
         assert not await handles[1].cancel()
         await wait_until(lambda: queue.answered(252))
     assert set((await queue.ledger()).values()) == {1}
-    assert await handles[1].result(1) == 1
+    assert await handles[1].result(30) == 1
 
 
-async def test_a_coroutine_ends_at_once_and_is_not_retried(tasks: TaskQueue, queue: Queue) -> None:
+async def test_a_coroutine_ends_at_once_and_is_not_retried(
+    tasks: TaskQueue, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "redis_worker")
     ended: list[str] = []
     started: list[int] = []
 
@@ -88,6 +91,8 @@ async def test_a_coroutine_ends_at_once_and_is_not_retried(tasks: TaskQueue, que
     assert worker.counters.retried == 0
     assert list((await queue.results()).values()) == [CANCELLED] * 4
     assert not await queue.redis.exists(queue.keys.cancelled, queue.keys.attempts, queue.keys.dead)
+    assert sorted(text.split()[2] for text in caplog.messages if text.startswith("task ")) == ["cancelled"] * 3
+    assert "failed" not in caplog.text
 
 
 @pytest.mark.parametrize("others", [True, False])  # by both runners of threads

@@ -173,12 +173,14 @@ class MemorySink:
 async def two_members_share(topic: KafkaTopic, assignment: Any) -> None:
     """Have a second member join and leave: each message is handled once, by one of them, and committed."""
     first, second = Seen(0.002), Seen(0.002)
-    topic.produce(range(600))
-    async with topic.worker(first, concurrency=8, assignment=assignment) as one:
+    # Nobody dies here, however slow the machine: a member without heartbeats would lose what it has at work.
+    options: Any = {"concurrency": 8, "assignment": assignment, "properties": {"session.timeout.ms": 45_000}}
+    topic.produce(range(600), key=lambda number: number)  # by which all partitions get their share
+    async with topic.worker(first, **options) as one:
         await wait_until(lambda: len(first.values) > 50)
-        async with topic.worker(second, concurrency=8, assignment=assignment) as other:
+        async with topic.worker(second, **options) as other:
             await wait_until(lambda: len(other.partitions()) == len(one.partitions()) == 2)
-            topic.produce(range(600, 800))
+            topic.produce(range(600, 800), key=lambda number: number)
             await wait_until(lambda: set(first.values + second.values) == set(range(800)))
             # Revoked partitions are drained before they go.
             assert len(first.values + second.values) == 800

@@ -193,7 +193,7 @@ class RealKafka:
             assert process.wait(60) == 0, self._log(node).read_text()
 
     def _led(self, client: AdminClient, topic: str) -> set[int]:
-        partitions = client.list_topics(topic, timeout=5).topics[topic].partitions
+        partitions = client.list_topics(topic, timeout=60).topics[topic].partitions
         return {number for number, partition in partitions.items() if partition.leader >= 0}
 
     def _wait(self, is_true: Any, failure: str) -> None:

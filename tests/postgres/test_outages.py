@@ -79,13 +79,13 @@ async def test_a_statement_of_a_lost_connection_never_lands_after_its_repetition
 
 async def test_a_database_that_does_not_answer_is_disconnected(database: str) -> None:
     await run(database, TABLE, "insert into t values (1, 0)")
-    async with UpsertSink(database, "t", key=["k"], timeout=0.3) as sink, connected(database) as other:
+    async with UpsertSink(database, "t", key=["k"], timeout=1) as sink, connected(database) as other:
         async with other.transaction():
             await other.execute("select * from t for update")
             with pytest.raises(Disconnected, match=r"^PostgreSQL at 127\.0\.0\.1:\d+/\w+ does not answer in time$"):
                 await sink.write([{"k": 1, "v": 1}])
         assert await sink.save([{"k": 1, "v": 1}]) == {}
-        assert sink.counters.failed == 1
+        assert sink.counters.failed >= 1
 
 
 async def test_a_task_cancelled_in_an_outage_leaves_nothing_that_waits(
@@ -95,9 +95,11 @@ async def test_a_task_cancelled_in_an_outage_leaves_nothing_that_waits(
     sink = UpsertSink(own_postgres.dsn, "t", key=["k"], flush_after=0)
     await sink.add({"k": 1, "v": 1})
     own_postgres.stop()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await sink.add({"k": 2, "v": 2})
+    adding = asyncio.create_task(sink.add({"k": 2, "v": 2}))
+    await wait_until(lambda: caplog.records, "the outage to be noticed")
+    adding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
     await sink.close()
     assert [record.getMessage().partition(" (")[0] for record in caplog.records] == ["PostgreSQL is away"]
     assert own_postgres.dsn.split(":")[2].split("@")[0] not in caplog.text

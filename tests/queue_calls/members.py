@@ -24,6 +24,7 @@ from redis_worker.broker.queue.recovery import Recoverer
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue
 from redis_worker.vocabulary.errors import Disconnected
+from redis_worker.vocabulary.priorities import PrioritiesLike, priorities_of
 from redis_worker.vocabulary.task import Delivery, Outcome
 from tests.support import Queue
 
@@ -73,12 +74,21 @@ class Member:
     """A worker, as far as Redis knows it."""
 
     def __init__(
-        self, url: str, keys: Keys, keeper: LeaseKeeper, *, idempotent: bool = False, limits: Limits | None = None
+        self,
+        url: str,
+        keys: Keys,
+        keeper: LeaseKeeper,
+        *,
+        idempotent: bool = False,
+        limits: Limits | None = None,
+        priorities: PrioritiesLike | None = None,
     ) -> None:
         self.keeper = keeper
         self.line = Line(url)
         self.losses = Losses()
         self.keys = keys = Keys(keys.waiting) if idempotent else keys  # messages have no results
+        if priorities is not None:
+            self.keys = keys = Keys(keys.waiting, keys.output, priorities_of(priorities))
         options: dict[str, Any] = {"max_deliveries": 3, "limits": limits or Limits(dead=10_000)}
         self.doorbell = Doorbell(address_of(url))
         rest = (self.doorbell, keys, keeper, self.losses)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_worker.vocabulary.payload import dumps, failure, integer_text, loads, parse_integer, success
+from redis_worker.vocabulary.long_integers import integer_text, parse_integer
+from redis_worker.vocabulary.payload import dumps, failure, loads, success
 
 exact_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -12,12 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from redis_worker.vocabulary.errors import Unreadable
+from redis_worker.vocabulary.long_integers import MAX_DIGITS, integer_text
 from redis_worker.vocabulary.payload import (
-    MAX_DIGITS,
     MissingTask,
     dumps,
     has_long_number,
-    integer_text,
     loads,
     read_object,
     read_task,
@@ -142,12 +141,12 @@ def test_half_a_pair_in_what_a_processor_returns_is_refused(value: Any, beside: 
 )
 def test_a_number_of_too_many_digits_is_refused_before_it_is_parsed(form: str) -> None:
     raw = form.replace("%s", "7" * 10_000_000).encode()
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ValueError, match=f"more than {MAX_DIGITS} digits"):
         loads(raw)
     with pytest.raises(Unreadable, match=f"more than {MAX_DIGITS} digits"):
         read_task(b'{"id":"t","task":%b}' % raw)
-    assert time.perf_counter() - started < 10  # one such integer took 20 s and more
+    assert time.thread_time() - started < 10  # one such integer took 20 s and more
 
 
 def test_the_bound_is_exact_in_both_directions() -> None:
@@ -157,11 +156,11 @@ def test_the_bound_is_exact_in_both_directions() -> None:
     assert dumps([longest, -longest]) == raw
     assert success(longest) == b'{"status":"success","result":%b}' % (b"9" * MAX_DIGITS)
     for beyond in (longest + 1, -longest - 1, 1 << 40_000_000):
-        started = time.perf_counter()
+        started = time.thread_time()
         for encode in (integer_text, success, lambda number: dumps({"a": [number]})):
             with pytest.raises(ValueError, match=f"more than {MAX_DIGITS} digits"):
                 encode(beyond)
-        assert time.perf_counter() - started < 10
+        assert time.thread_time() - started < 10
     with pytest.raises(ValueError, match="digits"):
         loads(b"1" + b"0" * MAX_DIGITS)
 
@@ -186,9 +185,9 @@ def test_a_long_id_is_read_digit_by_digit_and_a_longer_one_is_unreadable() -> No
 def test_the_depth_that_is_read_does_not_depend_on_a_long_number(opening: bytes, depth: int) -> None:
     closing = b"]" if opening == b"[" else b"}"
     numbers = {number: b"%b%d%b" % (opening * depth, number, closing * depth) for number in (7, LONG)}
-    started = time.perf_counter()
+    started = time.thread_time()
     assert (read(_depth, numbers[7]) is None) == (read(_depth, numbers[LONG]) is None) == (depth > 1024)
-    assert time.perf_counter() - started < 20
+    assert time.thread_time() - started < 20
 
 
 def _depth(raw: bytes) -> int:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from redis_worker.engine.thread_pool import ThreadPool
+from tests.support import PATIENCE, ended_in_time
 
 
 async def test_calls_are_answered_in_as_many_threads_as_allowed() -> None:
@@ -103,8 +104,12 @@ async def test_a_closed_pool_begins_nothing_and_its_threads_end() -> None:
 async def test_results_of_a_busy_time_wake_the_loop_once() -> None:
     pool = ThreadPool(4, "test")
     loop = asyncio.get_running_loop()
-    woken = 0
+    woken, done = 0, list[int]()
     wake = loop.call_soon_threadsafe
+
+    def work(number: int) -> int:
+        done.append(number)
+        return number
 
     def count(*arguments: object, **more: object) -> asyncio.Handle:
         nonlocal woken
@@ -113,8 +118,8 @@ async def test_results_of_a_busy_time_wake_the_loop_once() -> None:
 
     loop.call_soon_threadsafe = count  # type: ignore[method-assign, assignment]
     try:
-        calls = [pool.run(abs, n) for n in range(100)]
-        time.sleep(0.2)  # the loop is busy
+        calls = [pool.run(work, n) for n in range(100)]
+        assert ended_in_time(lambda: len(done) == 100, PATIENCE)  # the loop is busy
         assert await asyncio.gather(*calls) == [*range(100)]
     finally:
         del loop.call_soon_threadsafe  # type: ignore[method-assign]

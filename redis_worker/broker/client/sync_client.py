@@ -16,6 +16,7 @@ from redis_worker.broker.client.results import Result
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.priorities import DEFAULT, PrioritiesLike
 
 C = TypeVar("C", bound=Access)
 P = ParamSpec("P")
@@ -63,9 +64,11 @@ class SyncTaskClient(_Sync[TaskClient]):
     separate connections. Calls inside a running event loop would block it, and raise ConfigurationError.
     """
 
-    def __init__(self, redis: str, input_key: str, output_key: str) -> None:
+    def __init__(
+        self, redis: str, input_key: str, output_key: str, *, priorities: PrioritiesLike | None = None
+    ) -> None:
         """Raises ConfigurationError if the URL is not valid. No connection is opened before the first call."""
-        super().__init__(TaskClient(redis, input_key, output_key))
+        super().__init__(TaskClient(redis, input_key, output_key, priorities=priorities))
 
     submit = _plain(TaskClient.submit)
     cancel = _plain(TaskClient.cancel)
@@ -73,13 +76,18 @@ class SyncTaskClient(_Sync[TaskClient]):
     run = _plain(TaskClient.run)
 
     def submit_many(
-        self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
+        self,
+        tasks: Iterable[Any],
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        priority: str = DEFAULT,
     ) -> list[str]:
         """See TaskClient.submit_many."""
         return [
             id
             for batch in _batches(tasks)
-            for id in self._background.run(self._client.submit_many, batch, delay=delay, at=at)
+            for id in self._background.run(self._client.submit_many, batch, delay=delay, at=at, priority=priority)
         ]
 
     def results(

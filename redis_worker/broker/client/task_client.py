@@ -15,11 +15,13 @@ from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
+from redis_worker.broker.queue.announced_priorities import announce_priorities, check_announced
 from redis_worker.broker.queue.delayed import delay_tasks, due_time, new_token
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.ids import id_text, new_id, new_ids
 from redis_worker.vocabulary.payload import dumps
+from redis_worker.vocabulary.priorities import DEFAULT, PrioritiesLike, check_priority, priorities_of
 
 # Most tasks submitted in one call.
 _BATCH = 500
@@ -36,11 +38,20 @@ class TaskClient(Access):
     Every call raises Disconnected if Redis cannot be reached and Refused if it rejects the call.
     """
 
-    def __init__(self, redis: str | Client, input_key: str, output_key: str) -> None:
-        """`redis` is a URL or a `redis.asyncio` client, which is used and not closed."""
+    def __init__(
+        self, redis: str | Client, input_key: str, output_key: str, *, priorities: PrioritiesLike | None = None
+    ) -> None:
+        """`redis` is a URL or a `redis.asyncio` client, which is used and not closed.
+
+        `priorities` are those of the queue, if this program decides them; by default those that its workers announce.
+        Raises ConfigurationError.
+        """
         super().__init__(redis)
         self._input = input_key
         self._output = output_key
+        self._keys = Keys(input_key, output_key, None if priorities is None else priorities_of(priorities))
+        self._checked = {DEFAULT}
+        """The priorities that the queue is known to have."""
         self._results = PerLoop(lambda: Results(self._connection, self._address, output_key))
 
     async def close(self) -> None:
@@ -49,28 +60,39 @@ class TaskClient(Access):
         await super().close()
 
     async def submit(
-        self, task: Any, id: str | int | None = None, *, delay: Duration | None = None, at: datetime | None = None
+        self,
+        task: Any,
+        id: str | int | None = None,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        priority: str = DEFAULT,
     ) -> str:
         """Append `task`, any JSON value, to the queue. Returns its id as text, generated if not given.
 
         With `delay` (seconds, a timedelta, or a text such as "24h") or `at` it is delayed until then, by the server's
-        clock.
+        clock. Raises ConfigurationError for a `priority` that the queue does not have.
         """
         given = new_id() if id is None else id
         name = id_text(given)
         if id is None:
             self._results.get().expect(name)
-        await self.push_raw([_written(given, task)], delay=delay, at=at)
+        await self.push_raw([_written(given, task)], delay=delay, at=at, priority=priority)
         return name
 
     async def submit_many(
-        self, tasks: Iterable[Any], *, delay: Duration | None = None, at: datetime | None = None
+        self,
+        tasks: Iterable[Any],
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        priority: str = DEFAULT,
     ) -> list[str]:
         """Append all `tasks`, many per call. Returns their ids in the same order."""
         pairs = zip(tasks, new_ids(), strict=False)
         ids: list[str] = []
         while batch := list(islice(pairs, _BATCH)):
-            await self.push_raw([_written(id, task) for task, id in batch], delay=delay, at=at)
+            await self.push_raw([_written(id, task) for task, id in batch], delay=delay, at=at, priority=priority)
             ids += [id for _, id in batch]
         return ids
 
@@ -80,8 +102,7 @@ class TaskClient(Access):
         With `delete` the result is removed from the hash. Raises TaskError if the task failed, and
         TimeoutError if there is no result in time.
         """
-        async with contextlib.aclosing(self._results.get().of({id_text(id)}, _limit(timeout))) as results:
-            result = await anext(results)
+        result = await self._results.get().one(id_text(id), _limit(timeout))
         if delete:
             await self._connection.call("HDEL", self._output, result.id)
         return result.get()
@@ -125,19 +146,33 @@ class TaskClient(Access):
         left: bool = False,
         delay: Duration | None = None,
         at: datetime | None = None,
+        priority: str = DEFAULT,
     ) -> None:
         """Put payloads on the queue byte for byte; with `left` at its head, so that the last one comes first.
 
-        With `delay` or `at` they are delayed. Raises ValueError for a negative delay, or a time without a zone.
+        With `delay` or `at` they are delayed. Raises ValueError for a negative delay, or a time without a zone, and
+        ConfigurationError for a `priority` that the queue does not have.
         """
+        await self._check(priority)
         if delay is None and at is None:
-            await self._connection.call("LPUSH" if left else "RPUSH", self._input, *payloads)
+            await self._connection.call("LPUSH" if left else "RPUSH", self._keys.list_with(priority), *payloads)
         else:
-            await delay_tasks(self._connection, Keys(self._input, self._output), payloads, delay=delay, at=at)
+            await delay_tasks(self._connection, self._keys, payloads, delay=delay, at=at, priority=priority)
+
+    async def _check(self, priority: str) -> None:
+        """Raise ConfigurationError for a priority that the queue does not have. Announce those of this program."""
+        if priority in self._checked:
+            return
+        if self._keys.priorities is not None:
+            check_priority(self._input, priority, self._keys.priorities)
+            await announce_priorities(self._connection, self._keys)
+        elif not await check_announced(self._connection, self._keys, priority):
+            return  # no worker has announced any so far
+        self._checked.add(priority)
 
     async def progress(self, id: str | int) -> bytes | None:
         """Return the last report of a task of a function, a JSON object; None without one."""
-        key = f"{Keys(self._input).progress}:{id_text(id)}"
+        key = f"{self._keys.progress}:{id_text(id)}"
         report: bytes | None = await self._connection.call("GET", key)
         return report
 
@@ -147,17 +182,19 @@ class TaskClient(Access):
         *,
         delay: Duration | None = None,
         at: datetime | None = None,
+        priority: str = DEFAULT,
     ) -> list[str]:
         """Submit tasks that are not there: each as id, digest of its call, ms (see admit.lua) and payload.
 
-        Returns for each its id, or that of the task that is there. Raises ValueError as `push_raw` does.
+        Returns for each its id, or that of the task that is there. Raises as `push_raw` does.
         """
-        keys = Keys(self._input, self._output)
+        await self._check(priority)
+        keys = self._keys
         when: tuple[int, str] = (0, "") if delay is None and at is None else due_time(delay, at)
         arguments: list[Any] = [keys.wake, *when]
         for id, digest, ms, raw in tasks:
-            arguments += (id, digest, ms, new_token(), raw)
-        own = [keys.waiting, keys.delayed, keys.unique, keys.output]
+            arguments += (id, digest, ms, new_token(priority), raw)
+        own = [keys.list_with(priority), keys.delayed, keys.unique, keys.output]
         return [id.decode() for id in await self._connection.run("admit", own, arguments)]
 
 

@@ -85,12 +85,16 @@ class Connection:
         return await self._watched(lambda: execute(self.client, *command), patience)
 
     async def _exchange(self, kept: KeptConnections, commands: Sequence[Sequence[Any]], patience: float) -> list[Any]:
-        self._check_usable()
+        if self._closed or self._unusable is not None:
+            self._check_usable()
         try:
             replies = await kept.exchange(commands, patience)
         except Exception as error:
             raise translated(error) from error
-        return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+        for position, reply in enumerate(replies):
+            if isinstance(reply, Exception):
+                replies[position] = translated(reply)
+        return replies
 
     async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
         """Return the reply of the script `name`. Raises Disconnected or Refused."""

@@ -72,7 +72,8 @@ def check_no_sentinel(info: dict[str, Any]) -> None:
 
 async def check_keys(connection: Connection, keys: Keys) -> None:
     """Raise Refused if the input or output key holds another type: no work is possible without them."""
-    for key, kind, role in ((keys.waiting, "list", "input"), (keys.output, "hash", "output")):
+    lists = [(key, "list", "input") for key in (keys.waiting, *keys.other_lists)]
+    for key, kind, role in (*lists, (keys.output, "hash", "output")):
         if not key:
             continue  # topics have no output
         found = (await connection.call("TYPE", key)).decode()

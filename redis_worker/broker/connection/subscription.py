@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from redis.exceptions import RedisError
@@ -26,16 +27,24 @@ LAST_WAIT = 0.1
 _OPEN_PATIENCE = 5.0
 
 
+def _takes_none(_: bytes) -> bool:
+    return False
+
+
 class Subscription:
     """A subscription to a channel, as an `async with` block.
 
     Its calls raise redis-py's exceptions, TimeoutError, and Disconnected if a ping gets no reply.
     """
 
-    def __init__(self, connection: Connection, channel: str) -> None:
-        """`connection` must have no other use: it is cut when it does not answer."""
+    def __init__(self, connection: Connection, channel: str, takes: Callable[[bytes], bool] = _takes_none) -> None:
+        """`connection` must have no other use: it is cut when it does not answer.
+
+        `takes` may be called with a message as soon as it arrives; if it returns True, `message` leaves that one out.
+        """
         self._connection = connection
         self._channel = channel
+        self._takes = takes
         self._pubsub: Any = connection.client.pubsub()
         self._listener: _Listener | None = None
         self._received_at = 0.0
@@ -49,7 +58,7 @@ class Subscription:
             async with asyncio.timeout(_OPEN_PATIENCE):
                 if is_plain(self._connection.client):
                     await self._pubsub.connect()
-                    self._listener = _Listener(self._pubsub.connection)
+                    self._listener = _Listener(self._pubsub.connection, self._takes)
                 await self._pubsub.subscribe(self._channel)
         except BaseException as error:
             await self.__aexit__(type(error))
@@ -109,8 +118,9 @@ _NOTHING = _Received(None, None)
 class _Listener(RawConnection):
     """A subscribed connection; one caller at a time waits for what arrives."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, takes: Callable[[bytes], bool]) -> None:
         super().__init__(connection)
+        self._takes = takes
         self._arrived: deque[_Received] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
@@ -139,10 +149,12 @@ class _Listener(RawConnection):
                     raise reply
                 # A push of RESP3, and in RESP2 an array, but for the reply to a ping.
                 known = isinstance(reply, list) and len(reply) == 3
-                self._arrived.append(_Received(reply[0], reply[2]) if known else _Received(b"pong", None))
+                if not (known and reply[0] == b"message" and self._takes(reply[2])):
+                    self._arrived.append(_Received(reply[0], reply[2]) if known else _Received(b"pong", None))
         except RedisError as error:
             self.fail(error)
-        _wake(self._waiter)
+        if self._arrived:
+            _wake(self._waiter)
 
     def fail(self, error: Exception) -> None:
         self.lost, self._error = True, error

@@ -14,6 +14,7 @@ from typing import Any
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, call_on
 from redis_worker.broker.keys import QUEUES, Keys
+from redis_worker.broker.queue.announced_priorities import announce_priorities
 from redis_worker.broker.queue.lease import process_label
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
 from redis_worker.vocabulary.logger import library_logger
@@ -56,10 +57,13 @@ async def keep_announced(
 
 
 async def announce_queue(connection: Connection, keys: Keys) -> None:
-    """Keep a queue in the registry of known queues until cancelled, so that no reader has to search for it."""
-    await keep_announced(
-        lambda: call_on(connection, QUEUES, "set", "SADD", keys.waiting), Complaints(keys.waiting).tell, _QUEUES_EVERY
-    )
+    """Keep a queue, and its priorities, in the registries until cancelled, so that no reader has to search for it."""
+
+    async def write() -> None:
+        await call_on(connection, QUEUES, "set", "SADD", keys.waiting)
+        await announce_priorities(connection, keys)
+
+    await keep_announced(write, Complaints(keys.waiting).tell, _QUEUES_EVERY)
 
 
 _TOKEN = secrets.token_hex(3)

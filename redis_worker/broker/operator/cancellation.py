@@ -11,6 +11,7 @@ from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.keys import LAST, Keys
+from redis_worker.broker.queue.announced_priorities import announced_lists
 from redis_worker.broker.queue.large_tasks import large_in_flight, read_large
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.ids import id_text
@@ -73,14 +74,13 @@ async def cancel(connection: Connection, keys: Keys, id: str, ttl: int) -> bool:
 
 async def _waiting(connection: Connection, keys: Keys, id: str) -> AsyncIterator[bytes]:
     """Yield waiting tasks that may have the `id`."""
-    after = 0
-    while True:
-        count, found = await connection.run("seek", [keys.waiting], [after, needle(id)])
-        for raw in found:
-            yield raw
-        if not count:
-            return
-        after += count
+    for key in await announced_lists(connection, keys):
+        after, count = 0, 1
+        while count:
+            count, found = await connection.run("seek", [key], [after, needle(id)])
+            for raw in found:
+                yield raw
+            after += count
 
 
 async def _in_flight(connection: Connection, keys: Keys) -> AsyncIterator[tuple[_Place, bytes]]:

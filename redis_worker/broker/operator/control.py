@@ -7,6 +7,7 @@ from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.keys import Keys, tasks_among
+from redis_worker.broker.queue.announced_priorities import announced_lists
 from redis_worker.broker.queue.large_tasks import large_in_flight, read_large
 
 
@@ -48,12 +49,17 @@ class QueueControl(Access):
         return bool(await self._connection.call("DEL", self._keys.paused))
 
     async def count(self) -> int:
-        """Return the number of waiting tasks."""
-        return int(await self._connection.call("LLEN", self._keys.waiting))
+        """Return the number of waiting tasks, of all priorities."""
+        lists = await announced_lists(self._connection, self._keys)
+        return sum([int(await self._connection.call("LLEN", key)) for key in lists])
 
     async def peek(self, limit: int) -> list[bytes]:
-        """Return the first `limit` waiting tasks, in claim order, as pushed."""
-        return list(await self._connection.call("LRANGE", self._keys.waiting, 0, limit - 1))
+        """Return the first `limit` waiting tasks, in claim order, as pushed; those of the first priority first."""
+        tasks: list[bytes] = []
+        for key in await announced_lists(self._connection, self._keys):
+            if len(tasks) < limit:
+                tasks += await self._connection.call("LRANGE", key, 0, limit - len(tasks) - 1)
+        return tasks
 
     async def in_flight(self, limit: int) -> tuple[list[bytes], int]:
         """Return up to `limit` tasks in flight, as pushed, worker by worker, and the number of all."""

@@ -13,6 +13,7 @@ from redis_worker.broker.client.access import Access
 from redis_worker.broker.connection.address import Address, Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announced import number, text, text_or_none, whole
+from redis_worker.vocabulary.priorities import DEFAULT, is_priority
 
 _PAGE = 200
 # The same for a worker that reads beside its work: letters may be large.
@@ -39,6 +40,8 @@ class DeadLetter(NamedTuple):
     """True if `raw` is only the beginning of the task, because the server accepted no more: it cannot be requeued."""
     trace: str | None = None
     """The traceback, where one is known."""
+    priority: str = DEFAULT
+    """The priority of the task, whose list it returns to."""
 
     @property
     def key(self) -> str:
@@ -85,7 +88,9 @@ class DeadLetters(Access):
                 return
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> int:
-        """Put the tasks of `letters` back on the queue, byte for byte, with all attempts again. Return their number.
+        """Put the tasks of `letters` back on the queue, byte for byte, with all attempts and their priorities.
+
+        Return their number.
 
         Cut letters stay in the list.
         """
@@ -97,12 +102,14 @@ class DeadLetters(Access):
 
     async def _revive(self, action: str, letters: Sequence[DeadLetter]) -> int:
         count = 0
-        keys = [self._keys.dead, self._keys.waiting, self._keys.attempts]
-        for start in range(0, len(letters), _PAGE):
-            arguments: list[Any] = [action]
-            for letter in letters[start : start + _PAGE]:
-                arguments += (letter.stored, letter.raw)
-            count += int(await self._connection.run("revive", keys, arguments))
+        for priority in dict.fromkeys(letter.priority for letter in letters):
+            keys = [self._keys.dead, self._keys.list_with(priority), self._keys.attempts]
+            own = [letter for letter in letters if letter.priority == priority]
+            for start in range(0, len(own), _PAGE):
+                arguments: list[Any] = [action]
+                for letter in own[start : start + _PAGE]:
+                    arguments += (letter.stored, letter.raw)
+                count += int(await self._connection.run("revive", keys, arguments))
         return count
 
 
@@ -124,6 +131,8 @@ def _read(stored: bytes) -> DeadLetter:
         at, trace = number(fields, "at"), text(fields, "trace") if "trace" in fields else None
         if not 0 <= at < _END:
             raise ValueError(at)
-        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut, trace)
+        priority = fields.get("priority")
+        known = priority if is_priority(priority) else DEFAULT
+        return DeadLetter(id, raw, reason, whole(fields, "attempts"), at, worker, stored, cut, trace, known)
     except (ValueError, KeyError, TypeError):
         return DeadLetter(None, stored, "not a dead letter of a worker", 0, 0.0, "", stored)

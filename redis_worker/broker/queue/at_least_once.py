@@ -11,7 +11,7 @@ from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import UnknownScript
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import SPAN, Keys
 from redis_worker.broker.queue import large_tasks
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.large_tasks import read_large_tasks
@@ -65,7 +65,7 @@ class AtLeastOnceQueue:
         self._ordinary = ordinary
         self._blocking = blocking
         self._doorbell = doorbell
-        self._bell = doorbell.bell(keys.waiting, keys.paused)
+        self._bell = doorbell.bell(*keys.lists, keys.paused)
         self._keys = keys
         self._observer = observer
         self._max_deliveries = max_deliveries
@@ -79,11 +79,18 @@ class AtLeastOnceQueue:
         """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._drained = False
         """True if the last claim emptied the queue: the next one may wait at once."""
+        self.cut_short = False
         self._found_at = monotonic()
         """The time when a claim last found a task; at first, that of the start, when each command is to be tried."""
         self._has_records = False
         self._last = 0
         """The greatest number of a task so far. It goes on from lease to lease, so that no two tasks share one."""
+        self._by_priority: tuple[Any, ...] = ()
+        """The arguments of claims by priorities, but the next turn."""
+        if keys.priorities is not None:
+            self._by_priority = ",".join(keys.priorities.others), keys.priorities.order, keys.priorities.turns
+        self._turn = 0
+        """The number of turns so far, one for each task."""
         self._make_names()
 
     @property
@@ -109,6 +116,7 @@ class AtLeastOnceQueue:
         keys, name = self._keys, self._registration.lease.name
         inflight, arrived, bundles = keys.inflight(name), keys.arrived(name), keys.bundles(name)
         self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused, bundles]
+        self._claimed_keys += keys.other_lists
         self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped, bundles]
         self._missing_keys = [inflight, keys.attempts, bundles]
         if keys.output and not self._output_apart:
@@ -156,6 +164,10 @@ class AtLeastOnceQueue:
         return deliveries
 
     async def _claim(self, limit: int, wait: bool) -> list[Delivery]:
+        if self._by_priority:  # a blocking pop waits for one list
+            if wait and self._drained:
+                return await self._claim_when_rung(limit)
+            return await self._claim_now(self._ordinary, limit)
         is_idle = monotonic() - self._found_at > _LINGER and self._doorbell.notifies
         if not (wait and self._drained):
             deliveries = await self._claim_now(self._ordinary if is_idle else self._blocking, limit)
@@ -200,7 +212,8 @@ class AtLeastOnceQueue:
 
     def _claim_arguments(self, limit: int) -> list[Any]:
         lease = self._registration.lease
-        return [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms]
+        arguments = [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms]
+        return [*arguments, *self._by_priority, self._turn] if self._by_priority else arguments
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:
         """Report a damaged key, and pause before the next use of it."""
@@ -226,10 +239,21 @@ class AtLeastOnceQueue:
         self._observer.damaged(error)
 
     async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
+        if not isinstance(reply[0], list):
+            return await self._deliveries_in(reply, limit)
+        deliveries: list[Delivery] = []  # by priorities
+        for of_list in reply:
+            deliveries += await self._deliveries_in(of_list, limit)
+        self._turn += len(deliveries)
+        self._drained = len(deliveries) < limit and not any(large for _, _, _, _, large, *_ in reply)
+        return deliveries
+
+    async def _deliveries_in(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._registration.lease
         state, tasks, counts, first, first_large, end, *found = reply
         large = range(first_large, end)
-        self._last = max(self._last, first + len(tasks) - 1, end - 1)
+        self._last = max(self._last, first % SPAN + len(tasks) - 1, end % SPAN - 1)
+        self.cut_short = bool(large)
         self._drained = state == _OK and not large and len(tasks) < limit
         if tasks or large:
             self._found_at = monotonic()
@@ -264,7 +288,7 @@ class AtLeastOnceQueue:
         except WrongType as error:
             await self._leave_damaged_keys(error)
             return []
-        self._last = max([self._last, *numbers])
+        self._last = max([self._last, *(number % SPAN for number in numbers)])
         return self._counted(numbers, tasks, counts or [0] * (2 * len(tasks)))
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
@@ -342,13 +366,14 @@ class AtLeastOnceQueue:
         """See the port."""
         async with self._name_in_use:
             held = [delivery for delivery in deliveries if not delivery.receipt.lost]
-            if held and (unheld := await self._release(held)) and not self._registration.lease.unsure:
-                await self._release([held[position] for position in unheld], force=True)
+            for queue, some in self._keys.by_list(held).items():
+                if (unheld := await self._release(queue, some)) and not self._registration.lease.unsure:
+                    await self._release(queue, [some[position] for position in unheld], force=True)
 
-    async def _release(self, held: Sequence[Delivery], force: bool = False) -> list[int]:
-        """Return tasks to the queue. Returns the positions of those not in flight, see release.lua."""
+    async def _release(self, queue: str, held: Sequence[Delivery], force: bool = False) -> list[int]:
+        """Return tasks to the list `queue`. Returns the positions of those not in flight, see release.lua."""
         inflight, _, bundles = self._missing_keys
-        keys = [inflight, self._keys.waiting, self._keys.workers, bundles]
+        keys = [inflight, queue, self._keys.workers, bundles]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
             return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])

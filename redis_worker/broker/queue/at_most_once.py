@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import SPAN, Keys
 from redis_worker.broker.queue.at_least_once import BLOCK
 from redis_worker.broker.queue.dead_letter import dead_letter
 from redis_worker.broker.queue.lease import worker_name
@@ -16,6 +16,7 @@ from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, pieces
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Refused, Unacceptable
+from redis_worker.vocabulary.priorities import Priorities
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -28,6 +29,8 @@ class _Receipt:
 class AtMostOnceQueue:
     """The port `Queue` over Redis without claims: tasks taken by a worker that dies are lost."""
 
+    cut_short = False
+
     def __init__(
         self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
     ) -> None:
@@ -38,6 +41,8 @@ class AtMostOnceQueue:
         self._observer = observer
         self._pause = Pause(observer)
         self._receipt = _Receipt()
+        self._turn = 0
+        """The number of turns of priorities so far, one for each task."""
         self._sent: dict[int, tuple[Outcome, bytes]] = {}
         """Dead letters whose call got no reply, by the identity of their outcomes: they may be stored already."""
         self.worker = worker_name()
@@ -50,19 +55,37 @@ class AtMostOnceQueue:
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. A task pushed within a second after a pause may still be taken: BLPOP does not check it."""
-        keys = [self._keys.waiting, self._keys.paused]
-        paused, tasks = await self._blocking.run("take", keys, [limit])
+        if self._keys.priorities is not None:
+            paused, tasks = await self._take_by_priority(self._keys.priorities, limit)
+        else:
+            keys = [self._keys.waiting, self._keys.paused]
+            paused, raws = await self._blocking.run("take", keys, [limit])
+            tasks = self._deliveries(raws or [])
         self._pause.update(paused == 1)
         if self._pause.on:
             if wait:
                 await self._pause.wait()
         elif not tasks and wait:
             started = asyncio.get_running_loop().time()
-            popped = await self._blocking.call("BLPOP", self._keys.waiting, BLOCK, patience=BLOCK + 5.0)
+            popped = await self._blocking.call("BLPOP", *self._keys.lists, BLOCK, patience=BLOCK + 5.0)
             if popped is None and asyncio.get_running_loop().time() - started < BLOCK / 2:
                 await asyncio.sleep(0.02)
-            tasks = popped[1:] if popped else []
-        return [Delivery(raw, self._receipt) for raw in tasks or []]
+            if popped:
+                tasks = self._deliveries(popped[1:], self._keys.number_of(popped[0].decode()))
+        return tasks
+
+    async def _take_by_priority(self, priorities: Priorities, limit: int) -> tuple[int, list[Delivery]]:
+        keys = [self._keys.waiting, self._keys.paused, *self._keys.other_lists]
+        arguments = [limit, priorities.order, priorities.turns, self._turn]
+        paused, *found = await self._blocking.run("take", keys, arguments)
+        tasks = [task for number, raws in found for task in self._deliveries(raws, number)]
+        self._turn += len(tasks)
+        return paused, tasks
+
+    def _deliveries(self, raws: Iterable[bytes], priority: int = 0) -> list[Delivery]:
+        """Return tasks of the priority with this number; the number of a delivery tells no more."""
+        number = priority * SPAN
+        return [Delivery(raw, self._receipt, number=number) for raw in raws]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
         """Return nothing: a task is lost with its reply."""
@@ -101,7 +124,10 @@ class AtMostOnceQueue:
     async def _bury(self, dead: Sequence[Outcome], *, cut: bool = False) -> None:
         before = [self._sent[id(outcome)][1] for outcome in dead if id(outcome) in self._sent]
         new = [outcome for outcome in dead if id(outcome) not in self._sent]
-        letters = [dead_letter(outcome, self.worker, cut=cut) for outcome in new]
+        priority_of = self._keys.priority_of
+        letters = [
+            dead_letter(outcome, self.worker, cut=cut, priority=priority_of(outcome.delivery.number)) for outcome in new
+        ]
         self._sent |= {id(outcome): (outcome, letter) for outcome, letter in zip(new, letters, strict=True)}
         connection, keys, limit = self._ordinary, [self._keys.dead, self._keys.dropped], self._limits.dead
         repeated = len(before)
@@ -125,8 +151,8 @@ class AtMostOnceQueue:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """See the port."""
-        if deliveries:
-            await self._ordinary.call("LPUSH", self._keys.waiting, *(d.raw for d in reversed(deliveries)))
+        for queue, some in self._keys.by_list(deliveries).items():
+            await self._ordinary.call("LPUSH", queue, *(d.raw for d in reversed(some)))
 
     async def close(self) -> None:
         """Do nothing."""

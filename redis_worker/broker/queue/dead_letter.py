@@ -11,6 +11,7 @@ import orjson
 
 from redis_worker.vocabulary.error_text import is_a, user_traceback
 from redis_worker.vocabulary.errors import RaisedInProcess, RedisWorkerError
+from redis_worker.vocabulary.priorities import DEFAULT
 from redis_worker.vocabulary.task import Outcome
 
 # Parts kept in a cut letter, of the task, and of its id and the reason: every server accepts 1 MiB.
@@ -20,8 +21,10 @@ _TEXT = 10_000
 _LARGEST = 512 * 1024 * 1024
 
 
-def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
+def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False, priority: str = DEFAULT) -> bytes:
     """Return the dead letter of `outcome`: the task byte for byte, reason, attempts, time, worker, and the traceback.
+
+    A priority other than `default` is a member, too.
 
     The task is in `raw`, or in `raw_base64` if it is not UTF-8. A letter that is `cut`, for a server that refuses the
     whole one, has only its beginning in `raw_start`, with its size and digest.
@@ -41,10 +44,12 @@ def dead_letter(outcome: Outcome, worker: str, *, cut: bool = False) -> bytes:
         "at": round(time.time(), 3),
         "worker": worker,
     }
+    if priority != DEFAULT:
+        letter["priority"] = priority
     if not cut and (trace := _trace(outcome.exception)) is not None:
         letter["trace"] = trace
     written = orjson.dumps(letter)
-    return written if cut or len(written) <= _LARGEST else dead_letter(outcome, worker, cut=True)
+    return written if cut or len(written) <= _LARGEST else dead_letter(outcome, worker, cut=True, priority=priority)
 
 
 def _trace(error: BaseException | None) -> str | None:

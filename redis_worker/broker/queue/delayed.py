@@ -18,6 +18,7 @@ from redis_worker.ports import Observer
 from redis_worker.vocabulary.checks import check_seconds
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Refused
+from redis_worker.vocabulary.priorities import DEFAULT
 
 # Most tasks promoted in one step, which blocks all other clients of the server.
 _BATCH = 1000
@@ -43,17 +44,27 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def new_token() -> str:
-    """Return a unique token: it keeps identical delayed tasks apart, and tasks due at the same time in order."""
-    return f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_process}"
+def new_token(priority: str = DEFAULT) -> str:
+    """Return a unique token: it keeps identical delayed tasks apart, and tasks due at the same time in order.
+
+    It ends with the priority of the task, unless that is `default`.
+    """
+    token = f"{time.time_ns():016x}{next(_numbers) % 2**32:08x}{_process}"
+    return token if priority == DEFAULT else f"{token}@{priority}"
 
 
 async def delay_tasks(
-    connection: Connection, keys: Keys, raws: Sequence[bytes], *, delay: Duration | None, at: datetime | None
+    connection: Connection,
+    keys: Keys,
+    raws: Sequence[bytes],
+    *,
+    delay: Duration | None,
+    at: datetime | None,
+    priority: str = DEFAULT,
 ) -> None:
     """Delay tasks by `delay` or until the time `at`, by the server's clock. Raises as `due_time` does."""
     when, how = due_time(delay, at)
-    items = chain.from_iterable((new_token(), raw) for raw in raws)
+    items = chain.from_iterable((new_token(priority), raw) for raw in raws)
     await connection.run("schedule", [keys.delayed], [keys.wake, when, how, *items])
 
 

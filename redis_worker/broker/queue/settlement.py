@@ -59,10 +59,11 @@ class Verdict(NamedTuple):
 class Settlement:
     """One call of settle.lua: answered, delayed and dead tasks, in this order."""
 
-    __slots__ = ("_again", "_answered", "_dead", "_header", "outcomes", "size")
+    __slots__ = ("_again", "_answered", "_dead", "_header", "_keys", "outcomes", "size")
 
-    def __init__(self, header: list[Any]) -> None:
+    def __init__(self, header: list[Any], keys: Keys) -> None:
         self._header = header
+        self._keys = keys
         self.outcomes: Sequence[Outcome] = ()
         """The outcomes settled."""
         self.size = 0
@@ -93,10 +94,11 @@ class Settlement:
     def _take_failed(self, outcome: Outcome, worker: str) -> int:
         """Take an outcome that is not a success. Returns the bytes added to the result."""
         number = outcome.delivery.number
+        priority = self._keys.priority_of(number)
         if outcome.again is not None:
-            self._again += (number, new_token(), math.ceil(outcome.again * 1000))
+            self._again += (number, new_token(priority), math.ceil(outcome.again * 1000))
         elif outcome.dead:
-            letter = dead_letter(outcome, worker)
+            letter = dead_letter(outcome, worker, priority=priority)
             answer = ("", outcome.id or "", "") if outcome.result is None else ("1", outcome.id, outcome.result)
             self._dead += (number, letter, *answer)
             return len(letter)
@@ -108,7 +110,8 @@ class Settlement:
         """Cut the letter of a settlement of one dead task. Returns False for any other, or if nothing is saved."""
         if len(self.outcomes) != 1 or not self._dead:
             return False
-        letter = dead_letter(self.outcomes[0], worker, cut=True)
+        outcome = self.outcomes[0]
+        letter = dead_letter(outcome, worker, cut=True, priority=self._keys.priority_of(outcome.delivery.number))
         saved = len(self._dead[1]) - len(letter)
         if saved <= 0:
             return False
@@ -158,7 +161,7 @@ def settlements(outcomes: Sequence[Outcome], worker: str, keys: Keys, limits: Li
     """Yield `outcomes` in as few settlements as their size allows."""
     header = [worker, keys.channel, keys.wake, limits.dead, limits.lifetimes, COUNTS_MS, limits.remember]
     while outcomes:
-        settlement = Settlement(header)
+        settlement = Settlement(header, keys)
         taken = settlement.take(outcomes, worker)
         outcomes = outcomes[taken:]
         yield settlement

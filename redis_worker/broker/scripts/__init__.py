@@ -1,8 +1,9 @@
-"""The Lua scripts, each a file headed by its KEYS and ARGV. common.lua is put before each of them."""
+"""The Lua scripts, each a file headed by its KEYS and ARGV. Before it stands what it uses of common.lua."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -21,9 +22,21 @@ def _all_scripts() -> dict[str, Script]:
         if file.name.endswith(".lua")
     }
     common = texts.pop("common")
-    sources = {name: f"{common}\n{text}" for name, text in texts.items()}
+    sources = {name: _with_used(common, text) for name, text in texts.items()}
     # SHA-1, because EVALSHA knows scripts by it.
     return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
+
+
+def _with_used(common: str, text: str) -> str:
+    """Return `text` behind those paragraphs of `common` whose names it uses.
+
+    Each call makes all functions of its script anew: for a server that has just woken, that takes longer than the rest.
+    """
+    for paragraph in reversed(common.split("\n\n")):
+        names = re.findall(r"^local (?:function )?(\w+)(?:, (\w+))?", paragraph, re.MULTILINE)
+        if any(re.search(rf"\b{name}\b", text) for pair in names for name in pair if name):
+            text = f"{paragraph}\n\n{text}"
+    return text
 
 
 # Read when this is imported: a process that has no descriptor left later on must still be able to settle.

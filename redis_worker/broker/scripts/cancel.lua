@@ -6,9 +6,13 @@
 -- Returns a state:
 local UNKNOWN, ANSWERED, REMOVED, MARKED = -1, 0, 1, 2
 -- UNKNOWN: it is in none of these places by now.
-local wrong = mistyped('input', KEYS[1], 'list') or mistyped('output', KEYS[4], 'hash')
-  or damage(KEYS[2], 'zset', KEYS[5], 'zset')
+local wrong = mistyped('output', KEYS[4], 'hash') or damage(KEYS[2], 'zset', KEYS[5], 'zset')
 if wrong then return wrong end
+local lists = lists_of(KEYS[1], KEYS[2])
+for _, list in ipairs(lists) do
+  wrong = mistyped('input', list, 'list')
+  if wrong then return wrong end
+end
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then return ANSWERED end
 
 local first_number = 7 + ARGV[6]
@@ -16,7 +20,7 @@ local first_raw = first_number + (#KEYS - 6) / 2
 local removed, raws = 0, {}
 for i = first_raw, #ARGV do
   raws[ARGV[i]] = true
-  removed = removed + redis.call('LREM', KEYS[1], 0, ARGV[i])
+  for _, list in ipairs(lists) do removed = removed + redis.call('LREM', list, 0, ARGV[i]) end
 end
 for i = 7, first_number - 1 do
   removed = removed + redis.call('ZREM', KEYS[2], ARGV[i])

@@ -1,11 +1,14 @@
 -- Move tasks in flight: first those BLMOVE has brought, then from the head of the queue.
--- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 bundles
+-- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 bundles; with priorities, 8 … the lists of all
+--      but `default`
 -- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task,
---      6 lease in ms, in place of one at rest (see renew.lua)
+--      6 lease in ms, in place of one at rest (see renew.lua); with priorities, 7 the names of all but `default`, 8 their
+--      order, 9 their turns, 10 the next turn (see shares_of)
 -- Returns {state, tasks, counts, number of the first task; the others follow it, number of the first large task, and
 -- the number after the last one}: counts are, for each task, the workers that died holding it and its retries; empty
 -- means 0 for all. The worker reads large tasks from their bundles. If `attempts` holds another type, the counts are
--- lost: tasks are claimed without counts, and the type is the seventh element. States:
+-- lost: tasks are claimed without counts, and the type is the seventh element. With priorities, it returns a list of such replies, one for each of which
+-- tasks were claimed, unless there is none. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
 -- PAUSED: nothing may be claimed, and arrived tasks are back at the head of the queue, uncharged.
@@ -17,11 +20,11 @@ elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
 end
 
--- Return about how many bytes a task near the head of the queue has.
-local function size_of(waiting)
-  local bytes = redis.pcall('MEMORY', 'USAGE', KEYS[1])
+-- Return about how many bytes a task near the head of a list has.
+local function size_of(list, waiting)
+  local bytes = redis.pcall('MEMORY', 'USAGE', list)
   -- Not every server knows this command.
-  return type(bytes) == 'number' and bytes / waiting or #redis.call('LINDEX', KEYS[1], 0)
+  return type(bytes) == 'number' and bytes / waiting or #redis.call('LINDEX', list, 0)
 end
 
 -- Usually neither exists, and one command shows it.
@@ -39,16 +42,8 @@ end
 
 -- Only one BLMOVE is under way at a time, but the reply of an earlier claim may have been lost.
 local arrived = redis.call('LRANGE', KEYS[3], 0, -1)
-local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
-local waiting = redis.call('LLEN', KEYS[1])
-local size = waiting > 0 and size_of(waiting) or 0
-if size * limit > 2097152 then
-  -- Large tasks are taken in small numbers: some 2 MiB, which stay in the caches of both programs.
-  limit = math.min(limit, math.max(1, math.floor(2097152 / size)))
-end
-
 local last = math.max(last_number(KEYS[2]), tonumber(ARGV[4]))
-local first = last + 1
+local base = 0  -- what the numbers of a priority begin from, see SPAN
 
 local function end_rest()
   if lease % 1 ~= 0 then
@@ -65,10 +60,10 @@ local function hold(tasks)
     local pairs, size = {LAST, ''}, 2
     for i = start, math.min(start + 1999, #tasks) do
       last = last + 1
-      pairs[size + 1], pairs[size + 2] = last, tasks[i]
+      pairs[size + 1], pairs[size + 2] = base + last, tasks[i]
       size = size + 2
     end
-    pairs[2] = string.format(LAST_FORMAT, last)
+    pairs[2] = string.format(LAST_FORMAT, last) .. (ARGV[7] or '')
     redis.call('HSET', KEYS[2], unpack(pairs, 1, size))
   end
 end
@@ -77,45 +72,46 @@ local function drop(list, count)
   if count > 0 then redis.call('LTRIM', list, count, -1) end
 end
 
--- Put large tasks from the head of the queue in flight. Returns their number: 0 as well if the server refuses SORT.
-local function hold_large(count)
+-- Put large tasks from the head of a list in flight. Returns their number: 0 as well if the server refuses SORT.
+local function hold_large(queue, count)
   local taken, before = 0, last
   end_rest()
   last = last + (-1 - last) % BUNDLE
   while taken < count do
     -- Without sorting, it copies the next tasks into a list of their own, and the script sees none of them.
-    local list, most = list_of(KEYS[7], last + 1), math.min(BUNDLE, count - taken)
-    local copied = redis.pcall('SORT', KEYS[1], 'BY', 'nosort', 'LIMIT', taken, most, 'STORE', list)
+    local list, most = list_of(KEYS[7], base + last + 1), math.min(BUNDLE, count - taken)
+    local copied = redis.pcall('SORT', queue, 'BY', 'nosort', 'LIMIT', taken, most, 'STORE', list)
     if copied ~= most then break end
-    redis.call('HSET', KEYS[7], last + 1, 2 ^ copied - 1)
+    redis.call('HSET', KEYS[7], base + last + 1, 2 ^ copied - 1)
     taken, last = taken + copied, last + copied
   end
   if taken == 0 then
     last = before
   else
-    redis.call('HSET', KEYS[2], LAST, string.format(LAST_FORMAT, last))
-    drop(KEYS[1], taken)
+    redis.call('HSET', KEYS[2], LAST, string.format(LAST_FORMAT, last) .. (ARGV[7] or ''))
+    drop(queue, taken)
   end
   return taken
 end
 
-if not tried then
+local function claim_untried(list, waiting, limit, size)
   redis.call('HLEN', KEYS[7])  -- an error here, if it is no hash, costs no task
+  local first = base + last + 1
   hold(arrived)
   drop(KEYS[3], #arrived)
-  local large = size >= tonumber(ARGV[5]) and hold_large(math.min(limit, waiting)) or 0
-  if large > 0 then return {OK, arrived, {}, first, last + 1 - large, last + 1, found} end
+  local large = size >= tonumber(ARGV[5]) and hold_large(list, math.min(limit, waiting)) or 0
+  if large > 0 then return {OK, arrived, {}, first, base + last + 1 - large, base + last + 1, found} end
   local tasks, taken = arrived, 0
   -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.
   local step = math.max(1, math.floor(65536 / math.max(1, size)))
   while taken < math.min(limit, waiting) do
-    local piece = redis.call('LRANGE', KEYS[1], taken, math.min(taken + step, limit) - 1)
+    local piece = redis.call('LRANGE', list, taken, math.min(taken + step, limit) - 1)
     hold(piece)
     for _, raw in ipairs(piece) do tasks[#tasks + 1] = raw end
     taken = taken + #piece
     if #piece < step then break end
   end
-  drop(KEYS[1], taken)
+  drop(list, taken)
   return {OK, tasks, {}, first, 0, 0, found}
 end
 
@@ -126,35 +122,68 @@ local function is_last(deaths)
   return last_chance > 0 and deaths == last_chance
 end
 
-local numbers = numbers_in(KEYS[2], KEYS[7])
-local held = #numbers
-local only = held == 1 and task_in_flight(KEYS[2], KEYS[7], numbers[1])
-local alone = only and is_last((counts_of(KEYS[5], only)))
-local tasks, counts = {}, {}
+local function claim_tried(list, waiting, limit)
+  local numbers = numbers_in(KEYS[2], KEYS[7])
+  local held = #numbers
+  local only = held == 1 and task_in_flight(KEYS[2], KEYS[7], numbers[1])
+  local alone = only and is_last((counts_of(KEYS[5], only)))
+  local tasks, counts, first = {}, {}, base + last + 1
 
-local function choose(list)
-  -- Take the tasks of `list` that are allowed now, from its head. Returns their number.
-  for i, raw in ipairs(list) do
-    local deaths, retries = counts_of(KEYS[5], raw)
-    if alone or (is_last(deaths) and (held > 0 or #tasks > 0)) then return i - 1 end
-    alone = is_last(deaths)
-    tasks[#tasks + 1] = raw
-    counts[#counts + 1] = deaths
-    counts[#counts + 1] = retries
+  local function choose(list)
+    -- Take the tasks of `list` that are allowed now, from its head. Returns their number.
+    for i, raw in ipairs(list) do
+      local deaths, retries = counts_of(KEYS[5], raw)
+      if alone or (is_last(deaths) and (held > 0 or #tasks > 0)) then return i - 1 end
+      alone = is_last(deaths)
+      tasks[#tasks + 1] = raw
+      counts[#counts + 1] = deaths
+      counts[#counts + 1] = retries
+    end
+    return #list
   end
-  return #list
+
+  local chosen = choose(arrived)
+  local left = #arrived - chosen
+  if left == 0 and limit > 0 then choose(redis.call('LRANGE', list, 0, limit - 1)) end
+  hold(tasks)
+  drop(KEYS[3], chosen)
+  drop(list, #tasks - chosen)
+  for _ = 1, left do
+    redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
+  end
+  if #tasks == 0 and (waiting > 0 or #arrived > 0) then
+    return {ALONE, {}, {}, 0, 0, 0}
+  end
+  return {OK, tasks, counts, first, 0, 0}
 end
 
-local chosen = choose(arrived)
-local left = #arrived - chosen
-if left == 0 and limit > 0 then choose(redis.call('LRANGE', KEYS[1], 0, limit - 1)) end
-hold(tasks)
-drop(KEYS[3], chosen)
-drop(KEYS[1], #tasks - chosen)
-for _ = 1, left do
-  redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
+-- Claim tasks that arrived, and up to `limit` of the `waiting` ones of a list.
+local function claim_from(list, waiting, limit)
+  local size = waiting > 0 and size_of(list, waiting) or 0
+  if size * limit > 2097152 then
+    -- Large tasks are taken in small numbers: some 2 MiB, which stay in the caches of both programs.
+    limit = math.min(limit, math.max(1, math.floor(2097152 / size)))
+  end
+  if tried then return claim_tried(list, waiting, limit) end
+  return claim_untried(list, waiting, limit, size)
 end
-if #tasks == 0 and (waiting > 0 or #arrived > 0) then
-  return {ALONE, {}, {}, 0, 0, 0}
+
+local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
+if not ARGV[7] then return claim_from(KEYS[1], redis.call('LLEN', KEYS[1]), limit) end
+
+local lengths = {[0] = redis.call('LLEN', KEYS[1])}
+for i = 8, #KEYS do lengths[i - 7] = redis.call('LLEN', KEYS[i]) end
+local shares = shares_of(lengths, ARGV[8], ARGV[9], tonumber(ARGV[10]), limit)
+local replies, state = {}, OK
+for digit in string.gmatch(ARGV[8], '%d') do
+  local number = tonumber(digit)
+  if shares[number] > 0 then
+    base = number * SPAN
+    local reply = claim_from(number == 0 and KEYS[1] or KEYS[number + 7], lengths[number], shares[number])
+    arrived = {}
+    state = reply[1]
+    if state ~= OK then break end  -- what follows waits too, so that a task with one chance left is alone at some time
+    replies[#replies + 1] = reply
+  end
 end
-return {OK, tasks, counts, first, 0, 0}
+return #replies > 0 and replies or {state, {}, {}, 0, 0, 0}

@@ -93,7 +93,7 @@ end
 local LAST, LAST_FORMAT = 'last', '%-80d'
 
 local function last_number(inflight)
-  local digits = string.match(redis.call('HGET', inflight, LAST) or '', '^(%d+) *$')
+  local digits = string.match(redis.call('HGET', inflight, LAST) or '', '^(%d+) *%S*$')
   return digits and #digits < 16 and tonumber(digits) or 0
 end
 
@@ -198,4 +198,56 @@ local function numbers_in(inflight, bundles)
   add_bundled(numbers, bundles, redis.call('HKEYS', bundles))
   table.sort(numbers)
   return numbers
+end
+
+-- The priority of a delayed task, at the end of its token.
+local PRIORITY = '^%x+@([%w_.-]+):'
+
+-- The list of a priority; `key` is any derived key with a fixed name.
+local function list_with(priority, key)
+  return string.match(key, '^(.*):') .. ':priority:' .. priority
+end
+
+-- Return the lists of waiting tasks, those of all announced priorities in their order.
+local function lists_of(waiting, key)
+  local lists, has_waiting = {}, false
+  local names = redis.pcall('ZRANGE', string.match(key, '^(.*):') .. ':priorities', 0, -1)
+  for _, name in ipairs(names.err and {} or names) do
+    lists[#lists + 1] = name == 'default' and waiting or list_with(name, key)
+    has_waiting = has_waiting or name == 'default'
+  end
+  if not has_waiting then lists[#lists + 1] = waiting end
+  return lists
+end
+
+-- The priority of a task is told by its number in flight: from i * SPAN on it is the i-th one named in the field LAST,
+-- below SPAN it is the queue's own list. Numbers have no more than the 14 digits that Lua writes out.
+local SPAN = 1e13
+
+-- Return the names of the priorities that the numbers of a worker tell.
+local function priorities_in(inflight)
+  local names = {}
+  local text = string.match(redis.call('HGET', inflight, LAST) or '', ' (%S+)$') or ''
+  for name in string.gmatch(text, '[^,]+') do names[#names + 1] = name end
+  return names
+end
+
+-- Return how many tasks to take from each list, up to `limit` in all, as {number of the priority -> count}. `lengths` are
+-- those of the lists, `order` and `turns` as in Priorities; `turn` is the next one. The turn of a list without tasks goes to
+-- the first one in the order that has some.
+local function shares_of(lengths, order, turns, turn, limit)
+  local shares, left = {}, 0
+  for number, length in pairs(lengths) do
+    shares[number] = 0
+    left = left + length
+  end
+  for i = turn, turn + math.min(limit, left) - 1 do
+    local number = string.byte(turns, i % #turns + 1) - 48
+    for k = 1, #order do
+      if shares[number] < lengths[number] then break end
+      number = string.byte(order, k) - 48
+    end
+    shares[number] = shares[number] + 1
+  end
+  return shares
 end

@@ -2,7 +2,7 @@
 -- KEYS 1 waiting, 2 workers, 3 retired, 4 delayed, 5 dead, 6 dropped, 7 claimants
 -- ARGV 1 tolerated age of an expired lease, in ms, 2 tolerated delay of an overdue task, in ms, 3 most workers
 --      named, 4 number of waiting tasks to read, 5 most bytes of one of them
--- Returns {now in ms, waiting tasks, live workers, {workers with a lease expired before that, or vanished}, {retired
+-- Returns {now in ms, waiting tasks (of all priorities), live workers, {workers with a lease expired before that, or vanished}, {retired
 --      workers}, dead letters, dropped ones, delayed tasks, overdue ones, due time of the first delayed one in ms or
 --      -1, {waiting tasks from head to tail, evenly spread}, {workers}}
 local FAR = 2 ^ 53
@@ -27,10 +27,12 @@ local gone = try('table', {}, 'ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[1], '
 for i, worker in ipairs(try('table', {}, 'ZDIFF', 3, KEYS[7], KEYS[2], KEYS[3])) do
   if i <= tonumber(ARGV[3]) then gone[#gone + 1] = worker end
 end
+local waiting = 0
+for _, list in ipairs(lists_of(KEYS[1], KEYS[2])) do waiting = waiting + try('number', 0, 'LLEN', list) end
 local first = try('table', {}, 'ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
 return {
   now,
-  depth,
+  waiting,
   try('number', 0, 'ZCOUNT', KEYS[2], '(' .. now, '+inf'),
   gone,
   try('table', {}, 'ZRANGE', KEYS[3], 0, ARGV[3] - 1),

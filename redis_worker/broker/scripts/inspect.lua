@@ -2,7 +2,7 @@
 -- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence, 7 paused
 -- ARGV 1 stem of the in-flight keys, 2 suffix of a hash of tasks, 3 of a list of arrived tasks, 4 of a hash of
 --      bundles
--- Returns {now in ms, waiting, delayed, dead, dropped, {the type of each key}, then for each worker its name, end of
+-- Returns {now in ms, waiting (of all priorities), delayed, dead, dropped, {the type of each key}, then for each worker its name, end of
 --          its lease in ms, 1 if that rests or 0, number of tasks in flight, its description or ''}
 local FAR = 2 ^ 53
 local time = redis.call('TIME')
@@ -15,9 +15,12 @@ local function try(kind, other, ...)
   return type(reply) == kind and not (kind == 'table' and reply.err) and reply or other
 end
 
+local waiting = 0
+for _, list in ipairs(lists_of(KEYS[1], KEYS[2])) do waiting = waiting + redis.call('LLEN', list) end
+
 local found = {
   time[1] * 1000 + math.floor(time[2] / 1000),
-  redis.call('LLEN', KEYS[1]),
+  waiting,
   try('number', 0, 'ZCARD', KEYS[2]),
   try('number', 0, 'LLEN', KEYS[3]),
   tonumber(string.match(try('string', '', 'GET', KEYS[4]), '^%d+$') or 0),

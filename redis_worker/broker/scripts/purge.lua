@@ -1,11 +1,17 @@
--- Delete all waiting tasks. LLEN comes first: it fails if the key does not hold a list.
+-- Delete all waiting tasks, of all priorities. LLEN comes first: it fails if a key does not hold a list.
 -- KEYS 1 waiting, 2 unique
 -- Returns the number of tasks deleted.
-local count = redis.call('LLEN', KEYS[1])
+local lists, counts, total = lists_of(KEYS[1], KEYS[2]), {}, 0
+for i, list in ipairs(lists) do
+  counts[i] = redis.call('LLEN', list)
+  total = total + counts[i]
+end
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  for first = 0, count - 1, 1000 do
-    for _, raw in ipairs(redis.call('LRANGE', KEYS[1], first, first + 999)) do drop_unique(KEYS[2], raw) end
+  for i, list in ipairs(lists) do
+    for first = 0, counts[i] - 1, 1000 do
+      for _, raw in ipairs(redis.call('LRANGE', list, first, first + 999)) do drop_unique(KEYS[2], raw) end
+    end
   end
 end
-redis.call('UNLINK', KEYS[1])
-return count
+redis.call('UNLINK', unpack(lists))
+return total

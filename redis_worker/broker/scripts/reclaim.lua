@@ -1,4 +1,4 @@
--- Return all tasks of a worker to the head of the queue, in order, and retire the worker.
+-- Return all tasks of a worker to the head of their queue, or of the list of their priority, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
 --      7 presence, 8 claimants, 9 in-flight list of a worker of an early version, 10 large of one of the version
 --      before: a set of numbers of tasks, each alone in a list, 11 bundles of that worker
@@ -10,6 +10,18 @@
 local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'hash', KEYS[6], 'list', KEYS[9], 'list')
   or damage(KEYS[10], 'set', KEYS[11], 'hash')
 if wrong then return wrong end
+local numbers, lists = numbers_in(KEYS[3], KEYS[11]), {}
+for _, number in ipairs(redis.call('SMEMBERS', KEYS[10])) do
+  if is_number(number) then numbers[#numbers + 1] = tonumber(number) end
+end
+table.sort(numbers)
+if #numbers > 0 and numbers[#numbers] >= SPAN then
+  for i, name in ipairs(priorities_in(KEYS[3])) do
+    lists[i] = list_with(name, KEYS[1])
+    wrong = mistyped('input', lists[i], 'list')
+    if wrong then return wrong end
+  end
+end
 local force = ARGV[4] == '1'
 local workers = redis.call('TYPE', KEYS[1]).ok
 if not force and workers ~= 'zset' and workers ~= 'none' then return damage(KEYS[1], 'zset') end
@@ -42,16 +54,11 @@ local function charge(raw)
     charged = charged + 1
   end
 end
-local numbers = numbers_in(KEYS[3], KEYS[11])
-for _, number in ipairs(redis.call('SMEMBERS', KEYS[10])) do
-  if is_number(number) then numbers[#numbers + 1] = tonumber(number) end
-end
-table.sort(numbers)
 for i = #numbers, 1, -1 do
   local alone = list_of(KEYS[10], numbers[i])
   local raw = task_in_flight(KEYS[3], KEYS[11], numbers[i]) or redis.pcall('LINDEX', alone, 0)
   if type(raw) == 'string' then
-    redis.call('LPUSH', KEYS[4], raw)
+    redis.call('LPUSH', lists[math.floor(numbers[i] / SPAN)] or KEYS[4], raw)
     charge(raw)
   end
   end_flight(KEYS[3], KEYS[11], numbers[i])
