@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from benchmarks.contenders import INPUT, OUTPUT, Contender, Running, running
+from redis_worker.broker.keys import Keys
 
 # Tasks are prepared under this key, which is then renamed to the queue.
 _FILLED = "bench:filled"
@@ -57,22 +58,22 @@ class Bench:
         """Start the contender on an empty server, warm it up, and wait until it idles."""
         self.redis.flushall()
         with running(contender, self.url) as process:
-            self.fill(_WARM_UP, function=contender.function)
+            self.fill(_WARM_UP, contender=contender)
             self.drain(process, _WARM_UP)
             self.redis.delete(OUTPUT)
             self.wait(process, self.idles)
             yield process
 
-    def fill(self, count: int, padding: int = 0, function: str | None = None) -> None:
+    def fill(self, count: int, padding: int = 0, contender: Contender | None = None) -> None:
         """Prepare `count` tasks of three integers, each with `padding` bytes that processors ignore.
 
-        With `function` they are calls of it.
+        For a contender with functions they are calls of these.
         """
         self.redis.delete(_FILLED)
-        if function is not None:
+        if contender is not None and contender.functions:
             from benchmarks.function_tasks import fill
 
-            fill(self.url, _FILLED, function, count)
+            fill(self.url, _FILLED, contender.functions, count, contender.unique)
             return
         for first in range(0, count, _PUSH):
             numbers = range(first, min(first + _PUSH, count))
@@ -92,7 +93,9 @@ class Bench:
         )
 
     def enqueue(self) -> None:
-        """Enqueue all prepared tasks."""
+        """Enqueue all prepared tasks, with the records of unique ones."""
+        if self.redis.exists(records := Keys(_FILLED).unique):
+            self.redis.rename(records, Keys(INPUT).unique)
         self.redis.rename(_FILLED, INPUT)
 
     def server_cpu(self) -> float:
@@ -105,7 +108,7 @@ class Bench:
         found = self.redis.hlen(OUTPUT)
         if found != count or self.redis.exists(INPUT):
             raise WrongResult(f"{contender.name}: {found} results of {count} tasks")
-        if contender.function is not None:  # its tasks have ids of their own
+        if contender.functions:  # its tasks have ids of their own
             results = self.redis.hrandfield(OUTPUT, _SAMPLE, withvalues=True)[1::2]
             if wrong := [result for result in results if result != contender.result(0)]:
                 raise WrongResult(f"{contender.name}: the result of a task is {wrong[0]!r}")

@@ -28,8 +28,10 @@ class Contender:
     command: tuple[str, ...]
     """The arguments of `python -m`, with URL in place of the server's address."""
     sums: bool = True
-    function: str | None = None
-    """The function that the tasks call; None for tasks of a pool."""
+    functions: tuple[str, ...] = ()
+    """The functions that the tasks call in turn; empty for tasks of a pool."""
+    unique: bool = False
+    """Tasks carry unique ids."""
 
     def result(self, number: int) -> bytes:
         """Return the correct result of task `number`."""
@@ -48,10 +50,10 @@ def worker(name: str, processor: str, *options: str) -> Contender:
     return Contender(name, (*run, *options), sums=processor == "sum")
 
 
-def functions(name: str, queue: str, function: str, *options: str) -> Contender:
-    """Return `redis-worker run` with a queue of functions, called by tasks of `function`."""
+def functions(name: str, queue: str, called: tuple[str, ...], *options: str, unique: bool = False) -> Contender:
+    """Return `redis-worker run` with a queue of functions, which tasks call in turn."""
     run = ("redis_worker", "run", f"benchmarks.function_tasks:{queue}", "--url", "URL", "--log-level", "error")
-    return Contender(name, (*run, *options), sums=False, function=function)
+    return Contender(name, (*run, *options), sums=False, functions=called, unique=unique)
 
 
 def supervised() -> Contender:

@@ -90,25 +90,25 @@ def _disorder() -> list[list[Entry]]:
 def _functions() -> list[list[Entry]]:
     wide, threads = ("--concurrency", "256"), ("--concurrency", "4")
     noops = "benchmarks.processors:async_noop", "benchmarks.processors:noop"
+    each = ("async_noop", "noop", "inline_noop")
+    coroutine, thread, inline = ((name,) for name in each)
     return [
         [
             Entry(worker("a pool of an async no-op, concurrency 256", noops[0], *wide)),
-            Entry(
-                functions("an async no-op as a function", "coroutines", "async_noop", *wide),
-                target=FUNCTIONS,
-            ),
+            Entry(functions("an async no-op as a function", "coroutines", coroutine, *wide), target=FUNCTIONS),
+            Entry(functions("the same beside functions of other kinds", "mixed", coroutine, *wide), target=FUNCTIONS),
+            Entry(functions("the same with unique ids", "coroutines", coroutine, *wide, unique=True)),
         ],
         [
             Entry(worker("a pool of a no-op in 4 threads", noops[1], *threads), share=0.5),
-            Entry(
-                functions("a no-op as a function, 4 threads", "threads", "noop", *threads),
-                share=0.5,
-                target=FUNCTIONS,
-            ),
+            Entry(functions("a no-op as a function, 4 threads", "threads", thread, *threads), 0.5, target=FUNCTIONS),
+            Entry(functions("the same beside coroutines, 4 at once", "mixed", thread, *threads), 0.5),
+            Entry(functions("functions: mixed queue, each kind in turn, 4 at once", "mixed", each, *threads), 0.5),
         ],
         [
             Entry(worker("a pool of an inline no-op", noops[1], "--execution", "inline")),
-            Entry(functions("an inline no-op as a function", "inline", "inline_noop"), target=FUNCTIONS),
+            Entry(functions("an inline no-op as a function", "inline", inline), target=FUNCTIONS),
+            Entry(functions("the same beside coroutines, inline", "mixed", inline)),
         ],
     ]
 
@@ -149,7 +149,7 @@ def drained_by(
 ) -> Drained:
     """Return how a contender drains `count` tasks; the results are counted every so many seconds."""
     with bench.warmed_up(contender) as process:
-        bench.fill(count, padding, contender.function)
+        bench.fill(count, padding, contender)
         drained = bench.drain(process, count, look_every)
         bench.verify(contender, count)
     return drained

@@ -8,10 +8,27 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import Any
 
+from redis_worker.engine.guard import id_in
 from redis_worker.vocabulary.part import PART
+from redis_worker.vocabulary.task import running_task
 from redis_worker.vocabulary.text import SHOWN, message_of, visible, visible_lines
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", SHOWN}
+# The id of a larger task is not looked for, in bytes.
+_MOST_BYTES = 64 * 1024
+IN_TASK = "in_task"
+"""The attribute of a forwarded record: the task that it was logged in, as `task_here` returns it."""
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", SHOWN, IN_TASK}
+
+
+def task_here() -> str | None:
+    """Return the task that the running code belongs to: its function, empty without one, a zero, and its id."""
+    found = running_task()
+    if found is None:
+        return None
+    delivery, id = found
+    if id is None and (id := delivery.label) is None:
+        id = id_in(delivery.raw) if len(delivery.raw) <= _MOST_BYTES else "?"
+    return f"{delivery.function or ''}\0{id}"
 
 
 class LineFormatter(logging.Formatter):
@@ -50,6 +67,14 @@ class LineFormatter(logging.Formatter):
             return int(number), None
         return None, None if part == self._alone else part
 
+    def _task(self, record: logging.LogRecord) -> tuple[str, str]:
+        """Return the function and the id of the task that the record was logged in; empty if none, or if it says so."""
+        if hasattr(record, "task"):
+            return "", ""
+        found = getattr(record, IN_TASK, None) or task_here() or "\0"
+        function, _, id = str(found).partition("\0")
+        return function, id
+
     def _trace(self, record: logging.LogRecord) -> str | None:
         """Return the traceback of the record; a record from another process brings it as text."""
         return self.formatException(record.exc_info) if record.exc_info else record.exc_text
@@ -61,7 +86,9 @@ class TextFormatter(LineFormatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        origin = "".join(f"[{visible(str(name))}] " for name in self._origin(record) if name)
+        function, id = self._task(record)
+        task = f"{function or 'task'} {id}" if id else None
+        origin = "".join(f"[{visible(str(name))}] " for name in (*self._origin(record), task) if name)
         trace = visible_lines(f"\n{trace}") if (trace := self._trace(record)) else ""
         return f"{time} {origin}{level}{message_of(record)}{trace}"
 
@@ -83,6 +110,8 @@ class JsonFormatter(LineFormatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD and key != "part"}
         if part:
             line["part"] = part
+        function, id = self._task(record)
+        line |= {key: value for key, value in (("task", id), ("function", function)) if value and key not in line}
         if trace := self._trace(record):
             line["exception"] = trace
         try:

@@ -100,7 +100,7 @@ class Reporter(Observer):
             level,
             "%s %s %s in %.1f ms%s%s",
             self._noun,
-            outcome.id,
+            _named(outcome.id, outcome.delivery.function),
             verdict,
             outcome.seconds * 1000,
             f": {outcome.error}" if outcome.error and outcome.error != verdict else "",
@@ -108,7 +108,10 @@ class Reporter(Observer):
             # The stack is long, and the line above names its last frame.
             exc_info=raised if logger.isEnabledFor(logging.DEBUG) else None,
             extra=self._extra(
-                task=outcome.id, attempt=outcome.delivery.attempt, duration=round(outcome.seconds, 6), outcome=verdict
+                **_labels(outcome.id, outcome.delivery.function),
+                attempt=outcome.delivery.attempt,
+                duration=round(outcome.seconds, 6),
+                outcome=verdict,
             ),
         )
 
@@ -134,9 +137,19 @@ def report_running(tasks: Sequence[RunningTask], where: str = "") -> None:
     for task in tasks:
         logger.warning(
             "task %s has been running for %.1f s%s",
-            *(task.id, task.seconds, Lines(f", here:\n{task.stack.rstrip()}") if task.stack else ""),
-            extra={"task": task.id, "duration": round(task.seconds, 3)},
+            *(_named(task.id, task.function), task.seconds),
+            Lines(f", here:\n{task.stack.rstrip()}") if task.stack else "",
+            extra=_labels(task.id, task.function) | {"duration": round(task.seconds, 3)},
         )
+
+
+def _named(id: str | None, function: str | None) -> str:
+    """Return the name of a task for people: its id and its function, if it calls one."""
+    return str(id) if function is None else f"{id} ({function})"
+
+
+def _labels(id: str | None, function: str | None) -> dict[str, object]:
+    return {"task": id} if function is None else {"task": id, "function": function}
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -178,6 +178,9 @@ async def test_a_task_is_cancelled_and_forgotten_at_each_priority(server: Embedd
         assert await running.cancel()
         await wait_until(lambda: queue.answered(5))
     assert {result["error"] for result in (await queue.results()).values()} == {"cancelled"}
+    assert await hang.options(priority="low", unique=True).submit(10)
+    async with QueueControl(server.url, queue.keys.waiting) as control:
+        assert await control.purge() == 1
     assert not await queue.redis.exists(queue.keys.unique)
     await tasks.close()
 

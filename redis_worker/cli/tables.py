@@ -113,8 +113,8 @@ def _oldest(worker: WorkerStatus) -> str:
         return NONE
     task = worker.tasks[0]
     # The age comes first, so that a long id cannot push it out.
-    progress = "" if task.progress is None else f" {task.progress}"
-    return f"{age(task.seconds)}{progress} {task.id if task.id is not None else '?'}"
+    known = (task.function, task.progress, task.id or "?")
+    return " ".join([age(task.seconds), *(text for text in known if text is not None)])
 
 
 def _count(name: str) -> Callable[[WorkerStatus], str]:

@@ -59,8 +59,8 @@ class Child:
         """`died` is called once, when the process has ended, by itself or by `kill`, after its last `answered`."""
         self._answered = answered
         self._died = died
-        self.told: Callable[[Any], None] = lambda _: None
-        """Called with each message of the call that runs, see `tell_parent`."""
+        self.told: Callable[[int, Any], None] = lambda _number, _message: None
+        """Called with each message of a call that runs, and with its number: see `tell_parent`."""
         self._calls, self._child_calls = socket.socketpair()
         self._numbers, self._child_numbers = socket.socketpair()
         self._calls.setblocking(False)
@@ -198,7 +198,7 @@ class Child:
             if message == READY:
                 self._ready.set()
             elif message[0] == TOLD:
-                self.told(message[1])
+                self.told(*message[1:])
             else:
                 answers.append(_answered(*message))
         if at:

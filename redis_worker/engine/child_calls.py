@@ -30,6 +30,8 @@ READY = "ready"
 TOLD = "told"
 
 _parent: socket | None = None
+# The number of the call that runs.
+_running = 0
 _sending = threading.Lock()
 
 
@@ -37,7 +39,7 @@ def tell_parent(message: Any) -> None:
     """Send a message from the call that runs here to the code that made it; lost outside of a child process."""
     if _parent is not None:
         with suppress(OSError):
-            _send(_parent, _pickled((TOLD, message)))
+            _send(_parent, _pickled((TOLD, _running, message)))
 
 
 def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encode: Encode, part: str | None) -> None:
@@ -70,6 +72,7 @@ def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encod
 
 def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any], encode: Encode) -> None:
     """Run calls. Returns, or raises EOFError or OSError, at the end of the parent. The hot path."""
+    global _running  # noqa: PLW0603 - as above
     contexts = Contexts()
     with open(calls.fileno(), "rb", closefd=False) as reader:
 
@@ -85,7 +88,7 @@ def _answer(calls: socket, numbers: socket, processor: Callable[[Any], Any], enc
             return processor(pickle.loads(data))  # noqa: S301 - of our parent
 
         while data := data or numbers.recv(NUMBER.size):
-            (number,) = NUMBER.unpack(data)
+            _running = number = NUMBER.unpack(data)[0]
             while True:  # calls that were taken back are passed over
                 (found,) = NUMBER.unpack(read(NUMBER.size))
                 arguments = read(*LENGTH.unpack(read(LENGTH.size)))

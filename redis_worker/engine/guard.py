@@ -26,6 +26,13 @@ class CallGuard:
         """True once the runner cancels its calls: later cancellations come from the runner, not from the task."""
         self._leftovers: dict[Delivery, asyncio.Future[Any]] = {}
 
+    def limit(self, delivery: Delivery) -> float | None:  # noqa: ARG002 - for handlers whose tasks have their own
+        """Return the time limit of a task, in seconds."""
+        return self.timeout
+
+    def told(self, delivery: Delivery, id: str, message: Any) -> None:
+        """Take what a task tells while it runs; for handlers whose tasks tell something."""
+
     def caught(self, error: BaseException) -> tuple[Answer, asyncio.Future[Any] | None]:
         """Return the answer to a call that raised `error`, and the call itself if it continues.
 

@@ -12,7 +12,7 @@ from redis_worker.engine.guard import CallGuard, id_in
 from redis_worker.engine.reading import Read
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.vocabulary.payload import success
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import RUNNING, Delivery, Outcome
 
 
 class Caller(Protocol):
@@ -76,7 +76,8 @@ class Handler(CallGuard):
             return read
         id, arguments = read
         value = None
-        if caller is not None:
+        if caller is not None:  # on the event loop the runner sets it
+            RUNNING.set(delivery)
             caller.id = id
         try:
             value = self._processor(arguments)
@@ -109,6 +110,7 @@ class Handler(CallGuard):
         if isinstance(read, Outcome):
             return read
         id, arguments = read
+        RUNNING.set(delivery)
         started = perf_counter()
         try:
             if self._execution is not None:

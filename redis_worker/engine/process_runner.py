@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from redis_worker.engine.child import Answered, packed
-from redis_worker.engine.execution import Encode, refusal
+from redis_worker.engine.execution import Answer, Encode, refusal
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.handler import Handler
 from redis_worker.engine.pace import HORIZON
 from redis_worker.engine.process_slot import InHand, ProcessSlot
 from redis_worker.engine.processes import check_processor, died
@@ -27,6 +26,32 @@ _MOST_BYTES = 64 * 1024
 _COLLECT_EVERY = HORIZON * 0.6
 
 
+class Sending(Protocol):
+    """Handles tasks whose calls are made in child processes."""
+
+    cancelled: bool
+
+    def read(self, delivery: Delivery) -> tuple[str, Any] | Outcome:
+        """Return the id of a task and the argument of its call, or the outcome where it cannot be run."""
+        ...
+
+    def limit(self, delivery: Delivery) -> float | None:
+        """Return the time limit of a task, in seconds."""
+        ...
+
+    def told(self, delivery: Delivery, id: str, message: Any) -> None:
+        """Take what a task tells while it runs."""
+        ...
+
+    def outcome(self, delivery: Delivery, id: str, answer: Answer, seconds: float) -> Outcome:
+        """Return the outcome of a task with this `answer`, which took `seconds`."""
+        ...
+
+    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:
+        """Return the outcome of a task that has exceeded its time limit, or was stopped."""
+        ...
+
+
 class ProcessRunner(Runner):
     """Runs tasks in child processes, one for each slot: a crash, a hang or a time limit affects the task that runs.
 
@@ -35,7 +60,7 @@ class ProcessRunner(Runner):
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Sending,
         settler: Settler,
         concurrency: int,
         processor: Callable[[Any], Any],
@@ -47,7 +72,8 @@ class ProcessRunner(Runner):
         check_processor(processor)
         self._handler = handler
         self._tries = tries
-        self._slots = [ProcessSlot(processor, encode, self._answered, self._ended) for _ in range(concurrency)]
+        ways = self._answered, self._ended, self._told
+        self._slots = [ProcessSlot(processor, encode, *ways) for _ in range(concurrency)]
         self._deaths: dict[Delivery, int] = {}
         self._number = 0
         self._outcomes: list[Outcome] = []
@@ -85,6 +111,17 @@ class ProcessRunner(Runner):
             self._deaths.pop(delivery, None)
         return taken
 
+    def stop(self, is_meant: Callable[[Delivery], bool]) -> None:
+        for slot in self._slots:
+            if slot.child is None or slot.is_killed or not any(is_meant(task.delivery) for task in slot.hand):
+                continue
+            self._end_tasks(slot, slot.child.answers())
+            self._put_back([slot])  # those that have not begun are read again
+            if slot.hand and is_meant(slot.hand[0].delivery):
+                self._stop_first(slot)
+        self._flush()
+        self._feed()
+
     def cancel(self) -> None:
         """Kill all processes; the tasks that run get no outcome."""
         self._handler.cancelled = True
@@ -108,7 +145,7 @@ class ProcessRunner(Runner):
 
     def _look_after(self, now: float) -> float | None:
         """End time limits, and take back what waits behind a long task. Return the seconds until the next look."""
-        limit, ends = self._handler.timeout, list[float]()
+        ends = list[float]()
         for slot in self._slots:
             if slot.child is None or not slot.is_fed:
                 continue
@@ -116,8 +153,10 @@ class ProcessRunner(Runner):
                 self._end_tasks(slot, slot.child.answers())
             if not slot.hand:
                 continue
+            limit = self._handler.limit(slot.hand[0].delivery)
             if limit is not None and now - slot.since >= limit:
-                self._end_limit(slot)
+                self._put_back([slot])
+                self._stop_first(slot)
                 continue
             if now - slot.since >= HORIZON:
                 self._put_back([slot])
@@ -129,10 +168,12 @@ class ProcessRunner(Runner):
             ends.append(now + _COLLECT_EVERY)
         return max(0.0, min(ends) - now) if ends else None
 
-    def _end_limit(self, slot: ProcessSlot) -> None:
-        self._put_back([slot])
-        task = slot.end_limit()
+    def _stop_first(self, slot: ProcessSlot) -> None:
+        task = slot.stop()
         self._outcomes.append(self._handler.over_time(task.delivery, task.id))
+
+    def _told(self, task: InHand, message: Any) -> None:
+        self._handler.told(task.delivery, task.id, message)
 
     def _put_back(self, slots: Sequence[ProcessSlot]) -> None:
         """Return the tasks that have not started from the hands of processes to the pending ones."""

@@ -31,15 +31,18 @@ class ProcessSlot:
         encode: Encode,
         on_answers: Callable[[ProcessSlot, list[Answered]], None],
         on_end: Callable[[ProcessSlot, bool], None],
+        on_told: Callable[[InHand, Any], None],
     ) -> None:
         """`on_end` is called when the process has ended: True if it ran a task, and was not killed for its time limit.
 
-        `on_answers` is called with answers that nothing has asked for with `answers`.
+        `on_answers` is called with answers that nothing has asked for with `answers`; `on_told` with what a task tells
+        while it runs.
         """
         self._processor = processor
         self._encode = encode
         self._on_answers = on_answers
         self._on_end = on_end
+        self._on_told = on_told
         self.child: Child | None = None
         self.hand: deque[InHand] = deque()
         """The process runs the first, or is about to."""
@@ -56,14 +59,16 @@ class ProcessSlot:
         self.child = child = Child(
             self._processor, self._encode, lambda answers: self._on_answers(self, answers), self._ended
         )
+        child.told = self._told
         self.hand.append(task)
         self.since = perf_counter()
 
         def send(_: Any) -> None:
-            if self.child is child and self.hand:
+            if self.child is child:
                 self.is_fed = True
                 self.since = perf_counter()  # the time limit is one of the task, not of the start
-                child.send([(task.number, task.arguments)])
+                if self.hand:  # it was not stopped meanwhile
+                    child.send([(task.number, task.arguments)])
                 fed()
 
         child.start().add_done_callback(send)
@@ -92,11 +97,12 @@ class ProcessSlot:
         self.hand = deque(task for task in self.hand if task.number not in unstarted)
         return taken
 
-    def end_limit(self) -> InHand:
-        """Kill the process, whose first task is over its time limit; return that task."""
+    def stop(self) -> InHand:
+        """Kill the process if it runs its first task; return that task."""
         assert self.child is not None
-        self.is_killed = True
-        self.child.kill()
+        if self.is_fed:
+            self.is_killed = True
+            self.child.kill()
         return self.hand.popleft()
 
     def clear(self) -> None:
@@ -111,6 +117,10 @@ class ProcessSlot:
         if self.child is not None:
             self.child.close()
             self.child = None
+
+    def _told(self, number: int, message: Any) -> None:
+        if (task := next((task for task in self.hand if task.number == number), None)) is not None:
+            self._on_told(task, message)
 
     def _ended(self) -> None:
         child, self.child = self.child, None

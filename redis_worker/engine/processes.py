@@ -49,28 +49,33 @@ class Processes:
         self._tries = max_deliveries
         self._places: set[_Place] = set()
 
-    async def call(self, arguments: Any, told: Callable[[Any], None] = lambda _: None) -> Answer:
-        """See Execution. `told` is called with what the call tells before its answer."""
+    async def call(
+        self, arguments: Any, told: Callable[[Any], None] = lambda _: None, timeout: float | None = None
+    ) -> Answer:
+        """See Execution. `told` is called with what the call tells before its answer.
+
+        `timeout` is the limit of this call, where calls differ.
+        """
         try:
             data = packed(arguments)
         except BaseException as error:
             return refusal("Processing error", error)
         for _ in range(self._tries):
-            answer = await self._try(data, told)
+            answer = await self._try(data, told, self._timeout if timeout is None else timeout)
             if answer is not None:
                 return answer
         return died(self._tries)
 
-    async def _try(self, arguments: bytes, told: Callable[[Any], None]) -> Answer | None:
+    async def _try(self, arguments: bytes, told: Callable[[Any], None], timeout: float | None) -> Answer | None:
         free = (place for place in self._places if place.answer.done() and place.child.lives)
         place = next(free, None) or _Place(self._processor, self._encode, self._places)
-        place.child.told = told
+        place.child.told = lambda _, message: told(message)
         place.answer = asyncio.get_running_loop().create_future()
         try:
             if not place.child.is_ready:  # apart from the call: the time limit is one of the task, not of the start
                 await asyncio.shield(place.child.start())
             place.child.send([(0, arguments)])
-            if not (await asyncio.wait({place.answer}, timeout=self._timeout))[0]:
+            if not (await asyncio.wait({place.answer}, timeout=timeout))[0]:
                 raise TimedOut
             return place.answer.result()
         finally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from itertools import islice, takewhile
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,7 @@ from redis_worker.engine.handler import Calling
 from redis_worker.engine.pace import HORIZON, Pace
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import RUNNING, Delivery, Outcome, Turn
 
 # Tasks claimed ahead go to other workers, which may have free slots, when none has been started for this time, in
 # seconds, or for a shorter one where tasks are short. Where slots are shared, the others need not be other workers: a
@@ -29,9 +29,9 @@ _OLDEST = 32
 # After so many tasks in one claim, more are waiting: the next claim is sent before the first of them is started.
 MANY = 8
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
-_STRETCH = 0.001
+STRETCH = 0.001
 # Turns of the loop between stretches: a reply passes through several coroutines, one a turn, before the next command.
-_TURNS = 6
+TURNS = 6
 
 
 class Runner(ABC):
@@ -126,7 +126,7 @@ class Runner(ABC):
 
         The last ones, if slow tasks have taken slots since they were claimed.
         """
-        pending, before, self._seen = len(self._pending), self._seen, self._touched
+        pending, before, self._seen = self.pending, self._seen, self._touched
         # Not at the first look after a moment in which this whole process stood still.
         if pending and before == self._seen and self._stands_still(self._patience):
             return pending
@@ -149,6 +149,13 @@ class Runner(ABC):
     async def run(self) -> None:
         """Start tasks, until cancelled."""
 
+    def stop(self, is_meant: Callable[[Delivery], bool]) -> None:  # noqa: B027 - threads and inline calls go on
+        """End the running tasks for which `is_meant` returns True, as far as they can be ended, once each."""
+
+    def join(self, whole: Runner) -> None:
+        """Be a part of the runner `whole`: what all of its parts measure and report is one."""
+        self._pace, self.progress, self.behind = whole._pace, whole.progress, whole.behind
+
     def cancel(self) -> None:  # noqa: B027 - inline calls cannot be cancelled
         """Cancel the running tasks that can be cancelled; they get no outcome."""
 
@@ -164,6 +171,12 @@ class InlineRunner(Runner):
     def __init__(self, handler: Calling, settler: Settler, concurrency: int) -> None:
         super().__init__(settler, concurrency)
         self._handler = handler
+        self._turn = Turn()
+        self._contexts = copy_context().run(self._turning)
+
+    def _turning(self) -> Contexts:
+        RUNNING.set(self._turn)  # one object for all contexts: a new value would make each task's context another one
+        return Contexts()
 
     @property
     def running(self) -> int:
@@ -182,16 +195,16 @@ class InlineRunner(Runner):
         while True:
             await self._some_pending()
             self._stretch()
-            for _ in range(_TURNS):
+            for _ in range(TURNS):
                 await asyncio.sleep(0)
 
     def _stretch(self) -> None:
         """Call the processor for as many pending tasks as fit into a stretch."""
         outcomes: list[Outcome] = []
         now = started = perf_counter()
-        while self._pending and now - started < _STRETCH:
+        while self._pending and now - started < STRETCH:
             context = self._contexts.fresh()
-            now = context.run(self._run_in, context, outcomes, started + _STRETCH)
+            now = context.run(self._run_in, context, outcomes, started + STRETCH)
         self._touched = now
         if outcomes:
             self._pace.note((now - started) / len(outcomes))
@@ -204,8 +217,9 @@ class InlineRunner(Runner):
         A task that changes nothing leaves the context as fresh as it was: a new one for each costs more than this look.
         """
         pending, handle, is_changed = self._pending, self._handler.handle_here, self._contexts.is_changed
+        turn = self._turn
         while True:
-            delivery = pending.popleft()
+            turn.delivery = delivery = pending.popleft()
             if not delivery.receipt.lost:  # as in _pop
                 try:
                     outcomes.append(handle(delivery))

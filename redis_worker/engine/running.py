@@ -34,6 +34,8 @@ class RunningTask(NamedTuple):
     """The run time so far."""
     stack: str
     """The processor's stack, as in a traceback, without values; empty if it is unknown."""
+    function: str | None = None
+    """The name of the function of a TaskQueue; None for a processor or a handler."""
 
 
 def stack_of(call: asyncio.Task[Any] | Caller | None) -> str:

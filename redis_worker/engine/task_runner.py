@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
@@ -107,6 +108,16 @@ class TaskRunner(CallRunner[Delivery]):
     def __init__(self, handler: Handling, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
         super().__init__(handler, settler, concurrency, shared)
         self._handler = handler
+        self._stopped: set[Delivery] = set()
+        """The tasks that were cancelled and have not ended."""
+
+    def stop(self, is_meant: Callable[[Delivery], bool]) -> None:
+        self._stopped.intersection_update(self._calls)
+        for delivery, (task, _) in self._calls.items():
+            # The handler of one that has not begun looks itself.
+            if delivery not in self._stopped and _has_begun(task) and is_meant(delivery):
+                self._stopped.add(delivery)
+                task.cancel()
 
     def _tasks_of(self, call: Delivery) -> Iterable[Delivery]:
         return (call,)
@@ -129,3 +140,8 @@ class TaskRunner(CallRunner[Delivery]):
             self._finish((outcome,))
         finally:
             self._end(call)
+
+
+def _has_begun(task: asyncio.Task[None]) -> bool:
+    coroutine = task.get_coro()
+    return iscoroutine(coroutine) and getcoroutinestate(coroutine) != CORO_CREATED

@@ -235,12 +235,18 @@ class ThreadRunner(Runner):
             finished.append((delivery, outcome))
             caller.call = None
             del delivery, outcome  # an idle thread holds none
-            if not self._woken:
-                self._woken = True
-                try:
-                    self._loop.call_soon_threadsafe(self._hand_over)
-                except RuntimeError:
-                    return  # the loop is closed: nothing waits
+            if not self._wake_loop():
+                return
+
+    def _wake_loop(self) -> bool:
+        """Have the event loop take outcomes. Returns False if it is closed: nothing waits for them."""
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._hand_over)
+            except RuntimeError:
+                return False
+        return True
 
     def _waits(self) -> bool:
         """Wait for tasks. Returns False if this thread is to end."""

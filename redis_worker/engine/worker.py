@@ -77,7 +77,7 @@ class Worker:
     def running_tasks(self) -> list[RunningTask]:
         """Return the running tasks, oldest first, except inline ones; call it on the event loop."""
         return [
-            RunningTask(delivery.label or id_in(delivery.raw), seconds, stack_of(task))
+            RunningTask(delivery.label or id_in(delivery.raw), seconds, stack_of(task), delivery.function)
             for task, delivery, seconds in self._runner.underway()
         ]
 

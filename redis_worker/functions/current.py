@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from redis_worker.engine.lifespan import current_resources
+from redis_worker.vocabulary.task import RUNNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,9 @@ class Running(Protocol):
         """Report progress."""
 
 
-CURRENT: ContextVar[Running] = ContextVar("redis_worker_current_task")
-"""Set in the context of each call: of a coroutine, in a thread and in a process."""
-
-
 def current_task() -> CurrentTask:
     """Return the task that this code runs for. Raises LookupError outside of a function of a TaskQueue."""
-    try:
-        return CURRENT.get().current()
-    except LookupError:
-        raise LookupError("no task runs here: current_task() is for functions of a TaskQueue") from None
+    running = RUNNING.get()  # set in the context of each call: of a coroutine, in a thread and in a process
+    if not hasattr(running, "current"):
+        raise LookupError("no task runs here: current_task() is for functions of a TaskQueue")
+    return running.current()  # type: ignore[no-any-return]

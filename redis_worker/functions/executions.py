@@ -1,4 +1,4 @@
-"""The places where the functions of a queue run: on the event loop, in threads, in processes."""
+"""The calls of a queue's functions: in a child process, and with middleware around them, wherever they run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redis_worker.engine.child_calls import tell_parent
-from redis_worker.engine.execution import Answer, Coroutines, Encode, Execution, Inline, Threads, unencoded
-from redis_worker.engine.lifespan import Lifespan, in_children
+from redis_worker.engine.execution import Answer, Coroutines, Execution, Inline, Threads, unencoded
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
-from redis_worker.functions.current import CURRENT, CurrentTask
+from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.reading import Received
 from redis_worker.functions.signature import Arguments
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.errors import ConfigurationError
+from redis_worker.vocabulary.task import RUNNING
 
 
 def call(received: Received) -> Any:
@@ -54,19 +54,20 @@ def sent(received: Received) -> Sent:
 
 def call_in_child(sent: Sent) -> Any:
     """Call the function of a task in a child process."""
-    CURRENT.set(sent)
+    RUNNING.set(sent)
     positional, named = sent.arguments
     return sent.function.__wrapped__(*positional, **named)
 
 
 class InProcesses:
-    """Calls of a plain function in child processes."""
+    """Calls of a plain function in child processes, which the functions of a queue share."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, timeout: float | None) -> None:
         self._processes = processes
+        self._timeout = timeout
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(sent(arguments), lambda report: arguments.report(*report))
+        return await self._processes.call(sent(arguments), lambda report: arguments.report(*report), self._timeout)
 
     def close(self) -> None:
         self._processes.close()
@@ -93,67 +94,49 @@ class Surrounded:
         self._execution.close()
 
 
-class Executions(dict[AnyFunction, Execution | None]):
-    """The executions of a queue's functions, by function; None for a coroutine function, which needs none."""
+class Executions(dict[AnyFunction, Execution]):
+    """The calls of a queue's functions with middleware around them, by function."""
 
     def __init__(
         self,
         functions: Iterable[AnyFunction],
-        concurrency: int,
-        max_deliveries: int,
-        lifespan: Lifespan | None,
         middlewares: Middlewares,
+        threads: ThreadPool | OwnThreads,
+        processes: Processes | None = None,
     ) -> None:
-        """Raises ConfigurationError if a function cannot be sent to a process."""
-        self._threads = ThreadPool(concurrency, "redis-worker")
-        self._tries = max_deliveries
-        self._in_child = in_children(lifespan, call_in_child)
-        super().__init__({function: self._execution(function, middlewares) for function in functions})
+        """Without `processes`, in tests of a program, all plain functions run in threads."""
+        self._threads = threads
+        self._processes = processes
+        super().__init__({function: Surrounded(self._place(function), middlewares) for function in functions})
 
-    def _execution(self, function: AnyFunction, middlewares: Middlewares) -> Execution | None:
-        if middlewares:
-            return Surrounded(self._place(function, unencoded), middlewares)
-        return None if function.declaration.execution == "async" else self._place(function, result_of)
-
-    def _place(self, function: AnyFunction, encode: Encode) -> Execution:
+    def _place(self, function: AnyFunction) -> Execution:
         timeout = function.declaration.timeout
         match function.declaration.execution:
-            case "inline":
-                return Inline(call, encode)
             case "async":
-                return Coroutines(call, timeout, encode)
-            case "thread":
-                return Threads(call, timeout, self._threads, encode)
-            case "process":
-                _check_sent(function)
-                return InProcesses(Processes(self._in_child, timeout, self._tries, encode))
+                return Coroutines(call, timeout, unencoded)
+            case "inline" if self._processes is not None:
+                return Inline(call, unencoded)
+            case "process" if self._processes is not None:
+                return InProcesses(self._processes, timeout)
+            case _:
+                return Threads(call, timeout, self._threads, unencoded)
 
     def close(self) -> None:
         """Stop the calls that can be stopped."""
         self._threads.close()
-        for execution in self.values():
-            if execution is not None:
-                execution.close()
+        if self._processes is not None:
+            self._processes.close()
 
 
-def executions_here(functions: Iterable[AnyFunction], middlewares: Middlewares) -> dict[AnyFunction, Execution | None]:
-    """Return executions for tests of a program: in its own process, plain functions in threads."""
-    threads = OwnThreads("redis-worker-testing")
-
-    def place(function: AnyFunction) -> Execution:
-        timeout = function.declaration.timeout
-        if function.declaration.execution == "async":
-            return Coroutines(call, timeout, unencoded)
-        return Threads(call, timeout, threads, unencoded)
-
-    return {function: Surrounded(place(function), middlewares) for function in functions}
-
-
-def _check_sent(function: AnyFunction) -> None:
-    """Raise ConfigurationError if a child process would not find the function."""
-    try:
-        pickle.dumps(function)
-    except Exception as error:
-        raise ConfigurationError(
-            f"function {function.name} cannot be sent to a process ({error}); define it at the top level of a module"
-        ) from None
+def check_sent(functions: Iterable[AnyFunction]) -> None:
+    """Raise ConfigurationError if a child process would not find one of its functions."""
+    for function in functions:
+        if function.declaration.execution != "process":
+            continue
+        try:
+            pickle.dumps(function)
+        except Exception as error:
+            raise ConfigurationError(
+                f"function {function.name} cannot be sent to a process ({error}); define it at the top level of a "
+                "module"
+            ) from None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from time import perf_counter, time
+from typing import Any
 
 from redis_worker.engine.awaitables import is_awaitable, resolved, unawaited
 from redis_worker.engine.execution import Answer, Execution, TimedOut, timed_out, within
@@ -12,27 +12,30 @@ from redis_worker.engine.guard import CallGuard
 from redis_worker.engine.handler import Caller
 from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.running import show_below
-from redis_worker.functions.current import CURRENT
-from redis_worker.functions.executions import call
+from redis_worker.functions.executions import Sent, call, sent
 from redis_worker.functions.function import AnyFunction
 from redis_worker.functions.marks import cancelled
 from redis_worker.functions.reading import FunctionReader, Received
 from redis_worker.functions.values import result_of
 from redis_worker.vocabulary.error_text import is_a
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.payload import read_object
+from redis_worker.vocabulary.processor import Declaration
+from redis_worker.vocabulary.processor import Execution as Place
+from redis_worker.vocabulary.task import RUNNING, Delivery, Outcome
 
 
 class FunctionHandler(CallGuard):
     """Turns a delivery into its outcome: reads it, calls the function that it names, judges the answer."""
 
-    def __init__(self, reader: FunctionReader, executions: Mapping[AnyFunction, Execution | None]) -> None:
-        limits = [function.declaration.timeout for function in executions]
+    def __init__(self, reader: FunctionReader, executions: Mapping[AnyFunction, Execution]) -> None:
+        """`executions` are for functions with middleware; the runner calls the others, or has them called."""
+        self._functions = reader.functions
+        limits = [function.declaration.timeout for function in self._functions.values()]
         super().__init__(min((limit for limit in limits if limit is not None), default=None))
+        self._reader = reader
         self._read = reader.read
-        self.marks = reader.marks
         self._marked = reader.marks.known
         self._executions = executions
-        self._policies: dict[AnyFunction, RetryPolicy] = {}
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Return the outcome of a task, whose function is called in a context of its own. The hot path."""
@@ -41,8 +44,9 @@ class FunctionHandler(CallGuard):
             return received
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
-        execution = self._begin(received)
-        CURRENT.set(received)
+        self._begin(received)
+        RUNNING.set(received)
+        execution = self._executions.get(received.function)
         started = perf_counter()
         try:
             if execution is not None:
@@ -53,7 +57,7 @@ class FunctionHandler(CallGuard):
                 answer = Answer(result_of(await resolved(value) if is_awaitable(value) else value))
         except BaseException as error:
             answer = self._raised(received, error)
-        return self._outcome(received, answer, perf_counter() - started)
+        return self.outcome(delivery, received.id, answer, perf_counter() - started)
 
     def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
         """Call a plain function in the current thread. Returns the outcome. The hot path.
@@ -68,7 +72,7 @@ class FunctionHandler(CallGuard):
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
         self._begin(received)
-        token = CURRENT.set(received)
+        token = RUNNING.set(received)
         started = perf_counter()
         if caller is not None:
             caller.id, caller.timeout = received.id, received.function.declaration.timeout
@@ -82,28 +86,59 @@ class FunctionHandler(CallGuard):
         except BaseException as error:
             answer = self._raised(received, unawaited(value) or error)
         finally:
-            CURRENT.reset(token)  # a context that is as before serves the next task too
-        return self._outcome(received, answer, perf_counter() - started)
+            RUNNING.reset(token)  # a context that is as before serves the next task too
+        return self.outcome(delivery, received.id, answer, perf_counter() - started)
 
-    def is_stoppable(self, delivery: Delivery) -> bool:
-        """Return True if the call of a running task ends when its asyncio task is cancelled: a thread goes on."""
-        received = self._read(delivery)
-        return isinstance(received, Received) and received.function.declaration.execution != "thread"
+    def place(self, delivery: Delivery) -> Place:
+        """See Placing. The task is read once."""
+        if delivery.received is not None:
+            return delivery.received.function.declaration.execution  # type: ignore[no-any-return]
+        try:
+            received = self._read(delivery)
+        except Exception:  # `handle` meets it again
+            return "async"
+        if isinstance(received, Outcome):
+            return "async"
+        delivery.received = received
+        return received.function.declaration.execution
 
-    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:  # noqa: ARG002 - it is read again
-        """See Calling."""
+    def read(self, delivery: Delivery) -> tuple[str, Sent] | Outcome:
+        """See Sending."""
         received = self._read(delivery)
         if isinstance(received, Outcome):
             return received
-        timeout = received.function.declaration.timeout
-        return self._outcome(received, timed_out(timeout), timeout or 0.0)
+        if self._marked and received.is_cancelled():
+            return cancelled(delivery, received.id)
+        self._begin(received)
+        return received.id, sent(received)
 
-    def _begin(self, received: Received) -> Execution | None:
-        """Return the place of a task's call, None for a coroutine: it has been read, and nothing of it has begun."""
-        function = received.function
-        if function.declaration.timeout is not None:
-            received.deadline = time() + function.declaration.timeout
-        return self._executions[function]
+    def limit(self, delivery: Delivery) -> float | None:
+        return self._declaration(delivery).timeout
+
+    def told(self, delivery: Delivery, id: str, message: Any) -> None:
+        self._reader.side.report(delivery, id, *message)
+
+    def is_stopped(self, delivery: Delivery) -> bool:
+        """Return True if a running task is to be cancelled, and can be: a thread goes on."""
+        return self._reader.marks.hold(delivery) and self._declaration(delivery).execution != "thread"
+
+    def over_time(self, delivery: Delivery, id: str | None) -> Outcome:
+        """See Calling, and Sending."""
+        assert id is not None, "a task has a time limit once it is read"
+        timeout = self._declaration(delivery).timeout
+        if timeout is None or self._reader.marks.hold(delivery):
+            return cancelled(delivery, id)
+        return self.outcome(delivery, id, timed_out(timeout), timeout)
+
+    def _declaration(self, delivery: Delivery) -> Declaration:
+        """Return the declaration of the function of a task that was read."""
+        return self._functions[delivery.function or ""].declaration
+
+    def _begin(self, received: Received) -> None:
+        """Begin the time limit of a task."""
+        timeout = received.function.declaration.timeout
+        if timeout is not None:
+            received.deadline = time() + timeout
 
     def _raised(self, received: Received, error: BaseException) -> Answer:
         """Return the answer to a call that raised `error`. Raises it again if the runner or Ctrl-C caused it."""
@@ -113,24 +148,21 @@ class FunctionHandler(CallGuard):
             self._leftovers[received.delivery] = error.leftover
         return error.answer or timed_out(received.function.declaration.timeout)
 
-    def _outcome(self, received: Received, answer: Answer, seconds: float) -> Outcome:
+    def outcome(self, delivery: Delivery, id: str, answer: Answer, seconds: float) -> Outcome:
         """Return the outcome of a task: its answer is known, and nothing is written yet."""
-        delivery, id = received.delivery, received.id
-        if self._marked and received.is_cancelled():
+        if self._marked and self._reader.marks.hold(delivery):
             return cancelled(delivery, id, seconds)
         if answer.error is None:
             return Outcome(delivery, id, answer.result, None, False, seconds)
-        return self._policy(received).outcome(delivery, id, answer, seconds)
+        return self._policy(delivery).outcome(delivery, id, answer, seconds)
 
-    def _policy(self, received: Received) -> RetryPolicy:
+    def _policy(self, delivery: Delivery) -> RetryPolicy:
         """Return the retries of the function, or of this task if its producer has chosen another number."""
-        function, retries = received.function, received.members.get("retries")
-        policy = self._policies.get(function)
-        if policy is None:
-            declared = function.declaration
-            policy = RetryPolicy(declared.retries, declared.retry_backoff, declared.retry_backoff_max)
-            self._policies[function] = policy
-        return policy if retries is None else replace(policy, retries=int(retries))
+        declared = self._declaration(delivery)
+        retries = read_object(delivery.raw, delivery.plain)[1].get("retries")
+        return RetryPolicy(
+            declared.retries if retries is None else int(retries), declared.retry_backoff, declared.retry_backoff_max
+        )
 
 
 show_below(FunctionHandler.handle, call)

@@ -43,9 +43,7 @@ class Received:
 
     def report(self, done: float, total: float | None, message: str | None) -> None:
         """See Running."""
-        report = reported(done, total, message)
-        self.delivery.progress = str(report)
-        self.side.reports.add(self.id, report)
+        self.side.report(self.delivery, self.id, done, total, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,12 @@ class Side:
     """The tasks that are to be cancelled."""
     reports: Reports
     """Their progress."""
+
+    def report(self, delivery: Delivery, id: str, done: float, total: float | None, message: str | None) -> None:
+        """Take a report of a task."""
+        report = reported(done, total, message)
+        delivery.progress = str(report)
+        self.reports.add(id, report)
 
 
 class FunctionReader:
@@ -76,22 +80,32 @@ class FunctionReader:
         self.marks = marks or Marks()
         """The tasks that are to be cancelled."""
         self._queue = queue
-        self._side = Side(queue, self.marks, self.reports)
-        self._functions = functions
+        self.side = Side(queue, self.marks, self.reports)
+        self.functions = functions
+        """The functions, by name."""
         self._max_deliveries = max_deliveries
 
     def read(self, delivery: Delivery) -> Received | Outcome:
         """Return the task, or an outcome where it cannot be run. The hot path."""
+        if delivery.received is not None:
+            received, delivery.received = delivery.received, None
+            return received  # type: ignore[no-any-return]
         try:
             id, members = read_object(delivery.raw, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
         if "unique" in members:
             self.marks.on_unique()
+        task: Any = members.get("task")
+        function = self._function(task)
+        if function is not None:
+            delivery.function = function.name
         if delivery.deaths >= self._max_deliveries:
             return condemned(delivery, id)
         try:
-            function, arguments = self._call(members.get("task"))
+            if function is None:
+                raise ValueError(self._unknown(task))
+            arguments = function.signature.read(task.get("args", []), task.get("kwargs", {}))
             if "retries" in members:
                 _number(members, "retries")
             expires = _number(members, "expires") if "expires" in members else None
@@ -100,23 +114,21 @@ class FunctionReader:
         if expires is not None and time.time() > expires:
             text = f"Processing error: {function.name} has expired before it began"
             return Outcome(delivery, id, failure(text), text)
-        return Received(delivery, id, function, arguments, members, self._side)
+        return Received(delivery, id, function, arguments, members, self.side)
 
-    def _call(self, task: Any) -> tuple[AnyFunction, Arguments]:
-        """Return the function and the arguments of the member `task`. Raises ValueError."""
+    def _function(self, task: Any) -> AnyFunction | None:
+        """Return the function that the member `task` names; None if there is none."""
+        name = task.get("name") if type(task) is dict else None
+        return self.functions.get(name) if type(name) is str else None
+
+    def _unknown(self, task: Any) -> str:
         if type(task) is not dict:
-            raise ValueError(f"task is {json_type(task)}, not an object with name, args and kwargs")
+            return f"task is {json_type(task)}, not an object with name, args and kwargs"
         name = task.get("name")
-        function = self._functions.get(name) if type(name) is str else None
-        if function is None:
-            raise ValueError(self._unknown(name))
-        return function, function.signature.read(task.get("args", []), task.get("kwargs", {}))
-
-    def _unknown(self, name: Any) -> str:
         if type(name) is not str:
             return f"the name of the function is {json_type(name)}, not a string"
-        near = difflib.get_close_matches(name, self._functions, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(self._functions) or 'none'}"
+        near = difflib.get_close_matches(name, self.functions, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(self.functions) or 'none'}"
         return f"the queue {self._queue} has no function {name!r}; {hint}"
 
 

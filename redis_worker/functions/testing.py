@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from redis_worker.broker.client.results import read_result
 from redis_worker.engine.lifespan import provide
+from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.functions.declared import DeclaredFunctions
-from redis_worker.functions.executions import executions_here
+from redis_worker.functions.executions import Executions
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.progress import Progress
 from redis_worker.functions.reading import FunctionReader
@@ -43,7 +44,8 @@ class Testing:
         reader = FunctionReader(queue.name, queue.functions, POOL_DEFAULTS.max_deliveries)
         self._reports: dict[str, Progress] = {}
         reader.reports.on_first = lambda: self._reports.update(reader.reports.take())
-        self._handler = FunctionHandler(reader, executions_here(queue.functions.values(), queue.middlewares))
+        threads = OwnThreads("redis-worker-testing")
+        self._handler = FunctionHandler(reader, Executions(queue.functions.values(), queue.middlewares, threads))
 
     def __enter__(self) -> Self:
         self._usual, self._queue.transport = self._queue.transport, self

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redis_worker.engine.execution import unencoded
+from redis_worker.engine.keeping_runner import KeepingRunner
+from redis_worker.engine.lifespan import in_children
+from redis_worker.engine.mixed_runner import GrantedThreads, MixedRunner
+from redis_worker.engine.process_runner import ProcessRunner
+from redis_worker.engine.processes import Processes
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.task_runner import TaskRunner
+from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
-from redis_worker.functions.executions import Executions
+from redis_worker.functions.executions import Executions, call_in_child, check_sent
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.marks import Marks
 from redis_worker.functions.progress import Reports
 from redis_worker.functions.reading import FunctionReader
-from redis_worker.functions.runner import FunctionRunner
-from redis_worker.vocabulary.processor import Declaration
+from redis_worker.functions.values import result_of
+from redis_worker.vocabulary.processor import Declaration, Execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +37,47 @@ class FunctionWork:
     marks: Marks
     reports: Reports
 
-    def execution(self) -> Executions:
-        """Return the place of the calls. Raises ConfigurationError if a function cannot be called as it declares."""
-        queue = self.queue
-        return Executions(
-            *(queue.functions.values(), self.concurrency, self.max_deliveries, queue.lifetime, queue.middlewares)
-        )
+    def execution(self) -> Executions | None:
+        """Return the place of the calls, if each has middleware around it; otherwise the runner has them made.
 
-    def runner(self, execution: Executions) -> Callable[[Settler], Runner]:
+        Raises ConfigurationError if a function cannot be called as it declares.
+        """
+        queue = self.queue
+        functions = queue.functions.values()
+        check_sent(functions)
+        if not queue.middlewares:
+            return None
+        processes = Processes(in_children(queue.lifetime, call_in_child), None, self.max_deliveries, unencoded)
+        return Executions(functions, queue.middlewares, ThreadPool(self.concurrency, "redis-worker"), processes)
+
+    def runner(self, execution: Executions | None) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
-        reader = FunctionReader(self.queue.name, self.queue.functions, self.max_deliveries, self.marks, self.reports)
-        handler = FunctionHandler(reader, execution)
-        concurrency = self.concurrency
-        # Runners that call functions themselves do more tasks a second; one for mixed functions makes a task of each.
-        match {function.declaration.execution for function in execution}:
-            case _ if self.queue.middlewares:
-                return lambda settler: FunctionRunner(handler, settler, concurrency)
-            case kinds if kinds == {"inline"}:
-                return lambda settler: InlineRunner(handler, settler, concurrency)
-            case kinds if kinds == {"thread"}:
-                return lambda settler: ThreadRunner(handler, settler, concurrency)
-            case _:
-                return lambda settler: FunctionRunner(handler, settler, concurrency)
+        queue, marks = self.queue, self.marks
+        reader = FunctionReader(queue.name, queue.functions, self.max_deliveries, marks, self.reports)
+        handler = FunctionHandler(reader, execution or {})
+
+        def build(settler: Settler) -> Runner:
+            if execution is None:
+                runner = self._runner(handler, settler)
+            else:
+                runner = KeepingRunner(handler, settler, self.concurrency)
+            marks.on_new = lambda: runner.stop(handler.is_stopped)
+            return runner
+
+        return build
+
+    def _runner(self, handler: FunctionHandler, settler: Settler) -> Runner:
+        """Return the runner that fits all functions, or one that leaves each to a runner that fits it."""
+        queue, concurrency, tries = self.queue, self.concurrency, self.max_deliveries
+        called = in_children(queue.lifetime, call_in_child)
+        runners: dict[Execution, Callable[[], Runner]] = {
+            "async": lambda: TaskRunner(handler, settler, concurrency),
+            "inline": lambda: InlineRunner(handler, settler, concurrency),
+            "thread": lambda: ThreadRunner(handler, settler, concurrency),
+            "process": lambda: ProcessRunner(handler, settler, concurrency, called, tries, result_of),
+        }
+        kinds = {function.declaration.execution for function in queue.functions.values()}
+        if len(kinds) == 1:
+            return runners[kinds.pop()]()
+        runners["thread"] = lambda: GrantedThreads(handler, settler, concurrency)
+        return MixedRunner(handler, settler, concurrency, {kind: runners[kind]() for kind in kinds - {"async"}})

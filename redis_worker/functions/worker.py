@@ -68,6 +68,7 @@ class FunctionWorker(ListWorker):
             http_origins=http_origins,
             measuring=measuring,
             lifespan=queue.lifetime,
+            functions=[*queue.functions],
         )
         self._functions = queue
         self._marks = Marks()
@@ -116,6 +117,11 @@ class FunctionWorker(ListWorker):
 
 
 def _check_undeclared(options: PoolOptions) -> None:
+    if options.delivery != POOL_DEFAULTS.delivery:
+        raise ConfigurationError(
+            "a worker on functions delivers at least once: cancelling, unique tasks and progress need its lease; leave "
+            "out delivery"
+        )
     for field in fields(PoolOptions):
         if field.name in UNDECLARED and getattr(options, field.name) != field.default:
             raise ConfigurationError(

@@ -214,9 +214,13 @@ class KafkaSource:
         """See Owner. A sink that stores offsets knows where to begin."""
         begin = await self._stored([partition.name for partition in partitions])
         for partition in partitions:
-            if (offset := begin.get(partition.name)) is not None and offset != partition.committed:
-                partition.mark = partition.mark.committed(offset)
-                partition.committed = offset
+            if (offset := begin.get(partition.name)) is not None:
+                if offset > (partition.committed or 0):  # the last commit of its owner before was refused, or lost
+                    partition.safe = offset
+                    self._commits.want(partition)
+                elif offset != partition.committed:
+                    partition.mark = partition.mark.committed(offset)
+                    partition.committed = offset
             self._owned[partition.name] = partition
             self._turns.partitions.append(partition)
         self._look_for_levels()

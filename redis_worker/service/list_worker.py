@@ -16,7 +16,7 @@ from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.lifespan import Lifespan
-from redis_worker.engine.observers import Observers
+from redis_worker.engine.observers import ByFunction, Observers
 from redis_worker.engine.vitals import Vitals
 from redis_worker.engine.watchdog import Watchdog
 from redis_worker.engine.worker import Role as WorkerRole
@@ -56,8 +56,9 @@ class ListWorker(ConsumerService):
         http_origins: Sequence[str],
         measuring: Measuring | None,
         lifespan: Lifespan | None,
+        functions: Sequence[str] = (),
     ) -> None:
-        """See WorkerPool. Raises ConfigurationError."""
+        """See WorkerPool. The metrics of `functions` are apart. Raises ConfigurationError."""
         self.options = options
         self.declaration = declaration
         address, connect_timeout = address_of(redis), seconds_of(options.connect_timeout)
@@ -72,10 +73,12 @@ class ListWorker(ConsumerService):
             raise ConfigurationError(f"the input list and the output hash are both named {input_key!r}")
         priorities = None if options.priorities is None else priorities_of(options.priorities)
         self._keys = Keys(input_key, output_key, priorities)
-        own = None if self._http is None else self._http.metrics.of(input_key, declaration.name)
+        own = None if self._http is None or functions else self._http.metrics.of(input_key, declaration.name)
         # The metrics that the pool itself serves count for all: nothing is counted twice.
         self._counting = own or Vitals()
         metrics = () if own else self._measuring(input_key, declaration.name)
+        if functions and self._measure is not None:
+            metrics = (ByFunction(partial(self._measure, input_key), declaration.name, functions),)
         self._reporter = Reporter(input_key)
         self._observer = Observers((self._counting, self._reporter, *metrics, *observers))
 

@@ -30,6 +30,14 @@ def _server_of(part: Part) -> str | Client | None:
     return None if isinstance(part, DaemonPart | KafkaPart) else part.url
 
 
+def _home_of(plan: Plan) -> str | Client | None:
+    """Return the server that the supervisor is announced on: that of the file, or of its first queue of functions."""
+    if plan.url is not None:
+        return plan.url
+    queues = (_server_of(part) for part in plan.parts if isinstance(part, TasksPart))
+    return next((server for server in queues if server is not None), None)
+
+
 class StatusPublisher:
     """The publisher of the status of `service`, as a plan configures it."""
 
@@ -38,7 +46,7 @@ class StatusPublisher:
         self._metrics = metrics
         self._http: HttpSettings | None = None
         self._server: HttpServer | None = None
-        self._url: str | None = None
+        self._home: str | Client | None = None
         self._serving = AsyncExitStack()
         self._announcing = AsyncExitStack()
         self._addresses: dict[str, Address] = {}
@@ -57,18 +65,19 @@ class StatusPublisher:
         self._addresses |= {
             part.name: address_of(server) for part in plan.parts if (server := _server_of(part)) is not None
         }
-        if plan.http != self._http or plan.url != self._url:
+        home = _home_of(plan)
+        if plan.http != self._http or home != self._home:
             await self._serving.aclose()
             self._http = self._server = None
             if plan.http is not None:
-                await self._serve(plan.http, plan.url, strict)
-        if plan.url != self._url:
+                await self._serve(plan.http, home, strict)
+        if home != self._home:
             await self._announcing.aclose()
-            self._url = plan.url
-            if plan.url is not None:
+            self._home = home
+            if home is not None:
                 service = self._service
                 await self._announcing.enter_async_context(
-                    announced(address_of(plan.url), lambda: {"name": service.service, "parts": service.parts()})
+                    announced(address_of(home), lambda: {"name": service.service, "parts": service.parts()})
                 )
 
     async def close(self) -> None:
@@ -76,14 +85,14 @@ class StatusPublisher:
         await self._announcing.aclose()
         await self._serving.aclose()
 
-    async def _serve(self, http: HttpSettings, url: str | None, strict: bool) -> None:
+    async def _serve(self, http: HttpSettings, home: str | Client | None, strict: bool) -> None:
         from redis_worker.http.address import HttpAddress
         from redis_worker.service.service import http_server
 
         try:
             server = http_server(str(HttpAddress(http.host, http.port)), http.token, http.origins)
             server.metrics = self._metrics
-            fleet = None if url is None else address_of(url)
+            fleet = None if home is None else address_of(home)
             await self._serving.enter_async_context(server.answering(self._service, self._address, fleet))
         except ConfigurationError as error:
             if strict:

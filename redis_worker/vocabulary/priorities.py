@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ class Priorities:
             credits[chosen] -= sum(weights)
             turns += self.order[chosen]
         return turns
+
+    def any_turn(self) -> int:
+        """Return a random turn for a worker to begin with: many that live for a task or two take turns too."""
+        return random.randrange(len(self.turns))
 
     def _number(self, name: str) -> int:
         return 0 if name == DEFAULT else 1 + self.others.index(name)

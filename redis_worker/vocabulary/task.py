@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +37,10 @@ class Delivery:
     """The number by which the queue knows the task; unique for a worker."""
     progress: str | None = field(default=None, kw_only=True)
     """What its function has reported last, for people to read."""
+    function: str | None = field(default=None, kw_only=True)
+    """The name of the function that it calls, once it was read, if its queue has functions."""
+    received: Any = field(default=None, kw_only=True)
+    """The task as it was read, until its handler takes it."""
 
     @property
     def label(self) -> str | None:
@@ -46,6 +51,26 @@ class Delivery:
     def attempt(self) -> int:
         """1 for the first delivery, plus 1 for each redelivery."""
         return 1 + self.deaths + self.retries
+
+
+RUNNING: ContextVar[Any] = ContextVar("redis_worker_task", default=None)
+"""The task that the running code belongs to: a Delivery, or an object with its `delivery`, and perhaps its `id`."""
+
+
+class Turn:
+    """The task that a call runs for, of several that follow each other in one context."""
+
+    __slots__ = ("delivery",)
+
+    def __init__(self) -> None:
+        self.delivery: Delivery | None = None
+
+
+def running_task() -> tuple[Delivery, str | None] | None:
+    """Return the task that the running code belongs to, with its id if that is known; None if it belongs to none."""
+    found = RUNNING.get()
+    delivery = found if isinstance(found, Delivery) else getattr(found, "delivery", None)
+    return None if delivery is None else (delivery, getattr(found, "id", None))
 
 
 @dataclass(slots=True, eq=False)

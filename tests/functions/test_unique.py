@@ -171,3 +171,9 @@ async def test_in_tests_of_a_program(tasks: TaskQueue) -> None:
         assert await work.options(unique="10m").submit(3) == await work.options(unique="10m").submit(3)
         assert await work.options(unique=True).submit(4) != await work.options(unique=True).submit(4)
     assert runs == [1, 3, 4, 4]
+
+
+async def test_a_worker_without_leases_is_refused(tasks: TaskQueue) -> None:
+    """It could not end a record whose task is lost."""
+    with pytest.raises(ConfigurationError, match="delivers at least once"):
+        tasks.worker(delivery="at-most-once")

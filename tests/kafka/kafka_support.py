@@ -170,11 +170,10 @@ class MemorySink:
             raise Disconnected("the database is away")
 
 
-async def two_members_share(topic: KafkaTopic, assignment: Any) -> None:
+async def two_members_share(topic: KafkaTopic, assignment: Any, properties: Mapping[str, Any] = QUICK) -> None:
     """Have a second member join and leave: each message is handled once, by one of them, and committed."""
     first, second = Seen(0.002), Seen(0.002)
-    # Nobody dies here, however slow the machine: a member without heartbeats would lose what it has at work.
-    options: Any = {"concurrency": 8, "assignment": assignment, "properties": {"session.timeout.ms": 45_000}}
+    options: Any = {"concurrency": 8, "assignment": assignment, "properties": properties}
     topic.produce(range(600), key=lambda number: number)  # by which all partitions get their share
     async with topic.worker(first, **options) as one:
         await wait_until(lambda: len(first.values) > 50)

@@ -165,6 +165,16 @@ async def test_a_member_presumed_dead_writes_nothing_over_its_successor(topic: K
     assert sum(topic.committed()) == 0
 
 
+async def test_an_offset_that_only_the_sink_has_is_committed(topic: KafkaTopic) -> None:
+    """The owner before has written the rows, and the brokers refused its last commit."""
+    topic.produce(range(3), partition=0)
+    sink = MemorySink(stores_offsets=True)
+    sink.offsets[topic.name, 0] = 3
+    async with topic.worker(to_row, sink=sink):
+        await wait_until(lambda: topic.committed()[0] == 3)
+    assert sink.rows == []
+
+
 async def test_a_sink_that_is_away_at_start_is_one_sentence_or_waited_for(topic: KafkaTopic) -> None:
     sink = MemorySink()
     sink.away = True

@@ -140,6 +140,8 @@ def _named(running: Sequence[tuple[Delivery, float]]) -> list[dict[str, Any]]:
             budget -= len(delivery.raw)
             id = _id(delivery.raw)
         task: dict[str, Any] = {"id": id, "seconds": round(seconds, 3)}
+        if delivery.function is not None:
+            task["function"] = clean(delivery.function[:_MOST_CHARACTERS])
         if delivery.progress is not None:
             task["progress"] = clean(delivery.progress[:_MOST_CHARACTERS])
         named.append(task)

@@ -50,6 +50,8 @@ class TaskStatus:
     """Running time in seconds."""
     progress: str | None = None
     """Its last report, for people to read; None without one."""
+    function: str | None = None
+    """The function of a TaskQueue that it calls; None for the task of a processor or a handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,4 +311,7 @@ def _counts(counts: Sequence[Any], bounds: Sequence[float]) -> list[int]:
 
 def _running(members: Mapping[str, Any], age: float) -> TaskStatus:
     seconds = round(number(members, "seconds") + age, 3)
-    return TaskStatus(text_or_none(members, "id"), seconds, text_or_none({"progress": None, **members}, "progress"))
+    members = {"progress": None, "function": None, **members}
+    return TaskStatus(
+        *(text_or_none(members, "id"), seconds, text_or_none(members, "progress"), text_or_none(members, "function"))
+    )

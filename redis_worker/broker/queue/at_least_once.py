@@ -87,10 +87,11 @@ class AtLeastOnceQueue:
         """The greatest number of a task so far. It goes on from lease to lease, so that no two tasks share one."""
         self._by_priority: tuple[Any, ...] = ()
         """The arguments of claims by priorities, but the next turn."""
+        self._turn = 0
+        """The next turn: one for each task."""
         if keys.priorities is not None:
             self._by_priority = ",".join(keys.priorities.others), keys.priorities.order, keys.priorities.turns
-        self._turn = 0
-        """The number of turns so far, one for each task."""
+            self._turn = keys.priorities.any_turn()
         self._make_names()
 
     @property
@@ -194,6 +195,8 @@ class AtLeastOnceQueue:
 
     async def _claim_now(self, connection: Connection, limit: int) -> list[Delivery]:
         reply = await connection.run("claim", self._claimed_keys, self._claim_arguments(limit))
+        if isinstance(reply[0], list):
+            return await self._deliveries_by_priority(reply, limit)
         return await self._deliveries_of(reply, limit)
 
     async def _claim_when_rung(self, limit: int) -> list[Delivery]:
@@ -238,17 +241,16 @@ class AtLeastOnceQueue:
         """Report a damaged key to the observer."""
         self._observer.damaged(error)
 
-    async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
-        if not isinstance(reply[0], list):
-            return await self._deliveries_in(reply, limit)
-        deliveries: list[Delivery] = []  # by priorities
+    async def _deliveries_by_priority(self, reply: list[Any], limit: int) -> list[Delivery]:
+        """Return the tasks of a reply for each list."""
+        deliveries: list[Delivery] = []
         for of_list in reply:
-            deliveries += await self._deliveries_in(of_list, limit)
+            deliveries += await self._deliveries_of(of_list, limit)
         self._turn += len(deliveries)
         self._drained = len(deliveries) < limit and not any(large for _, _, _, _, large, *_ in reply)
         return deliveries
 
-    async def _deliveries_in(self, reply: list[Any], limit: int) -> list[Delivery]:
+    async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._registration.lease
         state, tasks, counts, first, first_large, end, *found = reply
         large = range(first_large, end)

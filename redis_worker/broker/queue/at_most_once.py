@@ -16,7 +16,6 @@ from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, pieces
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Refused, Unacceptable
-from redis_worker.vocabulary.priorities import Priorities
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -41,8 +40,13 @@ class AtMostOnceQueue:
         self._observer = observer
         self._pause = Pause(observer)
         self._receipt = _Receipt()
+        self._by_priority: tuple[str, ...] = ()
+        """The order and the turns of priorities."""
         self._turn = 0
-        """The number of turns of priorities so far, one for each task."""
+        """The next turn: one for each task."""
+        if keys.priorities is not None:
+            self._by_priority = keys.priorities.order, keys.priorities.turns
+            self._turn = keys.priorities.any_turn()
         self._sent: dict[int, tuple[Outcome, bytes]] = {}
         """Dead letters whose call got no reply, by the identity of their outcomes: they may be stored already."""
         self.worker = worker_name()
@@ -55,8 +59,8 @@ class AtMostOnceQueue:
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port. A task pushed within a second after a pause may still be taken: BLPOP does not check it."""
-        if self._keys.priorities is not None:
-            paused, tasks = await self._take_by_priority(self._keys.priorities, limit)
+        if self._by_priority:
+            paused, tasks = await self._take_by_priority(limit)
         else:
             keys = [self._keys.waiting, self._keys.paused]
             paused, raws = await self._blocking.run("take", keys, [limit])
@@ -74,10 +78,9 @@ class AtMostOnceQueue:
                 tasks = self._deliveries(popped[1:], self._keys.number_of(popped[0].decode()))
         return tasks
 
-    async def _take_by_priority(self, priorities: Priorities, limit: int) -> tuple[int, list[Delivery]]:
+    async def _take_by_priority(self, limit: int) -> tuple[int, list[Delivery]]:
         keys = [self._keys.waiting, self._keys.paused, *self._keys.other_lists]
-        arguments = [limit, priorities.order, priorities.turns, self._turn]
-        paused, *found = await self._blocking.run("take", keys, arguments)
+        paused, *found = await self._blocking.run("take", keys, [limit, *self._by_priority, self._turn])
         tasks = [task for number, raws in found for task in self._deliveries(raws, number)]
         self._turn += len(tasks)
         return paused, tasks

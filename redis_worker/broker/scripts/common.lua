@@ -21,6 +21,11 @@ local function mistyped(role, key, kind)
   end
 end
 
+-- Return the name of another key of the queue of `key`, a derived key.
+local function beside(key, name)
+  return (string.match(key, '^.*:') or '') .. name
+end
+
 local digest = redis.sha1hex or function(raw) return raw end
 
 -- Return the count in `text`; 0 if it is not a number.
@@ -205,13 +210,13 @@ local PRIORITY = '^%x+@([%w_.-]+):'
 
 -- The list of a priority; `key` is any derived key with a fixed name.
 local function list_with(priority, key)
-  return string.match(key, '^(.*):') .. ':priority:' .. priority
+  return beside(key, 'priority:' .. priority)
 end
 
 -- Return the lists of waiting tasks, those of all announced priorities in their order.
 local function lists_of(waiting, key)
   local lists, has_waiting = {}, false
-  local names = redis.pcall('ZRANGE', string.match(key, '^(.*):') .. ':priorities', 0, -1)
+  local names = redis.pcall('ZRANGE', beside(key, 'priorities'), 0, -1)
   for _, name in ipairs(names.err and {} or names) do
     lists[#lists + 1] = name == 'default' and waiting or list_with(name, key)
     has_waiting = has_waiting or name == 'default'

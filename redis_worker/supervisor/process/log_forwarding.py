@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Any
 
-from redis_worker.log_lines import LineFormatter
+from redis_worker.log_lines import IN_TASK, LineFormatter, task_here
 from redis_worker.supervisor.process.channel import Channel
 from redis_worker.vocabulary.part import PART
 from redis_worker.vocabulary.text import SHOWN, message_of
@@ -42,6 +42,8 @@ class _Forwarder(logging.Handler):
         if (shown := message_of(record)) != values["msg"]:
             values[SHOWN] = shown
         values["part"] = getattr(record, "part", None) or PART.get() or self._title
+        if (task := task_here()) is not None:
+            values[IN_TASK] = task
         if record.exc_info:
             values["exc_text"] = record.exc_text or _EXCEPTION.formatException(record.exc_info)
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in values}

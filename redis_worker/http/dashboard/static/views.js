@@ -91,7 +91,9 @@ function runningTable(status, only, most) {
   const tasks = status.workers.filter((worker) => !only || worker.queue === only).flatMap((worker) => worker.tasks.map((task, index) => ({ ...task, worker, index })));
   tasks.sort((one, two) => two.seconds - one.seconds);
   return table([
-    ["task", "w mono", (task) => task.id ?? "?"], ["runs for", "n", (task) => span(task.seconds)],
+    ["task", "w mono", (task) => task.id ?? "?"],
+    ...(tasks.some((task) => task.function) ? [["function", "mono", (task) => task.function ?? ""]] : []),
+    ["runs for", "n", (task) => span(task.seconds)],
     ...(tasks.some((task) => task.progress) ? [["progress", "w", (task) => task.progress ?? ""]] : []),
     ["queue", "", (task) => queueLink(task.worker.queue)], ["worker", "mono", (task) => task.worker.name],
   ], tasks.slice(0, most), (task) => `${task.worker.name} ${task.id} ${task.index}`, "No task is running at this moment.");
