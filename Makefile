@@ -24,7 +24,7 @@ demo: $(VENV)/.demo ## See it work: two workers, thousands of tasks, a kill -9, 
 test: $(VENV)/.dev ## Run the test suite, in under five minutes
 	@$(PYTEST) --servers=first -m 'not long' $(ARGS)
 
-test-all: $(VENV)/.dev ## Run it on each server program there is, with the long tests
+test-all: $(VENV)/.dev ## Run all of it, what servers could do differently on each there is
 	@$(PYTEST) $(ARGS)
 
 test-short: $(VENV)/.dev ## Run a part, as for another Python: make test-short PYTHON=python3.13 VENV=.venv-3.13

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from redis_worker.engine.running import RunningTask
     from redis_worker.environment import redis_url_from_environment
     from redis_worker.functions.current import CurrentTask, current_task
+    from redis_worker.functions.flows import chain, group
     from redis_worker.functions.handle import Handle
     from redis_worker.functions.queue import TaskQueue
     from redis_worker.kafka.message import KafkaMessage
@@ -92,8 +93,10 @@ __all__ = [
     "TopicWorker",
     "Unreachable",
     "WorkerPool",
+    "chain",
     "current_resources",
     "current_task",
+    "group",
     "processor",
     "redis_url_from_environment",
     "start_worker_pool",
@@ -104,6 +107,8 @@ _MODULES = {
     "TaskCall": "engine.middleware",
     "CurrentTask": "functions.current",
     "Handle": "functions.handle",
+    "chain": "functions.flows",
+    "group": "functions.flows",
     "TaskQueue": "functions.queue",
     "current_resources": "engine.lifespan",
     "current_task": "functions.current",

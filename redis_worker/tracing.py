@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from redis_worker.broker.client.publisher import Publisher
+from redis_worker.broker.client.sync_client import SyncPublisher, SyncTaskClient
+from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.engine.middleware import CallNext, TaskCall
 from redis_worker.functions.function import Call
 from redis_worker.functions.queue import TaskQueue
@@ -38,21 +41,29 @@ class Tracing:
         """`provider` makes the spans; None for the global one, which may be set later."""
         self._tracer = get_tracer("redis_worker", __version__, provider)
 
-    def instrument(self, queue: TaskQueue) -> None:
-        """Have a queue make a span of each submission and of each run; call it once, before its worker starts."""
+    def instrument(self, client: TaskQueue | TaskClient | SyncTaskClient | Publisher | SyncPublisher) -> None:
+        """Have a queue make a span of each submission and of each run; call it once, before its worker starts.
 
-        @contextmanager
-        def submission(calls: Sequence[Call[Any]]) -> Iterator[Mapping[str, Any]]:
+        A client or a publisher makes spans of submissions; the workers of its tasks or messages need `around`.
+        """
+        if not isinstance(client, TaskQueue):
+            client.submitting(self._submission)
+            return
+
+        def submission(calls: Sequence[Call[Any]]) -> AbstractContextManager[Mapping[str, Any]]:
             names = {call.function.name for call in calls}
-            attributes = _attributes("send", queue.name) | {"messaging.batch.message_count": len(calls)}
-            title = f"send {names.pop() if len(names) == 1 else queue.name}"
-            with self._tracer.start_as_current_span(title, kind=SpanKind.PRODUCER, attributes=attributes):
-                members: dict[str, Any] = {}
-                _CONTEXT.inject(members)
-                yield members
+            return self._submission(client.name, len(calls), names.pop() if len(names) == 1 else None)
 
-        queue.submitting(submission)
-        queue.middleware(self.around)
+        client.submitting(submission)
+        client.middleware(self.around)
+
+    @contextmanager
+    def _submission(self, queue: str, count: int, name: str | None = None) -> Iterator[Mapping[str, Any]]:
+        attributes = _attributes("send", queue) | {"messaging.batch.message_count": count}
+        with self._tracer.start_as_current_span(f"send {name or queue}", kind=SpanKind.PRODUCER, attributes=attributes):
+            members: dict[str, Any] = {}
+            _CONTEXT.inject(members)
+            yield members
 
     async def around(self, task: TaskCall, call_next: CallNext) -> Any:
         """Run the task in a span of its own; it is the child of its submission's span, if the payload names one."""

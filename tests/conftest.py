@@ -33,6 +33,17 @@ for _name in [name for name in os.environ if name.startswith(_OF_THE_PERSON)]:
     del os.environ[_name]
 
 
+# What servers could do differently: scripts and their keys, and what clients and connections ask of a server. The other
+# tests would show on a second one what they have shown on the first.
+ON_EACH_SERVER = frozenset({
+    *("queue_calls", "test_model.py", "test_crash_points.py", "test_delivery.py", "test_protocol.py"),
+    *("test_priorities.py", "test_retries.py", "test_delayed.py", "test_dead.py", "test_at_most_once_letters.py"),
+    *("test_inflight_lists.py", "test_registry_of_workers.py", "test_damaged_keys.py", "test_twins.py"),
+    *("test_topics.py", "test_doorbell.py", "test_cron_claims.py", "test_cron_lease.py", "test_cron_model.py"),
+    *("test_unique.py", "test_cancelling.py"),
+    *("test_servers.py", "test_library.py", "test_status.py", "test_doctor.py"),
+})  # fmt: skip
+
 # A busy machine is slow, and no example fails by that.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -43,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--servers",
         choices=["all", "first", "others"],
         default="all",
-        help="on which of the server programs there are; tests that need none run with the first",
+        help="on which of the server programs there are; the first runs all tests, the others those of ON_EACH_SERVER",
     )
     parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
 
@@ -62,8 +73,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def is_chosen(item: pytest.Item) -> bool:
         call = getattr(item, "callspec", None)
-        on_another = call is not None and call.params.get("server") in others
-        return which == "all" or on_another == (which == "others")
+        if call is None or call.params.get("server") not in others:
+            return bool(which != "others")
+        return which != "first" and not ON_EACH_SERVER.isdisjoint(item.path.parts)
 
     left_out = [item for item in items if not is_chosen(item)]
     items[:] = [item for item in items if is_chosen(item)]

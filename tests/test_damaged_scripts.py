@@ -16,8 +16,11 @@ import redis_worker.broker.scripts as scripts
 from redis_worker.broker.scripts import script
 from redis_worker.embedded import EmbeddedServer
 
-NAMES = sorted(path.stem for path in Path(scripts.__file__).parent.glob("*.lua") if path.stem != "common")
+NAMES = sorted({path.stem for path in Path(scripts.__file__).parent.glob("*.lua")} - {"common", "flows"})
 T1, T2, T3, T4 = b'{"id":"1"}', b'{"id":"2"}', b'{"id":"3"}', b'{"id":"4"}'
+
+
+_NONE: dict[str, str] = {}
 
 
 class Call(NamedTuple):
@@ -26,13 +29,23 @@ class Call(NamedTuple):
     keys: dict[str, str]
     """By its role, the type of each."""
     arguments: list[Any]
+    beside: dict[str, str] = _NONE
+    """Keys whose names the script derives from these."""
+
+    @property
+    def all(self) -> dict[str, str]:
+        """Every key that the script uses."""
+        return self.keys | self.beside
+
+
+FLOW = {"flow": "hash", "flow_left": "hash", "flow_edges": "zset"}
 
 
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
     header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 2]
     outcomes = [1, "1", "{}", 2, "token", 10, 4, "token", 10, 3, "letter", "1", "3", "{}"]
     first = {"inflight": "hash", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
-    return Call(first | {"dropped": "string", "large": "set"} | dict(keys), [*header, *outcomes])
+    return Call(first | {"dropped": "string", "large": "set"} | dict(keys), [*header, *outcomes], FLOW)
 
 
 CRON = {"fired": "zset", "running": "zset", "runs": "hash", "queued": "zset", "record": "hash", "ended": "list"}
@@ -78,6 +91,7 @@ CALLS: dict[str, list[Call]] = {
             {"waiting": "list", "delayed": "zset", "attempts": "hash", "output": "hash", "cancelled": "zset"}
             | {"unique": "hash", "inflight": "hash", "large": "set"},
             [id, "{}", "channel", 1, 1000, 1, b"token:" + raw, id, raw],
+            FLOW,
         )
         for id, raw in (("1", T1), ("4", T4))
     ],
@@ -105,7 +119,14 @@ CALLS: dict[str, list[Call]] = {
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],
     "promote": [Call({"delayed": "zset", "waiting": "list"}, [10])],
     "progress": [Call({"workers": "zset", "progress": "absent"}, ["w1", 1000, "1", "{}"])],
-    "purge": [Call({"waiting": "list", "unique": "hash"}, [])],
+    "park": [
+        Call(
+            {"waiting": "list", "unique": "hash", "output": "hash", "flow": "hash"},
+            ["channel", 0, "ab", "5", "1", "", 0, "fail", T1, 1, "1", "6", "", "", 0, "run", T2, 2, "1", "5"],
+            {"flow_left": "hash", "flow_edges": "zset"},
+        )
+    ],
+    "purge": [Call({"waiting": "list", "unique": "hash"}, [], {"flow": "hash"})],
     "reclaim": [
         Call(
             {"workers": "zset", "retired": "zset", "inflight": "hash", "waiting": "list", "attempts": "hash"}
@@ -160,7 +181,7 @@ CASES = [pytest.param(name, call, id=f"{name}-{n}") for name in CALLS for n, cal
 
 async def _fill(redis: Redis, call: Call) -> None:
     sha = script("claim").digest  # any digest will do as the name of a count
-    for key, kind in call.keys.items():
+    for key, kind in call.all.items():
         await redis.delete(key)
         if kind == "list":
             await redis.rpush(key, *((T1, T2, T3) if key in ("listed", "waiting", "arrived") else ("old letter",)))
@@ -195,7 +216,7 @@ def test_there_is_a_call_of_every_script_that_writes() -> None:
 async def test_a_script_that_fails_has_changed_nothing(redis: Redis, name: str, call: Call) -> None:
     await _fill(redis, call)
     await _run(redis, name, call)
-    for damaged, kind in call.keys.items():
+    for damaged, kind in call.all.items():
         await redis.flushdb()
         await _fill(redis, call)
         await redis.delete(damaged)
@@ -236,7 +257,7 @@ async def test_malformed_members_are_no_obstacle(redis: Redis, name: str, call: 
     for member in MEMBERS:
         await redis.flushdb()
         await _fill(redis, call)
-        for key, kind in call.keys.items():
+        for key, kind in call.all.items():
             if kind == "hash":
                 await redis.hset(key, mapping=dict.fromkeys([*fields, *digests, "last", "01", "0", "9" * 30], member))
             elif kind == "zset":

@@ -178,7 +178,7 @@ async def test_what_escapes_from_a_topic_ends_the_worker(
 ) -> None:
     """One that went on would leave the topic without a consumer, and seem to work."""
 
-    def fail(*_: object) -> bytes:
+    def fail(*_: object, **__: object) -> bytes:
         raise misbehaviour.Panic("a bug")
 
     monkeypatch.setattr(settlement, "dead_letter", fail)

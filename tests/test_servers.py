@@ -21,7 +21,16 @@ import redis as redis_py
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.crc import key_slot
 
-from redis_worker import ConfigurationError, Disconnected, Refused, TaskClient, Unreachable, WorkerPool
+from redis_worker import (
+    ConfigurationError,
+    Disconnected,
+    Refused,
+    TaskClient,
+    TaskQueue,
+    Unreachable,
+    WorkerPool,
+    chain,
+)
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, Keys
@@ -163,6 +172,34 @@ async def test_a_cluster_by_the_callers_client(cluster: Cluster, options: dict[s
         await works(client, APART)
         assert await left_behind(client, APART) == []  # the client is open
         assert any(connection.is_connected for node in client.get_nodes() for connection in node._connections)
+
+
+async def test_flows_and_passed_on_results_need_one_slot(cluster: Cluster) -> None:
+    for name, is_one in (("{flows}", True), ("flows", False)):
+        tasks = TaskQueue(cluster.url, name)
+        add = tasks.task(_add)
+        if is_one:
+            async with tasks.worker():
+                assert await (await chain(add.call(1), add, add).submit()).result(PATIENCE) == 4
+        else:
+            with pytest.raises(ConfigurationError, match="name the queue 'flows' with a hash tag"):
+                await add.options(after=add.handle("1")).submit(1)
+        await tasks.close()
+    async with TaskClient(cluster.url, "{q}:next", NAMES[1]) as client, TaskClient(cluster.url, *NAMES) as first:
+        id = await first.submit([1, 2])
+        async with (
+            WorkerPool(cluster.url, *NAMES, "list", "sum", forward="{q}:next"),
+            WorkerPool(cluster.url, "{q}:next", NAMES[1], "any", lambda values: values[0]),
+        ):
+            assert await client.result(id, PATIENCE, delete=True) == 3
+    async with cluster_client(cluster) as redis:
+        await redis.delete("{flows}:results")
+    with pytest.raises(ConfigurationError, match="results are passed on only within one slot"):
+        await WorkerPool(cluster.url, *NAMES, "list", "sum", forward="elsewhere").run()
+
+
+async def _add(left: int, right: int = 1) -> int:
+    return left + right
 
 
 async def test_priorities_in_a_cluster(cluster: Cluster) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ BUILD = ROOT / "build" / "deploy"
 _STARTED = time.monotonic()
 # The end of a program's output that a failure shows, in characters.
 _SHOWN = 4000
+# Checks run at once, and programs are installed and built one after the other: apt locks its lists, and go its files.
+_PREPARING = threading.Lock()
 
 
 class CheckFailed(Exception):
@@ -52,15 +55,19 @@ def tool(name: str) -> str:
 
 def need(programs: Sequence[str], packages: Sequence[str]) -> None:
     """Install Debian's `packages` unless all `programs` are there. Raises CheckFailed where that is impossible."""
-    missing = [name for name in programs if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
-    if not missing:
-        return
-    if os.geteuid() or shutil.which("apt-get") is None:
-        raise CheckFailed(f"{', '.join(missing)} missing; install as root on Debian: apt install {' '.join(packages)}")
-    say(f"installing {', '.join(packages)}")
-    run("apt-get", "-qq", "update")
-    options = ("--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120")
-    run("apt-get", "-qq", "install", *options, *packages, env={"DEBIAN_FRONTEND": "noninteractive"})
+    with _PREPARING:
+        path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+        missing = [name for name in programs if shutil.which(name, path=path) is None]
+        if not missing:
+            return
+        if os.geteuid() or shutil.which("apt-get") is None:
+            raise CheckFailed(
+                f"{', '.join(missing)} missing; install as root on Debian: apt install {' '.join(packages)}"
+            )
+        say(f"installing {', '.join(packages)}")
+        apt = ("apt-get", "-qq", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120")
+        run(*apt, "update")
+        run(*apt, "install", "--yes", "--no-install-recommends", *packages, env={"DEBIAN_FRONTEND": "noninteractive"})
 
 
 def go_programs() -> Path:
@@ -69,5 +76,6 @@ def go_programs() -> Path:
         raise CheckFailed("go is missing, which builds kustomize and the readers of Compose and KEDA: install Go 1.26")
     folder = BUILD / "bin"
     folder.mkdir(parents=True, exist_ok=True)
-    run("go", "build", "-o", f"{folder}/", ".", "sigs.k8s.io/kustomize/kustomize/v5", cwd=DEPLOY / "checks" / "go")
+    with _PREPARING:
+        run("go", "build", "-o", f"{folder}/", ".", "sigs.k8s.io/kustomize/kustomize/v5", cwd=DEPLOY / "checks" / "go")
     return folder

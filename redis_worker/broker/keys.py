@@ -138,6 +138,12 @@ class Keys:
     Where calls are unique for a time, a string each, named by this key, a colon and the digest -> id.
     """
 
+    flow = _Derived()
+    """Hash: id of a parked step of a flow -> its raw task. Exists only while a step waits for others.
+
+    Two keys belong to it, whose names end in `_left` and `_edges`: see flows.lua.
+    """
+
     progress = _Derived()
     """The beginning of strings, each named by this, a colon and the id of a task: its last report, a JSON object."""
 

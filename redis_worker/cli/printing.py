@@ -26,10 +26,21 @@ async def fetch_results(url: str, output_key: str, ids: Sequence[str], timeout: 
             return await print_results(client, ids, timeout, delete=delete)
 
 
-async def print_results(client: TaskClient, ids: Sequence[str], timeout: float | None, *, delete: bool = False) -> int:
-    """Print results as they arrive, a JSON object a line. Return 0, or 1 if a task failed or has no result."""
+async def print_results(
+    client: TaskClient,
+    ids: Sequence[str],
+    timeout: float | None,
+    *,
+    delete: bool = False,
+    awaited: dict[str, None] | None = None,
+) -> int:
+    """Print results as they arrive, a JSON object a line. Return 0, or 1 if a task failed or has no result.
+
+    `awaited` gets `ids`, and loses each as it arrives.
+    """
     code = 0
-    missing = dict.fromkeys(ids)
+    missing = {} if awaited is None else awaited
+    missing.update(dict.fromkeys(ids))
     try:
         async for result in client.results(ids, timeout, delete=delete):
             missing.pop(result.id, None)

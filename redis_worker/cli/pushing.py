@@ -20,6 +20,7 @@ import click
 
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.task_client import TaskClient
+from redis_worker.cli.following import follow
 from redis_worker.cli.payloads import Batch, Make, Payload, read_batches
 from redis_worker.cli.printing import explained, print_results
 from redis_worker.vocabulary.errors import RedisWorkerError
@@ -116,6 +117,8 @@ class Pusher:
         """Payloads of the current push, not yet acknowledged by Redis."""
         self._code = 0
         self._unanswered = 0
+        self._awaited: dict[str, None] = {}
+        """The tasks without a result, the oldest first."""
         self._printing: set[asyncio.Task[None]] = set()
 
     async def run(self, batches: Iterator[Batch]) -> int:
@@ -125,6 +128,8 @@ class Pusher:
             TaskClient(target.url, target.input_key, target.output_key or "") as client,
             Publisher(target.url) as publisher,
         ):
+            follows = target.wait and sys.stderr.isatty()
+            following = asyncio.create_task(follow(client, self._awaited)) if follows else None
             if target.topic is None:
                 self._send = partial(client.push_raw, left=target.left, priority=target.priority)
             else:  # a publisher registers the topic
@@ -147,9 +152,10 @@ class Pusher:
                 click.echo(f"Interrupted: {self._so_far()}{doubt}", err=True)
                 raise
             finally:
-                for task in self._printing:
+                left = [*self._printing, *([] if following is None else [following])]
+                for task in left:
                     task.cancel()
-                await asyncio.gather(*self._printing, return_exceptions=True)
+                await asyncio.gather(*left, return_exceptions=True)
         if not (self._ids or target.wait or error):
             click.echo(f"{self._so_far()}; to get the ids, redirect the output")
         return self._code
@@ -187,7 +193,7 @@ class Pusher:
 
     async def _print(self, client: TaskClient, ids: list[str]) -> None:
         with explained(self._target.url, f"cannot read results from {self._target.output_key!r}"):
-            self._code = max(self._code, await print_results(client, ids, None))
+            self._code = max(self._code, await print_results(client, ids, None, awaited=self._awaited))
         self._unanswered -= len(ids)
 
     async def _print_some(self) -> None:

@@ -69,15 +69,16 @@ def _queues_and_workers(status: Status, lines: int) -> list[Table]:
     # If not all fit, idle ones are omitted.
     first = sorted(status.queues, key=lambda queue: (_is_idle(queue), queue.name))[: max(1, queues)]
     shown = [queue for queue in status.queues if queue in first]
-    problem = any(queue.problem for queue in shown)
+    columns = _QUEUE | (_PARKED if any(queue.parked for queue in shown) else {})
+    columns |= _PROBLEM if any(queue.problem for queue in shown) else {}
     return [
-        _table(_QUEUE | _PROBLEM if problem else _QUEUE, shown, len(status.queues) - len(shown), "queue"),
+        _table(columns, shown, len(status.queues) - len(shown), "queue"),
         _table(_WORKER, status.workers[: room - queues], len(status.workers) - (room - queues), "worker"),
     ]
 
 
 def _is_idle(queue: QueueStatus) -> bool:
-    return not (queue.workers or queue.waiting or queue.delayed or queue.in_flight or queue.problem)
+    return not (queue.workers or queue.waiting or queue.delayed or queue.in_flight or queue.parked or queue.problem)
 
 
 def _table(columns: dict[str, Callable[[T], str]], items: list[T], left_out: int, noun: str) -> Table:
@@ -134,6 +135,7 @@ _QUEUE: dict[str, Callable[[QueueStatus], str]] = {
     "rate/s": lambda queue: f"{queue.rate:,.1f}",
     "workers": lambda queue: str(queue.workers),
 }
+_PARKED: dict[str, Callable[[QueueStatus], str]] = {"parked": lambda queue: f"{queue.parked:,}"}
 _PROBLEM: dict[str, Callable[[QueueStatus], str]] = {"problem": lambda queue: queue.problem or ""}
 
 # The least important columns come last: a narrow terminal drops them.

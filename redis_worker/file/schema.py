@@ -169,7 +169,11 @@ TASK_OPTIONS: Final = {key: kind for key, kind in POOL_OPTIONS.items() if key no
 TASKS: Final = TableKeys(
     {"enable": flag, "queue": text, "url": url, **TASK_OPTIONS, **SUPERVISION},
     ("queue",),
-    {"http": _ELSEWHERE["http"], **dict.fromkeys(UNDECLARED, "each function, or their queue, declares it")},
+    {
+        "http": _ELSEWHERE["http"],
+        **dict.fromkeys(UNDECLARED, "each function, or their queue, declares it"),
+        "forward": "functions wait for others instead",
+    },
 )
 TOPIC_WORKER_OPTIONS: Final = tuple(option.name for option in fields(WorkerOptions) if option.name not in SUPERVISION)
 TOPICS: Final = TableKeys(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 from redis_worker.functions.handle import Handle
 from redis_worker.functions.options import Options
@@ -33,6 +33,8 @@ class CallOptions(TypedDict, total=False):
     retries: int | None
     expires: Duration | datetime | None
     unique: bool | Duration
+    after: Handle[Any] | Sequence[Handle[Any]]
+    on_failure: Literal["fail", "run"]
     priority: str
 
 
@@ -64,6 +66,8 @@ class Call(Generic[R]):
     arguments: dict[str, Any]
     """The members `args` and `kwargs` of the task."""
     options: Options
+    id: str | None = None
+    """The id of a call in a chain or a group; others get theirs when they are submitted."""
 
 
 class Submitting(Generic[P, R]):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
+from redis_worker.functions.inputs import Awaited
 from redis_worker.functions.progress import Progress
 from redis_worker.functions.transport import Linked
 from redis_worker.functions.values import from_json
@@ -21,14 +22,22 @@ TaskStatus = Literal["pending", "succeeded", "failed", "cancelled"]
 """The state of a task: "pending" until there is a result, and again once the result has expired."""
 
 
-class Handle(Generic[R]):
+class Handle(Awaited, Generic[R]):
     """A task, by its queue and its id."""
 
     def __init__(self, queue: Linked, id: str | int, result: Any = Any) -> None:
         """`result` is the type of the result; without it, the result is the JSON value."""
-        self.queue = queue
+        self.queue: Linked = queue
         self.id = id_text(id)
         self._kind = result
+
+    @property
+    def as_input(self) -> R:
+        """Stand for the result in the arguments of a call: `resize.submit(download.as_input)`.
+
+        The task then waits until this one is answered. It has the type of the result, for type checkers, and no value.
+        """
+        return cast(R, self)
 
     async def result(self, timeout: Duration | None = None) -> R:
         """Return the result, waiting up to `timeout` (None: for ever).

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from redis_worker.functions.handle import Handle
 from redis_worker.vocabulary.checks import check_seconds, check_whole
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -36,7 +38,14 @@ class Options:
     With an `id`, the task is also left out if one with this id waits, runs or has an answer.
     """
 
+    after: Handle[Any] | Sequence[Handle[Any]] = ()
+    """Do not run the task before these are answered: tasks of the same queue."""
+    on_failure: Literal["fail", "run"] = "fail"
+    """If one of them fails: answer the task with an error that names it, or run the task all the same."""
+
     def __post_init__(self) -> None:
+        if self.on_failure not in ("fail", "run"):
+            raise ConfigurationError(f'on_failure must be "fail" or "run", got {self.on_failure!r}')
         if self.delay is not None:
             check_seconds("delay", self.delay, 0)
         for name in ("at", "expires"):
@@ -61,6 +70,11 @@ class Options:
     @classmethod
     def _names(cls) -> list[str]:
         return [field.name for field in fields(cls)]
+
+    @property
+    def awaited(self) -> Sequence[Handle[Any]]:
+        """The tasks that this one waits for."""
+        return (self.after,) if isinstance(self.after, Handle) else self.after
 
     @property
     def is_unique(self) -> bool:

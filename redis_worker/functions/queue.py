@@ -15,6 +15,7 @@ from redis_worker.engine.middleware import Middleware
 from redis_worker.functions.declared import Around, DeclaredFunctions
 from redis_worker.functions.function import Call, TaskFunction
 from redis_worker.functions.handle import Handle
+from redis_worker.functions.inputs import Input, inputs_in
 from redis_worker.functions.testing import Testing
 from redis_worker.functions.transport import Submission, Unique
 from redis_worker.functions.worker import FunctionWorker
@@ -173,13 +174,33 @@ class TaskQueue(DeclaredFunctions):
     def _submission(self, call: Call[Any], members: Mapping[str, Any]) -> Submission:
         """Return the task of a call: every payload is made here."""
         options = call.options
-        id = new_id() if options.id is None else options.id
+        id = call.id or (new_id() if options.id is None else options.id)
         unique = None
         if options.is_unique:
             id, unique = id_text(id), _unique(call)
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
         payload |= {**options.members(), **members}
-        return Submission(id_text(id), dumps(payload), options.delay, options.at, unique, options.priority)
+        raw = dumps(payload)
+        after = self._after(id_text(id), call, raw)
+        when = options.delay, options.at
+        return Submission(id_text(id), raw, *when, unique, options.priority, after, options.on_failure == "run")
+
+    def _after(self, id: str, call: Call[Any], raw: bytes) -> tuple[str, ...]:
+        """Return the ids of the tasks that a call waits for. Raises ConfigurationError."""
+        inputs = inputs_in(raw)
+        if not inputs and not call.options.awaited:
+            return ()
+        if call.options.delay is not None or call.options.at is not None:
+            raise ConfigurationError("a task that waits for others runs once they are answered: leave out delay and at")
+        inputs += [Input(handle.queue.name, handle.id) for handle in call.options.awaited]
+        for queue, other in inputs:
+            if queue != self.name:
+                raise ConfigurationError(
+                    f"the task {other} is of the queue {queue}: a task waits for tasks of its own queue, {self.name}"
+                )
+            if other == id:
+                raise ConfigurationError(f"the task {id} would wait for itself")
+        return tuple(dict.fromkeys(other for _, other in inputs))
 
     def run_sync(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call of this queue, or of one of its handles, in a background thread; return its result.

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
 
-from redis_worker.functions.values import from_json, problem_of, to_json
+from redis_worker.functions.values import argument_to_json, from_json, problem_of, to_json
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.payload import json_type
 
@@ -72,8 +72,8 @@ class Signature:
         except TypeError as error:
             raise TypeError(f"{self._name}: {error}") from None
         return {
-            "args": [to_json(value) for value in positional],
-            "kwargs": {name: to_json(value) for name, value in named.items()},
+            "args": [argument_to_json(value) for value in positional],
+            "kwargs": {name: argument_to_json(value) for name, value in named.items()},
         }
 
     def complete(self, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
+from redis_worker.broker.client.steps import Step
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.broker.operator.cancellation import Cancellation
+from redis_worker.functions.inputs import NONCE
 from redis_worker.functions.progress import Progress, read_progress
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.priorities import DEFAULT
@@ -37,6 +39,10 @@ class Submission(NamedTuple):
     at: datetime | None = None
     unique: Unique | None = None
     priority: str = DEFAULT
+    after: tuple[str, ...] = ()
+    """The ids of the tasks that it waits for."""
+    runs: bool = False
+    """True if it runs although one of them has failed."""
 
 
 class Transport(Protocol):
@@ -103,6 +109,9 @@ class RedisTransport:
 
     async def _push(self, batch: Sequence[Submission]) -> list[str]:
         delay, at, priority = batch[0].delay, batch[0].at, batch[0].priority
+        if batch[0].after:
+            steps = [Step(each.id, each.payload, each.after, each.runs, each.unique) for each in batch]
+            return await self._client.push_steps(steps, NONCE, self._error_ttl, priority)
         if batch[0].unique is not None:
             items = [(each.id, *(each.unique or Unique()), each.payload) for each in batch]
             return await self._client.push_unique(items, delay=delay, at=at, priority=priority)
@@ -133,4 +142,6 @@ class RedisTransport:
 
 
 def _kind(submission: Submission) -> tuple[object, ...]:
+    if submission.after:  # steps are parked together, unique or not
+        return "step", submission.priority
     return submission.delay, submission.at, submission.unique is not None, submission.priority

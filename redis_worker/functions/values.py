@@ -15,6 +15,7 @@ except ImportError:
     ) from None
 from msgspec import inspect
 
+from redis_worker.functions.inputs import Awaited, input_of
 from redis_worker.vocabulary.payload import success
 
 # Values of these types are JSON as they are.
@@ -26,6 +27,13 @@ def to_json(value: Any) -> Any:
     if type(value) in _PLAIN:
         return value
     return msgspec.to_builtins(value, str_keys=True, enc_hook=_encoded)
+
+
+def argument_to_json(value: Any) -> Any:
+    """Return an argument in JSON types; a handle, there or inside it, stands for its result. Raises TypeError."""
+    if type(value) in _PLAIN:
+        return value
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=_encoded_argument)
 
 
 def from_json(value: Any, kind: Any) -> Any:
@@ -75,6 +83,10 @@ def _encoded(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     raise TypeError(f"{_name(type(value))} has no form in JSON")
+
+
+def _encoded_argument(value: Any) -> Any:
+    return input_of(value) if isinstance(value, Awaited) else _encoded(value)
 
 
 def _decoded(kind: Any, value: Any) -> Any:

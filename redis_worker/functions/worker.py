@@ -124,6 +124,7 @@ def _check_undeclared(options: PoolOptions) -> None:
         )
     for field in fields(PoolOptions):
         if field.name in UNDECLARED and getattr(options, field.name) != field.default:
-            raise ConfigurationError(
-                f"{field.name} is no option of a worker on functions: each function, or their queue, declares its own"
-            )
+            reason = "each function, or their queue, declares its own"
+            if field.name == "forward":
+                reason = "a function waits for another one instead"
+            raise ConfigurationError(f"{field.name} is no option of a worker on functions: {reason}")

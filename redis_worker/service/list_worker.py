@@ -8,7 +8,14 @@ from functools import partial
 
 from redis_worker.broker.connection.address import Address, Client, address_of
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.connection.preflight import check_expiry, check_keys, check_server, check_slots, lie_apart
+from redis_worker.broker.connection.preflight import (
+    check_expiry,
+    check_forward,
+    check_keys,
+    check_server,
+    check_slots,
+    lie_apart,
+)
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
@@ -116,8 +123,9 @@ class ListWorker(ConsumerService):
         """Check the server and the keys, and take a lease. Raises Disconnected, Refused or ConfigurationError."""
         if self._address.cluster:
             check_slots(self._keys)
+            check_forward(self._keys, self.options.forward)
         await check_server(ordinary)
-        await check_keys(ordinary, self._keys)
+        await check_keys(ordinary, self._keys, self.options.forward)
         await self._check_expiry(ordinary)
         await consumer.open()
 
@@ -154,6 +162,7 @@ class ListWorker(ConsumerService):
             max_deliveries=self.options.max_deliveries,
             limits=limits,
             output_apart=self._address.cluster and lie_apart(self._keys),
+            forward=self.options.forward,
         )
 
     def _roles(

@@ -31,6 +31,13 @@ def check_choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
     return value
 
 
+def check_name(name: str, value: Any, _: None) -> str:
+    """Return the name of a key. Raises ConfigurationError."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{name} must be the name of a key, got {value!r}")
+    return value
+
+
 def check_priorities(_: str, value: PrioritiesLike, __: None) -> Priorities:
     """Return the priorities of a setting. Raises ConfigurationError."""
     return priorities_of(value)
@@ -131,6 +138,12 @@ class PoolOptions(WorkerOptions):
         None, check_whole_seconds, "Results expire after S seconds (Redis 7.4, Valkey 9).", least=1, metavar="S"
     )
     """None keeps results for ever."""
+    forward: str | None = option(
+        None,
+        check_name,
+        "Push each result of a success to the list KEY, as a task with the same id, instead of storing it.",
+        metavar="KEY",
+    )
     priorities: PrioritiesLike | None = option(
         None,
         check_priorities,
@@ -149,9 +162,12 @@ class TopicWorkerOptions(WorkerOptions):
 
 UNDECLARED: Final = (
     *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "result_ttl"),
-    "priorities",
+    *("priorities", "forward"),
 )
-"""The options of a pool that a worker on functions does not have: its functions, or their queue, declare them."""
+"""The options of a pool that a worker on functions does not have: its functions, or their queue, declare them.
+
+In place of `forward`, a function waits for another one.
+"""
 
 POOL_DEFAULTS: Final = PoolOptions()
 TOPIC_WORKER_DEFAULTS: Final = TopicWorkerOptions()

@@ -14,7 +14,7 @@ from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.service.consumer import Work
 from redis_worker.service.list_worker import ListWorker
-from redis_worker.service.options import POOL_DEFAULTS, pool_options
+from redis_worker.service.options import POOL_DEFAULTS, PoolOptions, pool_options
 from redis_worker.service.service import Measuring
 from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.errors import ConfigurationError
@@ -78,6 +78,7 @@ class WorkerPool(ListWorker):
         check_settings(self._processor)
         if declaration.retries and chosen.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
+        _check_forward(chosen, input_key, output_key)
         super().__init__(
             *(redis, input_key, output_key, chosen, declaration),
             observers=observers,
@@ -105,6 +106,15 @@ class WorkerPool(ListWorker):
         if self.declaration.execution != "process":
             return self._processor
         return in_children(self._lifespan, self._processor)
+
+
+def _check_forward(options: PoolOptions, input_key: str, output_key: str) -> None:
+    if options.forward is None:
+        return
+    if options.delivery == "at-most-once":
+        raise ConfigurationError("forward needs at-least-once delivery, which passes results on in one step")
+    if options.forward in (input_key, output_key):
+        raise ConfigurationError(f"forward names the pool's own key {options.forward!r}; name another list")
 
 
 async def start_worker_pool(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from redis_worker.vocabulary.errors import ConfigurationError, Unreadable
@@ -39,9 +41,9 @@ def read_message(raw: bytes, topic: str, attempt: int, plain: bool = False) -> M
     return Message(id, topic, content["data"], content.get("published_at"), attempt)
 
 
-def write_message(topic: str, data: Any, id: str | int) -> bytes:
-    """Return the message as its list holds it. Raises ValueError if JSON cannot hold `data`."""
-    return dumps({"id": id, "topic": topic, "data": data, "published_at": time.time()})
+def write_message(topic: str, data: Any, id: str | int, members: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """Return the message as its list holds it, with further `members`. Raises ValueError if JSON cannot hold `data`."""
+    return dumps({"id": id, "topic": topic, "data": data, "published_at": time.time(), **members})
 
 
 def check_topic(topic: str) -> str:

@@ -36,6 +36,12 @@ async def add(left: int, right: int = 1) -> int:
 
 
 @queue.task
+async def merge(numbers: list[int]) -> int:
+    """Add many on the event loop."""
+    return sum(numbers)
+
+
+@queue.task
 def where_thread() -> list[Any]:
     """Say where this runs."""
     return _where()

@@ -91,7 +91,7 @@ async def test_a_coroutine_ends_at_once_and_is_not_retried(
     assert worker.counters.retried == 0
     assert list((await queue.results()).values()) == [CANCELLED] * 4
     assert not await queue.redis.exists(queue.keys.cancelled, queue.keys.attempts, queue.keys.dead)
-    assert sorted(text.split()[2] for text in caplog.messages if text.startswith("task ")) == ["cancelled"] * 3
+    assert sorted(text.split()[3] for text in caplog.messages if text.startswith("task ")) == ["cancelled"] * 3
     assert "failed" not in caplog.text
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from redis_worker import TaskQueue, current_task
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.operator.status import StatusReader
+from redis_worker.embedded import EmbeddedServer
 from redis_worker.functions.progress import Progress
 from tests.functions.conftest import Start, end
 from tests.support import Queue, wait_until
+from tests.test_cli import Terminal
 
 
 async def _clear(queue: Queue) -> None:
@@ -105,3 +107,25 @@ async def test_in_tests_of_a_program(tasks: TaskQueue) -> None:
     async with tasks.testing():
         handle = await work.submit()
         assert [progress[:2] async for progress in handle.watch()] == [(3, 4)]
+
+
+async def test_push_shows_it_while_it_waits(tasks: TaskQueue, server: EmbeddedServer, queue: Queue) -> None:
+    go = asyncio.Event()
+
+    @tasks.task
+    async def work() -> int:
+        current_task().progress(1, 2, "half\n")
+        await go.wait()
+        return 7
+
+    keys = ("--url", server.url, "--input", queue.keys.waiting, "--output", queue.keys.output)
+    terminal = Terminal("push", *keys, "--wait", '{"id":"p","task":{"name":"work"}}')
+    try:
+        async with tasks.worker():
+            await wait_until(lambda: "p: 1/2 half\\n\r\n" in terminal.shown)
+            go.set()
+            assert await terminal.ended() == 0
+        assert terminal.shown.endswith('{"id":"p","status":"success","result":7}\r\n')
+    finally:
+        terminal.close()
+    await _clear(queue)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_worker import Publisher, TaskQueue, TopicWorker
+from redis_worker import Publisher, TaskClient, TaskQueue, TopicWorker, WorkerPool
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.payload import dumps
 from tests.support import CommandProcess, Queue, Topic, wait_until
@@ -125,6 +125,37 @@ async def test_a_message_of_any_producer(
         assert ids(run)[0] == "a" * 32
     else:
         assert run.parent is None
+
+
+async def test_messages_and_tasks_of_clients_are_joined_too(
+    provider: TracerProvider, spans: InMemorySpanExporter, topic: Topic, queue: Queue, server: EmbeddedServer
+) -> None:
+    tracing, name = Tracing(provider), topic.keys.waiting.removeprefix("mq:")
+    topics = TopicWorker(server.url, middleware=[tracing.around])
+
+    @topics.handler(name)
+    async def remind(_: object) -> None: ...
+
+    async def work(arguments: list[int]) -> int:
+        return sum(arguments)
+
+    keys = server.url, queue.keys.waiting, queue.keys.output
+    pool = WorkerPool(*keys, "list", work, middleware=[tracing.around])
+    async with topics, pool, Publisher(server.url) as publisher, TaskClient(*keys) as client:
+        tracing.instrument(publisher)
+        tracing.instrument(client)
+        await publisher.publish(name, 1)
+        await publisher.publish_many(name, [2, 3])
+        assert await client.run([1, 2]) == 3
+        await client.submit_many([[1]])
+        await wait_until(lambda: len(spans.get_finished_spans()) == 9)
+    finished = spans.get_finished_spans()
+    sent = {ids(span): span for span in finished if span.kind == SpanKind.PRODUCER}
+    assert sorted(span.attributes["messaging.batch.message_count"] for span in sent.values()) == [1, 1, 1, 2]
+    for run in (span for span in finished if span.kind == SpanKind.CONSUMER):
+        parent = sent[ids(run)[0], format(run.parent.span_id, "016x")]
+        assert parent.attributes["messaging.destination.name"] == run.attributes["messaging.destination.name"]
+    await queue.redis.delete(queue.keys.output)
 
 
 def test_without_the_extra_it_is_one_sentence() -> None:

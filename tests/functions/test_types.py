@@ -14,7 +14,7 @@ import pytest
 from tests.support import ROOT
 
 PROGRAM = """
-from redis_worker import Handle, TaskQueue
+from redis_worker import Handle, TaskQueue, chain, group
 
 queue = TaskQueue("redis://localhost", "mail")
 
@@ -29,6 +29,11 @@ def plain(number: int) -> str:
     return str(number)
 
 
+@queue.task
+def summed(numbers: list[int], start: int = 0) -> int:
+    return sum(numbers, start)
+
+
 async def right() -> None:
     handle: Handle[int] = await send.submit("a", copies=2)
     number: int = await handle.result(timeout="1s")
@@ -37,6 +42,11 @@ async def right() -> None:
     other: Handle[str] = plain.options(delay=1, id="x").submit_sync(length)
     handles: list[Handle[str]] = await plain.submit_many([(1,), plain.call(2)])
     print(other, handles)
+    waits: Handle[str] = await plain.submit(handle.as_input)
+    last: Handle[str] = await chain(send.call("a"), plain, send, plain.options(retries=1)).submit()
+    several: list[Handle[int]] = await group(send.call("a"), chain(plain.call(1), send)).submit()
+    total: Handle[int] = await chain(group(send.call("a"), send.call("b")), summed).submit()
+    print(waits, last, several, total)
 
 
 async def wrong() -> None:
@@ -48,6 +58,10 @@ async def wrong() -> None:
     plain("1")  # WRONG
     text: str = await (await send.submit("a")).result()  # WRONG
     plain.options(dealy=1)  # WRONG
+    await send.submit((await send.submit("a")).as_input)  # WRONG
+    await chain(send.call("a"), send).submit()  # WRONG
+    await chain(group(send.call("a")), plain).submit()  # WRONG
+    plain.options(after="id")  # WRONG
     print(text)
 """
 WRONG = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# WRONG")}

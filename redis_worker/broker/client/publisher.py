@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.delayed_tasks import Delayed
+from redis_worker.broker.client.submitting import SubmittingAccess
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.queue.delayed import delay_tasks
@@ -23,7 +23,7 @@ _BATCH = 500
 _KNOWN_FOR = 60.0
 
 
-class Publisher(Access):
+class Publisher(SubmittingAccess):
     """A publisher of messages to topics; `redis` is a URL, or a client that is used and not closed.
 
         async with Publisher("redis://localhost") as publisher:
@@ -53,7 +53,8 @@ class Publisher(Access):
         """
         given = new_id() if id is None else id
         name = id_text(given)
-        await self.push_raw(topic, [write_message(topic, data, given)], delay=delay, at=at)
+        with self._members(topic_list(topic), 1) as members:
+            await self.push_raw(topic, [write_message(topic, data, given, members)], delay=delay, at=at)
         return name
 
     async def publish_many(
@@ -73,8 +74,9 @@ class Publisher(Access):
         pairs = zip(messages, new_ids() if ids is None else ids, strict=ids is not None)
         names: list[str] = []
         while batch := list(islice(pairs, _BATCH)):
-            raws = [write_message(topic, data, id) for data, id in batch]
-            await self.push_raw(topic, raws, delay=delay, at=at)
+            with self._members(topic_list(topic), len(batch)) as members:
+                raws = [write_message(topic, data, id, members) for data, id in batch]
+                await self.push_raw(topic, raws, delay=delay, at=at)
             names += (id_text(id) for _, id in batch)
         return names
 

@@ -9,16 +9,16 @@ from functools import partial, wraps
 from itertools import islice
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.publisher import Publisher
 from redis_worker.broker.client.results import Result
+from redis_worker.broker.client.submitting import Around, SubmittingAccess
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.priorities import DEFAULT, PrioritiesLike
 
-C = TypeVar("C", bound=Access)
+C = TypeVar("C", bound=SubmittingAccess)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,6 +38,10 @@ class _Sync(Generic[C]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def submitting(self, function: Around) -> Around:
+        """Register a function around submissions, see SubmittingAccess."""
+        return self._client.submitting(function)
 
     def close(self) -> None:
         """Close the connections. Calls under way in other threads raise Disconnected."""

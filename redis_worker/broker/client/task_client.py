@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from redis_worker.broker.client.access import Access
 from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.client.per_loop import PerLoop
 from redis_worker.broker.client.results import Result, Results
+from redis_worker.broker.client.steps import Step, check_flows, park
+from redis_worker.broker.client.submitting import SubmittingAccess
 from redis_worker.broker.connection.address import Client
 from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.announced_priorities import announce_priorities, check_announced
@@ -27,7 +28,7 @@ from redis_worker.vocabulary.priorities import DEFAULT, PrioritiesLike, check_pr
 _BATCH = 500
 
 
-class TaskClient(Access):
+class TaskClient(SubmittingAccess):
     """A client that submits tasks to the list `input_key` and reads results from the hash `output_key`.
 
         async with TaskClient("redis://localhost", "fib:input", "fib:output") as client:
@@ -77,7 +78,8 @@ class TaskClient(Access):
         name = id_text(given)
         if id is None:
             self._results.get().expect(name)
-        await self.push_raw([_written(given, task)], delay=delay, at=at, priority=priority)
+        with self._members(self._input, 1) as members:
+            await self.push_raw([_written(given, task, members)], delay=delay, at=at, priority=priority)
         return name
 
     async def submit_many(
@@ -92,7 +94,9 @@ class TaskClient(Access):
         pairs = zip(tasks, new_ids(), strict=False)
         ids: list[str] = []
         while batch := list(islice(pairs, _BATCH)):
-            await self.push_raw([_written(id, task) for task, id in batch], delay=delay, at=at, priority=priority)
+            with self._members(self._input, len(batch)) as members:
+                raws = [_written(id, task, members) for task, id in batch]
+                await self.push_raw(raws, delay=delay, at=at, priority=priority)
             ids += [id for _, id in batch]
         return ids
 
@@ -197,9 +201,19 @@ class TaskClient(Access):
         own = [keys.list_with(priority), keys.delayed, keys.unique, keys.output]
         return [id.decode() for id in await self._connection.run("admit", own, arguments)]
 
+    async def push_steps(self, steps: Sequence[Step], nonce: str, ttl: int, priority: str = DEFAULT) -> list[str]:
+        """Submit tasks that wait for others, see `park`.
 
-def _written(id: str | int, task: Any) -> bytes:
-    return dumps({"id": id, "task": task, "emit_ts": time.time()})
+        Raises ConfigurationError in a cluster with keys apart, and for a `priority` that the queue does not have.
+        """
+        if self._address.cluster:
+            check_flows(self._keys)
+        await self._check(priority)
+        return await park(self._connection, self._keys, steps, nonce, ttl, priority)
+
+
+def _written(id: str | int, task: Any, members: Mapping[str, Any]) -> bytes:
+    return dumps({"id": id, "task": task, "emit_ts": time.time(), **members})
 
 
 def _limit(timeout: Duration | None) -> float | None:

@@ -100,6 +100,8 @@ def _global_refusal(error: BaseException) -> str | None:
         return f"the TLS connection failed: {text}; check the certificates, and that the port accepts TLS"
     if isinstance(error, (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)):
         return f"this Redis is a cluster node ({text}): use a redis+cluster:// URL"
+    if "command doesn't exist in Redis commands" in text:  # redis-py asks a cluster for its commands
+        return f"Redis refuses: {text}"
     return None
 
 

@@ -70,10 +70,10 @@ def check_no_sentinel(info: dict[str, Any]) -> None:
         raise Refused("this is a Sentinel, which holds no data: use a URL redis+sentinel://host:port/service/0")
 
 
-async def check_keys(connection: Connection, keys: Keys) -> None:
-    """Raise Refused if the input or output key holds another type: no work is possible without them."""
+async def check_keys(connection: Connection, keys: Keys, forward: str | None = None) -> None:
+    """Raise Refused if the input or output key, or `forward`, holds another type: no work is possible without them."""
     lists = [(key, "list", "input") for key in (keys.waiting, *keys.other_lists)]
-    for key, kind, role in (*lists, (keys.output, "hash", "output")):
+    for key, kind, role in (*lists, (keys.output, "hash", "output"), (forward, "list", "forward")):
         if not key:
             continue  # topics have no output
         found = (await connection.call("TYPE", key)).decode()
@@ -89,6 +89,15 @@ def check_slots(keys: Keys) -> None:
         raise ConfigurationError(
             f"in Redis Cluster the input key {keys.waiting!r} cannot be used: its braces are not a hash tag; "
             "name it without braces, or with a tag such as {name}"
+        )
+
+
+def check_forward(keys: Keys, forward: str | None) -> None:
+    """Raise ConfigurationError if, in Redis Cluster, results cannot be passed on in one step."""
+    if forward is not None and len({key_slot(key.encode()) for key in (keys.waiting, keys.output, forward)}) > 1:
+        raise ConfigurationError(
+            f"in Redis Cluster results are passed on only within one slot: give the input key {keys.waiting!r}, the "
+            f"output key {keys.output!r} and the list {forward!r} the same hash tag, as in {{name}}:in"
         )
 
 

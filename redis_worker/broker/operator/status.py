@@ -125,6 +125,8 @@ class QueueStatus:
     paused: bool = False
     problem: str | None = None
     """The reason why the queue, or a part of it, cannot be read."""
+    parked: int = 0
+    """Steps of flows that wait for other tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +221,13 @@ class StatusReader(Access):
 
 
 def _script_arguments(queue: Keys) -> Call:
-    keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence, queue.paused]
-    return keys, [queue.listed(""), TASKS, ARRIVED, LARGE]
+    keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
+    return [*keys, queue.flow, queue.paused], [queue.listed(""), TASKS, ARRIVED, LARGE]
 
 
 def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:
     """Return an error for each inspected key of a wrong type; `types` are the types found, in the script's order."""
-    expected = {queue.waiting: "list"} | queue.types  # a pause may hold any type
+    expected = {queue.waiting: "list", queue.flow: "hash"} | queue.types  # a pause may hold any type
     return [
         DamagedKey(key, found.decode(), expected[key])
         for key, found in zip(_script_arguments(queue)[0], types, strict=True)
@@ -241,7 +243,7 @@ def _status(replies: Iterable[tuple[str, Any]], heard: Mapping[str, float]) -> S
         if isinstance(reply, Exception):
             queues.append(QueueStatus(name, problem=str(reply)))
             continue
-        now, waiting, delayed, dead, dropped, types, *rest = reply
+        now, waiting, delayed, dead, dropped, parked, types, *rest = reply
         at = max(at, now / 1000)
         queue_workers = []
         for start in range(0, len(rest), 5):
@@ -258,6 +260,7 @@ def _status(replies: Iterable[tuple[str, Any]], heard: Mapping[str, float]) -> S
                 *(name, waiting, delayed, in_flight, dead, dropped, round(rate, 1), len(alive)),
                 paused=types[-1] != b"none",
                 problem=problem,
+                parked=parked,
             )
         )
         workers += queue_workers

@@ -61,7 +61,9 @@ class AtLeastOnceQueue:
         max_deliveries: int,
         limits: Limits,
         output_apart: bool = False,
+        forward: str | None = None,
     ) -> None:
+        """`forward` is the list that results of successes are passed on to, as tasks, instead of the output hash."""
         self._ordinary = ordinary
         self._blocking = blocking
         self._doorbell = doorbell
@@ -69,7 +71,8 @@ class AtLeastOnceQueue:
         self._keys = keys
         self._observer = observer
         self._max_deliveries = max_deliveries
-        self._limits = limits
+        self._limits = limits if forward is None else replace(limits, remember=-2)
+        self._forward = forward
         self._lease_ms = int(keeper.seconds * 1000)
         self._output_apart = output_apart
         """In Redis Cluster: the output hash lies in another slot than the queue."""
@@ -121,6 +124,8 @@ class AtLeastOnceQueue:
         self._missing_keys = [inflight, keys.attempts, large]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
+        if self._forward is not None:
+            self._settled_keys.append(self._forward)
         if self._has_records:
             self._settled_keys += [keys.unique, keys.cancelled]
         self._pop = ("BLMOVE", keys.waiting, arrived, "LEFT", "RIGHT", BLOCK)

@@ -1,4 +1,4 @@
-"""The Lua scripts, each a file headed by its KEYS and ARGV. Before it stands what it uses of common.lua."""
+"""The Lua scripts, each a file headed by KEYS and ARGV. Before it stands what it uses of common.lua and flows.lua."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import hashlib
 import re
 from importlib.resources import files
 from typing import NamedTuple
+
+# The scripts that answer tasks, for which steps of flows may wait.
+_ANSWERING = frozenset(("settle", "cancel", "park"))
 
 
 class Script(NamedTuple):
@@ -21,8 +24,8 @@ def _all_scripts() -> dict[str, Script]:
         for file in files(__package__).iterdir()
         if file.name.endswith(".lua")
     }
-    common = texts.pop("common")
-    sources = {name: _with_used(common, text) for name, text in texts.items()}
+    shared = f"{texts.pop('common')}\n\n{texts.pop('flows')}"
+    sources = {name: _with_used(shared, text) for name, text in texts.items()}
     # SHA-1, because EVALSHA knows scripts by it.
     return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
 

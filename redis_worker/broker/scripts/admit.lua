@@ -13,26 +13,11 @@ if ARGV[3] == 'in' then
   due = due + time[1] * 1000 + math.ceil(time[2] / 1000)
 end
 
-local function is_there(id)
-  return redis.call('HEXISTS', KEYS[3], 'i:' .. id) == 1 or redis.call('HEXISTS', KEYS[4], id) == 1
-end
-
--- Return the id of the task with this call; nil without one.
-local function owner_of(key, ms)
-  if key == '' then return nil end
-  if ms == '0' then return redis.call('HGET', KEYS[3], 'k:' .. key) or nil end
-  local id = redis.pcall('GET', KEYS[3] .. ':' .. key)
-  return type(id) == 'string' and is_there(id) and id or nil
-end
-
 local ids = {}
 for i = 4, #ARGV, 5 do
   local id, key, ms, raw = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 4]
-  local owner = is_there(id) and id or owner_of(key, ms)
+  local owner = begin_unique(KEYS[3], KEYS[4], id, key, ms)
   if not owner then
-    redis.call('HSET', KEYS[3], 'i:' .. id, ms == '0' and key or '')
-    if key ~= '' and ms == '0' then redis.call('HSET', KEYS[3], 'k:' .. key, id) end
-    if key ~= '' and ms ~= '0' then redis.call('SET', KEYS[3] .. ':' .. key, id, 'PX', ms) end
     if ARGV[3] == '' then
       redis.call('RPUSH', KEYS[1], raw)
     else

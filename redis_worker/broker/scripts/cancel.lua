@@ -1,12 +1,13 @@
 -- Cancel a task: remove it with its answer, or mark it if it is in flight, for its worker to cancel.
 -- KEYS 1 waiting, 2 delayed, 3 attempts, 4 output, 5 cancelled, 6 unique; then for each place in flight where the task was
---      seen: inflight, large
+--      seen: inflight, large. The steps of flows that wait for this answer are pushed, or fail: see flows.lua
 -- ARGV 1 id, 2 answer, 3 channel of results, 4 time to live of the answer (see expire_results), 5 ms for which a mark
 --      holds, 6 number of members N of `delayed`, then these; the number in flight for each place; the raw tasks
 -- Returns a state:
 local UNKNOWN, ANSWERED, REMOVED, MARKED = -1, 0, 1, 2
 -- UNKNOWN: it is in none of these places by now.
-local wrong = mistyped('output', KEYS[4], 'hash') or damage(KEYS[2], 'zset', KEYS[5], 'zset')
+local flow = beside(KEYS[6], 'flow')
+local wrong = mistyped('output', KEYS[4], 'hash') or damage(KEYS[2], 'zset', KEYS[5], 'zset') or flow_damage(flow)
 if wrong then return wrong end
 local lists = lists_of(KEYS[1], KEYS[2])
 for _, list in ipairs(lists) do
@@ -17,7 +18,8 @@ if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then return ANSWERED end
 
 local first_number = 7 + ARGV[6]
 local first_raw = first_number + (#KEYS - 6) / 2
-local removed, raws = 0, {}
+local removed, raws = redis.call('HDEL', flow, ARGV[1]), {}
+redis.call('HDEL', flow .. '_left', ARGV[1])
 for i = first_raw, #ARGV do
   raws[ARGV[i]] = true
   for _, list in ipairs(lists) do removed = removed + redis.call('LREM', list, 0, ARGV[i]) end
@@ -30,9 +32,9 @@ if removed > 0 then
     for raw in pairs(raws) do redis.call('HDEL', KEYS[3], 'd' .. digest(raw), 'r' .. digest(raw)) end
   end
   end_unique(KEYS[6], ARGV[1])
-  redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
-  expire_results(KEYS[4], ARGV[4], {ARGV[1], ARGV[2]})
-  redis.pcall('PUBLISH', ARGV[3], cjson.encode({ARGV[1]}))
+  local answers = {ARGV[1], ARGV[2]}
+  pass_on(flow, KEYS[4], answers)
+  write_answers(KEYS[4], answers, 1, ARGV[4], ARGV[3])
   return REMOVED
 end
 

@@ -73,6 +73,26 @@ local function end_unique(unique, id)
   if key ~= '' then redis.call('HDEL', unique, 'k:' .. key) end
 end
 
+-- Begin the record of a unique task; `key` is the digest of its call (empty: only the id is unique), unique for `ms` (0:
+-- until it is answered). Returns the id of the task that is there already; then no record is begun.
+local function begin_unique(unique, output, id, key, ms)
+  local function is_there(id)
+    return redis.call('HEXISTS', unique, 'i:' .. id) == 1 or redis.call('HEXISTS', output, id) == 1
+  end
+  local function owner()
+    if is_there(id) then return id end
+    if key == '' then return nil end
+    if ms == '0' then return redis.call('HGET', unique, 'k:' .. key) or nil end
+    local other = redis.pcall('GET', unique .. ':' .. key)
+    return type(other) == 'string' and is_there(other) and other or nil
+  end
+  local found = owner()
+  if found then return found end
+  redis.call('HSET', unique, 'i:' .. id, ms == '0' and key or '')
+  if key ~= '' and ms == '0' then redis.call('HSET', unique, 'k:' .. key, id) end
+  if key ~= '' and ms ~= '0' then redis.call('SET', unique .. ':' .. key, id, 'PX', ms) end
+end
+
 -- The same for a task that is removed without an answer.
 local function drop_unique(unique, raw)
   if not string.find(raw, '"unique"', 1, true) then return end

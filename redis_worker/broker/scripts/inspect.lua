@@ -1,9 +1,10 @@
 -- Read the state of a queue and its workers, at one moment, skipping derived keys of a wrong type. Writes nothing.
--- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence, 7 paused
+-- KEYS 1 waiting, 2 delayed, 3 dead, 4 dropped, 5 workers, 6 presence, 7 flow, 8 paused
 -- ARGV 1 stem of the in-flight keys, 2 suffix of a hash of tasks, 3 of a list of arrived tasks, 4 of a set of large
 --      tasks
--- Returns {now in ms, waiting (of all priorities), delayed, dead, dropped, {the type of each key}, then for each worker its name, end of
---          its lease in ms, 1 if that rests or 0, number of tasks in flight, its description or ''}
+-- Returns {now in ms, waiting (of all priorities), delayed, dead, dropped, parked, {the type of each key},
+--          then for each worker its name, end of its lease in ms, 1 if that rests or 0, number of tasks in flight, its
+--          description or ''}
 local FAR = 2 ^ 53
 local time = redis.call('TIME')
 local types = {}
@@ -24,6 +25,7 @@ local found = {
   try('number', 0, 'ZCARD', KEYS[2]),
   try('number', 0, 'LLEN', KEYS[3]),
   tonumber(string.match(try('string', '', 'GET', KEYS[4]), '^%d+$') or 0),
+  try('number', 0, 'HLEN', KEYS[7]),
   types,
 }
 local workers = try('table', {}, 'ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')

@@ -2,10 +2,10 @@
 -- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
 --      idempotent topic, which has no output, 8 done, 9 begun; for tasks with records, the last two are
---      unique, cancelled
+--      unique, cancelled; to pass results on, 8 output, 9 the list that successes are pushed to, as new tasks
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
---      remembered (0: not idempotent; -1: nor that, but tasks may have records), 8 '1' to write outcomes although
+--      remembered (0: not idempotent; -1: nor that, but tasks may have records; -2: nor that, but results are passed on), 8 '1' to write outcomes although
 --      their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
 --      the raw task stands in place of its number.
@@ -16,15 +16,22 @@
 -- If a needed key holds another type, the tasks that need it stay unchanged and in flight, and all others are
 -- written. Then returns {positions, section, key, found, expected, …}: section 0 for answered tasks, 1 for
 -- delayed ones, 2 for dead ones, and 3 if none is left in flight.
+-- Steps of flows that wait for these answers are pushed, or fail, in the same step: see flows.lua. Whether there are any is
+-- asked each time, for no worker may miss that.
 local remember = tonumber(ARGV[7])
-local unique, marks = remember < 0 and KEYS[#KEYS - 1], remember < 0 and KEYS[#KEYS]
-local output = remember == 0 and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
+local unique, marks = remember == -1 and KEYS[#KEYS - 1], remember == -1 and KEYS[#KEYS]
+local forward = remember == -2 and KEYS[9]
+local output = (remember == 0 or forward) and KEYS[8] or marks and #KEYS > 9 and KEYS[8]
 if output then
-  local wrong = mistyped('output', output, 'hash')
+  local wrong = mistyped('output', output, 'hash') or forward and mistyped('input', forward, 'list')
   if wrong then return wrong end
 end
 
-local attempts = redis.call('TYPE', KEYS[2]).ok
+-- Usually neither exists, and one command shows it.
+local flow = beside(KEYS[2], 'flow')
+local is_unusual = redis.call('EXISTS', KEYS[2], flow) > 0
+local attempts = is_unusual and redis.call('TYPE', KEYS[2]).ok or 'none'
+local has_flows = is_unusual and output and redis.call('EXISTS', flow) == 1
 -- With another type, there are no counts to delete.
 local tried = attempts == 'hash'
 local fields, ids, refused = {}, {}, {}
@@ -65,7 +72,19 @@ local function forget(raw)
   if marks then redis.pcall('ZREM', marks, name) end
 end
 
+local onward, stamp
+if forward then
+  local time = redis.call('TIME')
+  onward, stamp = {}, string.format('%d.%06d', time[1], time[2])
+end
+
 local function answer(field, result)
+  if forward and is_success(result) then
+    -- The text of the result ends with the brace that ends the task.
+    local value = string.sub(result, #SUCCESS + 1)
+    onward[#onward + 1] = '{"id":' .. cjson.encode(field) .. ',"emit_ts":' .. stamp .. ',"task":' .. value
+    return
+  end
   if unique then end_unique(unique, field) end
   ids[#ids + 1] = field
   fields[#fields + 1] = field
@@ -82,6 +101,12 @@ if again > 0 then
   if attempts ~= 'none' then needs(1, KEYS[2], 'hash') end
 end
 if first_dead <= #ARGV then needs(2, KEYS[3], 'list') end
+if has_flows then
+  for key, kind in pairs({[flow] = 'hash', [flow .. '_left'] = 'hash', [flow .. '_edges'] = 'zset'}) do
+    if answered > 0 then needs(0, key, kind) end
+    if first_dead <= #ARGV then needs(2, key, kind) end
+  end
+end
 
 for i = 11, is_left[0] and 0 or first_again - 1, 3 do
   local raw = (tried or marks) and raw_of(ARGV[i])
@@ -140,7 +165,14 @@ if remember > 0 and completed > 0 then
   end
 end
 
+for first = 1, forward and #onward or 0, 4000 do
+  redis.call('RPUSH', forward, unpack(onward, first, math.min(first + 3999, #onward)))
+end
 if output and #fields > 0 then
+  if has_flows then
+    pass_on(flow, output, fields)
+    for i = 2 * #ids + 1, #fields, 2 do ids[#ids + 1] = fields[i] end
+  end
   for first = 1, #fields, 4000 do
     redis.call('HSET', output, unpack(fields, first, math.min(first + 3999, #fields)))
   end

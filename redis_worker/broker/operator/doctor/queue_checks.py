@@ -63,6 +63,7 @@ async def examine_queue(connection: Connection, key: str, *, cluster: bool) -> l
         _dead(keys, subject, seen),
         _delayed(keys, subject, seen),
         _order(subject, stamps),
+        *await _flows(connection, keys, subject, seen),
     ]
 
 
@@ -142,6 +143,21 @@ def _delayed(keys: Keys, subject: str, seen: _Seen) -> Finding:
     late = span((seen.now - seen.first_due) / 1000)
     what = f"{seen.overdue:,} of {seen.delayed:,} are overdue, the first by {late}: no worker promotes them"
     return warning(subject, what, _start(keys))
+
+
+async def _flows(connection: Connection, keys: Keys, subject: str, seen: _Seen) -> list[Finding]:
+    """Return a finding about the steps of flows, if there are any."""
+    try:
+        parked = int(await connection.call("HLEN", keys.flow))
+    except WrongType as error:
+        return [fault(f"{subject}: flows", str(error), f"delete the key: redis-cli DEL {quoted(keys.flow)}")]
+    if not parked:
+        return []
+    subject, what = f"{subject}: flows", f"{parked:,} steps wait for other tasks"
+    if seen.depth or seen.delayed or (await _held(connection, keys, [*seen.named, *seen.retired]))[1]:
+        return [good(subject, what)]
+    remedy = f"cancel them: redis-worker cancel; or purge them: redis-worker purge --input {quoted(keys.waiting)}"
+    return [warning(subject, f"{what}, and there are none: removed without an answer, or never submitted", remedy)]
 
 
 def _order(subject: str, stamps: Sequence[float]) -> Finding:
