@@ -50,6 +50,7 @@ def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
 
 CRON = {"fired": "zset", "running": "zset", "runs": "hash", "queued": "zset", "record": "hash", "ended": "list"}
 NOW = int(time.time() * 1000)
+LANE = '[4503599627370497,["x",1,1000]]'
 
 
 def _cron(*roles: str) -> dict[str, str]:
@@ -114,6 +115,19 @@ CALLS: dict[str, list[Call]] = {
         for how in ("first", "again", "hand")
     ],
     "cron_queue": [Call(_cron("fired", "queued", "record"), [1, NOW - 3, NOW - 2])],
+    "gate": [
+        Call(
+            {"inflight": "hash", "bundles": "hash", "delayed": "zset", "workers": "zset", "lanes": "zset"}
+            | {"waiting": "list", "limits:x": "zset", "limits:x:called": "zset"},
+            ["w1", "inflight:", ":tasks", ":bundles", "limits:", 1000, everywhere, *ended, *questions],
+        )
+        for everywhere in ("", "1")
+        for ended in ([0], [2, 9, LANE, "ended", 8, LANE, "started"])
+        for questions in (
+            [],
+            [1, LANE, 10, "", "", 2, LANE, 10, "back", "", 3, LANE, 10, "", "@x", 7, LANE, 10, "", ""],
+        )
+    ],
     "missing": [Call({"inflight": "hash", "attempts": "hash", "bundles": "hash"}, [2])],
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],
@@ -182,7 +196,7 @@ CALLS: dict[str, list[Call]] = {
     ],
     "write": [Call({"output": "hash"}, ["channel", 0, "1", "{}"])],
 }
-READ_ONLY = {"inspect", "examine", "cron_read", "supervisors", "overdue", "missing"}
+READ_ONLY = {"room", "inspect", "examine", "cron_read", "supervisors", "overdue", "missing"}
 CASES = [pytest.param(name, call, id=f"{name}-{n}") for name in CALLS for n, call in enumerate(CALLS[name])]
 
 

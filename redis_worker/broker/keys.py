@@ -145,6 +145,10 @@ class Keys:
     Where calls are unique for a time, a string each, named by this key, a colon and the digest -> id.
     """
 
+    lanes = _Derived()
+    """Sorted set: lane with tasks that wait for a limit (in `delayed`) -> time of the last look at it; see gate.lua."""
+    limits = _Derived()
+    """The beginning of sorted sets, each named by this, a colon and a limit: the tasks that started; see gate.lua."""
     flow = _Derived()
     """Hash: id of a parked step of a flow -> its raw task. Exists only while a step waits for others.
 

@@ -86,8 +86,10 @@ async def cancel(
 async def run(queue: DelayedTasks, _: str, ids: tuple[str, ...], as_json: bool, everything: bool) -> int:
     """Append tasks to the queue now. Exits 1 if a given ID is not delayed."""
     check_selection(bool(ids), everything, "--id ID")
+    from redis_worker.broker.client.delayed_tasks import in_order
+
     found = await (queue.here.find(ids) if ids else queue.here.all())
-    _print_count(await queue.here.run(sorted(found, key=lambda task: task.due)), "due now", as_json)
+    _print_count(await queue.here.run(in_order(found)), "due now", as_json)
     return _missing(ids, found)
 
 
@@ -110,10 +112,11 @@ def _object(task: DelayedTask) -> bytes:
     from redis_worker.broker.queue.dead_letter import raw_members
     from redis_worker.vocabulary.payload import dumps
 
-    return dumps({"id": task.id, "due": round(task.due, 3), **raw_members(task.raw)})
+    return dumps({"id": task.id, "due": task.due and round(task.due, 3), **raw_members(task.raw)})
 
 
 def _line(task: DelayedTask) -> str:
     raw = task.raw.decode(errors="backslashreplace")
     shown = raw if len(raw) <= _LONGEST else f"{raw[: _LONGEST - 1]}…"
-    return visible(f"{local_time(task.due)}  {task.id or '-':<20}  {shown}")
+    due = f"{'waits for a limit':<19}" if task.due is None else local_time(task.due)
+    return visible(f"{due}  {task.id or '-':<20}  {shown}")

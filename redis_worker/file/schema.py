@@ -194,6 +194,7 @@ TOPIC: Final = TableKeys(
         "concurrency": whole(1),
         "execution": choice(*get_args(Execution)),
         **_RETRYING,
+        "rate": text,
         "idempotent": flag,
         "remember": seconds(above=0),
         "batch": table,

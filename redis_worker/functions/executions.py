@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from redis_worker.engine.child_calls import tell_parent
 from redis_worker.engine.execution import Answer, Coroutines, Execution, Inline, Threads, unencoded
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
+from redis_worker.engine.starts import told
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
@@ -67,7 +68,8 @@ class InProcesses:
         self._timeout = timeout
 
     async def call(self, arguments: Received) -> Answer:
-        return await self._processes.call(sent(arguments), lambda report: arguments.report(*report), self._timeout)
+        report = told(lambda report: arguments.report(*report))
+        return await self._processes.call(sent(arguments), report, self._timeout)
 
     def close(self) -> None:
         self._processes.close()
@@ -103,8 +105,10 @@ class Executions(dict[AnyFunction, Execution]):
         middlewares: Middlewares,
         threads: ThreadPool | OwnThreads,
         processes: Processes | None = None,
+        call: Callable[[Any], Any] = call,
     ) -> None:
         """Without `processes`, in tests of a program, all plain functions run in threads."""
+        self._call = call
         self._threads = threads
         self._processes = processes
         super().__init__({function: Surrounded(self._place(function), middlewares) for function in functions})
@@ -113,13 +117,13 @@ class Executions(dict[AnyFunction, Execution]):
         timeout = function.declaration.timeout
         match function.declaration.execution:
             case "async":
-                return Coroutines(call, timeout, unencoded)
+                return Coroutines(self._call, timeout, unencoded)
             case "inline" if self._processes is not None:
-                return Inline(call, unencoded)
+                return Inline(self._call, unencoded)
             case "process" if self._processes is not None:
                 return InProcesses(self._processes, timeout)
             case _:
-                return Threads(call, timeout, self._threads, unencoded)
+                return Threads(self._call, timeout, self._threads, unencoded)
 
     def close(self) -> None:
         """Stop the calls that can be stopped."""

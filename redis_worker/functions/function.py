@@ -8,10 +8,12 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 from redis_worker.functions.handle import Handle
+from redis_worker.functions.limits import Limits
 from redis_worker.functions.options import Options
 from redis_worker.functions.signature import Signature
 from redis_worker.functions.transport import Linked
 from redis_worker.vocabulary.duration import Duration
+from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.priorities import DEFAULT, Priorities, check_priority
 from redis_worker.vocabulary.processor import Declaration
 
@@ -36,6 +38,7 @@ class CallOptions(TypedDict, total=False):
     after: Handle[Any] | Sequence[Handle[Any]]
     on_failure: Literal["fail", "run"]
     priority: str
+    key: str | int | None
 
 
 AnyFunction: TypeAlias = "TaskFunction[..., Any, Any]"
@@ -115,12 +118,18 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
     __wrapped__: Callable[P, T]
 
     def __init__(
-        self, queue: Submitter, function: Callable[P, T], declaration: Declaration, priority: str = DEFAULT
+        self,
+        queue: Submitter,
+        function: Callable[P, T],
+        declaration: Declaration,
+        limits: Limits,
+        priority: str = DEFAULT,
     ) -> None:
         """Raises ConfigurationError if an annotation has no form in JSON, or the queue does not have the `priority`."""
         self.queue = queue
         super().__init__(self, self._checked(Options(priority=priority)))
         self.declaration = declaration
+        self.limits = limits
         self.signature = Signature(declaration.name, function)
         update_wrapper(self, function)
 
@@ -139,6 +148,8 @@ class TaskFunction(Submitting[P, R], Generic[P, T, R]):
     def _checked(self, options: Options) -> Options:
         if options.priority != DEFAULT:
             check_priority(self.queue.name, options.priority, self.queue.priorities)
+        if options.key is not None and self.limits.per_key is None:
+            raise ConfigurationError(f"function {self.name}: key is of use with per_key, which it does not declare")
         return options
 
     def handle(self, id: str | int) -> Handle[R]:

@@ -38,6 +38,9 @@ class Options:
     With an `id`, the task is also left out if one with this id waits, runs or has an answer.
     """
 
+    key: str | int | None = None
+    """Count the task for the limit `per_key` of its function, with others of the same key: a customer, say."""
+
     after: Handle[Any] | Sequence[Handle[Any]] = ()
     """Do not run the task before these are answered: tasks of the same queue."""
     on_failure: Literal["fail", "run"] = "fail"
@@ -56,6 +59,8 @@ class Options:
             raise ConfigurationError("delay and at exclude each other")
         if self.retries is not None:
             check_whole("retries", self.retries, 0)
+        if self.key is not None and (isinstance(self.key, bool) or not isinstance(self.key, (str, int))):
+            raise ConfigurationError(f"key must be a text or a whole number, got {self.key!r}")
         if not isinstance(self.unique, bool):
             check_seconds("unique", self.unique, above=0)
         if self.expires is not None and not isinstance(self.expires, datetime):
@@ -86,6 +91,8 @@ class Options:
         members: dict[str, Any] = {"unique": True} if self.is_unique else {}
         if self.retries is not None:
             members["retries"] = self.retries
+        if self.key is not None:
+            members["key"] = self.key
         if isinstance(self.expires, datetime):
             members["expires"] = self.expires.timestamp()
         elif self.expires is not None:

@@ -16,6 +16,7 @@ from redis_worker.functions.declared import Around, DeclaredFunctions
 from redis_worker.functions.function import Call, TaskFunction
 from redis_worker.functions.handle import Handle
 from redis_worker.functions.inputs import Input, inputs_in
+from redis_worker.functions.limits import declared_limits
 from redis_worker.functions.testing import Testing
 from redis_worker.functions.transport import Submission, Unique
 from redis_worker.functions.worker import FunctionWorker
@@ -76,6 +77,9 @@ class TaskQueue(DeclaredFunctions):
         retry_backoff: Duration | None = None,
         retry_backoff_max: Duration | None = None,
         priority: str = DEFAULT,
+        rate: str | None = None,
+        concurrency: int | None = None,
+        per_key: int | None = None,
     ) -> Decorator: ...
 
     def task(
@@ -90,14 +94,18 @@ class TaskQueue(DeclaredFunctions):
         retry_backoff: Duration | None = None,
         retry_backoff_max: Duration | None = None,
         priority: str = DEFAULT,
+        rate: str | None = None,
+        concurrency: int | None = None,
+        per_key: int | None = None,
     ) -> Any:
         """Register the decorated function under `name`, by default its own; it stays a plain function for calls.
 
         A coroutine function runs on the event loop; a plain one in a thread, or by `execution` "process" or "inline".
         `timeout` limits one run; `retries` follow a failure, after `retry_backoff` (1 s) that doubles up to
         `retry_backoff_max` (60 s). `priority` is one of those of the queue, for each submission that names no other.
-        Raises ConfigurationError for options that do not fit, for a name that is taken, and for an annotation whose
-        type has no form in JSON.
+        Limits hold over all workers of the queue: `rate`, as "100/m", for the starts in any period of that length,
+        `concurrency` for the tasks at a time, `per_key` for those of the same `key`. Raises ConfigurationError for
+        options that do not fit, for a name that is taken, and for an annotation whose type has no form in JSON.
         """
 
         def register(function: Callable[..., Any]) -> TaskFunction[..., Any, Any]:
@@ -112,7 +120,8 @@ class TaskQueue(DeclaredFunctions):
             )
             if declaration.name in self.functions:
                 raise ConfigurationError(f"the queue {self.name} has two functions named {declaration.name}")
-            made = self.functions[declaration.name] = TaskFunction(self, function, declaration, priority)
+            limits = declared_limits(declaration.name, rate, concurrency, per_key)
+            made = self.functions[declaration.name] = TaskFunction(self, function, declaration, limits, priority)
             return made
 
         return register if function is None else register(function)

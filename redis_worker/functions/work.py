@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis_worker.engine.execution import unencoded
+from redis_worker.engine.gated_runner import Gate, GatedRunner
 from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.lifespan import in_children
 from redis_worker.engine.mixed_runner import GrantedThreads, MixedRunner
@@ -13,11 +14,12 @@ from redis_worker.engine.process_runner import ProcessRunner
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
+from redis_worker.engine.starts import Noted
 from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
-from redis_worker.functions.executions import Executions, call_in_child, check_sent
+from redis_worker.functions.executions import Executions, call, call_in_child, check_sent
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.marks import Marks
 from redis_worker.functions.progress import Reports
@@ -36,19 +38,22 @@ class FunctionWork:
     max_deliveries: int
     marks: Marks
     reports: Reports
+    gate: Gate | None
+    """Lets tasks start under limits; None without limits."""
 
     def execution(self) -> Executions | None:
-        """Return the place of the calls, if each has middleware around it; otherwise the runner has them made.
+        """Return the place of the calls, if there is middleware or a gate; otherwise the runner has them made.
 
         Raises ConfigurationError if a function cannot be called as it declares.
         """
         queue = self.queue
         functions = queue.functions.values()
         check_sent(functions)
-        if not queue.middlewares:
+        if not queue.middlewares and self.gate is None:
             return None
-        processes = Processes(in_children(queue.lifetime, call_in_child), None, self.max_deliveries, unencoded)
-        return Executions(functions, queue.middlewares, ThreadPool(self.concurrency, "redis-worker"), processes)
+        here, in_child = (call, call_in_child) if self.gate is None else (Noted(call), Noted(call_in_child))
+        processes = Processes(in_children(queue.lifetime, in_child), None, self.max_deliveries, unencoded)
+        return Executions(functions, queue.middlewares, ThreadPool(self.concurrency, "redis-worker"), processes, here)
 
     def runner(self, execution: Executions | None) -> Callable[[Settler], Runner]:
         """Return the function that builds the runner for a settler."""
@@ -59,6 +64,8 @@ class FunctionWork:
         def build(settler: Settler) -> Runner:
             if execution is None:
                 runner = self._runner(handler, settler)
+            elif self.gate is not None:
+                runner = GatedRunner(self.gate, handler, settler, self.concurrency)
             else:
                 runner = KeepingRunner(handler, settler, self.concurrency)
             marks.on_new = lambda: runner.stop(handler.is_stopped)

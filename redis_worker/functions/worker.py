@@ -11,12 +11,15 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.preflight import check_expiry
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
+from redis_worker.broker.queue.gate import Gate
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.worker import Role
 from redis_worker.functions.cancelling import Cancelling
 from redis_worker.functions.declared import DeclaredFunctions
+from redis_worker.functions.limiting import FunctionLanes
 from redis_worker.functions.marks import Marks
 from redis_worker.functions.progress import Reporting, Reports
+from redis_worker.functions.reading import FunctionReader
 from redis_worker.functions.work import FunctionWork
 from redis_worker.ports import Observer
 from redis_worker.service.consumer import Consumer
@@ -81,11 +84,20 @@ class FunctionWorker(ListWorker):
         names = ", ".join(self._functions.functions)
         return f"{self.queue}: {names}, {self.options.concurrency} at once, on {self.address}"
 
-    def _task_work(self) -> FunctionWork:
+    def _task_work(self, gate: Gate | None) -> FunctionWork:
         options = self.options
         return FunctionWork(
-            self._functions, self.declaration, options.concurrency, options.max_deliveries, self._marks, self._reports
+            *(self._functions, self.declaration, options.concurrency, options.max_deliveries),
+            *(self._marks, self._reports, gate),
         )
+
+    def _gate(self, parts: SharedParts, queue: AtLeastOnceQueue) -> Gate | None:
+        functions = self._functions.functions
+        if not any(function.limits for function in functions.values()):
+            return None
+        reader = FunctionReader(self._functions.name, functions, self.options.max_deliveries, self._marks)
+        lanes = FunctionLanes(reader)
+        return Gate(parts.connection, self._keys, queue, parts.doorbell, self._observer, lanes)
 
     def _roles(self, parts: SharedParts, queue: AtLeastOnceQueue | AtMostOnceQueue) -> Sequence[Role]:
         if isinstance(queue, AtMostOnceQueue):

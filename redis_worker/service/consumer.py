@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from redis_worker.engine.batches import BatchHandler, BatchRunner
 from redis_worker.engine.counters import Counters, Counting
 from redis_worker.engine.execution import Coroutines, Encode, Execution, Inline, Threads, unencoded
+from redis_worker.engine.gated_runner import Gate, GatedRunner
 from redis_worker.engine.handler import Handler
 from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.middleware import Middlewares, Surrounded, read_call
@@ -20,6 +21,7 @@ from redis_worker.engine.retry import RetryPolicy
 from redis_worker.engine.runner import InlineRunner, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.starts import NotedInProcesses
 from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
@@ -76,6 +78,8 @@ class Work:
     """The list, as middleware sees it."""
     middleware: Middlewares | None = None
     """The middleware around each call; not of a batch."""
+    gate: Gate | None = None
+    """Lets tasks start under limits; not batches. `call` then is Noted."""
 
     @property
     def _has_processes(self) -> bool:
@@ -88,7 +92,13 @@ class Work:
         Raises ConfigurationError if it is impossible.
         """
         if self.middleware:
-            return Surrounded(self._place(unencoded), self.middleware, self.encode)
+            place = self._place(unencoded)
+            if self.gate is not None and isinstance(place, Processes):
+                place = NotedInProcesses(place)
+            return Surrounded(place, self.middleware, self.encode)
+        if self.gate is not None:
+            place = self._place(self.encode)
+            return NotedInProcesses(place) if isinstance(place, Processes) else place
         match self.declaration.execution:
             case "inline":
                 return None
@@ -123,6 +133,8 @@ class Work:
             return lambda settler: BatchRunner(batches, settler, self.concurrency, self.slots, size=size, within=within)
         read = read_call(self.read, self.queue, declared.name) if self.middleware else self.read
         handler = Handler(read, self.call, execution, declared.timeout, policy, self.encode)
+        if (gate := self.gate) is not None:
+            return lambda settler: GatedRunner(gate, handler, settler, self.concurrency, self.slots)
         if self.middleware:
             return lambda settler: KeepingRunner(handler, settler, self.concurrency, self.slots)
         if declared.execution == "thread":

@@ -27,6 +27,7 @@ class HandlerOptions(TypedDict, total=False):
     retries: int | None
     retry_backoff: Duration | None
     retry_backoff_max: Duration | None
+    rate: str | None
     idempotent: bool | None
     remember: Duration | None
 
@@ -60,6 +61,7 @@ class Handlers:
 
         The function receives a Message and runs as a processor does; its return value is ignored. If it raises, the
         message is retried `retries` times (3), then becomes a dead letter. `concurrency` (4) applies to each topic.
+        `rate`, as "100/m", limits the starts of each topic in any period of that length, over all workers.
         `idempotent` skips messages with an id that was completed within `remember` (24 h). A file that names the
         function inherits the options that it does not set. Raises ConfigurationError.
         """

@@ -21,6 +21,8 @@ from redis_worker.broker.operator.announcing import announce_queue
 from redis_worker.broker.operator.presence import Role
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
+from redis_worker.broker.queue.gate import Gate
+from redis_worker.broker.queue.limited import limited_queue
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.engine.lifespan import Lifespan
 from redis_worker.engine.observers import ByFunction, Observers
@@ -39,6 +41,7 @@ from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.priorities import priorities_of
 from redis_worker.vocabulary.processor import Declaration
+from redis_worker.vocabulary.rate import Rate
 from redis_worker.vocabulary.service import Consuming
 
 
@@ -134,10 +137,13 @@ class ListWorker(ConsumerService):
         queue = self._queue(parts, blocking)
         watchdog = Watchdog(observer, report=self._reporter.block)
         role = Role(self.declaration.name, options.concurrency)
+        gate, limited = None, None
+        if isinstance(queue, AtLeastOnceQueue) and (gate := self._gate(parts, queue)):
+            limited = limited_queue(queue, gate)
         return Consumer(
             keys.waiting,
-            queue,
-            self._task_work(),
+            limited or queue,
+            self._task_work(gate),
             observer,
             self._counting,
             upkeep=upkeep_of(
@@ -145,12 +151,13 @@ class ListWorker(ConsumerService):
                 others=(
                     *(partial(announce_queue, parts.connection, keys), watchdog.run, parts.defects),
                     *self._roles(parts, queue),
+                    *(gate.roles if gate else ()),
                 ),
             ),
             shutdown_timeout=seconds_of(options.shutdown_timeout),
             burst=options.burst,
             max_tasks=options.max_tasks,
-            ring=queue.ring,
+            ring=(limited or queue).ring,
         )
 
     def _queue(self, parts: SharedParts, blocking: Connection) -> AtLeastOnceQueue | AtMostOnceQueue:
@@ -173,6 +180,14 @@ class ListWorker(ConsumerService):
         """Return more roles that run beside the worker."""
         return ()
 
+    def _gate(self, parts: SharedParts, queue: AtLeastOnceQueue) -> Gate | None:
+        """Return the gate of tasks under limits; None without limits."""
+        if self.options.rate is None:
+            return None
+        rate = Rate.of("rate", self.options.rate)
+        in_process = self.declaration.execution == "process"
+        return Gate.of_rate(rate, parts.connection, self._keys, queue, parts.doorbell, self._observer, in_process)
+
     def _limits(self) -> Limits:
         return Limits(self.options.dead_limit, int(seconds_of(self.options.result_ttl or 0)))
 
@@ -182,5 +197,5 @@ class ListWorker(ConsumerService):
             await check_expiry(connection, self._keys)
 
     @abstractmethod
-    def _task_work(self) -> Working:
+    def _task_work(self, gate: Gate | None) -> Working:
         """Return the functions that are called with the tasks, and how."""

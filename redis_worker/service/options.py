@@ -14,6 +14,7 @@ from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whol
 from redis_worker.vocabulary.duration import Duration
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.priorities import Priorities, PrioritiesLike, priorities_of
+from redis_worker.vocabulary.rate import Rate
 
 Delivery = Literal["at-least-once", "at-most-once"]
 ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
@@ -22,6 +23,12 @@ ExecutionChoice = Literal["auto", "async", "inline", "thread", "process"]
 def check_whole_seconds(name: str, value: Duration, least: int) -> int:
     """Return the seconds of the setting `name`. Raises ConfigurationError where they are no whole number."""
     return check_whole(name, check_seconds(name, value, least), least)
+
+
+def check_rate(name: str, value: Any, _: None) -> Any:
+    """Return the rate `value`. Raises ConfigurationError."""
+    Rate.of(name, value)
+    return value
 
 
 def check_choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
@@ -121,6 +128,9 @@ class PoolOptions(WorkerOptions):
         "auto", check_choice, "Where the processor runs; auto is what it declares.", known=get_args(ExecutionChoice)
     )
     timeout: Duration | None = option(None, check_seconds, "Time limit of one task, in seconds.", above=0, metavar="S")
+    rate: str | None = option(
+        None, check_rate, "Start at most N tasks in any period T, all workers together: 100/m, 5/s.", metavar="N/T"
+    )
     burst: bool = option(False, check_flag, "End when the queue is empty and nothing is running.")
     max_tasks: int | None = option(None, check_whole, "End after N tasks, each worker process.", least=1, metavar="N")
     retries: int | None = option(None, check_whole, "Try a task that failed again, N times.", least=0, metavar="N")
@@ -161,7 +171,7 @@ class TopicWorkerOptions(WorkerOptions):
 
 
 UNDECLARED: Final = (
-    *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "result_ttl"),
+    *("delivery", "execution", "timeout", "retries", "retry_backoff", "retry_backoff_max", "rate", "result_ttl"),
     *("priorities", "forward"),
 )
 """The options of a pool that a worker on functions does not have: its functions, or their queue, declare them.

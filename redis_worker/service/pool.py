@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis_worker.broker.connection.address import Client
+from redis_worker.broker.queue.gate import Gate
 from redis_worker.engine.counters import Counters
 from redis_worker.engine.lifespan import Lifespan, LifespanFunction, in_children
 from redis_worker.engine.middleware import Middleware, Middlewares
 from redis_worker.engine.reading import TaskReader
+from redis_worker.engine.starts import Noted
 from redis_worker.ports import Observer, Parser, Processor
 from redis_worker.registry import find_parser, find_processor
 from redis_worker.service.consumer import Work
@@ -78,6 +80,8 @@ class WorkerPool(ListWorker):
         check_settings(self._processor)
         if declaration.retries and chosen.delivery == "at-most-once":
             raise ConfigurationError("retries need at-least-once delivery: at-most-once prefers loss to repetition")
+        if chosen.rate is not None and chosen.delivery == "at-most-once":
+            raise ConfigurationError("a rate needs at-least-once delivery: what must wait goes back to the queue")
         _check_forward(chosen, input_key, output_key)
         super().__init__(
             *(redis, input_key, output_key, chosen, declaration),
@@ -89,23 +93,22 @@ class WorkerPool(ListWorker):
             lifespan=None if lifespan is None else Lifespan(lifespan),
         )
 
-    def _task_work(self) -> Work:
+    def _task_work(self, gate: Gate | None) -> Work:
         options = self.options
         return Work(
             read=TaskReader(self._parser, options.max_deliveries).read,
-            call=self._call(),
+            call=self._call(self._processor if gate is None else Noted(self._processor)),
             declaration=self.declaration,
             concurrency=options.concurrency,
             max_deliveries=options.max_deliveries,
             may_retry=options.delivery == "at-least-once",
             queue=self._keys.waiting,
             middleware=self._middleware,
+            gate=gate,
         )
 
-    def _call(self) -> Processor:
-        if self.declaration.execution != "process":
-            return self._processor
-        return in_children(self._lifespan, self._processor)
+    def _call(self, processor: Processor) -> Processor:
+        return in_children(self._lifespan, processor) if self.declaration.execution == "process" else processor
 
 
 def _check_forward(options: PoolOptions, input_key: str, output_key: str) -> None:

@@ -15,6 +15,7 @@ from redis_worker.vocabulary.checks import check_flag, check_seconds, check_whol
 from redis_worker.vocabulary.errors import ConfigurationError, Reject
 from redis_worker.vocabulary.message import Message
 from redis_worker.vocabulary.processor import Declaration, declaration_of, said_by
+from redis_worker.vocabulary.rate import Rate
 
 # The default number of retries of a message, for which no client waits.
 _RETRIES = 3
@@ -46,6 +47,8 @@ class Route:
     remember: float
     """How long to remember completed messages, in seconds; 0 if not idempotent."""
     batching: Batching | None = None
+    rate: Rate | None = None
+    """The starts of each topic, over all workers."""
 
     @property
     def is_pattern(self) -> bool:
@@ -65,7 +68,7 @@ def new_route(pattern: str, function: Callable[..., Any], declared: Declared) ->
     handler = f"handler {declaration.name}"
     options = {
         "concurrency": 1 if declared.batch else 4, "idempotent": False, "remember": _DAY,
-        "size": 100, "within": 0.5, **declared.options,
+        "size": 100, "within": 0.5, "rate": None, **declared.options,
     }  # fmt: skip
     concurrency = check_whole(f"{handler}: concurrency", options["concurrency"], 1)
     remember = check_seconds(f"{handler}: remember", options["remember"], above=0)
@@ -73,7 +76,10 @@ def new_route(pattern: str, function: Callable[..., Any], declared: Declared) ->
         remember = 0.0
     if not declared.batch:
         check_takes_one("handler", function, "one message")
-        return Route(pattern, function, declaration, concurrency, remember)
+        rate = None if options["rate"] is None else Rate.of(f"{handler}: rate", options["rate"])
+        return Route(pattern, function, declaration, concurrency, remember, rate=rate)
+    if options["rate"] is not None:
+        raise ConfigurationError(f"{handler}: a rate limits single messages, not batches")
     if declaration.execution == "inline":
         raise ConfigurationError(f"{handler}: a batch cannot be handled inline; use thread")
     size = check_whole(f"{handler}: size", options["size"], 1)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from redis_worker.broker.keys import Keys, topic_list
 from redis_worker.broker.operator.presence import Role
+from redis_worker.broker.queue.gate import Gate
+from redis_worker.broker.queue.limited import limited_queue
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.broker.queue.topic import IdempotentQueue, TopicQueue
 from redis_worker.engine.counters import Counters
@@ -19,6 +21,7 @@ from redis_worker.engine.observers import Observers
 from redis_worker.engine.reading import MessageReader
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.slots import Slots
+from redis_worker.engine.starts import Noted
 from redis_worker.engine.vitals import Vitals
 from redis_worker.ports import Observer
 from redis_worker.reporting import Reporter
@@ -61,21 +64,25 @@ class ConsumerStatus(NamedTuple):
 class TopicConsumer(Consumer):
     """A consumer of one topic."""
 
-    _queue: TopicQueue
-
     def __init__(self, topic: str, route: Route, shared: Shared, counting: Vitals) -> None:
         """Raises ConfigurationError where the handler cannot be called as it declares."""
         keys, name = Keys(topic_list(topic)), route.declaration.name
         reporter = Reporter(keys.waiting, f"message of {topic}")
         observer = Observers((counting, reporter, *shared.measuring(keys.waiting, name), *shared.observers))
+        call = route.call if route.rate is None else Noted(route.call)
         of_process = route.declaration.execution == "process"
-        queue = _queue_of(route, keys, shared, observer)
+        queue = self._topic_queue = _queue_of(route, keys, shared, observer)
+        gate = limited = None
+        if route.rate is not None:
+            parts = shared.parts
+            gate = Gate.of_rate(route.rate, parts.connection, keys, queue, parts.doorbell, observer, of_process)
+            limited = limited_queue(queue, gate)
         super().__init__(
             keys.waiting,
-            queue,
+            limited or queue,
             Work(
                 read=MessageReader(topic, shared.max_deliveries).read,
-                call=in_children(shared.lifespan, route.call) if of_process else route.call,
+                call=in_children(shared.lifespan, call) if of_process else call,
                 declaration=route.declaration,
                 concurrency=route.concurrency,
                 max_deliveries=shared.max_deliveries,
@@ -85,17 +92,18 @@ class TopicConsumer(Consumer):
                 encode=unstored,
                 queue=keys.waiting,
                 middleware=shared.middleware,
+                gate=gate,
             ),
             observer,
             counting,
             topic=topic,
             upkeep=upkeep_of(
                 *(shared.parts, keys, queue, observer, Role(name, route.concurrency), counting),
-                others=(shared.parts.defects,),
+                others=(shared.parts.defects, *(gate.roles if gate else ())),
             ),
             reconnect=shared.reconnect,
             shutdown_timeout=shared.shutdown_timeout,
-            ring=queue.ring,
+            ring=(limited or queue).ring,
         )
 
     @property
@@ -110,7 +118,7 @@ class TopicConsumer(Consumer):
             await super().run()
         except WrongType:
             with suppress(Disconnected):
-                await self._queue.check()
+                await self._topic_queue.check()
             raise
         finally:
             await self.close()

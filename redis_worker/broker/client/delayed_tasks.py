@@ -13,6 +13,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import Keys
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.ids import id_text
+from redis_worker.vocabulary.limit import waits_for_a_limit
 from redis_worker.vocabulary.payload import read_object
 
 # Most tasks read or moved in one step.
@@ -28,8 +29,8 @@ class DelayedTask(NamedTuple):
     """Its id; None if it cannot be read."""
     raw: bytes
     """The task, byte for byte."""
-    due: float
-    """Due time, in seconds since the epoch, by the server's clock."""
+    due: float | None
+    """Due time, in seconds since the epoch, by the server's clock; None if it waits for a limit, see gate.lua."""
     member: bytes
     """The member of the sorted set."""
 
@@ -58,7 +59,7 @@ class Delayed:
     async def find(self, ids: Collection[str]) -> list[DelayedTask]:
         """Return all tasks with one of `ids`, by due time. The time taken grows with the number of delayed tasks."""
         found = {task.member: task for id in ids async for task in self._scan(f"*{needle(id)}*") if task.id == id}
-        return sorted(found.values(), key=lambda task: task.due)
+        return in_order(found.values())
 
     async def all(self) -> list[DelayedTask]:
         """Return all tasks, in no order."""
@@ -109,6 +110,11 @@ class DelayedTasks(Access):
         return Delayed(self._connection, self._input)
 
 
+def in_order(tasks: Iterable[DelayedTask]) -> list[DelayedTask]:
+    """Return `tasks` by due time; at the end those that wait for a limit, the longest first."""
+    return sorted(tasks, key=lambda task: (task.due is None, task.due or 0.0, task.member))
+
+
 def with_scores(found: Sequence[Any]) -> list[tuple[bytes, float]]:
     """Return members and scores of a reply: flat in RESP2, pairs in RESP3; redis-py parses some of them."""
     pairs: Iterable[Any] = found
@@ -128,4 +134,4 @@ def _read(member: bytes, score: float) -> DelayedTask:
         id: str | None = read_object(raw)[0]
     except Unreadable as error:
         id = error.id
-    return DelayedTask(id, raw, score / 1000, member)
+    return DelayedTask(id, raw, None if waits_for_a_limit(score) else score / 1000, member)

@@ -153,7 +153,7 @@ function queue(state, name) {
     section("Running", runningTable(now.status, name, 20)),
     section("Waiting, next first", loaded(lists.waiting, (data) => [entries(data.tasks, name, (task) => [line(task.payload)], () => null), shownOf(data.tasks.length, data.total, "waiting tasks")])),
     section("Delayed, by the time they are due", loaded(lists.delayed, (data) => [
-      entries(data.tasks, name, (task) => [h("time", { class: "n" }, when(task.due, now.status.at)), h("span", { class: "mono id" }, task.id ?? "–"), line(task.payload)],
+      entries(data.tasks, name, (task) => [h("time", { class: "n" }, task.due ? when(task.due, now.status.at) : "at a limit"), h("span", { class: "mono id" }, task.id ?? "–"), line(task.payload)],
         (task) => [button("run", "Run now", { queue: name, key: task.key }, "quiet"), button("cancel", "Cancel", { queue: name, key: task.key }, "quiet danger-text")]),
       shownOf(data.tasks.length, data.total, "delayed tasks")])),
     section("Dead letters", letters(state, name)),
