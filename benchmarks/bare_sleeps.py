@@ -8,12 +8,14 @@ It prints how many ended in a second; with the name of a sleep, the CPU time of 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
 from typing import Any
 
 from benchmarks import processors
 from benchmarks.bare_loop import loop_factory
+from benchmarks.contenders import ROOT
 
 
 async def sleeps(count: int, concurrency: int, name: str = "nap") -> float:
@@ -37,6 +39,12 @@ async def sleeps(count: int, concurrency: int, name: str = "nap") -> float:
         start()
     await over.wait()
     return count / (time.perf_counter() - begun)
+
+
+def measured(count: int, concurrency: int, name: str = "nap") -> float:
+    """Return the rate of sleeps in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.bare_sleeps", str(count), str(concurrency), name]
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[0])
 
 
 if __name__ == "__main__":

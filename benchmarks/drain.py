@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
+from benchmarks import bare_sleeps
 from benchmarks.bench import LOOK_EVERY, Bench, Drained
 from benchmarks.contenders import Contender, bare_loop, functions, supervised, worker
 from benchmarks.report import Row, rated
 
 SUM = 0.95
 DISORDER = 0.9
+# Sleeps at once.
+_WIDE = 10_000
 # Bytes of larger tasks, the share of the number of tasks, and the target.
 SIZES = ((1_000, 0.5, 0.8), (10_000, 0.1, 0.6), (100_000, 0.02, 0.6))
 ASYNC = 0.6
@@ -76,8 +79,8 @@ def _disorder() -> list[list[Entry]]:
 
     return [
         [
-            Entry(ends("order", 10_000), share=0.5),
-            Entry(ends("random_order", 10_000), share=0.5, target=DISORDER),
+            Entry(ends("order", _WIDE), share=0.5),
+            Entry(ends("random_order", _WIDE), share=0.5, target=DISORDER),
             Entry(ends("random_order", 1_000), share=0.2),
             Entry(ends("random_order", 100), share=0.02),
         ]
@@ -124,6 +127,21 @@ def drain(name: str, bench: Bench, count: int, rounds: int, progress: Callable[[
                 progress(f"round {number + 1} of {rounds}: {entry.contender.name}: {entry.rates[-1]:,.0f}/s")
         for entry in entries:
             yield _row(entry, entries[0])
+    if name == "disorder":
+        yield from _alone(max(1, count // 2), rounds, progress)
+
+
+def _alone(count: int, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Run the sleeps that end in order and in random order without any queue: the part of asyncio in the difference."""
+    rates = dict[str, list[float]](in_order=[], in_random_order=[])
+    for number in range(rounds):
+        for order, found in rates.items():
+            found.append(bare_sleeps.measured(count, _WIDE, order))
+        progress(f"round {number + 1} of {rounds}: {found[-1]:,.0f} sleeps in random order/s, in asyncio alone")
+    for order, found in rates.items():
+        ratio = None if order == "in_order" else median(found) / median(rates["in_order"])
+        name = f"drain: the same sleeps in asyncio alone, {order.replace('_', ' ')}"
+        yield Row(name, f"{median(found):,.0f}/s", f"{min(found):,.0f} to {max(found):,.0f}", ratio)
 
 
 def drained_by(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import Pool
 from statistics import median
 
+from benchmarks import bare_sleeps
 from benchmarks.bench import Bench, Drained
-from benchmarks.contenders import ROOT, worker
+from benchmarks.contenders import worker
 from benchmarks.drain import drained_by
 from benchmarks.processors import busy
 from benchmarks.report import Row, Verdict, judged, rated
@@ -39,7 +38,7 @@ def _sleeping(bench: Bench, count: int, rounds: int, progress: Callable[[str], N
     contender = worker(name, "benchmarks.processors:nap", *options)
     bare, slept = list[float](), list[float]()
     for number in range(rounds):
-        bare.append(_bare_sleeps(count))
+        bare.append(bare_sleeps.measured(count, _CONCURRENCY))
         slept.append(drained_by(bench, contender, count).rate)
         progress(f"round {number + 1} of {rounds}: {slept[-1]:,.0f} sleeps/s")
     yield rated("long: the same sleeps in asyncio alone", bare)
@@ -64,11 +63,6 @@ def _computing(bench: Bench, count: int, rounds: int, progress: Callable[[str], 
     if row.met is Verdict.MISSED and judged(rates, alone, INSIDE) is not Verdict.MISSED:
         row = replace(row, met=Verdict.NEAR)  # the machine gives nobody more of its cores
     yield row
-
-
-def _bare_sleeps(count: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.bare_sleeps", str(count), str(_CONCURRENCY)]
-    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
 def _bare_computing(count: int) -> float:

@@ -36,6 +36,10 @@ class Queue(Protocol):
     """The source of tasks and the destination of outcomes. Raises Disconnected or Refused, no driver errors."""
 
     @property
+    def cut_short(self) -> bool:
+        """True if the last claim may have left tasks behind although it took fewer than asked for: they are large."""
+
+    @property
     def worker(self) -> str:
         """The name of this worker."""
 

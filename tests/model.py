@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from redis_worker.broker.keys import LAST, Keys
+from redis_worker.broker.keys import BUNDLE, LAST, Keys
 from redis_worker.vocabulary.errors import Disconnected
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Server:
     remember: int = 0
     """Ms for which a completed message is remembered; 0 if it may run twice."""
     large: bool = False
-    """True if each task is large: a claim of waiting tasks reads them one by one."""
+    """True if each task is large: a claim of waiting tasks reads them in bundles."""
     time: int = START
     waiting: list[bytes] = field(default_factory=list)
     inflight: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -275,17 +275,22 @@ class Server:
             return ALONE if offered else OK, [], []
         if self.rests(name):
             self.workers[name] = self.now + LEASE_MS
-        first = max(self.last.get(name, 0), known) + 1
-        numbered = dict(enumerate(claimed, first))
+        # The counts of a task are kept under its digest, for which it is read.
+        is_bundled = self.large and not (+self.deaths or +self.retries) and len(claimed) > len(arrived)
+        small = len(arrived) if is_bundled else len(claimed)
+        last = max(self.last.get(name, 0), known)
+        numbers = [*range(last + 1, last + 1 + small)]
+        first = -(-(last + small + 1) // BUNDLE) * BUNDLE
+        numbers += range(first, first + len(claimed) - small)
+        numbered = dict(zip(numbers, claimed, strict=True))
         self.last[name] = max(numbered)
         held |= numbered
         tasks = [Numbered(number, raw, self.counts(raw)) for number, raw in numbered.items()]
-        # The counts of a task are kept under its digest, for which it is read.
-        is_read_alone = self.large and not (+self.deaths or +self.retries)
-        return OK, tasks[: len(arrived)] if is_read_alone else tasks, tasks[len(arrived) :] if is_read_alone else []
+        return OK, tasks[:small], tasks[small:]
 
-    def read(self, name: str, number: int) -> bytes | None:
-        return self.inflight.get(name, {}).get(number)
+    def read(self, name: str, numbers: Sequence[int]) -> list[Numbered]:
+        held = self.inflight.get(name, {})
+        return [Numbered(number, held[number], Counts()) for number in numbers if number in held]
 
     def counts(self, raw: bytes) -> Counts:
         return Counts(self.deaths[raw], self.retries[raw])
@@ -506,9 +511,9 @@ class Worker:
             yield from self.renew()
         else:
             self.paused = state == PAUSED
-        for number, _, counts in large:
-            raw = yield Call("LINDEX", partial(self.server.read, lease.name, number))
-            tasks += [Numbered(number, raw, counts)] if raw is not None else []
+        if large:  # few enough for one bundle
+            numbers = [task.number for task in large]
+            tasks += yield Call("LRANGE", partial(self.server.read, lease.name, numbers))
         return [Claimed(raw, lease, number, *counts) for number, raw, counts in tasks]
 
     def missing(self, held: Iterable[Claimed]) -> Steps[list[Claimed]]:

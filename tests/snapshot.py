@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import LARGE, LAST, TASKS, Keys
+from redis_worker.broker.keys import BUNDLES, LAST, TASKS, Keys, bundled
 from tests.clock import CLOCK
 from tests.model import Letter
 
@@ -58,10 +58,12 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tu
 async def queue_keys(redis: Redis, keys: Keys, raws: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, int]]:
     """Return all keys as `Server.snapshot` does, for tasks `raws`, and their PTTL."""
     found, expiries = await all_keys(redis)
-    for key in [key for key in found if key.endswith(LARGE)]:
-        held = found[key.removesuffix(LARGE) + TASKS]
-        for number in found.pop(key):  # each of them alone in a list
-            [held[number]] = found.pop(f"{key}:{number.decode()}")
+    for key in [key for key in found if key.endswith(BUNDLES)]:
+        held = found[key.removesuffix(BUNDLES) + TASKS]
+        for first, marks in found.pop(key).items():
+            bundle = dict(enumerate(found.pop(f"{key}:{first.decode()}"), int(first)))
+            held |= {b"%d" % number: bundle.pop(number) for number in bundled(int(first), marks)}
+            assert not any(bundle.values()), "the memory of a task ends with it"
     special = {
         keys.dead: lambda letters: [_letter(letter) for letter in letters],
         keys.delayed: lambda members: [(due, member.partition(b":")[2]) for member, due in members.items()],

@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from redis_worker.broker.keys import LAST, Keys, topic_list
+from redis_worker.broker.keys import BUNDLES, LAST, Keys, topic_list
 from redis_worker.engine.counters import Counters
 from redis_worker.vocabulary.service import Condition, Consuming, PartStatus
 
@@ -196,7 +196,7 @@ class Queue:
     async def inflight(self) -> list[bytes]:
         """What all workers hold."""
         names = [key async for key in self.redis.scan_iter(f"*{self.keys.listed('*')}", count=1000)]
-        names.sort(key=lambda name: (len(name), name))  # large tasks by their numbers
+        names.sort(key=lambda name: (len(name), name))  # bundles by their numbers
         return [raw for name in names for raw in await held_in(self.redis, name)]
 
     async def buried(self, living: int = 1) -> bool:
@@ -264,11 +264,11 @@ def assert_each_second_once(instants: Iterable[float]) -> None:
 
 async def held_in(redis: Redis, key: str | bytes) -> list[bytes]:
     """Return the tasks in a hash or list of tasks in flight, in the order of their claim."""
-    kind = await redis.type(key)
+    kind, key_text = await redis.type(key), key if isinstance(key, str) else key.decode()
     if kind == b"list":
-        return list(await redis.lrange(key, 0, -1))
-    if kind == b"set":
-        return []  # numbers of large tasks, each of which is alone in a list
+        return list(filter(None, await redis.lrange(key, 0, -1)))  # what has left a bundle is blank
+    if kind == b"set" or key_text.endswith(BUNDLES):
+        return []  # numbers of tasks that are in lists
     fields = await redis.hgetall(key)
     return [fields[number] for number in sorted(fields.keys() - {LAST.encode()}, key=int)]
 
@@ -284,8 +284,10 @@ _LEDGER = """
 local held = {}
 for _, key in ipairs(redis.call('KEYS', '*' .. ARGV[1]:gsub('[%[%]*?\\\\]', '?') .. '*')) do
   if redis.call('TYPE', key).ok == 'list' then
-    for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do held[#held + 1] = raw end
-  elseif redis.call('TYPE', key).ok == 'hash' then
+    for _, raw in ipairs(redis.call('LRANGE', key, 0, -1)) do
+      if raw ~= '' then held[#held + 1] = raw end
+    end
+  elseif redis.call('TYPE', key).ok == 'hash' and not key:find(':bundles$') then
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
       if fields[i] ~= 'last' then held[#held + 1] = fields[i + 1] end

@@ -38,6 +38,8 @@ ROWS = {
     "drain: coroutines end in random order, concurrency 10,000": True,
     "drain: coroutines end in random order, concurrency 1,000": False,
     "drain: coroutines end in random order, concurrency 100": False,
+    "drain: the same sleeps in asyncio alone, in order": False,
+    "drain: the same sleeps in asyncio alone, in random order": False,
     "drain: a pool of an async no-op, concurrency 256": False,
     "drain: an async no-op as a function": True,
     "drain: the same beside functions of other kinds": True,

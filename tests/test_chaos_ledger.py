@@ -276,5 +276,5 @@ def test_the_ledger_of_cron_finds_what_is_fired_twice_or_left_out(
 
 def test_a_command_that_the_ledger_cannot_follow_ends_the_run() -> None:
 
-    with pytest.raises(RedisWorkerError, match="cannot follow the command LSET"):
-        list(Replay().apply([b"LSET", b"key", b"0", b"value"]))
+    with pytest.raises(RedisWorkerError, match="cannot follow the command LINSERT"):
+        list(Replay().apply([b"LINSERT", b"key", b"BEFORE", b"pivot", b"value"]))

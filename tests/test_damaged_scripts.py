@@ -43,9 +43,9 @@ FLOW = {"flow": "hash", "flow_left": "hash", "flow_edges": "zset"}
 
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
     header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 2]
-    outcomes = [1, "1", "{}", 2, "token", 10, 4, "token", 10, 3, "letter", "1", "3", "{}"]
+    outcomes = [1, "1", "{}", 2, "token", 10, 33, "token", 10, 3, "letter", "1", "3", "{}"]
     first = {"inflight": "hash", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
-    return Call(first | {"dropped": "string", "large": "set"} | dict(keys), [*header, *outcomes], FLOW)
+    return Call(first | {"dropped": "string", "bundles": "hash"} | dict(keys), [*header, *outcomes], FLOW)
 
 
 CRON = {"fired": "zset", "running": "zset", "runs": "hash", "queued": "zset", "record": "hash", "ended": "list"}
@@ -69,10 +69,10 @@ CALLS: dict[str, list[Call]] = {
     "begin": [
         Call(
             {"inflight": "hash", "done": "zset", "begun": "hash", "workers": "zset", "delayed": "zset"}
-            | {"large": "set"},
+            | {"bundles": "hash"},
             [
-                *("w1", "inflight:", ":tasks", ":large", 500),
-                *(1, "a", "token", "0", 2, "b", "token", "1", 4, "c", "token", "1"),
+                *("w1", "inflight:", ":tasks", ":bundles", 500),
+                *(1, "a", "token", "0", 2, "b", "token", "1", 33, "c", "token", "1"),
             ],
         )
     ],
@@ -81,7 +81,7 @@ CALLS: dict[str, list[Call]] = {
     "claim": [
         Call(
             {"waiting": "list", "inflight": "hash", "arrived": "list", "workers": "zset", "attempts": "hash"}
-            | {"paused": "absent", "large": "set"},
+            | {"paused": "absent", "bundles": "hash"},
             ["w1", 10, 3, 0, large],
         )
         for large in (1, 8192)
@@ -90,11 +90,11 @@ CALLS: dict[str, list[Call]] = {
     "cancel": [
         Call(
             {"waiting": "list", "delayed": "zset", "attempts": "hash", "output": "hash", "cancelled": "zset"}
-            | {"unique": "hash", "inflight": "hash", "large": "set"},
+            | {"unique": "hash", "inflight": "hash", "bundles": "hash"},
             [id, "{}", "channel", 1, 1000, 1, b"token:" + raw, id, raw],
             FLOW,
         )
-        for id, raw in (("1", T1), ("4", T4))
+        for id, raw in (("1", T1), ("33", T4))
     ],
     "cron_claim": [
         Call(
@@ -117,9 +117,9 @@ CALLS: dict[str, list[Call]] = {
     "cron_queue": [Call(_cron("fired", "queued", "record"), [1, NOW - 3, NOW - 2])],
     "gate": [
         Call(
-            {"inflight": "hash", "large": "set", "delayed": "zset", "workers": "zset", "lanes": "zset"}
+            {"inflight": "hash", "bundles": "hash", "delayed": "zset", "workers": "zset", "lanes": "zset"}
             | {"waiting": "list", "limits:x": "zset", "limits:x:called": "zset"},
-            ["w1", "inflight:", ":tasks", ":large", "limits:", 1000, everywhere, *ended, *questions],
+            ["w1", "inflight:", ":tasks", ":bundles", "limits:", 1000, everywhere, *ended, *questions],
         )
         for everywhere in ("", "1")
         for ended in ([0], [2, 9, LANE, "ended", 8, LANE, "started"])
@@ -128,7 +128,7 @@ CALLS: dict[str, list[Call]] = {
             [1, LANE, 10, "", "", 2, LANE, 10, "back", "", 3, LANE, 10, "", "@x", 7, LANE, 10, "", ""],
         )
     ],
-    "missing": [Call({"inflight": "hash", "attempts": "hash", "large": "set"}, [2])],
+    "missing": [Call({"inflight": "hash", "attempts": "hash", "bundles": "hash"}, [2])],
     "overdue": [Call({"workers": "zset", "retired": "zset"}, [])],
     "present": [Call({"workers": "zset", "presence": "hash"}, ["w1", '{"a":1}'])],
     "promote": [Call({"delayed": "zset", "waiting": "list"}, [10])],
@@ -144,7 +144,14 @@ CALLS: dict[str, list[Call]] = {
     "reclaim": [
         Call(
             {"workers": "zset", "retired": "zset", "inflight": "hash", "waiting": "list", "attempts": "hash"}
-            | {"arrived": "list", "presence": "hash", "claimants": "zset", "listed": "list", "large": "set"},
+            | {
+                "arrived": "list",
+                "presence": "hash",
+                "claimants": "zset",
+                "listed": "list",
+                "large": "set",
+                "bundles": "hash",
+            },
             ["w1", retired, 1000, force],
         )
         for retired in (0, 1000)
@@ -154,19 +161,19 @@ CALLS: dict[str, list[Call]] = {
     "rename": [
         Call(
             {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "hash", "inflight:w2": "absent"}
-            | {"presence": "hash", "large": "set", "large:w2": "absent"},
+            | {"presence": "hash", "bundles": "hash", "bundles:w2": "absent"},
             ["w1", "w2", 1000, 1000],
         )
     ],
     "release": [
-        Call({"inflight": "hash", "waiting": "list", "workers": "zset", "large": "set"}, ["w1", *rest])
-        for rest in (["", 1, 2, 4], ["1", T1])
+        Call({"inflight": "hash", "waiting": "list", "workers": "zset", "bundles": "hash"}, ["w1", *rest])
+        for rest in (["", 1, 2, 33], ["1", T1])
     ],
     "renew": [
         Call({"workers": "zset"}, ["w1", 1000]),
         Call(
             {"workers": "zset", "retired": "zset", "claimants": "zset", "inflight": "hash", "arrived": "list"}
-            | {"large": "set"},
+            | {"bundles": "hash"},
             ["w1", 1000, 5000],
         ),
     ],
@@ -205,9 +212,13 @@ async def _fill(redis: Redis, call: Call) -> None:
         elif kind == "hash" and key == "inflight":
             await redis.hset(key, mapping={"last": 4, "1": T1, "2": T2, "3": T3})
         elif kind == "set":
-            await redis.sadd(key, 4)
-            await redis.delete(f"{key}:4")
-            await redis.rpush(f"{key}:4", T4)
+            await redis.sadd(key, 5)
+            await redis.delete(f"{key}:5")
+            await redis.rpush(f"{key}:5", T4)
+        elif kind == "hash" and key == "bundles":
+            await redis.hset(key, 32, 0b10)
+            await redis.delete(f"{key}:32")
+            await redis.rpush(f"{key}:32", "", T4)
         elif kind == "hash":
             await redis.hset(key, f"d{sha}", 1)
         elif kind == "string":
@@ -246,7 +257,7 @@ async def test_a_script_that_fails_has_changed_nothing(redis: Redis, name: str, 
             continue
         assert await _everything(redis) == before, f"{name} failed half-way on {damaged}: {error}"
         # What is derived is named, with what it holds and what it should.
-        if damaged not in ("waiting", "output", "inflight", "arrived", "listed", "large"):
+        if damaged not in ("waiting", "output", "inflight", "arrived", "listed", "large", "bundles"):
             assert error.startswith("DAMAGED ")
             assert error.endswith(f" {damaged}")
 

@@ -69,6 +69,8 @@ class Shelf:
         self.refused: set[str] = set()
         """Tasks that other workers have."""
 
+    cut_short = False
+
     @staticmethod
     def delivery(number: Any) -> Delivery:
         return Delivery(json.dumps({"id": str(number), "task": number}).encode(), Receipt())

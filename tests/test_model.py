@@ -393,7 +393,7 @@ class Machine(ServerMachine):
         """Renew a lease, at any time; an idle worker that holds nothing lets it rest."""
         pair = self.one_of(data, lambda pair: not pair.model.lease.lost)
         lease, keys = pair.queue._registration.lease, self.keys
-        held = [keys.inflight(lease.name), keys.arrived(lease.name), keys.large(lease.name)]
+        held = [keys.inflight(lease.name), keys.arrived(lease.name), keys.bundles(lease.name)]
         names = [keys.workers, keys.retired, keys.claimants, *held]
 
         async def renew() -> int:

@@ -34,8 +34,10 @@ TASKS = ":tasks"
 """Suffix of the hash of a worker's tasks in flight."""
 ARRIVED = ":arrived"
 """Suffix of the list of a worker's arrived tasks."""
-LARGE = ":large"
-"""Suffix of the set of a worker's large tasks in flight."""
+BUNDLES = ":bundles"
+"""Suffix of the hash of a worker's large tasks in flight."""
+BUNDLE = 32
+"""The most tasks in a bundle; the number of its first one is a multiple."""
 LAST = "last"
 """Field of such a hash that is no task: the number of the last task claimed, and the priorities of its worker."""
 SPAN = 10**13
@@ -45,6 +47,11 @@ SPAN = 10**13
 def tasks_among(fields: int) -> int:
     """Return the number of tasks in a hash of tasks in flight with so many `fields`."""
     return max(0, fields - 1)
+
+
+def bundled(first: int, marks: bytes) -> list[int]:
+    """Return the numbers of the tasks in flight in a bundle, from an entry of the hash of bundles."""
+    return [first + position for position in range(BUNDLE) if int(marks) >> position & 1]
 
 
 def topic_list(topic: str) -> str:
@@ -208,13 +215,21 @@ class Keys:
         """
         return f"{self.listed(worker)}{TASKS}"
 
-    def large(self, worker: str) -> str:
-        """Return the set of the numbers of large tasks that `worker` has claimed and not settled."""
-        return f"{self.listed(worker)}{LARGE}"
+    def bundles(self, worker: str) -> str:
+        """Return the hash of bundles of large tasks that `worker` has claimed and not settled.
 
-    def large_task(self, worker: str, number: int) -> str:
-        """Return the list that holds this large task alone."""
-        return f"{self.large(worker)}:{number}"
+        It has the number of the first task of each, and marks: the sum of 2^p for each position p, from 0, whose task
+        is in flight.
+        """
+        return f"{self.listed(worker)}{BUNDLES}"
+
+    def bundle(self, worker: str, first: int) -> str:
+        """Return the list of the tasks of a bundle; those settled are empty."""
+        return f"{self.bundles(worker)}:{first}"
+
+    def large(self, worker: str) -> str:
+        """Return the set of the numbers of a worker's large tasks, in the version before: each is alone in a list."""
+        return f"{self.listed(worker)}:large"
 
     def listed(self, worker: str) -> str:
         """Return the list of tasks in flight of a `worker` of an early version, which names no numbers.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from redis_worker.broker.keys import ARRIVED, LARGE, TASKS, Keys
+from redis_worker.broker.keys import ARRIVED, BUNDLE, BUNDLES, TASKS, Keys
 from redis_worker.chaos.journal import Command
 from redis_worker.chaos.replay import Change, Replay
 from redis_worker.vocabulary.payload import loads
@@ -249,8 +249,10 @@ class TaskLedger(Ledger):
         if worker not in self._replay.members(stem + b":workers"):
             return None
         inflight = stem + b":inflight:" + worker
-        own = self._replay.elements(inflight + LARGE.encode() + b":" + number)
-        return self._replay.held(inflight + TASKS.encode()).get(number, own[0] if own else None)
+        first, position = divmod(int(number), BUNDLE)
+        bundle = self._replay.elements(b"%b%b:%d" % (inflight, BUNDLES.encode(), first * BUNDLE))
+        large = bundle[position] if position < len(bundle) else b""
+        return self._replay.held(inflight + TASKS.encode()).get(number, large or None)
 
     def _record(self, place: str, change: Change) -> Record | None:
         if place == _ANSWERED:
@@ -276,7 +278,7 @@ class TaskLedger(Ledger):
                 worker = name.removeprefix(stem)
                 if worker.endswith(ARRIVED):
                     return f"on its way to {worker.removesuffix(ARRIVED)}"
-                return f"{_IN_FLIGHT} at {worker.removesuffix(TASKS).partition(LARGE)[0]}"
+                return f"{_IN_FLIGHT} at {worker.removesuffix(TASKS).partition(BUNDLES)[0]}"
         return None
 
     def _violate(self, record: Record, text: str) -> None:

@@ -36,7 +36,7 @@ class Replay:
         """The hashes of tasks in flight: number -> task."""
         self._commands: dict[bytes, Callable[..., Iterator[Change]]] = {
             b"RPUSH": self._rpush, b"LPUSH": self._lpush, b"LMOVE": self._lmove, b"LPOP": self._lpop,
-            b"LTRIM": self._ltrim, b"LREM": self._lrem, b"ZADD": self._zadd, b"ZREM": self._zrem,
+            b"LTRIM": self._ltrim, b"LREM": self._lrem, b"LSET": self._lset, b"ZADD": self._zadd, b"ZREM": self._zrem,
             b"ZREMRANGEBYSCORE": self._zremrangebyscore, b"ZREMRANGEBYRANK": self._zremrangebyrank,
             b"HSET": self._hset, b"HDEL": self._hdel, b"SORT": self._sort,
             b"DEL": self._delete, b"UNLINK": self._delete,
@@ -95,10 +95,15 @@ class Replay:
         yield from self._cut(key, slice(kept.stop if kept else 0, None), b"LTRIM")
         yield from self._cut(key, slice(0, kept.start if kept else 0), b"LTRIM")
 
+    def _lset(self, key: bytes, index: bytes, element: bytes) -> Iterator[Change]:
+        # A large task whose flight has ended: its place stays, and is empty.
+        yield Change(key, self._lists[key][int(index)], False, b"LSET")
+        self._lists[key][int(index)] = element
+
     def _cut(self, key: bytes, which: slice, by: bytes) -> Iterator[Change]:
         gone = self._lists[key][which]
         del self._lists[key][which]
-        yield from (Change(key, element, False, by) for element in gone)
+        yield from (Change(key, element, False, by) for element in gone if element)
 
     def _lrem(self, key: bytes, count: bytes, element: bytes) -> Iterator[Change]:
         found = self._lists[key]

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from redis_worker.engine.reconnect import Reconnect
-from redis_worker.engine.runner import PATIENCE, Runner
+from redis_worker.engine.runner import MANY, PATIENCE, Runner
 from redis_worker.engine.settler import Settler
 from redis_worker.engine.waiting import happens
 from redis_worker.ports import Observer, Queue
@@ -72,7 +72,7 @@ class Claimer:
                 continue
             async with self._exchange:
                 deliveries = await self._reconnect.call(partial(self._claim, room))
-                self._may_wait = len(deliveries) < room
+                self._may_wait = len(deliveries) < room and not self._queue.cut_short
                 if deliveries:
                     await self._arrived(deliveries)
             if not deliveries and self._burst and await self._all_done():
@@ -106,14 +106,16 @@ class Claimer:
         if self._remaining is not None:
             self._remaining -= len(deliveries)
         self._runner.add(deliveries)
+        turns = _TURNS if len(deliveries) < MANY else 0
         try:
-            for _ in range(_TURNS):
+            for _ in range(turns):
                 await asyncio.sleep(0)
         finally:
             if self._runner.pending:
                 self._runner.behind.set()
             self._observer.claimed(deliveries)
-        await asyncio.sleep(0)  # that of a coroutine
+        if turns:
+            await asyncio.sleep(0)  # that of a coroutine
 
     async def _wait_for_room(self) -> None:
         progress = self._runner.progress

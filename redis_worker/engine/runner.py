@@ -26,6 +26,8 @@ from redis_worker.vocabulary.task import RUNNING, Delivery, Outcome, Turn
 PATIENCE, _SHARED_PATIENCE = HORIZON, 0.25
 # The most running tasks to look at, the oldest first: of thousands of slots, slow tasks hold a small part.
 _OLDEST = 32
+# After so many tasks in one claim, more are waiting: the next claim is sent before the first of them is started.
+MANY = 8
 # Inline calls hold the event loop for this long at a stretch, in seconds; then the loop turns.
 STRETCH = 0.001
 # Turns of the loop between stretches: a reply passes through several coroutines, one a turn, before the next command.
@@ -80,7 +82,7 @@ class Runner(ABC):
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
         surplus = self._ahead(slots) if ahead else 0
-        if waiting > surplus // 2:
+        if waiting > surplus * 3 // 4:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
@@ -182,9 +184,9 @@ class InlineRunner(Runner):
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Start `deliveries` at once where nothing is pending: a lone task waits for no turn of the loop."""
-        idle = not self._pending
+        is_lone = not self._pending and len(deliveries) < MANY
         self._pending.extend(deliveries)
-        if idle:
+        if is_lone:
             self._stretch()
         if self._pending:
             self._arrived.set()

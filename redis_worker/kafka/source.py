@@ -139,6 +139,8 @@ class KafkaSource:
         """End the wait of a claim."""
         self._news.set()
 
+    cut_short = False
+
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """Claim up to `limit` messages. Raises Disconnected while no broker is reachable, and Refused."""
         if self.group.away is not None:

@@ -1,4 +1,4 @@
-"""Large tasks in flight: each in a list of its own, otherwise like any other (see also tests/test_model.py)."""
+"""Large tasks in flight: in bundles, otherwise like any other (see also tests/test_model.py)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,43 @@ def large(number: int) -> bytes:
     return json.dumps({"id": str(number), "task": LARGE}).encode()
 
 
-async def lists(queue: Queue, member: Member) -> list[str]:
-    """Return the numbers of the tasks that have a list."""
-    names = await queue.redis.keys(f"*{queue.keys.large(member.name)}:*")
-    return sorted(name.decode().rpartition(":")[2] for name in names)
+async def bundles(queue: Queue, member: Member) -> list[list[str]]:
+    """Return the ids of the tasks in each bundle, with an empty text for one that has left it."""
+    names = sorted(await queue.redis.keys(f"*{queue.keys.bundles(member.name)}:*"), key=lambda name: (len(name), name))
+    found = [await queue.redis.lrange(name, 0, -1) for name in names]
+    return [[json.loads(raw)["id"] if raw else "" for raw in raws] for raws in found]
 
 
-async def test_a_large_task_leaves_its_list_as_it_is_settled_released_or_retried(queue: Queue, join: Join) -> None:
+async def test_a_large_task_leaves_its_bundle_as_it_is_settled_released_or_retried(queue: Queue, join: Join) -> None:
     member = await join()
     await queue.push(*map(large, range(4)))
     held = await member.claim(4)
     assert ids(held) == ["0", "1", "2", "3"]
-    assert await lists(queue, member) == [str(delivery.number) for delivery in held]
+    assert await bundles(queue, member) == [["0", "1", "2", "3"]]
     assert await count_in_flight(member.line, queue.keys, member.name) == 4
     assert await QueueControl(queue.redis, queue.keys.waiting).in_flight(3) == ([large(n) for n in range(3)], 4)
     assert not await member.queue.settle([done(held[1]), again(held[2])])
     await member.queue.release([held[3]])
     assert await waiting(queue) == ["3"]
-    assert await lists(queue, member) == [str(held[0].number)]
+    assert await bundles(queue, member) == [["0", "", "", ""]]
     assert not await member.queue.settle([done(held[1])])  # repeated: it was settled before
     assert ids(await queue.inflight()) == ["0"]
     await member.queue.settle([done(held[0])])
-    assert not await queue.redis.exists(queue.keys.large(member.name))
+    assert await bundles(queue, member) == []
+    assert not await queue.redis.exists(queue.keys.bundles(member.name))
+    await member.queue.close()
+
+
+async def test_a_claim_of_many_large_tasks_is_complete_and_in_order(queue: Queue, join: Join) -> None:
+    member = await join()
+    await queue.push(*(large(number)[:2000] + b'"}' for number in range(70)))
+    held = await member.claim(5) + await member.claim(65)
+    assert ids(held) == [str(number) for number in range(70)]
+    assert [len(bundle) for bundle in await bundles(queue, member)] == [5, 32, 32, 1]
+    assert not await member.queue.settle([done(delivery) for delivery in held[::-2]])
+    await member.queue.release(held[::2])
+    assert await waiting(queue) == ids(held[::2])
+    assert await bundles(queue, member) == []
     await member.queue.close()
 
 
@@ -54,7 +69,23 @@ async def test_large_tasks_of_a_dead_worker_return_in_order_and_are_charged(queu
     assert await waiting(queue) == ids(held)
     assert [delivery.deaths for delivery in await second.claim()] == [1] * 5
     assert await first.queue.settle([done(held[0])])  # fenced
-    assert await lists(queue, first) == []
+    assert await bundles(queue, first) == []
+    await second.queue.close()
+
+
+async def test_large_tasks_of_a_dead_worker_of_the_version_before_return_in_order(queue: Queue, join: Join) -> None:
+    """It had each of them alone in a list, and their numbers in a set."""
+    first, second = await join(), await join()
+    await queue.push(task(0))
+    [small] = await first.claim()
+    numbers = range(small.number + 1, small.number + 13)
+    await queue.redis.sadd(queue.keys.large(first.name), *numbers)
+    for number in numbers:
+        await queue.redis.rpush(f"{queue.keys.large(first.name)}:{number}", large(number))
+    await second.bury(first)
+    assert await waiting(queue) == ["0", *map(str, numbers)]
+    assert [delivery.deaths for delivery in await second.claim()] == [1] * 13
+    assert not await queue.redis.keys(f"*{queue.keys.large(first.name)}*")
     await second.queue.close()
 
 
@@ -85,25 +116,23 @@ async def test_a_list_that_somebody_damages_costs_no_outcome(queue: Queue, join:
     member = await join()
     await queue.push(*map(large, range(3)))
     held = await member.claim()
-    for delivery in held:
-        name = queue.keys.large_task(member.name, delivery.number)
-        await queue.redis.delete(name)
-        if damage == "overwritten":
-            await queue.redis.set(name, "damage")
+    name = queue.keys.bundle(member.name, held[0].number)
+    await queue.redis.delete(name)
+    if damage == "overwritten":
+        await queue.redis.set(name, "damage")
     assert not await member.queue.settle([done(held[0]), again(held[1])])
     assert await queue.answered(1)
     assert await queue.redis.zcard(queue.keys.delayed) == 1
     assert await count_in_flight(member.line, queue.keys, member.name) == 1
     await member.queue.close()
-    assert not await queue.redis.exists(queue.keys.large(member.name))
+    assert not await queue.redis.exists(queue.keys.bundles(member.name), name)
 
 
-async def test_a_worker_whose_set_of_large_tasks_is_overwritten_goes_on(queue: Queue, join: Join) -> None:
+async def test_a_worker_whose_hash_of_bundles_is_overwritten_goes_on(queue: Queue, join: Join) -> None:
     member = await join()
     await queue.push(large(0))
     held = await member.claim()
-    await queue.redis.delete(queue.keys.large(member.name))
-    damaged, orphan = queue.keys.large(member.name), queue.keys.large_task(member.name, held[0].number)
+    damaged, orphan = queue.keys.bundles(member.name), queue.keys.bundle(member.name, held[0].number)
     await queue.redis.set(damaged, "damage")
     await queue.push(large(1))
     assert await member.claim() == []  # it takes another name

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import SPAN, Keys
+from redis_worker.broker.keys import BUNDLE, SPAN, Keys
 from redis_worker.broker.operator.control import QueueControl
 from redis_worker.broker.operator.dead_letters import DeadLetters
 from redis_worker.broker.operator.depth import read_depths
@@ -129,8 +129,8 @@ class Ends:
     async def vanish(self, claimed: list[Delivery]) -> None:
         """Somebody deletes the tasks in flight, and they are released all the same."""
         keys, name = self.member.keys, self.member.name
-        each = [keys.large_task(name, delivery.number) for delivery in claimed]
-        await self.queue.redis.delete(keys.inflight(name), keys.large(name), *each)
+        each = [keys.bundle(name, delivery.number - delivery.number % BUNDLE) for delivery in claimed]
+        await self.queue.redis.delete(keys.inflight(name), keys.bundles(name), *each)
         await self.member.queue.release(claimed)
 
 

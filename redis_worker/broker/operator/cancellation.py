@@ -12,6 +12,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.keys import LAST, Keys
 from redis_worker.broker.queue.announced_priorities import announced_lists
+from redis_worker.broker.queue.large_tasks import large_in_flight, read_large
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.ids import id_text
 from redis_worker.vocabulary.payload import CANCELLED, failure, read_object
@@ -28,7 +29,7 @@ class _Place(NamedTuple):
     """A task in flight."""
 
     inflight: str
-    large: str
+    bundles: str
     number: int
 
 
@@ -86,15 +87,15 @@ async def _in_flight(connection: Connection, keys: Keys) -> AsyncIterator[tuple[
     """Yield the tasks in flight."""
     for registry in (keys.workers, keys.retired):
         for worker in readable(await connection.call("ZRANGE", registry, 0, -1))[0]:
-            inflight, large = keys.inflight(worker), keys.large(worker)
+            inflight, bundles = keys.inflight(worker), keys.bundles(worker)
             numbers = [int(number) for number in await connection.call("HKEYS", inflight) if number.decode() != LAST]
             if numbers:
                 for number, raw in zip(numbers, await connection.call("HMGET", inflight, *numbers), strict=True):
                     if raw is not None:
-                        yield _Place(inflight, large, number), raw
-            for number in await connection.call("SMEMBERS", large):
-                if (raw := await connection.call("LINDEX", keys.large_task(worker, int(number)), 0)) is not None:
-                    yield _Place(inflight, large, int(number)), raw
+                        yield _Place(inflight, bundles, number), raw
+            for number in await large_in_flight(connection, keys, worker):
+                if (raw := await read_large(connection, keys, worker, number)) is not None:
+                    yield _Place(inflight, bundles, number), raw
 
 
 def _is(raw: bytes, id: str) -> bool:

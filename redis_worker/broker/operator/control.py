@@ -8,25 +8,26 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.broker.queue.announced_priorities import announced_lists
+from redis_worker.broker.queue.large_tasks import large_in_flight, read_large
 
 
 async def tasks_in_flight(connection: Connection, keys: Keys, worker: str, limit: int | None = None) -> list[bytes]:
     """Return the first tasks in flight of `worker`, in the order of their claim. Raises Disconnected or Refused."""
     key = keys.inflight(worker)
-    large = {int(number) for number in await connection.call("SMEMBERS", keys.large(worker))}
+    large = set(await large_in_flight(connection, keys, worker))
     numbers = {int(field) for field in await connection.call("HKEYS", key) if field.isdigit()}
     chosen = sorted(numbers | large)[:limit]
     small = [number for number in chosen if number not in large]
     found = dict(zip(small, await connection.call("HMGET", key, *small) if small else [], strict=True))
     for number in large.intersection(chosen):
-        found[number] = await connection.call("LINDEX", keys.large_task(worker, number), 0)
+        found[number] = await read_large(connection, keys, worker, number)
     return [raw for number in chosen if (raw := found[number]) is not None]
 
 
 async def count_in_flight(connection: Connection, keys: Keys, worker: str) -> int:
     """Return the number of tasks in flight of `worker`. Raises Disconnected or Refused."""
     small = tasks_among(await connection.call("HLEN", keys.inflight(worker)))
-    return small + int(await connection.call("SCARD", keys.large(worker)))
+    return small + len(await large_in_flight(connection, keys, worker))
 
 
 class QueueControl(Access):

@@ -16,8 +16,8 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import call_on, readable, strangers
 from redis_worker.broker.keys import (
     ARRIVED,
+    BUNDLES,
     CRON,
-    LARGE,
     PROCESSES,
     QUEUES,
     SUPERVISORS,
@@ -222,7 +222,7 @@ class StatusReader(Access):
 
 def _script_arguments(queue: Keys) -> Call:
     keys = [queue.waiting, queue.delayed, queue.dead, queue.dropped, queue.workers, queue.presence]
-    return [*keys, queue.flow, queue.paused], [queue.listed(""), TASKS, ARRIVED, LARGE]
+    return [*keys, queue.flow, queue.paused], [queue.listed(""), TASKS, ARRIVED, BUNDLES]
 
 
 def wrong_types(queue: Keys, types: Sequence[bytes]) -> list[DamagedKey]:

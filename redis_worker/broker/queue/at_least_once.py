@@ -82,6 +82,7 @@ class AtLeastOnceQueue:
         """Held by calls that write under the worker's name, which must not change meanwhile."""
         self._drained = False
         """True if the last claim emptied the queue: the next one may wait at once."""
+        self.cut_short = False
         self._found_at = monotonic()
         """The time when a claim last found a task; at first, that of the start, when each command is to be tried."""
         self._has_records = False
@@ -117,11 +118,11 @@ class AtLeastOnceQueue:
     def _make_names(self) -> None:
         """Make the arguments of claims and settlements that change only with the lease."""
         keys, name = self._keys, self._registration.lease.name
-        inflight, arrived, large = keys.inflight(name), keys.arrived(name), keys.large(name)
-        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused, large]
+        inflight, arrived, bundles = keys.inflight(name), keys.arrived(name), keys.bundles(name)
+        self._claimed_keys = [keys.waiting, inflight, arrived, keys.workers, keys.attempts, keys.paused, bundles]
         self._claimed_keys += keys.other_lists
-        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped, large]
-        self._missing_keys = [inflight, keys.attempts, large]
+        self._settled_keys = [inflight, keys.attempts, keys.dead, keys.workers, keys.delayed, keys.dropped, bundles]
+        self._missing_keys = [inflight, keys.attempts, bundles]
         if keys.output and not self._output_apart:
             self._settled_keys.append(keys.output)
         if self._forward is not None:
@@ -256,8 +257,10 @@ class AtLeastOnceQueue:
 
     async def _deliveries_of(self, reply: list[Any], limit: int) -> list[Delivery]:
         lease = self._registration.lease
-        state, tasks, counts, first, large, *found = reply
-        self._last = max(self._last, first % SPAN + len(tasks) + large - 1)
+        state, tasks, counts, first, first_large, end, *found = reply
+        large = range(first_large, end)
+        self._last = max(self._last, first % SPAN + len(tasks) - 1, end % SPAN - 1)
+        self.cut_short = bool(large)
         self._drained = state == _OK and not large and len(tasks) < limit
         if tasks or large:
             self._found_at = monotonic()
@@ -274,8 +277,7 @@ class AtLeastOnceQueue:
         plain = are_plain(tasks)
         deliveries = [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(count(first), tasks)]
         if large:
-            numbers = range(first + len(tasks), first + len(tasks) + large)
-            deliveries += await read_large_tasks(self._blocking, self._keys, lease, numbers)
+            deliveries += await read_large_tasks(self._blocking, self._keys, lease, large)
         return deliveries
 
     def _counted(self, numbers: Sequence[int], tasks: Sequence[bytes], counts: Sequence[int]) -> list[Delivery]:
@@ -377,8 +379,8 @@ class AtLeastOnceQueue:
 
     async def _release(self, queue: str, held: Sequence[Delivery], force: bool = False) -> list[int]:
         """Return tasks to the list `queue`. Returns the positions of those not in flight, see release.lua."""
-        inflight, _, large = self._missing_keys
-        keys = [inflight, queue, self._keys.workers, large]
+        inflight, _, bundles = self._missing_keys
+        keys = [inflight, queue, self._keys.workers, bundles]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
             return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])

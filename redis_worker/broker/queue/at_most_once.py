@@ -28,6 +28,8 @@ class _Receipt:
 class AtMostOnceQueue:
     """The port `Queue` over Redis without claims: tasks taken by a worker that dies are lost."""
 
+    cut_short = False
+
     def __init__(
         self, ordinary: Connection, blocking: Connection, keys: Keys, observer: Observer, limits: Limits
     ) -> None:

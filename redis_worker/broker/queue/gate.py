@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, NamedTuple, TypeAlias
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import LARGE, TASKS, Keys
+from redis_worker.broker.keys import BUNDLES, TASKS, Keys
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.engine.starts import STARTED
@@ -235,7 +235,7 @@ class Gate:
         self, questions: Sequence[_Question], changes: Sequence[tuple[int, Lane, str]], everywhere: bool
     ) -> tuple[list[str], list[Any]]:
         keys, worker = self._keys, self._queue.worker
-        arguments: list[Any] = [worker, keys.listed(""), TASKS, LARGE, f"{keys.limits}:", _CALL_MS]
+        arguments: list[Any] = [worker, keys.listed(""), TASKS, BUNDLES, f"{keys.limits}:", _CALL_MS]
         may_go_on = any(what == "ended" for _, _, what in changes)
         arguments += ["1" if everywhere or may_go_on else "", len(changes)]
         for number, lane, what in changes:
@@ -246,7 +246,7 @@ class Gate:
             arguments.append("" if priority == DEFAULT else f"@{priority}")
         return [
             keys.inflight(worker),
-            keys.large(worker),
+            keys.bundles(worker),
             keys.delayed,
             keys.workers,
             keys.lanes,

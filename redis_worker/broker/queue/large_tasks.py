@@ -1,30 +1,43 @@
-"""Large tasks in flight: each in a list of its own, which no script reads but the worker itself."""
+"""Large tasks in flight: in lists, the bundles, which no script reads but the worker itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from redis_worker.broker.connection.connection import PATIENCE, Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import BUNDLE, Keys, bundled
 from redis_worker.broker.queue.lease import Lease
 from redis_worker.vocabulary.errors import WrongType
 from redis_worker.vocabulary.task import Delivery
 
-# Bytes of a large task. A script copies and digests each task that it reads: beyond this size a list is cheaper.
-LARGE_BYTES = 8192
+# Bytes of a large task. A script copies and digests each task that it reads: beyond this size a bundle is cheaper.
+LARGE_BYTES = 512
 
 
-async def read_large_tasks(connection: Connection, keys: Keys, lease: Lease, numbers: Sequence[int]) -> list[Delivery]:
+async def read_large_tasks(connection: Connection, keys: Keys, lease: Lease, numbers: range) -> list[Delivery]:
     """Return the tasks with these `numbers`, as far as they are there: the lease may have been lost meanwhile.
 
     Raises Disconnected or Refused.
     """
-    reads = [("LINDEX", keys.large_task(lease.name, number), 0) for number in numbers]
+    firsts = numbers[::BUNDLE]
+    reads = [("LRANGE", keys.bundle(lease.name, first), 0, -1) for first in firsts]
     deliveries: list[Delivery] = []
     replies = await connection.together(*reads, patience=PATIENCE, ordered=False)
-    for number, reply in zip(numbers, replies, strict=True):
-        if isinstance(reply, bytes):
-            deliveries.append(Delivery(reply, lease, number=number))
-        elif isinstance(reply, Exception) and not isinstance(reply, WrongType):
+    for first, reply in zip(firsts, replies, strict=True):
+        if isinstance(reply, list):
+            deliveries += [Delivery(raw, lease, number=number) for number, raw in enumerate(reply, first)]
+        elif not isinstance(reply, WrongType):
             raise reply
     return deliveries
+
+
+async def large_in_flight(connection: Connection, keys: Keys, worker: str) -> list[int]:
+    """Return the numbers of the large tasks in flight of `worker`. Raises Disconnected or Refused."""
+    firsts = [int(first) for first in await connection.call("HKEYS", keys.bundles(worker)) if first.isdigit()]
+    found = await connection.call("HMGET", keys.bundles(worker), *firsts) if firsts else []
+    return [number for first, marks in zip(firsts, found, strict=True) if marks for number in bundled(first, marks)]
+
+
+async def read_large(connection: Connection, keys: Keys, worker: str, number: int) -> bytes | None:
+    """Return the large task of `worker` with this number; None if it has none. Raises Disconnected or Refused."""
+    position = number % BUNDLE
+    raw: bytes | None = await connection.call("LINDEX", keys.bundle(worker, number - position), position)
+    return raw

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, readable, strangers
-from redis_worker.broker.keys import ARRIVED, LARGE, TASKS, Keys
+from redis_worker.broker.keys import ARRIVED, BUNDLES, TASKS, Keys
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.registration import reclaim
@@ -85,7 +85,7 @@ class Recoverer:
         loop = asyncio.get_running_loop()
         keys = self._keys
         started = loop.time()
-        arguments = [int(self._lease * 1000), keys.listed(""), TASKS, ARRIVED, LARGE]
+        arguments = [int(self._lease * 1000), keys.listed(""), TASKS, ARRIVED, BUNDLES]
         dead, retired, expired, entered, found, soonest = await self._connection.run("overdue", self._types, arguments)
         if entered:
             logger.warning(

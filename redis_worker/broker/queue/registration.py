@@ -59,7 +59,7 @@ class Registration:
                 loop.call_soon_threadsafe(self._report_lost, lease)
 
         keys, name = self._keys, lease.name
-        held = [keys.inflight(name), keys.arrived(name), keys.large(name)]
+        held = [keys.inflight(name), keys.arrived(name), keys.bundles(name)]
         self._keeper.keep([*self._registries, *held], lease, notify)
 
     def _report_lost(self, lease: Lease) -> None:
@@ -77,11 +77,11 @@ class Registration:
         Returns what is damaged: nothing if the name stays. Raises Disconnected or Refused.
         """
         old, new, keys = self.lease, Lease(worker_name(), self.lease), self._keys
-        types = {keys.inflight(old.name): "hash", keys.arrived(old.name): "list", keys.large(old.name): "set"}
+        types = {keys.inflight(old.name): "hash", keys.arrived(old.name): "list", keys.bundles(old.name): "hash"}
         damages = await damaged_keys(self._connection, types)
         if damages:
             names = [*self._registries, keys.inflight(old.name), keys.inflight(new.name), keys.presence]
-            names += [keys.large(old.name), keys.large(new.name)]
+            names += [keys.bundles(old.name), keys.bundles(new.name)]
             arguments = [old.name, new.name, int(self._keeper.seconds * 1000), RETIRED_MS]
             self._keeper.drop(old)
             try:
@@ -142,6 +142,7 @@ async def reclaim(
         [
             *(keys.workers, keys.retired, keys.inflight(worker), keys.waiting, keys.attempts),
             *(keys.arrived(worker), keys.presence, keys.claimants, keys.listed(worker), keys.large(worker)),
+            keys.bundles(worker),
         ],
         [worker, retired_ms, COUNTS_MS, int(force)],
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import Complaints, call_on, damaged_keys, readable, strangers
-from redis_worker.broker.keys import LARGE, TASKS, TOPICS
+from redis_worker.broker.keys import BUNDLES, TASKS, TOPICS
 from redis_worker.broker.queue.at_least_once import AtLeastOnceQueue
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.broker.queue.doorbell import Doorbell
@@ -93,12 +93,12 @@ class IdempotentQueue(TopicQueue):
 
     def _make_names(self) -> None:
         super()._make_names()
-        keys, large = self._keys, self._keys.large(self.worker)
+        keys, bundles = self._keys, self._keys.bundles(self.worker)
         self._settled_keys += [keys.done, keys.begun]
-        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed, large]
+        self._begun_keys = [self._settled_keys[0], keys.done, keys.begun, keys.workers, keys.delayed, bundles]
 
     async def _begin(self, deliveries: list[Delivery]) -> list[Delivery]:
-        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, LARGE, _POSTPONE_MS]
+        arguments: list[Any] = [self.worker, self._keys.listed(""), TASKS, BUNDLES, _POSTPONE_MS]
         candidates: list[tuple[Delivery, str]] = []
         begun: list[Delivery] = []
         for delivery in deliveries:

@@ -1,7 +1,7 @@
 -- Decide which of the messages just claimed may run: not those completed before under the same id, and not
 -- those with an id that another message is running under. The latter are delayed, uncharged.
--- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed, 6 large
--- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a set of large tasks,
+-- KEYS 1 inflight, 2 done, 3 begun, 4 workers, 5 delayed, 6 bundles
+-- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a hash of bundles,
 --      5 delay in ms; then number, id, token,
 --      busy ('1' if this worker is running the id) for each
 -- Returns for each 0 (run it), 1 (completed before), 2 (delayed) or 3 (to be delayed, but not in flight although the
@@ -21,7 +21,7 @@ local function is_handled_elsewhere(id)
   local worker, held = string.sub(holder, 1, split - 1), string.sub(holder, split + 1)
   if worker == ARGV[1] or not redis.call('ZSCORE', KEYS[4], worker) then return false end
   return redis.pcall('HEXISTS', ARGV[2] .. worker .. ARGV[3], held) == 1
-    or redis.pcall('SISMEMBER', ARGV[2] .. worker .. ARGV[4], held) == 1
+    or is_number(held) and is_bundled(ARGV[2] .. worker .. ARGV[4], held)
     -- A worker of an early version has a list of tasks.
     or type(redis.pcall('LPOS', ARGV[2] .. worker, held)) == 'number'
 end
@@ -46,4 +46,5 @@ for i = 6, #ARGV, 4 do
     verdicts[#verdicts + 1] = 0
   end
 end
+empty_bundles()
 return verdicts

@@ -1,6 +1,6 @@
 -- Cancel a task: remove it with its answer, or mark it if it is in flight, for its worker to cancel.
 -- KEYS 1 waiting, 2 delayed, 3 attempts, 4 output, 5 cancelled, 6 unique; then for each place in flight where the task was
---      seen: inflight, large. The steps of flows that wait for this answer are pushed, or fail: see flows.lua
+--      seen: inflight, bundles. The steps of flows that wait for this answer are pushed, or fail: see flows.lua
 -- ARGV 1 id, 2 answer, 3 channel of results, 4 time to live of the answer (see expire_results), 5 ms for which a mark
 --      holds, 6 number of members N of `delayed`, then these; the number in flight for each place; the raw tasks
 -- Returns a state:

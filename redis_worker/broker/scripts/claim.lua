@@ -1,13 +1,13 @@
 -- Move tasks in flight: first those BLMOVE has brought, then from the head of the queue.
--- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 large; with priorities, 8 … the lists of all
+-- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 bundles; with priorities, 8 … the lists of all
 --      but `default`
 -- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task,
 --      6 lease in ms, in place of one at rest (see renew.lua); with priorities, 7 the names of all but `default`, 8 their
 --      order, 9 their turns, 10 the next turn (see shares_of)
--- Returns {state, tasks, counts, number of the first task; the others follow it, number of large tasks after them}:
--- counts are, for each task, the workers that died holding it and its retries; empty means 0 for all. The worker reads
--- large tasks from their lists. If `attempts` holds another type, the counts are lost: tasks are claimed without
--- counts, and the type is the sixth element. With priorities, it returns a list of such replies, one for each of which
+-- Returns {state, tasks, counts, number of the first task; the others follow it, number of the first large task, and
+-- the number after the last one}: counts are, for each task, the workers that died holding it and its retries; empty
+-- means 0 for all. The worker reads large tasks from their bundles. If `attempts` holds another type, the counts are
+-- lost: tasks are claimed without counts, and the type is the seventh element. With priorities, it returns a list of such replies, one for each of which
 -- tasks were claimed, unless there is none. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
@@ -15,14 +15,14 @@ local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 
 local lease = redis.pcall('ZSCORE', KEYS[4], ARGV[1])
 if not lease then
-  return {LEASE_LOST, {}, {}, 0, 0}
+  return {LEASE_LOST, {}, {}, 0, 0, 0}
 elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
 end
 
 -- Return about how many bytes a task near the head of a list has.
 local function size_of(list, waiting)
-  local bytes = redis.pcall('MEMORY', 'USAGE', list, 'SAMPLES', 1)
+  local bytes = redis.pcall('MEMORY', 'USAGE', list)
   -- Not every server knows this command.
   return type(bytes) == 'number' and bytes / waiting or #redis.call('LINDEX', list, 0)
 end
@@ -34,7 +34,7 @@ if unusual > 0 then
   local paused = redis.call('EXISTS', KEYS[6])
   if paused == 1 then
     while redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT') do end
-    return {PAUSED, {}, {}, 0, 0}
+    return {PAUSED, {}, {}, 0, 0, 0}
   end
   found = redis.call('TYPE', KEYS[5]).ok
   tried = found == 'hash'
@@ -74,30 +74,33 @@ end
 
 -- Put large tasks from the head of a list in flight. Returns their number: 0 as well if the server refuses SORT.
 local function hold_large(queue, count)
-  local numbers = {}
+  local taken, before = 0, last
   end_rest()
-  while #numbers < count do
-    -- Without sorting, it copies the next task into a list of its own, and the script sees none of it.
-    local list = list_of(KEYS[7], base + last + 1)
-    if redis.pcall('SORT', queue, 'BY', 'nosort', 'LIMIT', #numbers, 1, 'STORE', list) ~= 1 then break end
-    last = last + 1
-    numbers[#numbers + 1] = base + last
+  last = last + (-1 - last) % BUNDLE
+  while taken < count do
+    -- Without sorting, it copies the next tasks into a list of their own, and the script sees none of them.
+    local list, most = list_of(KEYS[7], base + last + 1), math.min(BUNDLE, count - taken)
+    local copied = redis.pcall('SORT', queue, 'BY', 'nosort', 'LIMIT', taken, most, 'STORE', list)
+    if copied ~= most then break end
+    redis.call('HSET', KEYS[7], base + last + 1, 2 ^ copied - 1)
+    taken, last = taken + copied, last + copied
   end
-  if #numbers > 0 then
-    redis.call('SADD', KEYS[7], unpack(numbers))
+  if taken == 0 then
+    last = before
+  else
     redis.call('HSET', KEYS[2], LAST, string.format(LAST_FORMAT, last) .. (ARGV[7] or ''))
-    drop(queue, #numbers)
+    drop(queue, taken)
   end
-  return #numbers
+  return taken
 end
 
 local function claim_untried(list, waiting, limit, size)
-  redis.call('SCARD', KEYS[7])  -- an error here, if it is no set, costs no task
+  redis.call('HLEN', KEYS[7])  -- an error here, if it is no hash, costs no task
   local first = base + last + 1
   hold(arrived)
   drop(KEYS[3], #arrived)
   local large = size >= tonumber(ARGV[5]) and hold_large(list, math.min(limit, waiting)) or 0
-  if large > 0 then return {OK, arrived, {}, first, large, found} end
+  if large > 0 then return {OK, arrived, {}, first, base + last + 1 - large, base + last + 1, found} end
   local tasks, taken = arrived, 0
   -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.
   local step = math.max(1, math.floor(65536 / math.max(1, size)))
@@ -109,7 +112,7 @@ local function claim_untried(list, waiting, limit, size)
     if #piece < step then break end
   end
   drop(list, taken)
-  return {OK, tasks, {}, first, 0, found}
+  return {OK, tasks, {}, first, 0, 0, found}
 end
 
 -- Some tasks were tried before. All tasks a worker holds are charged when it dies, since any of them may have
@@ -149,9 +152,9 @@ local function claim_tried(list, waiting, limit)
     redis.call('LMOVE', KEYS[3], KEYS[1], 'RIGHT', 'LEFT')
   end
   if #tasks == 0 and (waiting > 0 or #arrived > 0) then
-    return {ALONE, {}, {}, 0, 0}
+    return {ALONE, {}, {}, 0, 0, 0}
   end
-  return {OK, tasks, counts, first, 0}
+  return {OK, tasks, counts, first, 0, 0}
 end
 
 -- Claim tasks that arrived, and up to `limit` of the `waiting` ones of a list.
@@ -183,4 +186,4 @@ for digit in string.gmatch(ARGV[8], '%d') do
     replies[#replies + 1] = reply
   end
 end
-return #replies > 0 and replies or {state, {}, {}, 0, 0}
+return #replies > 0 and replies or {state, {}, {}, 0, 0, 0}

@@ -122,35 +122,105 @@ local function last_number(inflight)
   return digits and #digits < 16 and tonumber(digits) or 0
 end
 
--- A large task in flight is not in the hash, but alone in a list: a script copies and digests whatever it reads, and
--- need not read such a list. The set `large` has the numbers of these tasks.
-local function list_of(large, number)
-  return large .. ':' .. number
+-- Large tasks in flight are not in the hash: a script copies and digests whatever it reads. They are in bundles of up to
+-- BUNDLE tasks, each a list that no script has to read. The hash `bundles` has for each the number of its first task, a
+-- multiple of BUNDLE, and its marks: the sum of 2^p for each position p whose task is in flight. The others are blank.
+local BUNDLE = 32
+
+local function list_of(bundles, first)
+  return bundles .. ':' .. first
+end
+
+-- The bundles that this script has looked at, by their first number, for each hash `bundles`.
+local opened = {}
+
+-- Return the bundle that may have the task with this number, nil without one; and the position there, from 0.
+local function bundle_of(bundles, number)
+  local known = opened[bundles]
+  if not known then
+    known = {none = redis.call('TYPE', bundles).ok ~= 'hash'}
+    opened[bundles] = known
+  end
+  if known.none then return end
+  local position = number % BUNDLE
+  local first = number - position
+  if known[first] == nil then
+    local marks = redis.call('HGET', bundles, first) or ''
+    known[first] = #marks < 11 and string.find(marks, '^%d+$') and {marks = tonumber(marks), ended = {}} or false
+  end
+  return known[first] or nil, position
+end
+
+local function has_mark(marks, position)
+  return math.floor(marks / 2 ^ position) % 2 == 1
+end
+
+local function is_bundled(bundles, number)
+  local bundle, position = bundle_of(bundles, number)
+  return bundle and has_mark(bundle.marks, position)
 end
 
 -- Return the task in flight with this number; nil without one.
-local function task_in_flight(inflight, large, number)
+local function task_in_flight(inflight, bundles, number)
   local raw = redis.pcall('HGET', inflight, number)
-  if type(raw) ~= 'string' then raw = redis.pcall('LINDEX', list_of(large, number), 0) end
+  if type(raw) ~= 'string' and is_bundled(bundles, number) then
+    local position = number % BUNDLE
+    raw = redis.pcall('LINDEX', list_of(bundles, number - position), position)
+  end
   return type(raw) == 'string' and raw or nil
 end
 
--- End the flight of a task. Returns false if there is none with this number.
-local function end_flight(inflight, large, number)
-  if redis.pcall('HDEL', inflight, number) == 1 then return true end
-  if redis.pcall('SREM', large, number) ~= 1 then return false end
-  redis.call('DEL', list_of(large, number))
+-- End the flight of a task. Returns false if there is none with this number. A script that calls this calls
+-- empty_bundles at last.
+local function end_flight(inflight, bundles, number)
+  local bundle, position = bundle_of(bundles, number)
+  if not bundle or not has_mark(bundle.marks, position) then
+    return redis.pcall('HDEL', inflight, number) == 1
+  end
+  bundle.marks = bundle.marks - 2 ^ position
+  table.insert(bundle.ended, position)
   return true
 end
 
--- Return the numbers of the tasks in flight, in the order of their claim.
-local function numbers_in(inflight, large)
-  local numbers = {}
-  for _, names in ipairs({redis.call('HKEYS', inflight), redis.call('SMEMBERS', large)}) do
-    for _, name in ipairs(names) do
-      if #name < 16 and string.find(name, '^[1-9]%d*$') then numbers[#numbers + 1] = tonumber(name) end
+-- Take the tasks whose flight has ended out of their bundles.
+local function empty_bundles()
+  for bundles, known in pairs(opened) do
+    for first, bundle in pairs(known) do
+      if type(bundle) == 'table' and #bundle.ended > 0 then
+        local list = list_of(bundles, first)
+        if bundle.marks == 0 then
+          redis.call('HDEL', bundles, first)
+          redis.call('DEL', list)
+        else
+          redis.call('HSET', bundles, first, bundle.marks)
+          -- The memory of a task ends with it. Somebody may have deleted the list.
+          for _, position in ipairs(bundle.ended) do redis.pcall('LSET', list, position, '') end
+        end
+      end
     end
   end
+end
+
+local function is_number(text)
+  return #text < 16 and string.find(text, '^[1-9]%d*$')
+end
+
+-- Add to `numbers` those of the tasks in flight in the bundles that start with the numbers `firsts`.
+local function add_bundled(numbers, bundles, firsts)
+  for _, first in ipairs(firsts) do
+    for position = 0, is_number(first) and first % BUNDLE == 0 and BUNDLE - 1 or -1 do
+      if is_bundled(bundles, first + position) then numbers[#numbers + 1] = first + position end
+    end
+  end
+end
+
+-- Return the numbers of the tasks in flight, in the order of their claim.
+local function numbers_in(inflight, bundles)
+  local numbers = {}
+  for _, name in ipairs(redis.call('HKEYS', inflight)) do
+    if is_number(name) then numbers[#numbers + 1] = tonumber(name) end
+  end
+  add_bundled(numbers, bundles, redis.call('HKEYS', bundles))
   table.sort(numbers)
   return numbers
 end

@@ -1,8 +1,8 @@
 -- Decide which of the tasks just claimed may start, under limits over all workers; the others wait in their lane. Call
 -- up tasks that wait in lanes and may start now: to the head of the queue.
--- KEYS 1 inflight, 2 large, 3 delayed, 4 workers, 5 lanes, 6 waiting
--- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a set of large tasks, 5 stem of the keys
---      of limits, 6 ms for which a call holds, 7 '1' to look at all lanes, 8 number of changes N, then N times number, lane
+-- KEYS 1 inflight, 2 bundles, 3 delayed, 4 workers, 5 lanes, 6 waiting
+-- ARGV 1 worker, 2 stem of the in-flight keys, 3 suffix of a hash of tasks, 4 of a hash of bundles, 5 stem of the keys of
+--      limits, 6 ms for which a call holds, 7 '1' to look at all lanes, 8 number of changes N, then N times number, lane
 --      and 'ended', or 'started' to count the start now; then for each task that asks number, lane, slack in ms (within
 --      which it starts), 'back' if it shall not wait in the lane, its priority if that is not the default
 -- A lane is a JSON list: its score among delayed tasks, then its limits [name, most, ms]: at most `most` starts
@@ -13,7 +13,7 @@ local START, WAITS, BACK, GONE = 0, 1, 2, 3
 -- A limit has a sorted set of those that started: worker, newline, number -> the latest time of the start, in ms; and one
 -- of those called: digest -> time until which the call holds. A task that has started counts as running only while its
 -- worker has a lease and has it in flight: no lock can be left behind.
-local wrong = damage(KEYS[1], 'hash', KEYS[2], 'set', KEYS[3], 'zset', KEYS[4], 'zset', KEYS[5], 'zset')
+local wrong = damage(KEYS[1], 'hash', KEYS[2], 'hash', KEYS[3], 'zset', KEYS[4], 'zset', KEYS[5], 'zset')
   or mistyped('input', KEYS[6], 'list')
 if wrong then return wrong end
 local MOST_LANES, MOST_CALLED, WEEK, POLL = 200, 1000, 604800000, 1000
@@ -60,7 +60,7 @@ local function is_running(member)
   local worker, number = string.match(member, '^(.*)\n(%d+)')
   if not worker or not redis.call('ZSCORE', KEYS[4], worker) then return false end
   return redis.pcall('HEXISTS', ARGV[2] .. worker .. ARGV[3], number) == 1
-    or redis.pcall('SISMEMBER', ARGV[2] .. worker .. ARGV[4], number) == 1
+    or is_number(number) and is_bundled(ARGV[2] .. worker .. ARGV[4], number)
 end
 
 -- Return how many more tasks a limit lets start now.
@@ -190,4 +190,5 @@ local function call_up(lane)
 end
 
 for _, lane in ipairs(visits) do call_up(lane) end
+empty_bundles()
 return reply

@@ -1,5 +1,5 @@
 -- List a worker's in-flight tasks that it does not know to hold.
--- KEYS 1 inflight, 2 attempts, 3 large
+-- KEYS 1 inflight, 2 attempts, 3 bundles
 -- ARGV the numbers of the tasks that it holds
 -- Returns {numbers, tasks, counts}, in the order of their claim; counts as claim.lua does.
 local known = {}

@@ -2,7 +2,7 @@
 -- A worker that is only in `claimants` has lost its entry: it gets one more lease, which it renews if alive.
 -- KEYS 1 workers, 2 retired, 3 claimants, then the other derived keys
 -- ARGV 1 lease of a worker missing from `claimants`, in ms, 2 stem of the in-flight keys,
---      3 suffix of a hash of tasks, 4 of a list of arrived tasks, 5 of a set of large tasks
+--      3 suffix of a hash of tasks, 4 of a list of arrived tasks, 5 of a hash of bundles
 -- Returns {dead workers, retired workers, those of them to be removed if they hold nothing,
 --          {workers that had lost their entry}, {the type of each key}, ms until another lease or retirement ends, or -1}
 local LONGEST = 86400000

@@ -1,15 +1,20 @@
 -- Return all tasks of a worker to the head of their queue, or of the list of their priority, in order, and retire the worker.
 -- KEYS 1 workers, 2 retired, 3 inflight of that worker, 4 waiting, 5 attempts, 6 arrived of that worker,
---      7 presence, 8 claimants, 9 in-flight list of a worker of an early version, 10 large of that worker
+--      7 presence, 8 claimants, 9 in-flight list of a worker of an early version, 10 large of one of the version
+--      before: a set of numbers of tasks, each alone in a list, 11 bundles of that worker
 -- ARGV 1 worker, 2 ms for which it stays retired (0: not at all, nothing can arrive late), 3 ms for which counts
 --      are kept, 4 force: 1 if the worker itself gives up, 0 if its lease must have expired
 -- Returns the number of tasks returned, or -1 if the worker has renewed its lease meanwhile, or nothing was to do.
 -- Tasks are charged for their worker's death, or stay in flight until they can be. A worker that cannot be retired
 -- stays in `workers`, and the next sweep finds it again.
 local wrong = mistyped('input', KEYS[4], 'list') or damage(KEYS[3], 'hash', KEYS[6], 'list', KEYS[9], 'list')
-  or damage(KEYS[10], 'set')
+  or damage(KEYS[10], 'set', KEYS[11], 'hash')
 if wrong then return wrong end
-local numbers, lists = numbers_in(KEYS[3], KEYS[10]), {}
+local numbers, lists = numbers_in(KEYS[3], KEYS[11]), {}
+for _, number in ipairs(redis.call('SMEMBERS', KEYS[10])) do
+  if is_number(number) then numbers[#numbers + 1] = tonumber(number) end
+end
+table.sort(numbers)
 if #numbers > 0 and numbers[#numbers] >= SPAN then
   for i, name in ipairs(priorities_in(KEYS[3])) do
     lists[i] = list_with(name, KEYS[1])
@@ -30,7 +35,7 @@ end
 if not ends and not force and type(redis.pcall('ZSCORE', KEYS[2], ARGV[1])) ~= 'string' then
   return -1
 end
-if not force and redis.call('EXISTS', KEYS[3], KEYS[9], KEYS[10]) > 0 then
+if not force and redis.call('EXISTS', KEYS[3], KEYS[9], KEYS[10], KEYS[11]) > 0 then
   wrong = damage(KEYS[5], 'hash')
   if wrong then return wrong end
 end
@@ -50,14 +55,17 @@ local function charge(raw)
   end
 end
 for i = #numbers, 1, -1 do
-  local raw = task_in_flight(KEYS[3], KEYS[10], numbers[i])
-  if raw then
+  local alone = list_of(KEYS[10], numbers[i])
+  local raw = task_in_flight(KEYS[3], KEYS[11], numbers[i]) or redis.pcall('LINDEX', alone, 0)
+  if type(raw) == 'string' then
     redis.call('LPUSH', lists[math.floor(numbers[i] / SPAN)] or KEYS[4], raw)
     charge(raw)
   end
-  end_flight(KEYS[3], KEYS[10], numbers[i])
+  end_flight(KEYS[3], KEYS[11], numbers[i])
+  redis.call('DEL', alone)
 end
-redis.call('DEL', KEYS[3])
+empty_bundles()
+redis.call('DEL', KEYS[3], KEYS[10])
 while true do
   local raw = redis.call('LMOVE', KEYS[9], KEYS[4], 'RIGHT', 'LEFT')
   if not raw then break end

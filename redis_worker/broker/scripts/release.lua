@@ -1,5 +1,5 @@
 -- Return tasks to the head of the queue, in order, if the worker still holds them.
--- KEYS 1 inflight, 2 waiting, 3 workers, 4 large
+-- KEYS 1 inflight, 2 waiting, 3 workers, 4 bundles
 -- ARGV 1 worker, 2 '1' to return tasks although they are not held, 3 … their numbers, in the order they were claimed;
 --      with 2, the raw tasks
 -- Returns the positions, from 0, of the tasks that are not held although the worker has its lease: see settle.lua.
@@ -21,4 +21,5 @@ for i = #ARGV, 3, -1 do
     end
   end
 end
+empty_bundles()
 return left

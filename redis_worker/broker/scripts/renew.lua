@@ -1,6 +1,6 @@
 -- Renew a worker's lease, unless it has been taken away.
 -- KEYS 1 workers; if names are entered a second time: 2 retired, 3 claimants; 4 inflight, 5 arrived,
---      6 large
+--      6 bundles
 -- ARGV 1 worker, 2 lease in ms; of an idle worker: 3 lease at rest, in ms
 -- Returns 1, or 2 if the lease rests, or 0 if the worker was presumed dead and other workers have its tasks.
 -- A worker that holds nothing leaves nothing behind when it dies: its lease rests, and is a long one. Its end is marked by

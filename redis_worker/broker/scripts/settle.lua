@@ -1,5 +1,5 @@
 -- Write the outcomes of tasks and acknowledge them, in one step, if the worker still holds them.
--- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 large, 8 output (absent if there
+-- KEYS 1 inflight, 2 attempts, 3 dead, 4 workers, 5 delayed, 6 dropped, 7 bundles, 8 output (absent if there
 --      are no results, or if it lies in another slot: write.lua has written them before); for an
 --      idempotent topic, which has no output, 8 done, 9 begun; for tasks with records, the last two are
 --      unique, cancelled; to pass results on, 8 output, 9 the list that successes are pushed to, as new tasks
@@ -168,6 +168,7 @@ end
 for first = 1, forward and #onward or 0, 4000 do
   redis.call('RPUSH', forward, unpack(onward, first, math.min(first + 3999, #onward)))
 end
+empty_bundles()
 if output and #fields > 0 then
   if has_flows then
     pass_on(flow, output, fields)

@@ -109,7 +109,7 @@ async def examine_keys(connection: Connection, keys: Keys, subject: str, workers
     held: dict[str, str] = {}
     for worker in workers:
         held |= {keys.inflight(worker): "hash", keys.arrived(worker): "list", keys.listed(worker): "list"}
-        held |= {keys.large(worker): "set"}
+        held |= {keys.bundles(worker): "hash"}
     return await _examine(connection, subject, keys.types | held, _forms(keys))
 
 
