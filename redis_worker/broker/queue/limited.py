@@ -24,6 +24,11 @@ class LimitedQueue:
         self.open, self.missing = queue.open, queue.missing
 
     @property
+    def cut_short(self) -> bool:
+        """See the port."""
+        return self._queue.cut_short
+
+    @property
     def worker(self) -> str:
         """See the port."""
         return self._queue.worker
