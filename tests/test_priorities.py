@@ -123,7 +123,7 @@ async def test_a_push_to_any_list_wakes_an_idle_worker(server: EmbeddedServer, q
             raw = json.dumps({"id": number, "task": number})
             await queue.redis.rpush(keys.list_with(NAMES[number % 3]), raw)
             await wait_until(lambda count=number + 1: queue.answered(count))
-            await wait_until(lambda: pool.counters.succeeded == 9)
+        await wait_until(lambda: pool.counters.succeeded == 9)
 
 
 async def test_a_kill_returns_each_task_to_its_list_and_all_are_answered(
