@@ -41,6 +41,11 @@ class Call(NamedTuple):
 FLOW = {"flow": "hash", "flow_left": "hash", "flow_edges": "zset"}
 
 
+def step(id: str, unique: str, how: str, raw: bytes, order: str, *after: str) -> list[Any]:
+    """Return the arguments of park.lua for a step."""
+    return [id, unique, "", 0, how, raw, order, len(after), *after]
+
+
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
     header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 2]
     outcomes = [1, "1", "{}", 2, "token", 10, 33, "token", 10, 3, "letter", "1", "3", "{}"]
@@ -136,7 +141,8 @@ CALLS: dict[str, list[Call]] = {
     "park": [
         Call(
             {"waiting": "list", "unique": "hash", "output": "hash", "flow": "hash"},
-            ["channel", 0, "ab", "5", "1", "", 0, "fail", T1, 1, "1", "6", "", "", 0, "run", T2, 2, "1", "5"],
+            ["channel", 0, "ab", *step("5", "1", "fail", T1, "", "1"), *step("6", "", "run", T2, "", "1", "5")]
+            + [*step("7", "1", "fail", T1, "aa"), *step("8", "1", "fail", T1, "aa")],
             {"flow_left": "hash", "flow_edges": "zset"},
         )
     ],

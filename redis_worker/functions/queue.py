@@ -80,6 +80,7 @@ class TaskQueue(DeclaredFunctions):
         rate: str | None = None,
         concurrency: int | None = None,
         per_key: int | None = None,
+        in_order: bool = False,
     ) -> Decorator: ...
 
     def task(
@@ -97,6 +98,7 @@ class TaskQueue(DeclaredFunctions):
         rate: str | None = None,
         concurrency: int | None = None,
         per_key: int | None = None,
+        in_order: bool = False,
     ) -> Any:
         """Register the decorated function under `name`, by default its own; it stays a plain function for calls.
 
@@ -104,7 +106,8 @@ class TaskQueue(DeclaredFunctions):
         `timeout` limits one run; `retries` follow a failure, after `retry_backoff` (1 s) that doubles up to
         `retry_backoff_max` (60 s). `priority` is one of those of the queue, for each submission that names no other.
         Limits hold over all workers of the queue: `rate`, as "100/m", for the starts in any period of that length,
-        `concurrency` for the tasks at a time, `per_key` for those of the same `key`. Raises ConfigurationError for
+        `concurrency` for the tasks at a time, `per_key` for those of the same `key`; with `in_order`,
+        these run one after the other, as they were submitted. Raises ConfigurationError for
         options that do not fit, for a name that is taken, and for an annotation whose type has no form in JSON.
         """
 
@@ -120,7 +123,7 @@ class TaskQueue(DeclaredFunctions):
             )
             if declaration.name in self.functions:
                 raise ConfigurationError(f"the queue {self.name} has two functions named {declaration.name}")
-            limits = declared_limits(declaration.name, rate, concurrency, per_key)
+            limits = declared_limits(declaration.name, rate, concurrency, per_key, in_order)
             made = self.functions[declaration.name] = TaskFunction(self, function, declaration, limits, priority)
             return made
 
@@ -185,14 +188,22 @@ class TaskQueue(DeclaredFunctions):
         options = call.options
         id = call.id or (new_id() if options.id is None else options.id)
         unique = None
-        if options.is_unique:
+        order = call.function.limits.order_of(call.function.name, options.key)
+        if options.is_unique or order:
             id, unique = id_text(id), _unique(call)
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
         payload |= {**options.members(), **members}
+        if order:
+            payload["unique"] = True  # its record tells what comes before
         raw = dumps(payload)
         after = self._after(id_text(id), call, raw)
         when = options.delay, options.at
-        return Submission(id_text(id), raw, *when, unique, options.priority, after, options.on_failure == "run")
+        if order and (after or when != (None, None)):
+            raise ConfigurationError(
+                f"the tasks of {call.function.name} with a key run in the order of their submission: leave out "
+                "after, inputs, delay and at"
+            )
+        return Submission(id_text(id), raw, *when, unique, options.priority, after, options.on_failure == "run", order)
 
     def _after(self, id: str, call: Call[Any], raw: bytes) -> tuple[str, ...]:
         """Return the ids of the tasks that a call waits for. Raises ConfigurationError."""

@@ -43,6 +43,13 @@ class Submission(NamedTuple):
     """The ids of the tasks that it waits for."""
     runs: bool = False
     """True if it runs although one of them has failed."""
+    order: str = ""
+    """The digest of the key whose tasks run one after the other; empty without one."""
+
+    @property
+    def is_step(self) -> bool:
+        """True if it may have to wait for other tasks."""
+        return bool(self.after or self.order)
 
 
 class Transport(Protocol):
@@ -109,8 +116,8 @@ class RedisTransport:
 
     async def _push(self, batch: Sequence[Submission]) -> list[str]:
         delay, at, priority = batch[0].delay, batch[0].at, batch[0].priority
-        if batch[0].after:
-            steps = [Step(each.id, each.payload, each.after, each.runs, each.unique) for each in batch]
+        if batch[0].is_step:
+            steps = [Step(each.id, each.payload, each.after, each.runs, each.unique, each.order) for each in batch]
             return await self._client.push_steps(steps, NONCE, self._error_ttl, priority)
         if batch[0].unique is not None:
             items = [(each.id, *(each.unique or Unique()), each.payload) for each in batch]
@@ -142,6 +149,6 @@ class RedisTransport:
 
 
 def _kind(submission: Submission) -> tuple[object, ...]:
-    if submission.after:  # steps are parked together, unique or not
+    if submission.is_step:  # steps are parked together, unique or not
         return "step", submission.priority
     return submission.delay, submission.at, submission.unique is not None, submission.priority

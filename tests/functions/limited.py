@@ -51,6 +51,12 @@ async def visit(key: str, number: int) -> int:
     return number
 
 
+@queue.task(per_key=1, in_order=True)
+async def step(key: str, number: int) -> int:
+    """Note start and end for a key."""
+    return await visit(key, number)
+
+
 @queue.task
 async def free(number: int) -> int:
     """Return at once."""

@@ -25,13 +25,15 @@ class Step(NamedTuple):
     """True if it runs although one of them has failed."""
     unique: tuple[str, int] | None
     """For a unique step, the digest of its call and the ms for which that is unique, see admit.lua."""
+    order: str = ""
+    """The digest of the key whose tasks run one after the other; the step is unique then. Empty without one."""
 
     @property
     def arguments(self) -> list[Any]:
         """The arguments of park.lua for this step."""
         how = "run" if self.runs else "fail"
         unique = ("", "", 0) if self.unique is None else ("1", *self.unique)
-        return [self.id, *unique, how, self.payload, len(self.after), *self.after]
+        return [self.id, *unique, how, self.payload, self.order, len(self.after), *self.after]
 
 
 async def park(

@@ -16,6 +16,13 @@ for _, list in ipairs(lists) do
 end
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 1 then return ANSWERED end
 
+-- The place of a step in the order of its key stays: what follows still waits for what is before.
+if string.find(redis.call('HGET', flow .. '_left', ARGV[1]) or '', '^%d+ %d+ order ') then
+  redis.call('HSET', flow, ARGV[1], '!' .. ARGV[2])
+  write_answers(KEYS[4], {ARGV[1], ARGV[2]}, 1, ARGV[4], ARGV[3])
+  return REMOVED
+end
+
 local first_number = 7 + ARGV[6]
 local first_raw = first_number + (#KEYS - 6) / 2
 local removed, raws = redis.call('HDEL', flow, ARGV[1]), {}

@@ -67,15 +67,20 @@ end
 
 -- End the record of a unique task, if there is one: it is answered or removed.
 local function end_unique(unique, id)
-  local key = redis.pcall('HGET', unique, 'i:' .. id)
-  if type(key) ~= 'string' then return end
+  local record = redis.pcall('HGET', unique, 'i:' .. id)
+  if type(record) ~= 'string' then return end
   redis.call('HDEL', unique, 'i:' .. id)
-  if key ~= '' then redis.call('HDEL', unique, 'k:' .. key) end
+  local key, order = string.match(record, '^(%S*) ?(%S*)$')
+  if key and key ~= '' then redis.call('HDEL', unique, 'k:' .. key) end
+  if order and order ~= '' and redis.call('HGET', unique, 'o:' .. order) == id then
+    redis.call('HDEL', unique, 'o:' .. order)
+  end
 end
 
 -- Begin the record of a unique task; `key` is the digest of its call (empty: only the id is unique), unique for `ms` (0:
--- until it is answered). Returns the id of the task that is there already; then no record is begun.
-local function begin_unique(unique, output, id, key, ms)
+-- until it is answered); `order` is the digest of the key whose tasks run one after the other, the last of which this now
+-- is, or nil. Returns the id of the task that is there already; then no record is begun.
+local function begin_unique(unique, output, id, key, ms, order)
   local function is_there(id)
     return redis.call('HEXISTS', unique, 'i:' .. id) == 1 or redis.call('HEXISTS', output, id) == 1
   end
@@ -88,7 +93,8 @@ local function begin_unique(unique, output, id, key, ms)
   end
   local found = owner()
   if found then return found end
-  redis.call('HSET', unique, 'i:' .. id, ms == '0' and key or '')
+  redis.call('HSET', unique, 'i:' .. id, (ms == '0' and key or '') .. (order and ' ' .. order or ''))
+  if order then redis.call('HSET', unique, 'o:' .. order, id) end
   if key ~= '' and ms == '0' then redis.call('HSET', unique, 'k:' .. key, id) end
   if key ~= '' and ms ~= '0' then redis.call('SET', unique .. ':' .. key, id, 'PX', ms) end
 end

@@ -1,6 +1,6 @@
 -- Steps of flows: tasks that are parked until others are answered. A paragraph is put before the scripts that use it.
 -- `flow` is a hash: id of a parked step -> its raw task. Two more keys are named after it: `flow_left`, a hash: id -> how
--- many answers are missing, mark of the submission, `fail` or `run` (after an error), nonce of its inputs, and its list,
+-- many answers are missing, mark of the submission, `fail`, `run` or `order` (see park.lua), nonce of its inputs, and its list,
 -- separated by blanks; `flow_edges`, a sorted set, all of score 0: length of an id, that id, mark, id of the step that
 -- waits for it, separated by colons. An edge with another mark than its step is one of an earlier submission.
 
@@ -59,8 +59,12 @@ local function pass_on(flow, output, fields)
     fresh[step] = answer
   end
   local function release(step, nonce, list)
-    local raw, missing = filled(redis.call('HGET', flow, step) or '', nonce)
-    if missing then
+    local raw, missing = redis.call('HGET', flow, step) or ''
+    local cancelled = string.match(raw, '^!(.*)$')
+    if not cancelled then raw, missing = filled(raw, nonce) end
+    if cancelled then
+      fail(step, cancelled)
+    elseif missing then
       fail(step, not_run(missing, ' has no result any more'))
     elseif type(redis.pcall('RPUSH', list, raw)) == 'table' then
       fail(step, not_run(step, ' cannot be pushed to its list'))
