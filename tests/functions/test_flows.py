@@ -314,7 +314,10 @@ async def test_a_flow_survives_kills_of_workers(
     functions = TaskQueue(tasks.redis, tasks.name, results=tasks.results)
     add, merge = functions.task(shop.add.__wrapped__), functions.task(shop.merge.__wrapped__)
     third = steps // 3
-    workers = [start("run", "tests.functions.shop:queue", "-c", "16", "--lease", "2") for _ in range(2)]
+    workers = [
+        start("run", "tests.functions.shop:queue", "-c", "16", "--lease", "2", "--max-deliveries", "100")
+        for _ in range(2)
+    ]
     long = chain(add.call(0), *[add] * (third - 1))  # type: ignore[call-overload]
     wide = group(*(add.call(number) for number in range(third)))
     chains = group(*(chain(add.call(0), *[add] * 9) for _ in range(third // 10)))  # type: ignore[call-overload]
@@ -325,7 +328,9 @@ async def test_a_flow_survives_kills_of_workers(
         await wait_until(lambda least=count + steps // (2 * kills): _goes_on(queue, least))
         if killed < kills:
             workers.pop(0).kill()
-            workers.append(start("run", "tests.functions.shop:queue", "-c", "16", "--lease", "2"))
+            workers.append(
+                start("run", "tests.functions.shop:queue", "-c", "16", "--lease", "2", "--max-deliveries", "100")
+            )
             killed += 1
     assert killed
     expected = [third, third * (third + 1) // 2, third // 10 * 10]
