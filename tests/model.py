@@ -511,8 +511,8 @@ class Worker:
             yield from self.renew()
         else:
             self.paused = state == PAUSED
-        if large:  # few enough for one bundle
-            numbers = [task.number for task in large]
+        for start in range(0, len(large), BUNDLE):
+            numbers = [task.number for task in large[start : start + BUNDLE]]
             tasks += yield Call("LRANGE", partial(self.server.read, lease.name, numbers))
         return [Claimed(raw, lease, number, *counts) for number, raw, counts in tasks]
 

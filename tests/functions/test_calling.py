@@ -222,3 +222,16 @@ async def test_results_expire_and_errors_later(tasks: TaskQueue, queue: Queue, s
     except ResponseError:
         return  # a server without HEXPIRE keeps them, and the worker warns of it
     assert 0 < ttls[0] <= 100 < ttls[1] <= 1000
+
+
+async def test_results_are_kept_while_errors_expire(server: Any, queue: Queue) -> None:
+    tasks = TaskQueue(server.url, queue.keys.waiting, results=queue.keys.output, result_ttl=None, error_ttl="1000s")
+
+    @tasks.task
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async with tasks.worker():
+        assert await (await double.submit(1)).result(10) == 2
+    assert await queue.redis.hlen(queue.keys.output) == 1
+    await tasks.close()

@@ -57,6 +57,7 @@ local function expire_results(output, ttl, fields)
     local is_error = error ~= '' and string.sub(fields[i + 1], 1, 17) == '{"status":"error"'
     table.insert(groups[is_error and error or success], fields[i])
   end
+  groups['0'] = nil
   for seconds, ids in pairs(groups) do
     for first = 1, #ids, 4000 do
       local last = math.min(first + 3999, #ids)
