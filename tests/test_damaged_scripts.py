@@ -141,8 +141,13 @@ CALLS: dict[str, list[Call]] = {
     "park": [
         Call(
             {"waiting": "list", "unique": "hash", "output": "hash", "flow": "hash"},
-            ["channel", 0, "ab", *step("5", "1", "fail", T1, "", "1"), *step("6", "", "run", T2, "", "1", "5")]
-            + [*step("7", "1", "fail", T1, "aa"), *step("8", "1", "fail", T1, "aa")],
+            [
+                *("channel", 0, "ab"),
+                *step("5", "1", "fail", T1, "", "1"),
+                *step("6", "", "run", T2, "", "1", "5"),
+                *step("7", "1", "fail", T1, "aa"),
+                *step("8", "1", "fail", T1, "aa"),
+            ],
             {"flow_left": "hash", "flow_edges": "zset"},
         )
     ],
