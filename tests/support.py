@@ -267,8 +267,8 @@ async def held_in(redis: Redis, key: str | bytes) -> list[bytes]:
     kind, key_text = await redis.type(key), key if isinstance(key, str) else key.decode()
     if kind == b"list":
         return list(filter(None, await redis.lrange(key, 0, -1)))  # what has left a bundle is blank
-    if kind == b"set" or key_text.endswith(BUNDLES):
-        return []  # numbers of tasks that are in lists
+    if kind in (b"set", b"none") or key_text.endswith(BUNDLES):
+        return []  # numbers of tasks that are in lists; or a key that ended, and may be a list by the next call
     fields = await redis.hgetall(key)
     return [fields[number] for number in sorted(fields.keys() - {LAST.encode()}, key=int)]
 

@@ -319,7 +319,8 @@ async def go_through(tried: list[Case], each: Callable[[Case], Any], caplog: pyt
 
     with caplog.at_level(logging.WARNING):
         results = await asyncio.gather(*map(one, tried), return_exceptions=True)
-    failed = [(str(case), result) for case, result in zip(tried, results, strict=True) if result is not None]
+    outcomes = zip(tried, results, strict=True)
+    failed = [(str(case), type(result), str(result)) for case, result in outcomes if result is not None]
     print(f"DAMAGED_KEYS_SEED={SEED}")
     assert not failed, failed
 

@@ -213,7 +213,7 @@ async def test_priorities_in_a_cluster(cluster: Cluster) -> None:
             assert await client.result(await client.submit([1], priority=name), PATIENCE, delete=True) == 2
             later = await client.submit([2], priority=name, delay=0.01)
             assert await client.result(later, PATIENCE, delete=True) == 4
-        assert pool.counters.succeeded == 6
+        await wait_until(lambda: pool.counters.succeeded == 6)
     async with cluster_client(cluster) as redis:
         await redis.delete(keys.announced)
 
