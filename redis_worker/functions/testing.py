@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from redis_worker.broker.client.results import read_result
+from redis_worker.broker.client.result import read_result
 from redis_worker.engine.lifespan import provide
 from redis_worker.engine.thread_pool import OwnThreads
 from redis_worker.functions.declared import DeclaredFunctions

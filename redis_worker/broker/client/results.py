@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
 
+from redis_worker.broker.client.arrivals import Arrivals, end_of, next_arrival, remaining
+from redis_worker.broker.client.result import Result, read_result, result_of
 from redis_worker.broker.connection.address import Address
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.error_translation import is_defect
 from redis_worker.broker.connection.subscription import Subscription
 from redis_worker.broker.keys import results_channel
 from redis_worker.engine.waiting import happens
-from redis_worker.vocabulary.errors import Disconnected, Refused, TaskError
+from redis_worker.vocabulary.errors import Disconnected, Refused
 from redis_worker.vocabulary.payload import loads
 
 # Most results fetched in one call.
@@ -27,45 +28,6 @@ _EXPECTED = 1000
 _POLL, _BUSY_POLL = 0.2, 1.0
 
 
-class Result(NamedTuple):
-    """The result of one task."""
-
-    id: str
-    value: Any = None
-    error: str | None = None
-    """The text of an error result; None if the task succeeded."""
-
-    def get(self) -> Any:
-        """Return the value. Raises TaskError if the task failed."""
-        if self.error is not None:
-            raise TaskError(self.id, self.error)
-        return self.value
-
-
-class _Arrivals:
-    """Results as they arrive for one caller, or an error. An asyncio.Queue takes four times as many calls."""
-
-    def __init__(self) -> None:
-        self._arrived: deque[Result | Exception] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._arrived)
-
-    def put(self, arrival: Result | Exception) -> None:
-        """Add an arrival."""
-        self._arrived.append(arrival)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> Result | Exception:
-        """Return the next arrival, waiting for it."""
-        if not self._arrived:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._arrived.popleft()
-
-
 class Results:
     """The results in the hash `output`: all waiters share one listener and its subscription."""
 
@@ -73,7 +35,7 @@ class Results:
         self._connection = connection
         self._address = address
         self._output = output
-        self._waiting: defaultdict[str, set[_Arrivals]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Arrivals]] = defaultdict(set)
         self._expected: dict[str, Result | None] = {}
         """Ids drawn here, pushed while the listener was subscribed; with results that were announced before awaited."""
         self._is_subscribed = False
@@ -104,11 +66,11 @@ class Results:
         if timeout == 0 or id not in self._expected:
             async with contextlib.aclosing(self.of({id}, timeout)) as results:
                 return await anext(results)
-        arrivals = _Arrivals()
+        arrivals = Arrivals()
         self._waiting[id].add(arrivals)
         try:
             self._unknown((id,), arrivals)
-            return await _next_arrival(arrivals, _end_of(timeout), (id,), timeout)
+            return await next_arrival(arrivals, end_of(timeout), (id,), timeout)
         finally:
             self._withdraw((id,), arrivals)
 
@@ -119,26 +81,26 @@ class Results:
         if Redis is away at the start; a caller already waiting continues to wait.
         """
         pending = set(ids)
-        arrivals = _Arrivals()
+        arrivals = Arrivals()
         for id in pending:
             self._waiting[id].add(arrivals)
-        end = _end_of(timeout)
+        end = end_of(timeout)
         try:
             if timeout != 0:
                 await self._listen(end)
             if unknown := self._unknown(pending, arrivals) if timeout != 0 else pending:
                 with contextlib.suppress(TimeoutError):
                     # A server that hangs must not block the caller beyond the timeout.
-                    async with asyncio.timeout(None if end is None else max(1.0, _remaining(end) or 0.0)):
+                    async with asyncio.timeout(None if end is None else max(1.0, remaining(end) or 0.0)):
                         await self._fetch_first(unknown)
             while pending:
-                result = await _next_arrival(arrivals, end, pending, timeout)
+                result = await next_arrival(arrivals, end, pending, timeout)
                 pending.discard(result.id)
                 yield result
         finally:
             self._withdraw(pending, arrivals)
 
-    def _withdraw(self, ids: Iterable[str], arrivals: _Arrivals) -> None:
+    def _withdraw(self, ids: Iterable[str], arrivals: Arrivals) -> None:
         for id in ids:
             # Results delivered but not consumed may have new waiters since.
             if waiting := self._waiting.get(id):
@@ -146,7 +108,7 @@ class Results:
                 if not waiting:
                     del self._waiting[id]
 
-    def _unknown(self, ids: Collection[str], arrivals: _Arrivals) -> list[str]:
+    def _unknown(self, ids: Collection[str], arrivals: Arrivals) -> list[str]:
         """Return those of `ids` that must be looked for; of others the result has arrived, or will be announced."""
         unknown = []
         for id in ids:
@@ -179,7 +141,7 @@ class Results:
             self._listening.clear()
             self._listener = asyncio.create_task(self._run_listener(), name="redis-worker results")
         if not self._listening.is_set():
-            await happens(self._listening, _remaining(end))
+            await happens(self._listening, remaining(end))
 
     async def _run_listener(self) -> None:
         """Receive results until closed. An error that ends it is passed to all waiters."""
@@ -238,7 +200,7 @@ class Results:
         if id not in self._expected:
             return False
         self._is_busy = True
-        self._expected[id] = result = _of_content(id, content)
+        self._expected[id] = result = result_of(id, content)
         self._deliver(result, frozenset(self._waiting.get(id, ())))
         return True
 
@@ -289,7 +251,7 @@ class Results:
                 if raw is not None:
                     self._deliver(read_result(id, raw), asking)
 
-    def _deliver(self, result: Result, callers: frozenset[_Arrivals]) -> None:
+    def _deliver(self, result: Result, callers: frozenset[Arrivals]) -> None:
         waiting = self._waiting.get(result.id, set())
         for arrivals in callers & waiting:
             arrivals.put(result)
@@ -299,50 +261,7 @@ class Results:
             self._waiting.pop(result.id, None)
 
 
-def read_result(id: str, raw: bytes) -> Result:
-    """Return the result of the task `id` in `raw`, an error if it is none."""
-    try:
-        return _of_content(id, loads(raw))
-    except ValueError:
-        return _of_content(id, None)
-
-
-def _of_content(id: str, content: Any) -> Result:
-    try:
-        if content["status"] == "success":
-            return Result(id, content["result"])
-        return Result(id, error=str(content["error"]))
-    except (KeyError, TypeError):
-        return Result(id, error="the result is not a JSON object with status and result or error")
-
-
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
     iterator = iter(list(ids))
     while batch := list(islice(iterator, _BATCH)):
         yield batch
-
-
-def _end_of(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def _remaining(end: float | None) -> float | None:
-    return None if end is None else max(0.0, end - time.monotonic())
-
-
-async def _next_arrival(
-    arrivals: _Arrivals, end: float | None, pending: Collection[str], timeout: float | None
-) -> Result:
-    try:
-        # An available result counts, even with no time left.
-        if end is None or arrivals:
-            result = await arrivals.get()
-        else:
-            async with asyncio.timeout(_remaining(end)):
-                result = await arrivals.get()
-    except TimeoutError:
-        some = ", ".join(sorted(pending)[:3]) + ("…" if len(pending) > 3 else "")
-        raise TimeoutError(f"no result for {len(pending)} tasks ({some}) within {timeout:g} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result

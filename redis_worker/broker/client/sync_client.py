@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from redis_worker.broker.client.background_loop import BackgroundLoop
 from redis_worker.broker.client.publisher import Publisher
-from redis_worker.broker.client.results import Result
+from redis_worker.broker.client.result import Result
 from redis_worker.broker.client.submitting import Around, SubmittingAccess
 from redis_worker.broker.client.task_client import TaskClient
 from redis_worker.vocabulary.duration import Duration

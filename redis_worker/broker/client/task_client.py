@@ -11,7 +11,8 @@ from typing import Any
 
 from redis_worker.broker.client.delayed_tasks import Delayed
 from redis_worker.broker.client.per_loop import PerLoop
-from redis_worker.broker.client.results import Result, Results
+from redis_worker.broker.client.result import Result
+from redis_worker.broker.client.results import Results
 from redis_worker.broker.client.steps import Step, check_flows, park
 from redis_worker.broker.client.submitting import SubmittingAccess
 from redis_worker.broker.connection.address import Client

@@ -32,7 +32,7 @@ class Limits:
     remember: int = 0
     """Milliseconds for which a completed message is remembered; 0 if it may run twice.
 
-    -1 for a list whose tasks may have records, see `AtLeastOnceQueue.end_records`; -2 if results are passed on.
+    -1 for a list whose tasks may have records, see `InFlight.end_records`; -2 if results are passed on.
     """
     error_ttl: int | None = None
     """Seconds until an error result expires; None if it is as for other results."""
