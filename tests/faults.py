@@ -26,6 +26,8 @@ class Fault(NamedTuple):
 
 
 NONE = Fault()
+STALL = 600.0
+"""Seconds that a machine may stand still without a call being given up: faults are those of `Fault` only."""
 FAULTS = st.one_of(
     *[st.just(NONE)] * 4,
     st.builds(Fault, st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5]), st.sampled_from(["not sent", "reply lost", "late"])),
@@ -48,14 +50,14 @@ class Line(Connection):
 
     async def call(self, *command: Any, patience: float = PATIENCE) -> Any:
         if command[0] == "TYPE":
-            return await super().call(*command)
+            return await super().call(*command, patience=STALL)
         self.calls.append(_name(command))
         if len(self.calls) != self._fault.at:
-            return await super().call(*command)
+            return await super().call(*command, patience=STALL)
         if self._fault.kind == "reply lost":
-            await super().call(*command)
+            await super().call(*command, patience=STALL)
         elif self._fault.kind == "late":
-            self._late.append((partial(super().call, *command), lambda: None))
+            self._late.append((partial(super().call, *command, patience=STALL), lambda: None))
         raise Disconnected(f"{self._fault.kind} at call {self._fault.at}")
 
     async def together(self, *commands: tuple[Any, ...], patience: float, ordered: bool = True) -> list[Any]:

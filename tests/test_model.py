@@ -37,7 +37,7 @@ from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery, Outcome
 from tests import model
 from tests.clock import CLOCK
-from tests.faults import FAULTS, NONE, Fault, Line, play
+from tests.faults import FAULTS, NONE, STALL, Fault, Line, play
 from tests.queue_calls.members import Sleepless
 from tests.snapshot import differences, queue_keys
 from tests.stateful import ServerMachine, run_machine
@@ -595,6 +595,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_least_once, "BLOCK", 0.01)
     monkeypatch.setattr(at_least_once, "_RETRY_PAUSE", 0.0)
     monkeypatch.setattr(pause, "_CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(registration, "_END_PATIENCE", STALL)  # a queue cut off by a stall is no longer as its model
 
 
 @pytest.fixture(params=[False, True], ids=["small", "large"])
