@@ -18,8 +18,8 @@ from redis_worker.vocabulary.task import Delivery
 _LOOK_EVERY, _ROOM_EVERY = PATIENCE / 4, 0.25
 # Maximum of tasks per claim: it blocks all other clients of the server, and the worker starts the first tasks after it.
 _MOST = 2000
-# Turns of the event loop within which the result of a lone task that does not wait is being written: one of the runner, one
-# of a coroutine, one of the settler.
+# Turns of the event loop within which the result of a lone task that does not wait is being written: one each of the
+# runner, a coroutine and the settler.
 _TURNS = 3
 # The longest wait, in seconds, for the reply to that write. The server, and the program that waits for the result, wake
 # meanwhile: they get a processor at once if this one sleeps. A server nearby has answered by then.

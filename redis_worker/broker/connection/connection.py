@@ -105,18 +105,34 @@ class Connection:
         except UnknownScript:
             return await self.call("EVAL", lua.source, len(keys), *keys, *arguments, patience=patience)
 
+    async def run_last(self, name: str, keys: list[str], arguments: Sequence[Any]) -> Any:
+        """Return the reply of the script `name`, after the server has notified other clients of its effects.
+
+        Redis sends the replies of one turn first to the client whose first reply of the turn came last. So this one
+        gets a reply to a PING before, and the program that waits for a result wakes first. Raises Disconnected or Refused.
+        """
+        if self._kept is None:
+            return await self.run(name, keys, arguments)
+        command = ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
+        _, reply = await self.together(("PING",), command, patience=PATIENCE)
+        if isinstance(reply, UnknownScript):
+            return await self.run(name, keys, arguments)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
     async def together(self, *commands: tuple[Any, ...], patience: float, ordered: bool = True) -> list[Any]:
         """Send several commands at once and return their replies; an error reply as an exception.
 
         In Redis Cluster they are sent one after the other, unless they need not be executed in order.
         """
+        if self._kept is not None:
+            return await self._exchange(self._kept, commands, patience)
         if isinstance(self.client, RedisCluster):  # RedisCluster pipelines do not keep the order
             if not ordered:
                 calls = (self._reply(*command, patience=patience) for command in commands)
                 return await asyncio.gather(*calls, return_exceptions=True)
             return [await self._reply(*command, patience=patience) for command in commands]
-        if self._kept is not None:
-            return await self._exchange(self._kept, commands, patience)
         client = self.client
         replies = await self._watched(lambda: execute_together(client, commands), patience)
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]

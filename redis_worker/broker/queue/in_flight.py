@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from redis_worker.broker.queue.settlement import Limits, Settlement, settlements
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
+
+# Somebody may wait for each of so few results.
+_FEW = 8
 
 
 class InFlight:
@@ -129,7 +132,8 @@ class InFlight:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
-            return await self._end_claims("settle", self._settled_keys, arguments)
+            call = connection.run_last if count <= _FEW else connection.run
+            return await self._end_claims(call("settle", self._settled_keys, arguments))
 
         try:
             return await retry_hangups(connection, write, settlement.size, count)
@@ -138,11 +142,11 @@ class InFlight:
                 raise
             return await retry_hangups(connection, write, settlement.size, count)
 
-    async def _end_claims(self, name: str, keys: list[str], arguments: list[Any]) -> list[Any]:
+    async def _end_claims(self, call: Awaitable[Any]) -> list[Any]:
         """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`."""
         lease = self._registration.lease
         try:
-            reply: list[Any] = await self._ordinary.run(name, keys, arguments)
+            reply: list[Any] = await call
         except Disconnected:
             lease.unsure = True
             raise
@@ -162,6 +166,7 @@ class InFlight:
         keys = [inflight, queue, self._keys.workers, bundles]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
-            return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])
+            arguments = [self.worker, "1" if force else "", *named]
+            return await self._end_claims(self._ordinary.run("release", keys, arguments))
         except Unacceptable:
             return []  # they stay in flight, and `missing` finds them
