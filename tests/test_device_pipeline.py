@@ -205,7 +205,7 @@ async def test_of_three_consumers_one_is_killed_and_nothing_is_lost(
         await wait_until(lambda: sum(topic.committed()) > at_kill)
         stop.set()
         await sending
-        await wait_until(lambda: sum(topic.committed()) == devices.sent, "the recovery", 30)
+        await wait_until(lambda: sum(topic.committed()) == devices.sent, "the recovery")
         for process in consumers[1:]:
             process.process.terminate()
             assert await process.ended() == 0

@@ -374,7 +374,7 @@ async def test_a_thread_that_does_not_end_keeps_no_program(queue: Queue, server:
 def _unshare() -> list[str]:
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     try:
-        allowed = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=10).returncode == 0
+        allowed = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=PATIENCE).returncode == 0
     except OSError:
         allowed = False
     if not allowed:
