@@ -138,7 +138,7 @@ async def test_names_that_are_no_text_are_left_alone(
 ) -> None:
     keys, strange = queue.keys, [b"\xff\xfe", b"caf\xe9"]
     for key in (keys.workers, keys.retired, keys.claimants):
-        await queue.redis.zadd(key, dict.fromkeys(strange, time.time() * 1000 + (key != keys.workers) * 60_000))
+        await queue.redis.zadd(key, dict.fromkeys(strange, time.time() * 1000 + (key != keys.workers) * 600_000))
     with caplog.at_level(logging.WARNING):
         async with pool_on(server, queue):
             await asyncio.sleep(3)

@@ -34,6 +34,7 @@ from redis_worker import (
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, Keys
+from redis_worker.broker.operator.doctor import server_checks
 from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import HOST, EmbeddedServer
@@ -290,8 +291,9 @@ async def test_braces_that_are_no_tag_are_refused_in_a_cluster(cluster: Cluster)
         await WorkerPool(cluster.url, "a}b", "out", "list", double).run()
 
 
-async def test_the_doctor_in_a_cluster(cluster: Cluster) -> None:
+async def test_the_doctor_in_a_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the server is said of one node; queues and outputs are found wherever they lie."""
+    monkeypatch.setattr(server_checks, "_NEAR", PATIENCE)  # a busy machine is no server far away
     async with cluster_client(cluster) as client:
         await client.zadd("{one:in}:workers", {"buried": 1})
         await hold(client, Keys("one:in"), "buried", b"task")
@@ -497,8 +499,9 @@ async def test_sentinel_by_its_url(watched: Replicated) -> None:
         assert await left_behind(client) == []
 
 
-async def test_the_doctor_by_sentinel(watched: Replicated) -> None:
+async def test_the_doctor_by_sentinel(watched: Replicated, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the sentinel it is the master that is examined; a replica and a sentinel are told for what they are."""
+    monkeypatch.setattr(server_checks, "_NEAR", PATIENCE)
     examination = await examine(watched.url, ["in"])
     assert [found.subject for found in examination.findings if found.level != "good"] == ["persistence"]
     [role] = [found for found in (await examine(watched.replica.url)).findings if found.level == "fault"]
