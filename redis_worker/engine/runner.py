@@ -82,11 +82,12 @@ class Runner(ABC):
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
         surplus = self._ahead(slots) if ahead else 0
-        if waiting > surplus * 3 // 4:
+        beyond = waiting - (slots - running)  # the others start at once
+        if beyond > surplus * 3 // 4:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
-        return max(least, slots - running + surplus - waiting)
+        return max(least, surplus - beyond)
 
     def _ahead(self, slots: int) -> int:
         """Return how many tasks to claim ahead of `slots`; those that slow tasks hold start nothing soon."""
