@@ -131,7 +131,8 @@ class Runner(ABC):
         # Not at the first look after a moment in which this whole process stood still.
         if pending and before == self._seen and self._stands_still(self._patience):
             return pending
-        if not pending or self._shared is not None or not (slow := self._slow()):
+        pending -= max(0, self._concurrency - self.running)  # threads are about to take these
+        if pending <= 0 or self._shared is not None or not (slow := self._slow()):
             return 0
         return max(0, pending - self._pace.ahead(self._concurrency - slow) // 2)
 
