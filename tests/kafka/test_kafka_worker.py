@@ -168,7 +168,8 @@ async def test_dead_letters_in_redis(topic: KafkaTopic, redis: Redis, server: An
 
 
 async def test_two_members_share_and_neither_commits_what_it_gave_up(topic: KafkaTopic) -> None:
-    await two_members_share(topic, "sticky")
+    # The mock cluster may refuse the commits of what is revoked for longer than they are repeated.
+    await two_members_share(topic, "sticky", once=False)
 
 
 async def test_a_message_that_takes_too_long_is_abandoned_with_its_partition(topic: KafkaTopic) -> None:
