@@ -109,7 +109,8 @@ class Connection:
         """Return the reply of the script `name`, after the server has notified other clients of its effects.
 
         Redis sends the replies of one turn first to the client whose first reply of the turn came last. So this one
-        gets a reply to a PING before, and the program that waits for a result wakes first. Raises Disconnected or Refused.
+        gets a reply to a PING before, and the program that waits for a result wakes first. Raises Disconnected or
+        Refused.
         """
         if self._kept is None:
             return await self.run(name, keys, arguments)
