@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -132,8 +132,7 @@ class InFlight:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
-            call = connection.run_last if count <= _FEW else connection.run
-            return await self._end_claims(call("settle", self._settled_keys, arguments))
+            return await self._end_claims("settle", self._settled_keys, arguments, last=count <= _FEW)
 
         try:
             return await retry_hangups(connection, write, settlement.size, count)
@@ -142,11 +141,14 @@ class InFlight:
                 raise
             return await retry_hangups(connection, write, settlement.size, count)
 
-    async def _end_claims(self, call: Awaitable[Any]) -> list[Any]:
-        """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`."""
-        lease = self._registration.lease
+    async def _end_claims(self, name: str, keys: list[str], arguments: list[Any], last: bool = False) -> list[Any]:
+        """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`.
+
+        `last`: see `Connection.run_last`.
+        """
+        lease, run = self._registration.lease, self._ordinary.run_last if last else self._ordinary.run
         try:
-            reply: list[Any] = await call
+            reply: list[Any] = await run(name, keys, arguments)
         except Disconnected:
             lease.unsure = True
             raise
@@ -166,7 +168,6 @@ class InFlight:
         keys = [inflight, queue, self._keys.workers, bundles]
         named = [delivery.raw if force else delivery.number for delivery in held]
         try:
-            arguments = [self.worker, "1" if force else "", *named]
-            return await self._end_claims(self._ordinary.run("release", keys, arguments))
+            return await self._end_claims("release", keys, [self.worker, "1" if force else "", *named])
         except Unacceptable:
             return []  # they stay in flight, and `missing` finds them
