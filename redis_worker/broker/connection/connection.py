@@ -96,31 +96,27 @@ class Connection:
                 replies[position] = translated(reply)
         return replies
 
-    async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
-        """Return the reply of the script `name`. Raises Disconnected or Refused."""
+    async def run(
+        self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE, last: bool = False
+    ) -> Any:
+        """Return the reply of the script `name`. Raises Disconnected or Refused.
+
+        `last`: after the server has notified others of what the script does, if possible. It sends the replies of one
+        turn first to the client whose first reply of the turn came last. So this one gets a reply to a PING before,
+        and a program that waits for a notification wakes first.
+        """
         lua = script(name)
         keys = list(keys)
+        command = ("EVALSHA", lua.digest, len(keys), *keys, *arguments)
         try:
-            return await self.call("EVALSHA", lua.digest, len(keys), *keys, *arguments, patience=patience)
+            if not last or self._kept is None:
+                return await self.call(*command, patience=patience)
+            _, reply = await self.together(("PING",), command, patience=patience)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
         except UnknownScript:
             return await self.call("EVAL", lua.source, len(keys), *keys, *arguments, patience=patience)
-
-    async def run_last(self, name: str, keys: list[str], arguments: Sequence[Any]) -> Any:
-        """Return the reply of the script `name`, after the server has notified other clients of its effects.
-
-        Redis sends the replies of one turn first to the client whose first reply of the turn came last. So this one
-        gets a reply to a PING before, and the program that waits for a result wakes first. Raises Disconnected or
-        Refused.
-        """
-        if self._kept is None:
-            return await self.run(name, keys, arguments)
-        command = ("EVALSHA", script(name).digest, len(keys), *keys, *arguments)
-        _, reply = await self.together(("PING",), command, patience=PATIENCE)
-        if isinstance(reply, UnknownScript):
-            return await self.run(name, keys, arguments)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
 
     async def together(self, *commands: tuple[Any, ...], patience: float, ordered: bool = True) -> list[Any]:
         """Send several commands at once and return their replies; an error reply as an exception.

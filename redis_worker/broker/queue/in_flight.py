@@ -144,11 +144,11 @@ class InFlight:
     async def _end_claims(self, name: str, keys: list[str], arguments: list[Any], last: bool = False) -> list[Any]:
         """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`.
 
-        `last`: see `Connection.run_last`.
+        `last`: see `Connection.run`.
         """
-        lease, run = self._registration.lease, self._ordinary.run_last if last else self._ordinary.run
+        lease = self._registration.lease
         try:
-            reply: list[Any] = await run(name, keys, arguments)
+            reply: list[Any] = await self._ordinary.run(name, keys, arguments, last=last)
         except Disconnected:
             lease.unsure = True
             raise
