@@ -115,7 +115,7 @@ class FunctionHandler(CallGuard):
     def limit(self, delivery: Delivery) -> float | None:
         return self._declaration(delivery).timeout
 
-    def told(self, delivery: Delivery, id: str, message: Any) -> None:
+    def on_message(self, delivery: Delivery, id: str, message: Any) -> None:
         self._reader.side.report(delivery, id, *message)
 
     def is_stopped(self, delivery: Delivery) -> bool:

@@ -86,7 +86,7 @@ class AtMostOnceQueue:
         return paused, tasks
 
     def _deliveries(self, raws: Iterable[bytes], priority: int = 0) -> list[Delivery]:
-        """Return tasks of the priority with this number; the number of a delivery tells no more."""
+        """Return tasks of the priority with this number; the number of a delivery has no other meaning."""
         number = priority * SPAN
         return [Delivery(raw, self._receipt, number=number) for raw in raws]
 

@@ -252,11 +252,11 @@ local function lists_of(waiting, key)
   return lists
 end
 
--- The priority of a task is told by its number in flight: from i * SPAN on it is the i-th one named in the field LAST,
+-- The number of a task in flight gives its priority: from i * SPAN on it is the i-th one named in the field LAST,
 -- below SPAN it is the queue's own list. Numbers have no more than the 14 digits that Lua writes out.
 local SPAN = 1e13
 
--- Return the names of the priorities that the numbers of a worker tell.
+-- Return the names of the priorities that the numbers of a worker stand for.
 local function priorities_in(inflight)
   local names = {}
   local text = string.match(redis.call('HGET', inflight, LAST) or '', ' (%S+)$') or ''
