@@ -229,4 +229,5 @@ class InlineRunner(Runner):
                     outcomes.append(escaped(delivery, error))
             now = perf_counter()
             if now >= end or not pending or is_changed(context):
+                turn.delivery = None
                 return now
