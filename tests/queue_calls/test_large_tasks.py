@@ -148,7 +148,7 @@ async def test_a_worker_whose_hash_of_bundles_is_overwritten_goes_on(queue: Queu
 async def test_many_small_tasks_that_are_settled_in_order_are_those_in_flight(
     queue: Queue, join: Join, before: Iterable[int]
 ) -> None:
-    """They are in bundles, and whole bundles are acknowledged at once: `before` was settled by a call without a reply."""
+    """They are in bundles, which are acknowledged as a whole: `before` was settled by a call without a reply."""
     member = await join()
     await queue.push(*map(task, range(300)))
     held = await member.claim(300)
