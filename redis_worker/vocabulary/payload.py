@@ -39,6 +39,9 @@ _LONG_FLOAT = 1e18
 # Values with more items than this are judged by their text.
 _FEW = 64
 
+# Bytes of a page of memory.
+_PAGE = 4096
+
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
@@ -128,15 +131,20 @@ def dumps(value: Any) -> bytes:
     try:
         data = orjson.dumps(value, option=_STRICT)
         if b"null" not in data:
-            return data
+            return _lean(data)
     except TypeError:
         pass
     try:
-        return orjson.dumps(_exact(value), option=_STRICT)
+        return _lean(orjson.dumps(_exact(value), option=_STRICT))
     except RecursionError:
         raise ValueError("the value is nested too deeply for JSON") from None
     except TypeError as error:
         raise ValueError(f"the value is no JSON: {error}") from None
+
+
+def _lean(data: bytes) -> bytes:
+    """Return a copy of a small text: as long as orjson's own lives, it holds a page of memory that is made for it."""
+    return data if len(data) > _PAGE else b"%b" % data
 
 
 def _exact(value: Any) -> Any:
@@ -237,7 +245,7 @@ def success(value: Any) -> bytes:
     """Return the result of a task that succeeded. Raises ValueError if JSON cannot hold the value."""
     if type(value) in _PLAIN:
         try:
-            return orjson.dumps({"status": "success", "result": value})
+            return b'{"status":"success","result":%b}' % orjson.dumps(value)
         except TypeError:
             pass  # an integer past 64 bits
     return b'{"status":"success","result":%b}' % dumps(value)
