@@ -214,7 +214,10 @@ def read_object(raw: bytes, plain: bool = False) -> tuple[str, dict[str, Any]]:
 
     Raises Unreadable.
     """
-    payload = _loads_or_unreadable(raw, plain)
+    try:
+        payload = orjson.loads(raw) if plain else loads(raw)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from None
     if type(payload) is not dict:
         raise Unreadable(f"not a JSON object but {json_type(payload)}")
     id = payload.get("id")
@@ -224,13 +227,6 @@ def read_object(raw: bytes, plain: bool = False) -> tuple[str, dict[str, Any]]:
         missing = "id" not in payload
         raise Unreadable("the id is missing" if missing else f"the id is {json_type(id)}, not a string or integer")
     return id, payload
-
-
-def _loads_or_unreadable(raw: bytes, plain: bool) -> Any:
-    try:
-        return orjson.loads(raw) if plain else loads(raw)
-    except ValueError as error:
-        raise Unreadable(f"not JSON: {error}") from None
 
 
 class MissingTask(ValueError):
