@@ -123,7 +123,7 @@ async def test_nothing_is_lost_nor_overtaken(mode: str, stores_offsets: bool) ->
         members.join()
         for number in range(rounds):
             topic.produce(range(number * EACH, (number + 1) * EACH), key=lambda n: n % KEYS)
-            await wait_until(lambda: len(database.rows) > number * EACH // 2)  # noqa: B023
+            await wait_until(lambda: len(database.rows) > number * EACH // 2, "more of them", 120)  # noqa: B023
             await random.choice([members.change, members.change, lambda: brokers_away(kafka), lambda: away(database)])()
         await wait_until(lambda: len({row["n"] for row in database.rows}) == rounds * EACH, "all messages", 120)
         await wait_until(lambda: sum(topic.committed()) == rounds * EACH, "the last commit", 120)
