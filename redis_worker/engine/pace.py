@@ -38,3 +38,13 @@ class Pace:
         if self.longest <= 0.0:
             return 0
         return min(_MOST, int((_MIXED if is_mixed else HORIZON) * parallel / self.longest))
+
+
+class MeanPace(Pace):
+    """The same by the mean run time, for tasks that leave as soon as the one before them turns out to be long.
+
+    A process that computes is interrupted for several run times at once: its longest says little about the next ones.
+    """
+
+    def note(self, seconds: float) -> None:
+        self.longest = self.longest * _DECAY + seconds * (1 - _DECAY) if self.longest else seconds
