@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, BrowserContext, async_playwright
 
+from tests.support import PATIENCE
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 """The program; None if this machine has none."""
 _FLAGS = (
@@ -36,6 +38,7 @@ async def context(
     made = await running.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", locale="en-GB"
     )
+    made.set_default_timeout(PATIENCE * 1000)
     try:
         yield made
     finally:

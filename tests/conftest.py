@@ -118,7 +118,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Kill what the tests have left running, wherever it has gone, and say so."""
     if hasattr(session.config, "workerinput"):
         return
-    if not ended_in_time(lambda: not of_run(), 3.0):
+    if not ended_in_time(lambda: not of_run(), 15.0):
         left = of_run()
         kill(left)
         terminal = session.config.get_terminal_writer()

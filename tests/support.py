@@ -55,7 +55,7 @@ async def rounds_until(
         number += 1
 
 
-def ended_in_time(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def ended_in_time(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether `condition` becomes true in time; it is asked without an event loop."""
     end = time.monotonic() + seconds
     while not (true := condition()) and time.monotonic() < end:

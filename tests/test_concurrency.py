@@ -194,9 +194,12 @@ async def test_a_blocked_loop_is_reported_with_the_stack_that_blocks_it(queue: Q
 
 
 async def test_a_blocked_loop_does_not_cost_the_lease(queue: Queue, worker: Start) -> None:
-    """A loop blocked for two leases: the other worker sees a living one, and the task is done once."""
-    processes = [await worker("--lease", "2", processor="tests.processors:block").started() for _ in range(2)]
-    await queue.push_tasks([[4.5]])
+    """A loop blocked for longer than a lease: the other worker sees a living one, and the task is done once.
+
+    The lease is as long as a machine may stand still without harm: two thirds of it.
+    """
+    processes = [await worker("--lease", "5", processor="tests.processors:block").started() for _ in range(2)]
+    await queue.push_tasks([[7.5]])
     await wait_until(lambda: queue.answered(1))
     assert sum("the event loop has been blocked" in process.log for process in processes) == 1
     for process in processes:

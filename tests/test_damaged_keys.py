@@ -247,13 +247,13 @@ async def survives(server: EmbeddedServer, case: Case, queue: Queue, load: Load,
         if case.kind != "of another type" or case.key not in NEEDED:
             await load.push(1, "ok")
             before = load.ids[-1]
-            await wait_until(lambda: load.is_done(before), f"{case}: what does not need the key to go on", 20)
+            await wait_until(lambda: load.is_done(before), f"{case}: what does not need the key to go on")
         if not case.before and (case.kind == "of another type" or case.key not in ("dead", "dropped")):
             await doctor_names(server, case, queue, key)  # what is malformed there is dropped, or begun anew
         await asyncio.sleep(1.5)
         await damage.mend()
         await load.push(2)
-        await wait_until(load.is_accounted_for, f"{case}: everything to be accounted for", 20)
+        await wait_until(load.is_accounted_for, f"{case}: everything to be accounted for")
     except BaseException:
         print(case, await load.account())
         raise
@@ -406,7 +406,7 @@ async def test_cron_jobs(server: EmbeddedServer, redis: Redis, caplog: pytest.Lo
             now = await instants()
             return all(now[name] > before[name] for name in expected)
 
-        await wait_until(run, f"{expected} to run", 20)
+        await wait_until(run, f"{expected} to run")
 
     try:
         with caplog.at_level(logging.WARNING):

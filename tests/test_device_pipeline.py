@@ -29,7 +29,7 @@ from redis_worker.embedded import EmbeddedServer
 from tests.browser import CHROMIUM, browser, context
 from tests.kafka.kafka_support import KafkaTopic
 from tests.kafka.real_broker import RealKafka
-from tests.support import ROOT, CommandProcess, wait_until
+from tests.support import PATIENCE, ROOT, CommandProcess, wait_until
 
 NOW = time.time() // 1 - 600
 
@@ -131,7 +131,7 @@ def closing_line(process: subprocess.Popen[str]) -> re.Match[str]:
 
 
 def get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 
@@ -205,7 +205,7 @@ async def test_of_three_consumers_one_is_killed_and_nothing_is_lost(
         await wait_until(lambda: sum(topic.committed()) > at_kill)
         stop.set()
         await sending
-        await wait_until(lambda: sum(topic.committed()) == devices.sent, "the recovery", 30)
+        await wait_until(lambda: sum(topic.committed()) == devices.sent, "the recovery")
         for process in consumers[1:]:
             process.process.terminate()
             assert await process.ended() == 0

@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 
 from redis_worker import ConfigurationError, Publisher
 from redis_worker.broker.keys import TOPICS
+from redis_worker.broker.operator.doctor import server_checks
 from redis_worker.broker.operator.doctor.examination import Examination, examine
 from redis_worker.broker.operator.doctor.finding import Finding
 from redis_worker.embedded import EmbeddedServer
@@ -42,6 +43,12 @@ async def of_queue(server: EmbeddedServer, queue: Queue, check: str) -> Finding:
 
 def troubles(examination: Examination) -> list[Finding]:
     return [finding for finding in examination.findings if finding.level != "good"]
+
+
+@pytest.fixture(autouse=True)
+def _near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no server far away."""
+    monkeypatch.setattr(server_checks, "_NEAR", PATIENCE)
 
 
 @pytest.fixture
@@ -229,7 +236,8 @@ def clock(ahead: float) -> bytes:
     return b"*2\r\n" + bulk(now) + bulk("0")
 
 
-async def test_a_server_that_is_old_and_far_away() -> None:
+async def test_a_server_that_is_old_and_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_checks, "_NEAR", 0.005)
     replies = {b"PING": b"+PONG\r\n", b"INFO": bulk("redis_version:6.0.16\r\n"), b"TIME": clock(-3600)}
     async with stub(replies, delay=0.006) as url:
         examination = await examine(url, ["in"], ["out"])
@@ -449,12 +457,14 @@ def doctor(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 async def test_the_command(server: EmbeddedServer, queue: Queue, tmp_path: Path) -> None:
     key = queue.keys.waiting
     ended = doctor(tmp_path, "--url", server.url, "--input", key, "--input", "another", "--output", queue.keys.output)
-    assert (ended.returncode, ended.stderr) == (0, "faults: 0, warnings: 1, good: 21\n")
+    assert ended.returncode == 0
     lines = ended.stdout.splitlines()
+    slow = sum(line.startswith("warning  latency: ") for line in lines)  # as it may be on a busy machine
+    assert ended.stderr == f"faults: 0, warnings: {1 + slow}, good: {21 - slow}\n"
     assert lines[0] == f"good     connection: {server.url} answers"
     assert f"good     queue {key}: waiting: 0 waiting" in lines
     assert "good     queue another: workers: 0 live" in lines
-    [warned] = [line for line in lines if line.startswith("warning")]
+    [warned] = [line for line in lines if line.startswith("warning") and "latency: " not in line]
     assert warned.startswith("warning  persistence: neither AOF nor RDB: ")
     assert " -> CONFIG SET appendonly yes" in warned
 

@@ -226,6 +226,22 @@ async def test_where_no_task_has_ended_yet_as_many_are_claimed_as_there_are_slot
         await settles(shelf, 100)
 
 
+async def test_tasks_that_have_a_slot_do_not_delay_the_next_claim() -> None:
+    """One claim takes fewer tasks than there are slots, and none of them may end for long."""
+    shelf, gate = Shelf(5000), asyncio.Event()
+
+    async def call(_: list[Any]) -> None:
+        await gate.wait()
+
+    async with at_work(shelf, call, concurrency=4500):
+        await wait_until(lambda: shelf.claimed > 0, "the first claim")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert shelf.claimed == 4500
+        gate.set()
+        await settles(shelf, 5000)
+
+
 def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> None:
     pace = Pace()
     assert pace.ahead(4) == 0

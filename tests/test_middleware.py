@@ -28,7 +28,7 @@ from redis_worker import (
 )
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.processor import Execution
-from tests.support import Queue, Topic, wait_until
+from tests.support import PATIENCE, Queue, Topic, wait_until
 
 EXECUTIONS = get_args(Execution)
 
@@ -278,11 +278,11 @@ async def test_around_a_function(execution: Execution, tasks: TaskQueue, queue: 
     payload = b'{"id":"%d","task":{"name":"%s","args":["%s"],"kwargs":{"times":2}},"mine":7}'
     await queue.push(*(payload % (n, made.name.encode(), what) for n, what in enumerate((b"do", b"reject", b"retry"))))
     async with tasks.worker(2):
-        assert await tasks.handle(0).result(30) == ["do", "do", 1]
+        assert await tasks.handle(0).result(PATIENCE) == ["do", "do", 1]
         with pytest.raises(TaskError, match="never"):
-            await tasks.handle(1).result(30)
+            await tasks.handle(1).result(PATIENCE)
         with pytest.raises(TaskError, match="not yet"):
-            await tasks.handle(2).result(30)
+            await tasks.handle(2).result(PATIENCE)
     call = next(task for task in noted.calls if task.id == "0")
     assert (call.queue, call.name, call.attempt, call.arguments) == (tasks.name, made.name, 1, (("do", 2), {}))
     assert call.members["mine"] == 7

@@ -223,7 +223,7 @@ async def batched(url: str, whole: bool, ways: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["job", "job_async"])
 async def test_a_cron_job_that_misbehaves_has_an_outcome(server: EmbeddedServer, kind: str) -> None:
-    store = CronStore(server.url, lease=2.0)
+    store = CronStore(server.url)
     app = f"test-{secrets.token_hex(4)}"
     ways = misbehaviour.ways_of("limited" if kind == "job_async" else "thread")
     ways.remove("retry delta")
@@ -232,7 +232,7 @@ async def test_a_cron_job_that_misbehaves_has_an_outcome(server: EmbeddedServer,
             place = f"tests.misbehaviour:{kind}"
             options = {"job": place, "arguments": {"way": way}, "timeout": misbehaviour.TIMEOUT, **SOON}
             job = CronJob(JobSettings(way.replace(" ", "-"), app, "* * * * *", **options), store)
-            outcome, error, _ = await asyncio.wait_for(job.run_once(), 20)
+            outcome, error, _ = await asyncio.wait_for(job.run_once(), PATIENCE)
             if way in TEXTS and way not in ("no json", "nan", "deep", "hostile value"):
                 assert outcome == "error", way
                 assert error is not None

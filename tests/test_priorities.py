@@ -20,7 +20,7 @@ from redis_worker.embedded import EmbeddedServer
 from redis_worker.file.plan import PoolPart
 from redis_worker.file.reading import read_plan
 from tests.processors import echo, gate
-from tests.support import Queue, WorkerProcess, wait_until
+from tests.support import PATIENCE, Queue, WorkerProcess, wait_until
 
 NAMES = ("high", "default", "low")
 BY_NAME = "high,default,low"
@@ -66,7 +66,7 @@ async def test_functions_are_submitted_with_a_priority_and_run_in_order(server: 
     await wait_until(lambda: _promoted(tasks, queue))
     async with tasks.worker(concurrency=1):
         for handle in (low, first, *handles):
-            await handle.result(30)
+            await handle.result(PATIENCE)
     assert ran == ["high", "high 2", "high 3", "high, later", "default", "default 2", "low"]
     await tasks.close()
 

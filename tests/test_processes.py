@@ -288,11 +288,11 @@ async def test_of_several_tasks_in_hand_only_the_one_that_runs_is_charged(
         ways[position] = way
     await queue.push_tasks([[str(tmp_path), way, number] for number, way in enumerate(ways)])
     names = (server.url, queue.keys.waiting, queue.keys.output, "list", process_tasks.noted)
-    await start_worker_pool(*names, 2, execution="process", timeout=2, burst=True, max_deliveries=2)
+    await start_worker_pool(*names, 2, execution="process", timeout=5, burst=True, max_deliveries=2)
     runs = Counter(map(int, (tmp_path / "runs").read_text().split()))
     assert runs == {number: 2 if way == "die" else 1 for number, way in enumerate(ways)}
     results = await queue.results()
-    errors = {"die": "the process that ran the task died, 2 times", "hang": "timed out after 2 s"}
+    errors = {"die": "the process that ran the task died, 2 times", "hang": "timed out after 5 s"}
     for number, way in enumerate(ways):
         assert results[str(number)].get("error", "").removeprefix("Processing error: ") == errors.get(way, "")
     assert await queue.inflight() == []
@@ -374,7 +374,7 @@ async def test_a_thread_that_does_not_end_keeps_no_program(queue: Queue, server:
 def _unshare() -> list[str]:
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     try:
-        allowed = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=10).returncode == 0
+        allowed = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=PATIENCE).returncode == 0
     except OSError:
         allowed = False
     if not allowed:

@@ -33,7 +33,7 @@ class Buried(Observer):
 
 def pool_on(server: EmbeddedServer, queue: Queue, processor: object = "sum", **options: object) -> WorkerPool:
     keys = queue.keys
-    return WorkerPool(server.url, keys.waiting, keys.output, "list", processor, lease=2.0, **options)  # type: ignore[arg-type]
+    return WorkerPool(server.url, keys.waiting, keys.output, "list", processor, **{"lease": 2.0} | options)  # type: ignore[arg-type]
 
 
 async def killed(worker: WorkerProcess, queue: Queue, count: int) -> str:
@@ -110,8 +110,8 @@ async def test_a_living_worker_keeps_what_it_runs(server: EmbeddedServer, queue:
         return bool(await queue.redis.zcard(keys.workers) == 2)
 
     async with (  # the first has no slot free, so its keeper has to notice; the second one claims all the time
-        pool_on(server, queue, slow, concurrency=3, observers=[buried]),
-        pool_on(server, queue, slow, concurrency=8, observers=[buried]),
+        pool_on(server, queue, slow, concurrency=3, observers=[buried], lease=6.0),
+        pool_on(server, queue, slow, concurrency=8, observers=[buried], lease=6.0),
     ):
         await queue.push_tasks([[number] for number in range(6)])
         await wait_until(lambda: len(begun) == 6, "the tasks to run")
@@ -138,7 +138,7 @@ async def test_names_that_are_no_text_are_left_alone(
 ) -> None:
     keys, strange = queue.keys, [b"\xff\xfe", b"caf\xe9"]
     for key in (keys.workers, keys.retired, keys.claimants):
-        await queue.redis.zadd(key, dict.fromkeys(strange, time.time() * 1000 + (key != keys.workers) * 60_000))
+        await queue.redis.zadd(key, dict.fromkeys(strange, time.time() * 1000 + (key != keys.workers) * 600_000))
     with caplog.at_level(logging.WARNING):
         async with pool_on(server, queue):
             await asyncio.sleep(3)

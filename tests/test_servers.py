@@ -34,6 +34,7 @@ from redis_worker import (
 from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, Keys
+from redis_worker.broker.operator.doctor import server_checks
 from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import HOST, EmbeddedServer
@@ -88,7 +89,8 @@ class Cluster:
             first, last = (16384 * edge // len(nodes) for edge in (index, index + 1))
             self.command(node, "CLUSTER", "ADDSLOTSRANGE", first, last - 1)
             self.command(node, "CLUSTER", "SET-CONFIG-EPOCH", index + 1)
-            self.command(node, "CLUSTER", "MEET", HOST, nodes[0].port)
+            for other in nodes[:index]:
+                self.command(node, "CLUSTER", "MEET", HOST, other.port)
         self.wait_until(lambda: all(map(self.sees_all, nodes)))
 
     def add_replica(self, replica: EmbeddedServer, master: EmbeddedServer) -> None:
@@ -139,10 +141,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster_nodes(binary: Path, count: int) -> Iterator[list[EmbeddedServer]]:
+def cluster_nodes(binary: Path, count: int, timeout: float = PATIENCE) -> Iterator[list[EmbeddedServer]]:
+    """Nodes of a cluster to be: one that is silent for `timeout` seconds is dead to the others."""
     options = (
-        *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"),
-        *("--repl-diskless-sync-delay", "0"),
+        *("--cluster-enabled", "yes", "--cluster-node-timeout", str(int(timeout * 1000))),
+        *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),
     )
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(EmbeddedServer(binary, options=options)) for _ in range(count)]
@@ -288,8 +291,9 @@ async def test_braces_that_are_no_tag_are_refused_in_a_cluster(cluster: Cluster)
         await WorkerPool(cluster.url, "a}b", "out", "list", double).run()
 
 
-async def test_the_doctor_in_a_cluster(cluster: Cluster) -> None:
+async def test_the_doctor_in_a_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the server is said of one node; queues and outputs are found wherever they lie."""
+    monkeypatch.setattr(server_checks, "_NEAR", PATIENCE)  # a busy machine is no server far away
     async with cluster_client(cluster) as client:
         await client.zadd("{one:in}:workers", {"buried": 1})
         await hold(client, Keys("one:in"), "buried", b"task")
@@ -349,7 +353,7 @@ async def test_results_are_heard_of_in_a_cluster(
 
 async def test_a_node_dies_and_its_replica_takes_over(server: EmbeddedServer) -> None:
     """`answers_after` gets each answer; the pool has reconnected."""
-    with cluster_nodes(server.binary, 4) as [*masters, replica]:
+    with cluster_nodes(server.binary, 4, timeout=1.0) as [*masters, replica]:
         cluster = Cluster(masters)
         master = cluster.node_of(NAMES[0])
         cluster.add_replica(replica, master)
@@ -426,8 +430,8 @@ class Replicated:
 
 
 @contextlib.contextmanager
-def sentinel_of(master: EmbeddedServer, folder: Path, *settings: str) -> Iterator[int]:
-    """A sentinel, which ends with this process however that ends; its port."""
+def sentinel_of(master: EmbeddedServer, folder: Path, *settings: str, down: float = PATIENCE) -> Iterator[int]:
+    """A sentinel, which ends with this process however that ends; its port. A server silent for `down` s is dead."""
     for port in (free_port() for _ in range(20)):
         config = folder / f"sentinel-{port}.conf"
         lines = [
@@ -436,7 +440,7 @@ def sentinel_of(master: EmbeddedServer, folder: Path, *settings: str) -> Iterato
             f"dir {folder}",
             *settings,
             f"sentinel monitor mymaster {HOST} {master.port} 1",
-            "sentinel down-after-milliseconds mymaster 500",
+            f"sentinel down-after-milliseconds mymaster {int(down * 1000)}",
             "sentinel failover-timeout mymaster 2000",
         ]
         config.write_text("\n".join(lines))
@@ -469,11 +473,11 @@ def _opens(port: int, log: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replicated(binary: Path, folder: Path) -> Iterator[Replicated]:
+def replicated(binary: Path, folder: Path, **watch: float) -> Iterator[Replicated]:
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(EmbeddedServer(binary, options=("--repl-diskless-sync-delay", "0")))
         replica = stack.enter_context(EmbeddedServer(binary, options=("--replicaof", HOST, str(master.port))))
-        port = stack.enter_context(sentinel_of(master, folder))
+        port = stack.enter_context(sentinel_of(master, folder, **watch))
         sentinel = stack.enter_context(redis_py.Redis(port=port))
         end = time.monotonic() + PATIENCE
         while not (known := sentinel.sentinel_slaves("mymaster")) or known[0]["flags"] != "slave":
@@ -495,8 +499,9 @@ async def test_sentinel_by_its_url(watched: Replicated) -> None:
         assert await left_behind(client) == []
 
 
-async def test_the_doctor_by_sentinel(watched: Replicated) -> None:
+async def test_the_doctor_by_sentinel(watched: Replicated, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the sentinel it is the master that is examined; a replica and a sentinel are told for what they are."""
+    monkeypatch.setattr(server_checks, "_NEAR", PATIENCE)
     examination = await examine(watched.url, ["in"])
     assert [found.subject for found in examination.findings if found.level != "good"] == ["persistence"]
     [role] = [found for found in (await examine(watched.replica.url)).findings if found.level == "fault"]
@@ -547,7 +552,7 @@ async def test_a_sentinel_with_a_password(watched: Replicated, tmp_path: Path) -
 
 async def test_the_master_dies_and_its_replica_takes_over(server: EmbeddedServer, tmp_path: Path) -> None:
     """`answers_after` gets each answer; the pool has reconnected."""
-    with replicated(server.binary, tmp_path) as servers:
+    with replicated(server.binary, tmp_path, down=0.5) as servers:
         async with WorkerPool(servers.url, *NAMES, "list", double) as pool, TaskClient(servers.url, *NAMES) as client:
             await answers_after(client, servers.master)
             await wait_until(lambda: pool.counters.reconnects)

@@ -180,7 +180,7 @@ class JobState:
                 self._store.connection, CRON, "hash", "HSET", f"{app}/{name}", self._keys.stem, patience=_PATIENCE
             )
         except DamagedKey as damaged:
-            self._store.complaints.tell([damaged])
+            self._store.complaints.log([damaged])
         except Refused:
             pass  # the user may lack permission for this key, which only `status` needs
         self._opened = self._opened or not by_hand
@@ -241,13 +241,13 @@ class JobState:
         """Keep the lease of `run` alive; call `on_lost` in this event loop if it is taken away."""
         loop = asyncio.get_running_loop()
 
-        def tell() -> None:
+        def notify() -> None:
             try:
                 loop.call_soon_threadsafe(on_lost)
             except RuntimeError:
                 pass  # the loop is closed
 
-        self._store.keeper.keep([self._keys.running], run.lease, tell)
+        self._store.keeper.keep([self._keys.running], run.lease, notify)
 
     def let_go(self, run: Run) -> None:
         """Stop renewing the lease of `run`."""

@@ -210,8 +210,8 @@ class Keys:
     def inflight(self, worker: str) -> str:
         """Return the hash of tasks that `worker` has claimed and not settled, by number.
 
-        Its field `last` holds the number of the last task claimed and, after blanks, the priorities of its worker that
-        numbers tell.
+        Its field `last` holds the number of the last task claimed and, after blanks, the priorities that the numbers
+        of its worker stand for.
         """
         return f"{self.listed(worker)}{TASKS}"
 

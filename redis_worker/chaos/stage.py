@@ -1,4 +1,4 @@
-"""The stage of a run: a server or a cluster, its workers' mode, and the observer that tells the ledger about a run."""
+"""The stage of a run: a server or a cluster, its workers' mode, and the observer that records a run in the ledger."""
 
 from __future__ import annotations
 

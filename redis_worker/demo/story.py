@@ -66,7 +66,7 @@ async def _tell(tasks: int, display: Display) -> int:
         files.files = files_to_serve(plan)
         processes = stack.enter_context(Processes(folder))
         display.say(f"Redis listens on {HOST}:{server.embedded.port}, the file server on {HOST}:{files.server_port}")
-        return await _Story(display, server, files, plan, processes).tell()
+        return await _Story(display, server, files, plan, processes).run()
 
 
 def open_ledger(keys: Keys, plan: Sequence[Planned]) -> TaskLedger:
@@ -111,7 +111,7 @@ class _Story:
         self._ledgers = {processor: open_ledger(self._keys[processor], tasks) for processor, tasks in plan.items()}
         self._moved = time.monotonic()
 
-    async def tell(self) -> int:
+    async def run(self) -> int:
         survivor, victim = await self._start_workers()
         await self._push()
         try:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
-from redis_worker.engine.child_calls import LENGTH, NUMBER, READY, TOLD, serve
+from redis_worker.engine.child_calls import LENGTH, MESSAGE, NUMBER, READY, serve
 from redis_worker.engine.execution import Answer, Encode, Verdict
 from redis_worker.engine.process_group import end_group
 from redis_worker.engine.thread_pool import OwnThreads
@@ -59,8 +59,8 @@ class Child:
         """`died` is called once, when the process has ended, by itself or by `kill`, after its last `answered`."""
         self._answered = answered
         self._died = died
-        self.told: Callable[[int, Any], None] = lambda _number, _message: None
-        """Called with each message of a call that runs, and with its number: see `tell_parent`."""
+        self.on_message: Callable[[int, Any], None] = lambda _number, _message: None
+        """Called with each message of a call that runs, and with its number: see `send_to_parent`."""
         self._calls, self._child_calls = socket.socketpair()
         self._numbers, self._child_numbers = socket.socketpair()
         self._calls.setblocking(False)
@@ -197,8 +197,8 @@ class Child:
             at = stop
             if message == READY:
                 self._ready.set()
-            elif message[0] == TOLD:
-                self.told(*message[1:])
+            elif message[0] == MESSAGE:
+                self.on_message(*message[1:])
             else:
                 answers.append(_answered(*message))
         if at:

@@ -27,7 +27,7 @@ LENGTH = struct.Struct("=I")
 # The first message of a process: its imports are done.
 READY = "ready"
 # The first element of a message that a call sends before its answer.
-TOLD = "told"
+MESSAGE = "message"
 
 _parent: socket | None = None
 # The number of the call that runs.
@@ -35,11 +35,11 @@ _running = 0
 _sending = threading.Lock()
 
 
-def tell_parent(message: Any) -> None:
+def send_to_parent(message: Any) -> None:
     """Send a message from the call that runs here to the code that made it; lost outside of a child process."""
     if _parent is not None:
         with suppress(OSError):
-            _send(_parent, _pickled((TOLD, _running, message)))
+            _send(_parent, _pickled((MESSAGE, _running, message)))
 
 
 def serve(calls: socket, numbers: socket, processor: Callable[[Any], Any], encode: Encode, part: str | None) -> None:

@@ -30,8 +30,8 @@ class CallGuard:
         """Return the time limit of a task, in seconds."""
         return self.timeout
 
-    def told(self, delivery: Delivery, id: str, message: Any) -> None:
-        """Take what a task tells while it runs; for handlers whose tasks tell something."""
+    def on_message(self, delivery: Delivery, id: str, message: Any) -> None:
+        """Take a message from a running task; for handlers whose tasks send some."""
 
     def caught(self, error: BaseException) -> tuple[Answer, asyncio.Future[Any] | None]:
         """Return the answer to a call that raised `error`, and the call itself if it continues.

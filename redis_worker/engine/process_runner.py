@@ -39,8 +39,8 @@ class Sending(Protocol):
         """Return the time limit of a task, in seconds."""
         ...
 
-    def told(self, delivery: Delivery, id: str, message: Any) -> None:
-        """Take what a task tells while it runs."""
+    def on_message(self, delivery: Delivery, id: str, message: Any) -> None:
+        """Take a message from a running task."""
         ...
 
     def outcome(self, delivery: Delivery, id: str, answer: Answer, seconds: float) -> Outcome:
@@ -72,7 +72,7 @@ class ProcessRunner(Runner):
         check_processor(processor)
         self._handler = handler
         self._tries = tries
-        ways = self._answered, self._ended, self._told
+        ways = self._answered, self._ended, self._on_message
         self._slots = [ProcessSlot(processor, encode, *ways) for _ in range(concurrency)]
         self._deaths: dict[Delivery, int] = {}
         self._number = 0
@@ -172,8 +172,8 @@ class ProcessRunner(Runner):
         task = slot.stop()
         self._outcomes.append(self._handler.over_time(task.delivery, task.id))
 
-    def _told(self, task: InHand, message: Any) -> None:
-        self._handler.told(task.delivery, task.id, message)
+    def _on_message(self, task: InHand, message: Any) -> None:
+        self._handler.on_message(task.delivery, task.id, message)
 
     def _put_back(self, slots: Sequence[ProcessSlot]) -> None:
         """Return the tasks that have not started from the hands of processes to the pending ones."""

@@ -31,18 +31,18 @@ class ProcessSlot:
         encode: Encode,
         on_answers: Callable[[ProcessSlot, list[Answered]], None],
         on_end: Callable[[ProcessSlot, bool], None],
-        on_told: Callable[[InHand, Any], None],
+        on_message: Callable[[InHand, Any], None],
     ) -> None:
         """`on_end` is called when the process has ended: True if it ran a task, and was not killed for its time limit.
 
-        `on_answers` is called with answers that nothing has asked for with `answers`; `on_told` with what a task tells
-        while it runs.
+        `on_answers` is called with answers that nothing has asked for with `answers`; `on_message` with a message
+        from a running task.
         """
         self._processor = processor
         self._encode = encode
         self._on_answers = on_answers
         self._on_end = on_end
-        self._on_told = on_told
+        self._on_message = on_message
         self.child: Child | None = None
         self.hand: deque[InHand] = deque()
         """The process runs the first, or is about to."""
@@ -59,7 +59,7 @@ class ProcessSlot:
         self.child = child = Child(
             self._processor, self._encode, lambda answers: self._on_answers(self, answers), self._ended
         )
-        child.told = self._told
+        child.on_message = self._receive
         self.hand.append(task)
         self.since = perf_counter()
 
@@ -118,9 +118,9 @@ class ProcessSlot:
             self.child.close()
             self.child = None
 
-    def _told(self, number: int, message: Any) -> None:
+    def _receive(self, number: int, message: Any) -> None:
         if (task := next((task for task in self.hand if task.number == number), None)) is not None:
-            self._on_told(task, message)
+            self._on_message(task, message)
 
     def _ended(self) -> None:
         child, self.child = self.child, None

@@ -50,9 +50,9 @@ class Processes:
         self._places: set[_Place] = set()
 
     async def call(
-        self, arguments: Any, told: Callable[[Any], None] = lambda _: None, timeout: float | None = None
+        self, arguments: Any, on_message: Callable[[Any], None] = lambda _: None, timeout: float | None = None
     ) -> Answer:
-        """See Execution. `told` is called with what the call tells before its answer.
+        """See Execution. `on_message` is called with each message from the call before its answer.
 
         `timeout` is the limit of this call, where calls differ.
         """
@@ -61,15 +61,15 @@ class Processes:
         except BaseException as error:
             return refusal("Processing error", error)
         for _ in range(self._tries):
-            answer = await self._try(data, told, self._timeout if timeout is None else timeout)
+            answer = await self._try(data, on_message, self._timeout if timeout is None else timeout)
             if answer is not None:
                 return answer
         return died(self._tries)
 
-    async def _try(self, arguments: bytes, told: Callable[[Any], None], timeout: float | None) -> Answer | None:
+    async def _try(self, arguments: bytes, on_message: Callable[[Any], None], timeout: float | None) -> Answer | None:
         free = (place for place in self._places if place.answer.done() and place.child.lives)
         place = next(free, None) or _Place(self._processor, self._encode, self._places)
-        place.child.told = lambda _, message: told(message)
+        place.child.on_message = lambda _, message: on_message(message)
         place.answer = asyncio.get_running_loop().create_future()
         try:
             if not place.child.is_ready:  # apart from the call: the time limit is one of the task, not of the start

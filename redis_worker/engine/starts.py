@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from redis_worker.engine.child_calls import tell_parent
+from redis_worker.engine.child_calls import send_to_parent
 from redis_worker.engine.execution import Answer
 from redis_worker.engine.processes import Processes
 
@@ -25,13 +25,13 @@ class Noted:
     def __call__(self, arguments: Any) -> Any:
         note = STARTED.get(None)
         if note is None:
-            tell_parent(_HAS_STARTED)
+            send_to_parent(_HAS_STARTED)
         else:
             note()
         return self._call(arguments)
 
 
-def told(report: Callable[[Any], None] = lambda _: None) -> Callable[[Any], None]:
+def receiver(report: Callable[[Any], None] = lambda _: None) -> Callable[[Any], None]:
     """Return the receiver of messages from a child: it notes the start of the call; other messages go to `report`."""
     note = STARTED.get(None)
 
@@ -51,7 +51,7 @@ class NotedInProcesses:
         self._processes = processes
 
     async def call(self, arguments: Any) -> Answer:
-        return await self._processes.call(arguments, told())
+        return await self._processes.call(arguments, receiver())
 
     def close(self) -> None:
         self._processes.close()

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from redis_worker.engine.child_calls import tell_parent
+from redis_worker.engine.child_calls import send_to_parent
 from redis_worker.engine.execution import Answer, Coroutines, Execution, Inline, Threads, unencoded
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
-from redis_worker.engine.starts import told
+from redis_worker.engine.starts import receiver
 from redis_worker.engine.thread_pool import OwnThreads, ThreadPool
 from redis_worker.functions.current import CurrentTask
 from redis_worker.functions.function import AnyFunction
@@ -45,7 +45,7 @@ class Sent(NamedTuple):
 
     def report(self, done: float, total: float | None, message: str | None) -> None:
         """See Running. The parent takes it."""
-        tell_parent((done, total, message))
+        send_to_parent((done, total, message))
 
 
 def sent(received: Received) -> Sent:
@@ -68,7 +68,7 @@ class InProcesses:
         self._timeout = timeout
 
     async def call(self, arguments: Received) -> Answer:
-        report = told(lambda report: arguments.report(*report))
+        report = receiver(lambda report: arguments.report(*report))
         return await self._processes.call(sent(arguments), report, self._timeout)
 
     def close(self) -> None:

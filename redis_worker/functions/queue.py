@@ -194,7 +194,7 @@ class TaskQueue(DeclaredFunctions):
         payload = {"id": id, "task": {"name": call.function.name, **call.arguments}, "emit_ts": time.time()}
         payload |= {**options.members(), **members}
         if order:
-            payload["unique"] = True  # its record tells what comes before
+            payload["unique"] = True  # its record names the task before it
         raw = dumps(payload)
         after = self._after(id_text(id), call, raw)
         when = options.delay, options.at

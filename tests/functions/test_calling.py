@@ -15,7 +15,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from redis_worker import ConfigurationError, Handle, Reject, Retry, TaskError, TaskQueue, current_task
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 
 async def test_a_function_stays_one_and_is_called_by_name(tasks: TaskQueue, queue: Queue) -> None:
@@ -36,14 +36,14 @@ async def test_a_function_stays_one_and_is_called_by_name(tasks: TaskQueue, queu
         handles = await tasks.submit_many(
             [total.call(Decimal("1.50"), 3), total.call(Decimal(2), rebate=Decimal("0.1")), thread.call(1, 2, x=0.5)]
         )
-        assert [await handle.result(30) for handle in handles] == [
+        assert [await handle.result(PATIENCE) for handle in handles] == [
             *(Decimal("4.50"), Decimal("1.9")),
             ([1, 2], {"x": 0.5}, False),
         ]
         many = await total.submit_many([(Decimal(number),) for number in range(1500)])
-        assert [await handle.result(30) for handle in many] == [*range(1500)]
-        assert await Handle[Any](tasks, many[7].id).result(30) == "7"  # from an id alone: the JSON value
-        assert await total.handle(many[7].id).result(30) == Decimal(7)
+        assert [await handle.result(PATIENCE) for handle in many] == [*range(1500)]
+        assert await Handle[Any](tasks, many[7].id).result(PATIENCE) == "7"  # from an id alone: the JSON value
+        assert await total.handle(many[7].id).result(PATIENCE) == Decimal(7)
 
 
 async def test_any_language_calls_and_mistakes_are_explained_and_never_retried(tasks: TaskQueue, queue: Queue) -> None:
@@ -123,17 +123,17 @@ async def test_each_function_has_its_own_retries_and_time_limit(tasks: TaskQueue
             "no": [await never.submit(), await rejected.submit(), await twice.submit()],
             "often": [await never.options(retries=3).submit()],
         }
-        assert await (await wanted.submit()).result(30) == 3
-        assert await (await quick.submit()).result(30) == 1
+        assert await (await wanted.submit()).result(PATIENCE) == 3
+        assert await (await quick.submit()).result(PATIENCE) == 1
         with pytest.raises(TaskError, match=r"Processing error: timed out after 0\.05 s"):
-            await (await slow.submit()).result(30)
+            await (await slow.submit()).result(PATIENCE)
         for handle in handles["no"]:
             with pytest.raises(TaskError):
-                await handle.result(30)
+                await handle.result(PATIENCE)
         assert (tries["never"], tries["rejected"], tries["twice"]) == (1, 1, 3) or tries["never"] > 1
         tries["never"] = 0
         with pytest.raises(TaskError):
-            await handles["often"][0].result(30)
+            await handles["often"][0].result(PATIENCE)
     assert len(await queue.dead()) >= 2
 
 
@@ -152,10 +152,10 @@ async def test_time_limits_of_threads_differ_by_function(tasks: TaskQueue) -> No
     async with tasks.worker(concurrency=3):
         late = await long.submit()
         with pytest.raises(TaskError, match=r"timed out after 0\.1 s"):
-            await (await short.submit()).result(30)
+            await (await short.submit()).result(PATIENCE)
         assert await late.status() == "pending"
         ends.set()
-        assert await late.result(30) == 1
+        assert await late.result(PATIENCE) == 1
 
 
 async def test_options_of_a_submission(tasks: TaskQueue, queue: Queue) -> None:
@@ -172,7 +172,7 @@ async def test_options_of_a_submission(tasks: TaskQueue, queue: Queue) -> None:
     await note.options(at=now + timedelta(seconds=0.1)).submit("at")
     async with tasks.worker(concurrency=1):
         with pytest.raises(TaskError, match="Processing error: note has expired before it began"):
-            await late.result(30)
+            await late.result(PATIENCE)
         await wait_until(lambda: len(ran) == 3)
     assert (named.id, await named.status(), await late.status()) == ("7", "succeeded", "failed")
     assert set(ran) == {"named", "delayed", "at"}
@@ -232,6 +232,6 @@ async def test_results_are_kept_while_errors_expire(server: Any, queue: Queue) -
         return 2 * number
 
     async with tasks.worker():
-        assert await (await double.submit(1)).result(10) == 2
+        assert await (await double.submit(1)).result(PATIENCE) == 2
     assert await queue.redis.hlen(queue.keys.output) == 1
     await tasks.close()

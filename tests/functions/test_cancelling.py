@@ -16,7 +16,7 @@ from redis_worker.broker.queue.large_tasks import LARGE_BYTES
 from redis_worker.cli.main import cli
 from redis_worker.embedded import EmbeddedServer
 from tests.functions.conftest import Start, end
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 CANCELLED = {"status": "error", "error": "cancelled"}
 
@@ -41,14 +41,14 @@ async def test_what_waits_or_is_delayed_is_removed_with_its_answer(tasks: TaskQu
         [handles[0].id, handles[120].id, handles[249].id, later.id, "77777777777777777777"], CANCELLED
     )
     with pytest.raises(TaskError, match="cancelled"):
-        await later.result(30)
+        await later.result(PATIENCE)
     assert await later.status() == "cancelled"
     async with tasks.worker():
-        assert await handles[1].result(30) == 1
+        assert await handles[1].result(PATIENCE) == 1
         assert not await handles[1].cancel()
         await wait_until(lambda: queue.answered(252))
     assert set((await queue.ledger()).values()) == {1}
-    assert await handles[1].result(30) == 1
+    assert await handles[1].result(PATIENCE) == 1
 
 
 async def test_a_coroutine_ends_at_once_and_is_not_retried(
@@ -130,7 +130,7 @@ async def test_a_process_is_killed_uncharged(start: Start, tasks: TaskQueue, que
     await wait_until(lambda: list(tmp_path.glob("held-*")) != [])
     (held,) = tmp_path.glob("held-*")
     assert await tasks.handle(1).cancel()
-    assert isinstance(await tasks.handle(2).result(60), int)  # a process of its own, and the slot is free
+    assert isinstance(await tasks.handle(2).result(PATIENCE), int)  # a process of its own, and the slot is free
     assert await queue.result(1) == CANCELLED
     await wait_until(lambda: not os.path.exists(f"/proc/{held.name.removeprefix('held-')}"))
     assert await queue.dead() == []
@@ -157,7 +157,7 @@ async def test_it_holds_when_the_worker_dies_and_nothing_late_is_written(
     second.process.send_signal(signal.SIGCONT)
     await second.said("presumed dead")
     await queue.push(b'{"id":"other","task":{"name":"add","args":[1]}}')
-    assert await tasks.handle("other").result(60) == 2
+    assert await tasks.handle("other").result(PATIENCE) == 2
     assert await queue.redis.hget(queue.keys.output, "slow") == b"as it was"
     assert len(list(tmp_path.glob("waits-*"))) == 2  # none ran again
     assert not await queue.redis.exists(queue.keys.cancelled)

@@ -15,7 +15,7 @@ from redis_worker.broker.operator.doctor.examination import examine
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from tests.functions.conftest import Start, end
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 FLOW = ("flow", "flow_left", "flow_edges")
 
@@ -58,21 +58,21 @@ async def test_chains_groups_and_inputs(tasks: TaskQueue, queue: Queue, how: str
     sums = Sums(tasks)
     async with tasks.worker() if how == "worker" else tasks.testing():
         last = await chain(sums.number.call(1), sums.add, sums.add.options(retries=2), sums.add).submit()
-        assert await last.result(30) == 4
+        assert await last.result(PATIENCE) == 4
         handles = await group(*(sums.number.call(value) for value in range(3))).submit()
-        assert [await handle.result(30) for handle in handles] == [0, 1, 2]
+        assert [await handle.result(PATIENCE) for handle in handles] == [0, 1, 2]
         parts = group(sums.number.call(1), chain(sums.number.call(2), sums.add, sums.add))
-        assert await (await chain(parts, sums.total, sums.add).submit()).result(30) == 6
-        assert await (await chain(group(), sums.total).submit()).result(30) == 0
+        assert await (await chain(parts, sums.total, sums.add).submit()).result(PATIENCE) == 6
+        assert await (await chain(group(), sums.total).submit()).result(PATIENCE) == 0
         first, second = await sums.number.submit_many([(5,), (7,)])
         odd = sums.total.options(id='a "b" é')
         both = await odd.submit([first.as_input, 1, second.as_input], {"x": first.as_input})
-        assert await both.result(30) == 18
+        assert await both.result(PATIENCE) == 18
         again = await sums.total.options(after=both, id="last").submit([both.as_input, both.as_input])
-        assert await again.result(30) == 36
+        assert await again.result(PATIENCE) == 36
         assert await sums.total.options(after=first, id="last").submit([]) == again  # it is there
         a_call = chain(sums.number.call(1), sums.number.call(9)).submit
-        assert await (await a_call()).result(30) == await (await a_call()).result(30) == 9
+        assert await (await a_call()).result(PATIENCE) == await (await a_call()).result(PATIENCE) == 9
     assert await is_clean(queue)
 
 
@@ -100,12 +100,12 @@ async def test_a_failed_step_fails_what_waits_or_not(tasks: TaskQueue, queue: Qu
         running = await sums.total.options(on_failure="run").submit([bad.as_input, good.as_input, failing.as_input])
         for handle in (failing, after_it):
             with pytest.raises(TaskError) as raised:
-                await handle.result(30)
+                await handle.result(PATIENCE)
             assert raised.value.error == (
                 f"Processing error: not run: the task {bad.id} failed: Processing error: below zero"
             )
-        assert await running.result(30) == 1
-        assert await (await sums.number.options(after=after_it, on_failure="run").submit(3)).result(30) == 3
+        assert await running.result(PATIENCE) == 1
+        assert await (await sums.number.options(after=after_it, on_failure="run").submit(3)).result(PATIENCE) == 3
         assert [await handle.status() for handle in (bad, failing, after_it)] == ["failed"] * 3
         late = await sums.add.submit(bad.as_input)  # which is answered by now
         assert await late.status() == "failed"
@@ -124,7 +124,7 @@ async def test_a_released_step_keeps_its_priority(server: EmbeddedServer, queue:
     again = await sums.add.options(priority="high").submit(first.as_input)  # the answer counts for both
     assert await queue.redis.llen(queue.keys.list_with("high")) == 2
     async with tasks.worker():
-        assert [await step.result(30), await again.result(30)] == [5, 5]
+        assert [await step.result(PATIENCE), await again.result(PATIENCE)] == [5, 5]
     await tasks.close()
     await queue.redis.delete(queue.keys.announced)
     assert await is_clean(queue)
@@ -143,15 +143,15 @@ async def test_inputs_that_are_gone_and_long_reasons(tasks: TaskQueue, queue: Qu
 
     async with tasks.worker():
         gone, slow, wordy = await sums.number.submit(1), await wait.submit(), await wait.submit("é\"' " * 1000)
-        assert await gone.result(30) == 1
+        assert await gone.result(PATIENCE) == 1
         step = await sums.total.submit([gone.as_input, slow.as_input])
         long = await sums.add.submit(wordy.as_input)
         assert await gone.forget()
         go.set()
         with pytest.raises(TaskError, match=f"not run: the task {gone.id} has no result any more"):
-            await step.result(30)
+            await step.result(PATIENCE)
         with pytest.raises(TaskError, match=f"not run: the task {wordy.id} failed: Processing error: é\"' .* …$"):
-            await long.result(30)
+            await long.result(PATIENCE)
     assert await is_clean(queue)
 
 
@@ -169,10 +169,10 @@ async def test_a_retry_releases_nothing_and_a_dead_letter_is_a_failure(tasks: Ta
         return 1
 
     async with tasks.worker():
-        assert await (await chain(flaky.call(True), sums.add).submit()).result(30) == 2
+        assert await (await chain(flaky.call(True), sums.add).submit()).result(PATIENCE) == 2
         assert tries == [True] * 3
         with pytest.raises(TaskError, match="failed: Processing error: away"):
-            await (await chain(flaky.call(False), sums.add).submit()).result(30)
+            await (await chain(flaky.call(False), sums.add).submit()).result(PATIENCE)
         assert len(await queue.dead()) == 1
     assert await is_clean(queue)
 
@@ -204,12 +204,12 @@ async def test_cancelled_steps_fail_what_waits_for_them(tasks: TaskQueue, queue:
     assert await queue.redis.hlen(queue.keys.flow) == 2
     assert await lasting.cancel()
     async with tasks.worker():
-        assert await parked.result(30) == 6
+        assert await parked.result(PATIENCE) == 6
     other = await sums.number.submit(1)
     step = await sums.add.submit(other.as_input)
     assert await other.cancel()
     with pytest.raises(TaskError, match=f"not run: the task {other.id} failed: cancelled"):
-        await step.result(30)
+        await step.result(PATIENCE)
     assert await is_clean(queue)
 
 
@@ -272,8 +272,8 @@ async def test_data_that_looks_like_an_input_is_none(tasks: TaskQueue, queue: Qu
     secret = await echo.submit("secret")
     like_one = {"$result": f"{'0' * 16}:{tasks.name.encode().hex()}:{secret.id.encode().hex()}"}
     async with tasks.worker():
-        assert await (await echo.submit(like_one)).result(30) == like_one
-        assert await (await echo.submit(like_one, secret.as_input)).result(30) == like_one
+        assert await (await echo.submit(like_one)).result(PATIENCE) == like_one
+        assert await (await echo.submit(like_one, secret.as_input)).result(PATIENCE) == like_one
     with pytest.raises(TypeError):
         from redis_worker.functions.values import result_of
 
@@ -302,7 +302,7 @@ async def test_no_order_of_answers_and_submissions_loses_a_step(tasks: TaskQueue
 
     async with tasks.worker(), tasks.worker():
         await asyncio.gather(*map(submit, range(12)))
-        assert [await handle.result(60) for handle in handles] == expected
+        assert [await handle.result(PATIENCE) for handle in handles] == expected
     assert await is_clean(queue)
 
 
@@ -336,7 +336,7 @@ async def test_a_flow_survives_kills_of_workers(
             killed += 1
     assert killed
     expected = [third, third * (third + 1) // 2, third // 10 * 10]
-    assert [await handle.result(60) for handle in ends] == expected
+    assert [await handle.result(PATIENCE) for handle in ends] == expected
     await wait_until(lambda: queue.answered(third + third + 1 + third // 10 * 10 + 1))
     ledger = await queue.ledger()
     assert len(ledger) == 2 * third + 2 + third // 10 * 10

@@ -24,7 +24,7 @@ from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.errors import LifespanFailed
 from tests.functions import shop
 from tests.functions.conftest import Start
-from tests.support import Queue, Topic, wait_until
+from tests.support import PATIENCE, Queue, Topic, wait_until
 
 SHOP = "tests.functions.shop:queue"
 
@@ -41,7 +41,7 @@ async def test_each_process_has_one(start: Start, tasks: TaskQueue, queue: Queue
         *(b'{"id":"%s","task":{"name":"where_%s"}}' % (kind, kind) for kind in (b"async", b"thread", b"process"))
     )
     for kind in ("async", "thread", "process"):
-        id, function, name, attempt, is_own, pid = await tasks.handle(kind).result(60)
+        id, function, name, attempt, is_own, pid = await tasks.handle(kind).result(PATIENCE)
         assert (id, function, name, attempt, is_own) == (kind, f"where_{kind}", tasks.name, 1, True)
         assert (pid in workers) == (kind != "process")
     assert len(_noted(tmp_path, "started")) == 3
@@ -77,9 +77,9 @@ async def test_a_file_runs_a_queue_and_a_pool_with_a_lifespan(
     process = start("serve", str(file))
     await queue.push(b'{"id":"1","task":{"name":"add","args":[1]}}', b'{"id":"2","task":{"name":"hang","args":[60]}}')
     await queue.redis.rpush(other, b'{"id":"3","task":[]}')
-    assert await tasks.handle(1).result(60) == 2
+    assert await tasks.handle(1).result(PATIENCE) == 2
     assert await tasks.handle(2).status() in ("pending", "failed")
-    assert await tasks.handle(3).result(60) in _noted(tmp_path, "started") - {process.pid}
+    assert await tasks.handle(3).result(PATIENCE) in _noted(tmp_path, "started") - {process.pid}
     await wait_until(lambda: queue.answered(3))
     assert (await queue.results())["2"]["error"] == "Processing error: timed out after 0.5 s"
     process.process.terminate()
@@ -143,5 +143,5 @@ async def test_the_end_of_one_that_fails_is_an_error(tasks: TaskQueue) -> None:
 
     with pytest.raises(LifespanFailed, match="the lifespan resources failed at its end: OSError: the database is away"):
         async with tasks.worker():
-            await (await work.submit()).result(30)
+            await (await work.submit()).result(PATIENCE)
     assert issubclass(LifespanFailed, RedisWorkerError)

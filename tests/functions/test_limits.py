@@ -15,7 +15,7 @@ from redis_worker.embedded import EmbeddedServer
 from redis_worker.functions.function import TaskFunction
 from tests.functions import limited
 from tests.functions.conftest import Start, end
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 Send = Callable[[TaskFunction[..., Any, int]], TaskFunction[..., Any, int]]
 WORKER = ("run", "tests.functions.limited:queue", "-c", "8")
@@ -61,8 +61,8 @@ async def test_no_period_holds_more_starts_than_the_rate(
     handles = await send(limited.hit).submit_many([(number,) for number in range(70)])
     # They pass those that must wait, which hold no slot.
     for handle in await send(limited.free).submit_many([(number,) for number in range(50)]):
-        await handle.result(30)
-    assert [await handle.result(30) for handle in handles] == [*range(70)]
+        await handle.result(PATIENCE)
+    assert [await handle.result(PATIENCE) for handle in handles] == [*range(70)]
     starts = [float(words[2]) for words in logged(tmp_path, "hit")]
     assert len(starts) == 70
     assert most_in(starts, 0.5) <= 20
@@ -78,7 +78,7 @@ async def test_a_killed_worker_leaves_no_place_taken(send: Send, queue: Queue, s
     await wait_until(lambda: is_waiting(queue, 30))
     first.process.kill()
     (tmp_path / "go").touch()
-    assert sorted([await handle.result(60) for handle in [*stuck, *handles]]) == [*range(33)]
+    assert sorted([await handle.result(PATIENCE) for handle in [*stuck, *handles]]) == [*range(33)]
     assert most_at_once([line for line in logged(tmp_path, "") if line[-1] == str(second.process.pid)]) <= 3
     await end(second)
 
@@ -91,7 +91,7 @@ async def is_waiting(queue: Queue, count: int) -> bool:
 async def test_so_many_run_at_a_time(send: Send, start: Start, tmp_path: Path) -> None:
     workers = [start(*WORKER) for _ in range(2)]
     handles = await send(limited.heavy).submit_many([(number,) for number in range(60)])
-    assert sorted([await handle.result(30) for handle in handles]) == [*range(60)]
+    assert sorted([await handle.result(PATIENCE) for handle in handles]) == [*range(60)]
     assert most_at_once(logged(tmp_path, "")) <= 3
     await end(*workers)
 
@@ -101,7 +101,7 @@ async def test_tasks_of_a_key_run_one_at_a_time(send: Send, start: Start, tmp_pa
     visit = send(limited.visit)
     calls = [visit.options(key=f"c{number % 5}").call(f"c{number % 5}", number) for number in range(40)]
     handles = await visit.queue.submit_many(calls)
-    assert [await handle.result(30) for handle in handles] == [*range(40)]
+    assert [await handle.result(PATIENCE) for handle in handles] == [*range(40)]
     for key in range(5):
         lines = [line for line in logged(tmp_path, "") if line[1] == f"c{key}"]
         assert len(lines) == 16
@@ -131,9 +131,9 @@ async def test_a_task_that_waits_is_seen_and_unique_and_can_be_cancelled(
         assert [(task.id, task.due) for task in listed] == [("2", None), ("3", None)]
         assert await second.cancel()
         with pytest.raises(TaskError, match="cancelled"):
-            await second.result(10)
+            await second.result(PATIENCE)
         go.set()
-        assert [await first.result(10), await third.result(10)] == [1, 3]
+        assert [await first.result(PATIENCE), await third.result(PATIENCE)] == [1, 3]
     with pytest.raises(ConfigurationError, match="function free: key is of use with per_key"):
         tasks.task(name="free")(limited.free.__wrapped__).options(key="a")
     with pytest.raises(ConfigurationError, match="key must be a text or a whole number"):
@@ -148,9 +148,9 @@ async def test_a_call_without_a_reply_is_repeated(tasks: TaskQueue, queue: Queue
     async with tasks.worker(32):
         handles = await work.submit_many([(number,) for number in range(40)])
         for handle in handles[::10]:
-            await handle.result(30)
+            await handle.result(PATIENCE)
             await queue.redis.client_kill_filter(_type="normal", skipme=True)
-        assert [await handle.result(30) for handle in handles] == [*range(40)]
+        assert [await handle.result(PATIENCE) for handle in handles] == [*range(40)]
 
 
 async def test_a_task_that_waits_keeps_its_priority(server: EmbeddedServer, queue: Queue) -> None:
@@ -170,6 +170,6 @@ async def test_a_task_that_waits_keeps_its_priority(server: EmbeddedServer, queu
         assert b"@high:" in member
         go.set()
         for handle in handles:
-            await handle.result(30)
+            await handle.result(PATIENCE)
     await tasks.close()
     await queue.redis.delete(f"{queue.keys.stem}:priorities")

@@ -12,7 +12,7 @@ from typing import Any
 from redis_worker import TaskError, TaskQueue, current_task
 from redis_worker.embedded import EmbeddedServer
 from tests.functions.children import die, hang, in_process, pid, slept
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 SLOTS = 3
 
@@ -56,7 +56,7 @@ async def test_one_number_of_slots_for_all(tasks: TaskQueue, queue: Queue) -> No
 
 async def _answer(handle: Any) -> Any:
     try:
-        return await handle.result(60)
+        return await handle.result(PATIENCE)
     except TaskError as error:
         return error.error
 
@@ -80,7 +80,7 @@ async def test_with_one_slot_they_start_in_order(tasks: TaskQueue) -> None:
     chance = random.Random(7)
     handles = await tasks.submit_many([chance.choice(kinds).call(number) for number in range(1000)])
     async with tasks.worker(1):
-        await handles[-1].result(60)
+        await handles[-1].result(PATIENCE)
     assert started == [*range(1000)]
 
 
@@ -128,9 +128,9 @@ async def test_a_stop_returns_what_has_not_started_and_all_show_while_they_run(
         worker.stop()
         go.set()
         leave.set()
-        assert [await handle.result(30) for handle in running] == ["coroutine", "thread"]
+        assert [await handle.result(PATIENCE) for handle in running] == ["coroutine", "thread"]
     assert [handle.id in task.decode() for handle, task in zip(others, await queue.waiting(), strict=True)] == [
         True
     ] * 3
     async with tasks.worker(2):
-        assert [await handle.result(30) for handle in others] == ["thread", "coroutine", "thread"]
+        assert [await handle.result(PATIENCE) for handle in others] == ["thread", "coroutine", "thread"]

@@ -12,7 +12,7 @@ from tests.functions import limited
 from tests.functions.conftest import Start, end
 from tests.functions.test_flows import is_clean
 from tests.functions.test_limits import WORKER, logged
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 KEYS = "abc"
 
@@ -20,7 +20,7 @@ KEYS = "abc"
 async def is_failed(handle: Handle[int]) -> bool:
     """Return True if the task has failed."""
     try:
-        await handle.result(10)
+        await handle.result(PATIENCE)
     except TaskError:
         return True
     return False
@@ -66,14 +66,14 @@ async def test_a_cancelled_one_lets_nothing_overtake(tasks: TaskQueue, queue: Qu
     assert await second.cancel()
     assert not await second.cancel()
     with pytest.raises(TaskError, match="cancelled"):
-        await second.result(10)
+        await second.result(PATIENCE)
     assert await queue.redis.llen(queue.keys.waiting) == 1
     assert await work.options(key="k", id=third.id).submit(9) == third
     assert await first.cancel()  # it is the one that waits in the list
     async with tasks.worker():
-        assert [await third.result(30), await fourth.result(30)] == [3, 4]
+        assert [await third.result(PATIENCE), await fourth.result(PATIENCE)] == [3, 4]
     with pytest.raises(TaskError, match="cancelled"):
-        await second.result(10)
+        await second.result(PATIENCE)
     assert await is_clean(queue)
 
 
@@ -85,7 +85,7 @@ async def test_a_kill_keeps_the_order(tasks: TaskQueue, start: Start, tmp_path: 
     await wait_until(lambda: len(logged(tmp_path, "end")) >= 6)
     other = start(*WORKER)
     doomed.process.kill()
-    assert [await handle.result(60) for handle in handles] == [number for number in range(20) for _ in KEYS]
+    assert [await handle.result(PATIENCE) for handle in handles] == [number for number in range(20) for _ in KEYS]
     for key in KEYS:
         ended = [int(words[2]) for words in logged(tmp_path, f"end {key}")]
         assert ended == sorted(ended)

@@ -12,7 +12,7 @@ from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.functions.progress import Progress
 from tests.functions.conftest import Start, end
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 from tests.test_cli import Terminal
 
 
@@ -55,7 +55,7 @@ async def test_coroutines_and_threads_report(tasks: TaskQueue, queue: Queue) -> 
             seen.append(progress.done)
             go.set()
         of_thread.set()
-        await second.result(30)
+        await second.result(PATIENCE)
         await wait_until(lambda: _done(first, 1001))
     assert seen[0] == 1000
     assert await _writes(queue) - before < 20
@@ -93,7 +93,7 @@ async def test_processes_report(start: Start, tasks: TaskQueue, queue: Queue, tm
     await wait_until(lambda: _done(handle, 1))
     assert (await handle.progress() or Progress(0))[:3] == (1, 2, "half")
     (tmp_path / "go").touch()
-    assert await handle.result(60)
+    assert await handle.result(PATIENCE)
     await wait_until(lambda: _done(handle, 2))
     await end(worker)
     await _clear(queue)

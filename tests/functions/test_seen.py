@@ -20,7 +20,7 @@ from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.log_lines import JsonFormatter, TextFormatter
 from tests.functions.conftest import Start, end
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 logger = logging.getLogger("shop")
 
@@ -132,7 +132,7 @@ async def test_metrics_and_status_name_the_function(tasks: TaskQueue, queue: Que
         await wait_until(lambda: _equals(shown, [("slow", "1/2 half", "s")]))
         assert " slow 1/2 half s " in "\n".join(map(plain, tables(await reader.read(), 100)))
         go.set()
-        await running.result(30)
+        await running.result(PATIENCE)
         await wait_until(lambda: worker.counters.processed == 3)
         with await asyncio.to_thread(urlopen, f"http://{worker.http_address}/metrics") as answer:
             metrics = answer.read().decode()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from redis_worker import Handle, TaskError, TaskQueue, current_task
+from tests.support import PATIENCE
 
 
 async def test_submitted_tasks_run_at_once() -> None:
@@ -44,7 +45,7 @@ async def test_submitted_tasks_run_at_once() -> None:
         assert await (await nested.submit(3)).result() == 6
         failed = await nested.submit(0)
         with pytest.raises(TaskError, match="Processing error: nothing"):
-            await failed.result(timeout=10)
+            await failed.result(timeout=PATIENCE)
         assert await failed.status() == "failed"
         wrong = await flaky.submit(1)  # type: ignore[arg-type]
         with pytest.raises(TaskError, match="Parse error: flaky: argument name: expected str, got int"):

@@ -14,7 +14,7 @@ import pytest
 from redis_worker import Publisher, TaskClient, TaskQueue, TopicWorker, WorkerPool
 from redis_worker.embedded import EmbeddedServer
 from redis_worker.vocabulary.payload import dumps
-from tests.support import CommandProcess, Queue, Topic, wait_until
+from tests.support import PATIENCE, CommandProcess, Queue, Topic, wait_until
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is missing: pip install opentelemetry-sdk")
 
@@ -62,7 +62,7 @@ async def test_a_run_in_another_process_is_the_child_of_its_submission(
         with tracer.start_as_current_span("a request") as request:
             handle = await charge.submit(7)
         trace = format(request.get_span_context().trace_id, "032x")
-        assert await handle.result(60) == trace
+        assert await handle.result(PATIENCE) == trace
         process.process.terminate()
         await wait_until(lambda: not process.alive)
     finally:

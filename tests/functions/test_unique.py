@@ -13,7 +13,7 @@ from redis_worker.broker.operator.control import QueueControl
 from redis_worker.embedded import EmbeddedServer
 from tests.functions import shop
 from tests.functions.conftest import Start, end
-from tests.support import Queue, wait_until
+from tests.support import PATIENCE, Queue, wait_until
 
 
 async def test_an_id_that_waits_runs_or_is_answered_returns_its_handle(tasks: TaskQueue, queue: Queue) -> None:
@@ -36,11 +36,11 @@ async def test_an_id_that_waits_runs_or_is_answered_returns_its_handle(tasks: Ta
         await wait_until(lambda: runs)
         await one.submit(99)
         go.set()
-        value = await handles[0].result(30)
-        assert await (await one.submit(99)).result(30) == value
+        value = await handles[0].result(PATIENCE)
+        assert await (await one.submit(99)).result(PATIENCE) == value
         assert not await queue.redis.exists(queue.keys.unique)
         assert await handles[0].forget()
-        assert await (await one.submit(99)).result(30) == 99
+        assert await (await one.submit(99)).result(PATIENCE) == 99
     assert runs == [value, 99]
 
 
@@ -57,9 +57,9 @@ async def test_a_call_is_unique_until_it_is_answered(tasks: TaskQueue, queue: Qu
     assert len({handle.id for handle in handles}) == 4
     assert handles[0] == handles[1] == handles[2]
     async with tasks.worker():
-        assert [await handle.result(30) for handle in handles[:5]] == [2, 2, 2, 3, 2]
+        assert [await handle.result(PATIENCE) for handle in handles[:5]] == [2, 2, 2, 3, 2]
         with pytest.raises(TaskError):
-            await handles[5].result(30)
+            await handles[5].result(PATIENCE)
         assert len(await queue.dead()) == 1
         for old, call in ((handles[0], once.call(1)), (handles[5], once.call(-1))):
             (new,) = await tasks.submit_many([call])
@@ -77,12 +77,12 @@ async def test_a_call_is_unique_for_a_time(tasks: TaskQueue, queue: Queue) -> No
     first = await briefly.submit(1)
     assert await briefly.submit(1) == first
     async with tasks.worker():
-        assert await first.result(30) == 1
+        assert await first.result(PATIENCE) == 1
         assert await briefly.submit(1) == first
         await first.forget()
         second = await briefly.submit(1)  # what cannot be had any more is done again
         assert second != first
-        assert await second.result(30) == 1
+        assert await second.result(PATIENCE) == 1
     (key,) = [key async for key in queue.redis.scan_iter(f"{queue.keys.unique}:*")]
     assert 500_000 < await queue.redis.pttl(key) <= 600_000
     await queue.redis.delete(key)
@@ -147,13 +147,13 @@ async def test_a_record_lasts_as_long_as_its_task_when_workers_die(
         worker.process.kill()
     worker = start("run", "tests.functions.shop:queue", "-c", "1", "--lease", "2")
     with pytest.raises(TaskError, match="died"):
-        await handle.result(60)
+        await handle.result(PATIENCE)
     assert not await queue.redis.exists(queue.keys.unique)
     second = await once.submit(30)
     assert second != handle
     assert await second.cancel()
     with pytest.raises(TaskError, match="cancelled"):
-        await second.result(60)
+        await second.result(PATIENCE)
     await end(worker)
     await function.queue.transport.close()
 

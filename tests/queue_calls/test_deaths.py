@@ -144,16 +144,26 @@ async def test_a_worker_does_not_bury_itself(queue: Queue, join: Join) -> None:
     assert await queue.answered(1)
 
 
-async def test_nobody_is_buried_after_a_stall_of_the_server(queue: Queue, join: Join) -> None:
+async def test_nobody_is_buried_after_a_stall_of_the_server(
+    queue: Queue, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that stood still has heard of no renewals."""
     first, second = await join(), await join()
     await queue.push(task(1))
     await first.claim()
     await expire(second.line, first)
     recoverer = second.recoverer(lease=0.6)  # of which a third is a stall
-    await queue.redis.execute_command("CLIENT", "PAUSE", "1500", "ALL")
+    run = second.line.run
+
+    async def late(name: str, *arguments: Any, **options: Any) -> Any:
+        reply = await run(name, *arguments, **options)
+        await asyncio.sleep(0.25 if name == "overdue" else 0)
+        return reply
+
+    monkeypatch.setattr(second.line, "run", late)
     await recoverer.sweep()
     assert await waiting(queue) == []
+    monkeypatch.setattr(second.line, "run", run)
 
     async def returned() -> bool:
         await recoverer.sweep()

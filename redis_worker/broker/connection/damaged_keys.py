@@ -20,7 +20,7 @@ class Complaints:
         self._extra = None if queue is None else {"queue": queue}
         self._logged: set[str] = set()
 
-    def tell(self, problems: Iterable[object]) -> None:
+    def log(self, problems: Iterable[object]) -> None:
         """Log those of `problems` that were not in the previous call."""
         texts = dict.fromkeys(map(str, problems))
         for text in texts:

@@ -63,7 +63,7 @@ async def announce_queue(connection: Connection, keys: Keys) -> None:
         await call_on(connection, QUEUES, "set", "SADD", keys.waiting)
         await announce_priorities(connection, keys)
 
-    await keep_announced(write, Complaints(keys.waiting).tell, _QUEUES_EVERY)
+    await keep_announced(write, Complaints(keys.waiting).log, _QUEUES_EVERY)
 
 
 _TOKEN = secrets.token_hex(3)

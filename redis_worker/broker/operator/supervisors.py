@@ -57,7 +57,7 @@ class Announcer:
 
     async def run(self) -> None:
         """Announce until cancelled; after a graceful stop, call `withdraw`."""
-        await keep_announced(self._announce, Complaints().tell)
+        await keep_announced(self._announce, Complaints().log)
 
     async def withdraw(self) -> None:
         """Stop announcing and delete the description. Takes about two seconds at most; raises nothing."""

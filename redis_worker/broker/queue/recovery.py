@@ -68,7 +68,7 @@ class Recoverer:
                     self._observer.damaged(error)
                     seconds = self._lease
                 except Refused as refused:
-                    self._complaints.tell([refused])
+                    self._complaints.log([refused])
                     seconds = self._lease
                 # A pop that was sent before its worker retired may bring a task later.
                 bell.watch([*self._watched, *map(self._keys.arrived, self._retired)])
@@ -103,7 +103,7 @@ class Recoverer:
         problems: list[object] = [*strangers(keys.workers, strange_workers), *strangers(keys.retired, strange_retired)]
         refused = await self._reclaim([name for name in dead if name != self._queue.worker], buries=True)
         refused |= await self._reclaim(retired, buries=False)
-        self._complaints.tell([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])
+        self._complaints.log([*problems, *(error for error in refused.values() if not isinstance(error, DamagedKey))])
         damages = [
             DamagedKey(key, kind.decode(), expected)
             for (key, expected), kind in zip(self._types.items(), found, strict=True)

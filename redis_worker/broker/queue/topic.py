@@ -183,8 +183,8 @@ class Topics:
                 self._make_known_at = now + _KNOWN_FOR
             known, undecodable = await self.known() if all_others else (set[str](), [])
         except DamagedKey as damaged:
-            self._complaints.tell([damaged])
+            self._complaints.log([damaged])
             return set()
         nameless = [topic.encode() for topic in known if not is_topic(topic)]
-        self._complaints.tell([*strangers(TOPICS, undecodable), *strangers(TOPICS, nameless, "no topics")])
+        self._complaints.log([*strangers(TOPICS, undecodable), *strangers(TOPICS, nameless, "no topics")])
         return set(filter(is_topic, known))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple
 
-# The scripts that answer tasks, for which steps of flows may wait.
-_ANSWERING = frozenset(("settle", "cancel", "park"))
+_DEFINED = re.compile(r"^local (?:function )?(\w+)(?:, (\w+))?", re.MULTILINE)
+_WORD = re.compile(r"\w+")
 
 
 class Script(NamedTuple):
@@ -19,40 +19,42 @@ class Script(NamedTuple):
     digest: str
 
 
+class _Paragraph(NamedTuple):
+    """A part of the text that scripts share, with the names that it defines and all its words."""
+
+    text: str
+    names: set[str]
+    words: set[str]
+
+
 def _all_scripts() -> dict[str, Script]:
     texts = {
         file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
         for file in files(__package__).iterdir()
         if file.name.endswith(".lua")
     }
-    shared = f"{texts.pop('common')}\n\n{texts.pop('flows')}"
-    paragraphs = [(paragraph, _defined(paragraph)) for paragraph in reversed(shared.split("\n\n"))]
-    sources = {name: _with_used(paragraphs, text) for name, text in texts.items()}
+    shared = [_paragraph(text) for text in f"{texts.pop('common')}\n\n{texts.pop('flows')}".split("\n\n")]
+    sources = {name: _with_used(shared, text) for name, text in texts.items()}
     # SHA-1, because EVALSHA knows scripts by it.
     return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
 
 
-def _defined(paragraph: str) -> frozenset[str]:
-    """Return the names that a paragraph of Lua defines."""
-    names = re.findall(r"^local (?:function )?(\w+)(?:, (\w+))?", paragraph, re.MULTILINE)
-    return frozenset(name for pair in names for name in pair if name)
+def _paragraph(text: str) -> _Paragraph:
+    names = {name for pair in _DEFINED.findall(text) for name in pair if name}
+    return _Paragraph(text, names, set(_WORD.findall(text)))
 
 
-def _with_used(paragraphs: Iterable[tuple[str, frozenset[str]]], text: str) -> str:
-    """Return `text` behind those of `paragraphs`, last one first, that define words of it or of one chosen before.
+def _with_used(shared: Sequence[_Paragraph], text: str) -> str:
+    """Return `text` behind those paragraphs of `shared` whose names it uses.
 
     Each call makes all functions of its script anew: for a server that has just woken, that takes longer than the rest.
     """
-    chosen, words = [text], _words(text)
-    for paragraph, defined in paragraphs:
-        if not defined.isdisjoint(words):
-            chosen.append(paragraph)
-            words |= _words(paragraph)
-    return "\n\n".join(reversed(chosen))
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text))
+    words = set(_WORD.findall(text))
+    for paragraph in reversed(shared):
+        if not words.isdisjoint(paragraph.names):
+            text = f"{paragraph.text}\n\n{text}"
+            words |= paragraph.words
+    return text
 
 
 # Read when this is imported: a process that has no descriptor left later on must still be able to settle.

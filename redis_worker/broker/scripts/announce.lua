@@ -17,8 +17,8 @@ if ARGV[3] ~= '0' then
     if silent > tonumber(ARGV[3]) then
       redis.call('HDEL', KEYS[1], all[i])
     elseif silent > tonumber(ARGV[4]) then
-      local read, said = pcall(cjson.decode, all[i + 1])
-      if read and type(said) == 'table' and said.name == ARGV[5] and said.host == ARGV[6] then
+      local read, entry = pcall(cjson.decode, all[i + 1])
+      if read and type(entry) == 'table' and entry.name == ARGV[5] and entry.host == ARGV[6] then
         redis.call('HDEL', KEYS[1], all[i])
       end
     end

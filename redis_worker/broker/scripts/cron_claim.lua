@@ -30,10 +30,10 @@ local function remember()
 end
 
 -- A repeated call: its reply was lost.
-local said = redis.call('ZSCORE', KEYS[2], run) and redis.call('HGET', KEYS[3], run)
-if said then
+local record = redis.call('ZSCORE', KEYS[2], run) and redis.call('HGET', KEYS[3], run)
+if record then
   redis.call('ZADD', KEYS[2], now + ARGV[4], run)
-  return {now, 1, tonumber(string.match(said, '^%S+ (%d+)')) or instant}
+  return {now, 1, tonumber(string.match(record, '^%S+ (%d+)')) or instant}
 end
 
 local ended = {}

@@ -8,17 +8,17 @@ local wrong = damage(KEYS[1], 'zset', KEYS[2], 'hash')
 if wrong then return wrong end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local said = redis.call('HMGET', KEYS[2], 'schedule', 'timezone', 'floor')
+local stored = redis.call('HMGET', KEYS[2], 'schedule', 'timezone', 'floor')
 local last = redis.call('ZRANGE', KEYS[1], -1, -1)[1]
-local new = not said[3] and not last
-local other = said[1] ~= ARGV[3] or said[2] ~= ARGV[4]
+local new = not stored[3] and not last
+local other = stored[1] ~= ARGV[3] or stored[2] ~= ARGV[4]
 if (new and ARGV[5] ~= 'hand') or (other and ARGV[5] == 'first') then
-  said[3] = now
+  stored[3] = now
   redis.call('HSET', KEYS[2], 'floor', string.format('%.0f', now))
   redis.call('HDEL', KEYS[2], 'next')
 end
-if not said[1] or ARGV[5] == 'first' then
+if not stored[1] or ARGV[5] == 'first' then
   redis.call('HSET', KEYS[2], 'app', ARGV[1], 'name', ARGV[2], 'schedule', ARGV[3], 'timezone', ARGV[4])
 end
 for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[6]) end
-return {now, math.max(tonumber(said[3] or 0) or 0, tonumber(last or 0) or 0)}
+return {now, math.max(tonumber(stored[3] or 0) or 0, tonumber(last or 0) or 0)}

@@ -7,8 +7,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local alive = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
 local since = -1
 for _, run in ipairs(alive) do
-  local said = redis.call('HGET', KEYS[2], run)
-  local started = said and tonumber(string.match(said, '^%S+ %S+ (%d+)'))
+  local record = redis.call('HGET', KEYS[2], run)
+  local started = record and tonumber(string.match(record, '^%S+ %S+ (%d+)'))
   if started and (since < 0 or started < since) then since = started end
 end
 local reply = {now, #alive, since, redis.call('ZCARD', KEYS[3])}

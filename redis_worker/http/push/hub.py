@@ -155,7 +155,7 @@ class Hub:
                     await asyncio.sleep(_GATHER)
 
     def _tell_of_gap(self) -> None:
-        """Tell all clients that events may be missing: Redis kept too few of them for a reader that was late."""
+        """Notify all clients that events may be missing: Redis kept too few of them for a reader that was late."""
         logger.warning("events for WebSocket clients came faster than they were read, and some were missed")
         for client in [*self.clients]:
             self._offer(client, Frame(_INCOMPLETE, 0))
