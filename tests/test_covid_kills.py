@@ -140,6 +140,7 @@ def freeze_one(run: Run) -> None:
     os.kill(run.consumers.oldest, signal.SIGCONT)
 
 
+@pytest.mark.timeout(600)
 async def test_a_kill_and_a_restart_of_each_server_lose_nothing(own_postgres: EmbeddedPostgres, file: Path) -> None:
     with real_kafka_or_skip() as kafka:
         restarts = [lambda _: own_postgres.restart(), lambda _: kafka.restart(by=signal.SIGTERM)]
