@@ -1,26 +1,18 @@
-"""A worker as a process that is killed at one of its calls, for test_crash_points.py.
-
-The points of a life are: before it sends a settlement, and after the server has executed a call, while the reply is not
-used yet. Only calls with an effect on tasks or leases count, so that a life has the same points each time. The process
-ends by itself, with exit code 0, when all tasks have ended.
-"""
+"""A worker as a process that is killed at one of its calls (see crashes.py), for test_crash_points.py."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from redis_worker import Message, Reject, Retry, TopicWorker, WorkerPool, processor
-from redis_worker.broker import scripts
-from redis_worker.broker.connection.connection import PATIENCE, Connection
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.task import Outcome
+from tests.crashes import serve
 
 TOPIC = "crashes"
 TASKS = ("retry", "reject", "delayed")
@@ -122,44 +114,6 @@ def worker_of(life: str, url: str, watch: Watch, lease: float) -> WorkerPool | T
     return pool(url, life, watch, lease) if life in EXECUTIONS else topic_worker(url, life, watch, lease)
 
 
-def die_at(point: int) -> None:
-    """Kill this process at `point` of its calls."""
-    names = {script.digest: name for name, script in scripts._SCRIPTS.items()}
-    call = Connection.call
-    points = 0
-
-    def reach() -> None:
-        nonlocal points
-        points += 1
-        if points == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    async def counted(self: Connection, *command: Any, patience: float = PATIENCE) -> Any:
-        name = names.get(command[1], "") if command[0] == "EVALSHA" else command[0]
-        if name == "settle":
-            reach()
-        reply = await call(self, *command, patience=patience)
-        if _has_effect(name, reply):
-            reach()
-        return reply
-
-    async def one_by_one(
-        self: Connection, *commands: tuple[Any, ...], patience: float, ordered: bool = True
-    ) -> list[Any]:
-        return [await self._reply(*command, patience=patience) for command in commands]
-
-    Connection.call = counted  # type: ignore[method-assign]
-    Connection.together = one_by_one  # type: ignore[method-assign]
-
-
-def _has_effect(name: str, reply: Any) -> bool:
-    if name == "claim":
-        return bool(reply[1])
-    if name == "promote":
-        return bool(reply[0])
-    return name in ("begin", "settle", "release", "register", "reclaim") or (name == "BLMOVE" and reply is not None)
-
-
 async def live(life: str, url: str) -> None:
     """Work until all tasks have ended."""
     watch = Watch()
@@ -171,6 +125,4 @@ async def live(life: str, url: str) -> None:
 
 
 def main() -> None:
-    url, life, point = sys.argv[1:]
-    die_at(int(point))
-    asyncio.run(live(life, url))
+    serve(live)

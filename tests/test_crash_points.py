@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
@@ -22,8 +20,9 @@ from redis_worker.broker.keys import PROCESSES, QUEUES, TOPICS, Keys
 from redis_worker.broker.operator.control import tasks_in_flight
 from redis_worker.broker.queue.delayed import delay_tasks
 from redis_worker.embedded import EmbeddedServer
+from tests.crashes import Forks
 from tests.crashing_worker import EXECUTIONS, TASKS, TOPIC, Watch, worker_of
-from tests.support import ROOT, Queue, Topic, wait_until
+from tests.support import Queue, Topic, wait_until
 
 LIVES = [*EXECUTIONS, "topic", "topic-thread", "idempotent", "batch"]
 MOST_POINTS = 60
@@ -53,18 +52,19 @@ class Crash:
 async def test_each_task_ends_once_wherever_its_worker_dies(
     life: str, padding: int, server: EmbeddedServer, redis: Redis, tmp_path: Path
 ) -> None:
-    for point in count(1):
-        assert point < MOST_POINTS
-        folder = tmp_path / str(point)
-        folder.mkdir()
-        await redis.flushall()
-        queue = Queue(redis, Keys("in", "out")) if life in EXECUTIONS else Topic(redis, TOPIC)
-        await push(queue, folder, padding)
-        if await lives(life, server.url, point) == 0:
-            break
-        crash = await examine(queue)
-        watch = await finish(life, server.url, queue, crash)
-        await check(life, queue, crash, watch, folder)
+    async with Forks("tests.crashing_worker") as forks:
+        for point in count(1):
+            assert point < MOST_POINTS
+            folder = tmp_path / str(point)
+            folder.mkdir()
+            await redis.flushall()
+            queue = Queue(redis, Keys("in", "out")) if life in EXECUTIONS else Topic(redis, TOPIC)
+            await push(queue, folder, padding)
+            if await forks.life(point, life, server.url) == 0:
+                break
+            crash = await examine(queue)
+            watch = await finish(life, server.url, queue, crash)
+            await check(life, queue, crash, watch, folder)
     assert point > 10
     await redis.flushall()
 
@@ -77,17 +77,6 @@ async def push(queue: Queue, folder: Path, padding: int) -> None:
     await delay_tasks(Connection(queue.redis, owned=False), queue.keys, [raws["delayed"]], delay=0.05, at=None)
     if isinstance(queue, Topic):
         await queue.redis.sadd(TOPICS, TOPIC)
-
-
-async def lives(life: str, url: str, point: int) -> int:
-    """The exit code of a worker that is to die at `point`."""
-    command = "from tests.crashing_worker import main; main()"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-c", command, url, life, str(point), cwd=ROOT
-    )
-    code = await asyncio.wait_for(process.wait(), 60)
-    assert code in (0, -signal.SIGKILL)
-    return code
 
 
 async def examine(queue: Queue) -> Crash:

@@ -70,6 +70,7 @@ class Claimer:
             if room == 0:
                 await self._wait_for_room()
                 continue
+            deliveries: list[Delivery] = []  # not the last ones: the claim may wait for long
             async with self._exchange:
                 deliveries = await self._reconnect.call(partial(self._claim, room))
                 self._may_wait = len(deliveries) < room and not self._queue.cut_short
@@ -156,6 +157,7 @@ class Claimer:
         await self._reconnect.call(lambda: self._queue.release(unstarted))
         self._releasing = []
         self._observer.released(unstarted)
+        self._runner.progress.set()  # there may be room again
 
     async def _all_done(self) -> bool:
         """Return True if nothing runs and nothing waits to be written; otherwise wait for progress first."""

@@ -81,12 +81,15 @@ class Runner(ABC):
         slots, running, waiting = self._concurrency, self.running, self.waiting
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
-        surplus = self._ahead(slots) if ahead else 0
-        if waiting > surplus * 3 // 4:
+        beyond = waiting - (slots - running)  # the others start at once
+        surplus = self._pace.ahead(slots) if ahead else 0  # at most, and quickly found
+        if ahead and beyond <= surplus * 3 // 4:
+            surplus = self._ahead(slots)
+        if beyond > surplus * 3 // 4:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
-        return max(least, slots - running + surplus - waiting)
+        return max(least, surplus - beyond)
 
     def _ahead(self, slots: int) -> int:
         """Return how many tasks to claim ahead of `slots`; those that slow tasks hold start nothing soon."""
@@ -130,7 +133,8 @@ class Runner(ABC):
         # Not at the first look after a moment in which this whole process stood still.
         if pending and before == self._seen and self._stands_still(self._patience):
             return pending
-        if not pending or self._shared is not None or not (slow := self._slow()):
+        pending -= max(0, self._concurrency - self.running)  # threads are about to take these
+        if pending <= 0 or self._shared is not None or not (slow := self._slow()):
             return 0
         return max(0, pending - self._pace.ahead(self._concurrency - slow) // 2)
 
@@ -204,16 +208,17 @@ class InlineRunner(Runner):
         now = started = perf_counter()
         while self._pending and now - started < STRETCH:
             context = self._contexts.fresh()
-            now = context.run(self._run_in, context, outcomes, started + STRETCH)
+            now = context.run(self._run_in, context, outcomes, now, started + STRETCH)
         self._touched = now
         if outcomes:
             self._pace.note((now - started) / len(outcomes))
             self._settler.add(outcomes)
             self.progress.set()
 
-    def _run_in(self, context: Context, outcomes: list[Outcome], end: float) -> float:
+    def _run_in(self, context: Context, outcomes: list[Outcome], now: float, end: float) -> float:
         """Call the processor in `context` until a task changes it, or `end`; return the time, by perf_counter.
 
+        A task begins when the one before ends: to ask for the time takes longer than some tasks, so each asks once.
         A task that changes nothing leaves the context as fresh as it was: a new one for each costs more than this look.
         """
         pending, handle, is_changed = self._pending, self._handler.handle_here, self._contexts.is_changed
@@ -222,9 +227,11 @@ class InlineRunner(Runner):
             turn.delivery = delivery = pending.popleft()
             if not delivery.receipt.lost:  # as in _pop
                 try:
-                    outcomes.append(handle(delivery))
+                    outcome = handle(delivery, None, now)
                 except Exception as error:
-                    outcomes.append(escaped(delivery, error))
-            now = perf_counter()
+                    outcome = escaped(delivery, error)
+                outcomes.append(outcome)
+                now = now + outcome.seconds if outcome.seconds else perf_counter()
             if now >= end or not pending or is_changed(context):
+                turn.delivery = None
                 return now

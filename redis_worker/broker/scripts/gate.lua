@@ -73,9 +73,15 @@ local function room_of(limit)
     redis.call('ZREMRANGEBYSCORE', limit.started, '-inf', '(' .. string.format('%.3f', now - limit.ms))
   end
   local called = redis.call('ZCARD', limit.called)
-  if limit.ms == 0 and redis.call('ZCARD', limit.started) + called >= limit.most then
-    for _, member in ipairs(redis.call('ZRANGE', limit.started, 0, -1)) do
-      if not is_running(member) then redis.call('ZREM', limit.started, member) end
+  if limit.ms == 0 then
+    -- Of a limit that has room, the first ones are looked at, until one runs: the end of the last task leaves no key.
+    local is_full = redis.call('ZCARD', limit.started) + called >= limit.most
+    for _, member in ipairs(redis.call('ZRANGE', limit.started, 0, is_full and -1 or 15)) do
+      if not is_running(member) then
+        redis.call('ZREM', limit.started, member)
+      elseif not is_full then
+        break
+      end
     end
   end
   room = limit.most - redis.call('ZCARD', limit.started) - called
