@@ -16,7 +16,7 @@ import pytest
 from redis_worker import Observer
 from redis_worker.engine.counters import Counting
 from redis_worker.engine.handler import Handler
-from redis_worker.engine.pace import HORIZON, Pace
+from redis_worker.engine.pace import HORIZON, MeanPace, Pace
 from redis_worker.engine.reading import TaskReader
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.retry import RetryPolicy
@@ -253,8 +253,24 @@ def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> No
     assert pace.ahead(4) > 1000
     pace.note(0.002)
     assert pace.ahead(4) == 8 * pace.ahead(4, is_mixed=True) == 40
-    pace.note(1.0)
+    pace.note(1.0)  # a rare one
+    assert pace.ahead(4) == int(HORIZON * 4 / pace.long * 2) == 8
+    for _ in range(10):
+        pace.note(1.0)
     assert pace.ahead(4) == 0
+
+
+def test_an_interruption_of_a_process_takes_few_tasks_from_its_hand() -> None:
+    pace = MeanPace()
+    assert pace.ahead(1) == 0
+    for _ in range(10):
+        pace.note(0.001)
+    assert pace.ahead(1) == int(HORIZON / 0.001)
+    pace.note(0.004)
+    assert pace.ahead(1) == int(HORIZON / 0.0013)
+    for _ in range(20):
+        pace.note(0.100)
+    assert pace.ahead(1) == 0
 
 
 async def test_what_waits_for_a_slot_takes_its_room() -> None:

@@ -21,9 +21,11 @@ class Pace:
         """In seconds."""
 
     def note(self, seconds: float) -> None:
-        """Record the run time of a task."""
-        decayed = self.longest * _DECAY
-        self.longest = seconds if seconds > decayed else decayed  # max() takes twice as long
+        """Record the run time of a task. A slow one counts as one that is just slow: it says little of the others."""
+        longest = self.longest * _DECAY
+        if seconds > longest:  # max() takes twice as long
+            longest = seconds if seconds <= _SHORT else min(seconds, self.long)
+        self.longest = longest
 
     @property
     def long(self) -> float:
@@ -38,3 +40,13 @@ class Pace:
         if self.longest <= 0.0:
             return 0
         return min(_MOST, int((_MIXED if is_mixed else HORIZON) * parallel / self.longest))
+
+
+class MeanPace(Pace):
+    """The same by the mean run time, for tasks that leave as soon as the one before them turns out to be long.
+
+    A process that computes is interrupted for several run times at once: its longest says little about the next ones.
+    """
+
+    def note(self, seconds: float) -> None:
+        self.longest = self.longest * _DECAY + seconds * (1 - _DECAY) if self.longest else seconds

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from redis_worker.engine.child import Answered, packed
 from redis_worker.engine.execution import Answer, Encode, refusal
 from redis_worker.engine.guard import escaped
-from redis_worker.engine.pace import HORIZON
+from redis_worker.engine.pace import HORIZON, MeanPace
 from redis_worker.engine.process_slot import InHand, ProcessSlot
 from redis_worker.engine.processes import check_processor, died
 from redis_worker.engine.runner import Runner
@@ -69,6 +69,7 @@ class ProcessRunner(Runner):
     ) -> None:
         """`tries` is how often a task may be the one that runs when its process dies. Raises ConfigurationError."""
         super().__init__(settler, concurrency)
+        self._pace = MeanPace()
         check_processor(processor)
         self._handler = handler
         self._tries = tries

@@ -233,4 +233,5 @@ class InlineRunner(Runner):
                 outcomes.append(outcome)
                 now = now + outcome.seconds if outcome.seconds else perf_counter()
             if now >= end or not pending or is_changed(context):
+                turn.delivery = None
                 return now
