@@ -23,13 +23,13 @@ from benchmarks.report import Row, Verdict
 from redis_worker.broker.keys import Keys
 
 EXCESS = 0.050
-_WORKERS, _CONCURRENCY = 4, 4
-_SLOTS = _WORKERS * _CONCURRENCY
-_FAST, _SLOW = 0.002, 1.0
+WORKERS, CONCURRENCY = 4, 4
+SLOTS = WORKERS * CONCURRENCY
+FAST, SLOW = 0.002, 1.0
 _BLINK = 0.001
 # Every so many seconds a few tasks are pushed, and sometimes many. Slow ones take half of all slots on average.
 _PUSH_EVERY, _FEW, _MANY, _MANY_EVERY = 0.02, 6, 200, 25
-_SLOW_SHARE = 0.5 * _SLOTS / _SLOW * _PUSH_EVERY / (_FEW + _MANY / _MANY_EVERY)
+_SLOW_SHARE = 0.5 * SLOTS / SLOW * _PUSH_EVERY / (_FEW + _MANY / _MANY_EVERY)
 
 
 class Pushed(NamedTuple):
@@ -43,9 +43,9 @@ class Pushed(NamedTuple):
 def slow(bench: Bench, seconds: float, rounds: int, progress: Callable[[str], None]) -> Iterator[Row]:
     """Push tasks for so many seconds in each round, for coroutines, for threads, and for the reference."""
     contenders = [
-        Contender("threads that pop", ("benchmarks.bare_threads", "URL", INPUT, OUTPUT, str(_CONCURRENCY)), sums=False),
+        Contender("threads that pop", ("benchmarks.bare_threads", "URL", INPUT, OUTPUT, str(CONCURRENCY)), sums=False),
         *(
-            worker(kind, f"benchmarks.processors:{processor}", "--concurrency", str(_CONCURRENCY))
+            worker(kind, f"benchmarks.processors:{processor}", "--concurrency", str(CONCURRENCY))
             for kind, processor in (("coroutines", "timed_sleep"), ("threads", "timed_wait"))
         ),
     ]
@@ -127,31 +127,35 @@ def _excess(bench: Bench, contender: Contender, seconds: float, seed: int) -> li
     redis = bench.redis
     redis.flushall()
     with ExitStack() as stack:
-        processes = [stack.enter_context(running(contender, bench.url)) for _ in range(_WORKERS)]
+        processes = [stack.enter_context(running(contender, bench.url)) for _ in range(WORKERS)]
         bench.wait(processes[0], lambda: _are_ready(bench))
         pushed = _push(bench, seconds, random.Random(seed))
         bench.wait(processes[0], lambda: redis.hlen(OUTPUT) == len(pushed))
         begun = {id.decode(): orjson.loads(raw)["result"] for id, raw in redis.hgetall(OUTPUT).items()}
-    ideal = ideal_starts(pushed, _SLOTS)
-    return [begun[task.id] - ideal[task.id] for task in pushed if task.seconds == _FAST]
+    ideal = ideal_starts(pushed, SLOTS)
+    return [begun[task.id] - ideal[task.id] for task in pushed if task.seconds == FAST]
 
 
 def _are_ready(bench: Bench) -> bool:
     """Return True once all workers have registered, or all threads of the reference wait."""
     waiting = bench.redis.info("clients")["blocked_clients"]
-    return bool(waiting == _SLOTS or bench.redis.zcard(Keys(INPUT, OUTPUT).workers) == _WORKERS)
+    return bool(waiting == SLOTS or bench.redis.zcard(Keys(INPUT, OUTPUT).workers) == WORKERS)
+
+
+def arrivals(seconds: float, chance: random.Random) -> Iterator[tuple[float, list[float]]]:
+    """Yield times from the start, in seconds, each with the run times of the tasks that are pushed then."""
+    for turn in range(int(seconds / _PUSH_EVERY)):
+        count = _MANY if turn % _MANY_EVERY == _MANY_EVERY - 1 else _FEW
+        yield turn * _PUSH_EVERY, [SLOW if chance.random() < _SLOW_SHARE else FAST for _ in range(count)]
 
 
 def _push(bench: Bench, seconds: float, chance: random.Random) -> list[Pushed]:
     pushed = list[Pushed]()
     begun = time.time()
-    for turn in range(int(seconds / _PUSH_EVERY)):
-        time.sleep(max(0.0, begun + turn * _PUSH_EVERY - time.time()))
+    for at, times in arrivals(seconds, chance):
+        time.sleep(max(0.0, begun + at - time.time()))
         now = time.time()
-        tasks = [
-            Pushed(f"t{len(pushed) + number}", now, _SLOW if chance.random() < _SLOW_SHARE else _FAST)
-            for number in range(_MANY if turn % _MANY_EVERY == _MANY_EVERY - 1 else _FEW)
-        ]
+        tasks = [Pushed(f"t{number}", now, seconds) for number, seconds in enumerate(times, len(pushed))]
         bench.redis.rpush(INPUT, *(b'{"id":"%b","task":[%g]}' % (task.id.encode(), task.seconds) for task in tasks))
         pushed += tasks
     return pushed

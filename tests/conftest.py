@@ -21,7 +21,7 @@ from redis_worker.server_programs import servers
 from tests.kafka.real_broker import RealKafka, real_kafka_or_skip
 from tests.leftovers import is_of_a_worker, nothing_left, watch_event_loops
 from tests.processes import children, kill, of_run, start_run
-from tests.session import keep_to_ports_of_its_own, restore_signals
+from tests.session import compile_sources, keep_to_ports_of_its_own, restore_signals, writing_bytecode
 from tests.support import Queue, Topic, WorkerProcess, ended_in_time
 
 # Settings of the person who runs the tests are not settings of the tests.
@@ -64,7 +64,15 @@ def pytest_configure(config: pytest.Config) -> None:
     watch_event_loops()
     keep_to_ports_of_its_own()
     if not hasattr(config, "workerinput"):  # which a process of pytest-xdist has, and with it the mark of its parent
+        compile_sources()
         start_run()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the test files that pytest compiles, for the next run."""
+    with writing_bytecode():
+        return (yield)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

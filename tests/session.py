@@ -1,13 +1,18 @@
-"""What a process of tests is given at its start, however it is started: signals, and ports."""
+"""What a process of tests is given at its start, however it is started: signals, ports, and compiled sources."""
 
 from __future__ import annotations
 
+import compileall
 import os
 import random
 import signal
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from redis_worker import embedded
+from tests.support import ROOT
 
 # Python ignores these, and restores them in what it starts.
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -23,6 +28,25 @@ def restore_signals() -> None:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def compile_sources() -> None:
+    """Compile what the processes of tests import, if that has changed.
+
+    With PYTHONDONTWRITEBYTECODE, which images of containers set, each of a thousand processes would compile it again.
+    """
+    for folder in ("redis_worker", "tests", "examples", "benchmarks", "mutation"):
+        compileall.compile_dir(ROOT / folder, quiet=2)  # where nothing can be written, it returns False
+
+
+@contextmanager
+def writing_bytecode() -> Iterator[None]:
+    """Have this process write what it compiles, whatever PYTHONDONTWRITEBYTECODE says."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 # Apart from those of the programs that tests start: these draw from `embedded.PORTS`, whichever test started them.

@@ -215,7 +215,9 @@ async def _no_key(queue: Queue, key: str) -> bool:
     return not await queue.redis.exists(key)
 
 
-@pytest.mark.parametrize("processor", ["tests.processors:echo", "tests.processors:sleep"])
+@pytest.mark.parametrize(
+    "processor", [pytest.param("tests.processors:echo", marks=pytest.mark.long), "tests.processors:sleep"]
+)
 async def test_chaos(queue: Queue, worker: Start, processor: str) -> None:
     """Three workers, one of them killed again and again: at every moment each id is in one place."""
     seed = random.randrange(2**32)

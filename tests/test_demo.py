@@ -100,7 +100,10 @@ def test_settings_meant_for_other_workers_do_no_harm(folder: Path) -> None:
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
 
 
-@pytest.mark.parametrize("moment", ["file server", "tasks pushed", "kill -9", "recovered"])
+@pytest.mark.parametrize(
+    "moment",
+    ["kill -9", *(pytest.param(name, marks=pytest.mark.long) for name in ("file server", "tasks pushed", "recovered"))],
+)
 def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(folder: Path, moment: str) -> None:
     with started(folder) as (process, output, errors):
         assert ended_in_time(lambda: moment in output.read_text() or process.poll() is not None, 60.0)

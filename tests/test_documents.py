@@ -24,16 +24,9 @@ ORIGINALS = [page for page in PAGES if str(page.relative_to(ROOT)) not in dict(T
 WITH_SERVERS = {"kafka.md", "persister.md", "pipelines.md", "postgres.md", "python.md"}
 # Their commands are run by tests of their own, or stand on other pages as well.
 LONG = {
-    *("cron.md", "dashboard.md", "embedding.md", "how-to.md", "index.md", "kafka.md", "metrics.md", "migrating.md"),
-    *(
-        "persister.md",
-        "pipelines.md",
-        "postgres.md",
-        "runbook.md",
-        "supervisor.md",
-        "supervisor_file.md",
-        "upgrades.md",
-    ),
+    *("cron.md", "dashboard.md", "embedding.md", "functions.md", "how-to.md", "index.md", "kafka.md", "metrics.md"),
+    *("migrating.md", "persister.md", "pipelines.md", "postgres.md", "python.md", "runbook.md", "supervisor.md"),
+    *("supervisor_file.md", "tutorial.md", "upgrades.md"),
 }
 TOPICS = ("covid.raw.data", "device-data", "orders", "python.orders", "python.readings")
 GROUPS = ("devices", "persister", "python", "shop")

@@ -227,8 +227,15 @@ async def _held(shop: Shop, number: int) -> bool:
     return len(await shop.inflight()) == number and not await shop.redis.exists(shop.keys.delayed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", [FASTAPI, AIOHTTP], ids=["uvicorn", "aiohttp"])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        pytest.param(FASTAPI, signal.SIGTERM, id="uvicorn-15"),
+        pytest.param(FASTAPI, signal.SIGINT, id="uvicorn-2", marks=pytest.mark.long),
+        pytest.param(AIOHTTP, signal.SIGTERM, id="aiohttp-15", marks=pytest.mark.long),
+        pytest.param(AIOHTTP, signal.SIGINT, id="aiohttp-2"),
+    ],
+)
 async def test_the_server_ends_by_a_signal_as_it_does_without_workers(
     command: tuple[str, ...], number: signal.Signals, server: EmbeddedServer, shop: Shop, start: Start
 ) -> None:
@@ -261,7 +268,14 @@ async def test_an_application_starts_without_redis_and_works_once_it_is_there(
     await app.stop()
 
 
-@pytest.mark.parametrize("command", [FASTAPI, AIOHTTP, DJANGO], ids=["fastapi", "aiohttp", "django"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(FASTAPI, id="fastapi"),
+        pytest.param(AIOHTTP, id="aiohttp", marks=pytest.mark.long),
+        pytest.param(DJANGO, id="django", marks=pytest.mark.long),
+    ],
+)
 async def test_without_redis_it_ends_as_well(command: tuple[str, ...], start: Start) -> None:
     app = await start(command, NO_REDIS).at_work()
     assert await app.state("prices") == "running"

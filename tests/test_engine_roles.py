@@ -253,7 +253,10 @@ def test_one_quick_task_after_a_slow_one_is_no_reason_to_claim_far_ahead() -> No
     assert pace.ahead(4) > 1000
     pace.note(0.002)
     assert pace.ahead(4) == 8 * pace.ahead(4, is_mixed=True) == 40
-    pace.note(1.0)
+    pace.note(1.0)  # a rare one
+    assert pace.ahead(4) == int(HORIZON * 4 / pace.long * 2) == 8
+    for _ in range(10):
+        pace.note(1.0)
     assert pace.ahead(4) == 0
 
 

@@ -78,8 +78,8 @@ async def test_a_worker_with_http(worker: Callable[..., WorkerProcess]) -> None:
     assert code == 3
     assert "no worker answers at" in text
     process = worker("--http", address)
+    await process.started()  # each look is a process
     assert "healthy: " in await becomes(0, REDIS_WORKER_HTTP=address)
-    await process.started()
     assert (await health("--ready", "--http", address))[0] == 0
     process.freeze()
     assert (await health("--http", address, "--timeout", "0.3"))[0] == 3
@@ -119,6 +119,7 @@ async def test_a_supervisor(queue: Queue, server: EmbeddedServer, serve: Start, 
     assert f"unhealthy: {name} does not run" in (await health(str(silent)))[1]
     assert (await health(REDIS_WORKER_CONFIG=str(answering)))[0] == 3
     process = serve("serve", str(answering))
+    await process.said("parts run")
     assert "/ready answers 200" in await becomes(0, "--ready", REDIS_WORKER_CONFIG=str(answering))
     assert f"healthy: {name} runs" in await becomes(0, "--ready", str(silent))
     await stopped(process)

@@ -282,6 +282,7 @@ async def test_the_example_file_runs(serve: Serve) -> None:
         process.close()
 
 
+@pytest.mark.long  # test_cron.py has several processes on one job
 async def test_three_supervisors_fire_each_second_once(file: File, serve: Serve) -> None:
     job = f'[cron.tick]\nschedule = "* * * * * *"\njob = "tests.parts:tick_at"\narguments.marks = "{file.marks}"'
     job += '\noverlap = "queue"'  # a run that is late skips none

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +140,14 @@ WAYS = {
 WORKERS = ("pool", "topics", "supervisor")
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("worker", WORKERS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def each_signal() -> Iterator[Any]:
+    """Yield the cases of a first signal; that Ctrl-C is as SIGTERM, `make test` shows of one worker in each way."""
+    for way, worker, number in product(WAYS, WORKERS, (signal.SIGTERM, signal.SIGINT)):
+        is_long = number == signal.SIGINT and worker != "pool"
+        yield pytest.param(way, worker, number, marks=pytest.mark.long if is_long else [])
+
+
+@pytest.mark.parametrize(("way", "worker", "number"), [*each_signal()])
 async def test_the_first_signal_lets_what_runs_finish(
     start: Start, give: Any, marks: Callable[[], list[str]], way: str, worker: str, number: int
 ) -> None:

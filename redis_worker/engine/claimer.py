@@ -70,6 +70,7 @@ class Claimer:
             if room == 0:
                 await self._wait_for_room()
                 continue
+            deliveries: list[Delivery] = []  # not the last ones: the claim may wait for long
             async with self._exchange:
                 deliveries = await self._reconnect.call(partial(self._claim, room))
                 self._may_wait = len(deliveries) < room and not self._queue.cut_short

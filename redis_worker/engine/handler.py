@@ -36,7 +36,7 @@ class Calling(Protocol):
     timeout: float | None
     """The shortest time limit of a call, in seconds; None if none has one."""
 
-    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None, started: float | None = None) -> Outcome:
         """Return the outcome of a task, whose call is made in the current thread; see Handler."""
         ...
 
@@ -65,12 +65,14 @@ class Handler(CallGuard):
         self._policy = policy
         self._encode = encode
 
-    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None, started: float | None = None) -> Outcome:
         """Call the processor in the current thread. Returns the outcome. The hot path.
 
-        Without a `caller`, on the event loop, an awaitable is an error.
+        Without a `caller`, on the event loop, an awaitable is an error. `started` is the time, by perf_counter, if it
+        is known.
         """
-        started = perf_counter()
+        if started is None:
+            started = perf_counter()
         read = self.read(delivery)
         if isinstance(read, Outcome):
             return read

@@ -21,9 +21,11 @@ class Pace:
         """In seconds."""
 
     def note(self, seconds: float) -> None:
-        """Record the run time of a task."""
-        decayed = self.longest * _DECAY
-        self.longest = seconds if seconds > decayed else decayed  # max() takes twice as long
+        """Record the run time of a task. A slow one counts as one that is just slow: it says little of the others."""
+        longest = self.longest * _DECAY
+        if seconds > longest:  # max() takes twice as long
+            longest = seconds if seconds <= _SHORT else min(seconds, self.long)
+        self.longest = longest
 
     @property
     def long(self) -> float:

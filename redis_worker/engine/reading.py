@@ -28,22 +28,22 @@ class TaskReader:
     def read(self, delivery: Delivery) -> tuple[str, list[Any]] | Outcome:
         """Return the task's id and arguments, or an outcome. The hot path."""
         try:
-            task = read_task(delivery.raw, delivery.plain)
+            id, payload = read_task(delivery.raw, delivery.plain)
         except Unreadable as error:
             return Outcome(delivery, None, None, str(error), dead=True)
         except MissingTask as missing:
             return refused(delivery, missing.id, missing)
         if delivery.deaths >= self._max_deliveries:
-            return condemned(delivery, task.id)
+            return condemned(delivery, id)
         try:
-            arguments = self._parser(task.payload)
+            arguments = self._parser(payload)
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            return refused(delivery, task.id, error)
+            return refused(delivery, id, error)
         if type(arguments) is not list and (mistake := unawaited(arguments, "the parser")):
-            return refused(delivery, task.id, mistake)
-        return task.id, arguments
+            return refused(delivery, id, mistake)
+        return id, arguments
 
 
 class MessageReader:

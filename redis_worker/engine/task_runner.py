@@ -56,6 +56,7 @@ class CallRunner(Runner, Generic[CallT]):
                 calls[call] = create_task(self._work(call), context=fresh()), self._touched
             elif shared is not None:
                 shared.give_back()
+            del call  # not held while this waits
 
     def held(self) -> list[Delivery]:
         return [*super().held(), *(delivery for call in self._calls for delivery in self._tasks_of(call))]

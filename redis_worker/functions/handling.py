@@ -63,10 +63,11 @@ class FunctionHandler(CallGuard):
             answer = self._raised(received, error)
         return self.outcome(delivery, received.id, answer, perf_counter() - started)
 
-    def handle_here(self, delivery: Delivery, caller: Caller | None = None) -> Outcome:
+    def handle_here(self, delivery: Delivery, caller: Caller | None = None, started: float | None = None) -> Outcome:
         """Call a plain function in the current thread. Returns the outcome. The hot path.
 
-        Without a `caller`, on the event loop, an awaitable is an error.
+        Without a `caller`, on the event loop, an awaitable is an error. `started` is the time, by perf_counter, if it
+        is known.
         """
         if caller is not None:
             caller.timeout = None
@@ -78,7 +79,8 @@ class FunctionHandler(CallGuard):
         if (timeout := received.function.declaration.timeout) is not None:
             received.deadline = time() + timeout
         token = RUNNING.set(received)
-        started = perf_counter()
+        if started is None:
+            started = perf_counter()
         if caller is not None:
             caller.id, caller.timeout = received.id, timeout
         value = None

@@ -198,7 +198,7 @@ def read_task(raw: bytes, plain: bool = False) -> Task:
             raise TypeError
     except (ValueError, TypeError, LookupError):
         return _read_task(raw)
-    return Task(id, value)
+    return id, value
 
 
 def _read_task(raw: bytes) -> Task:
@@ -206,7 +206,7 @@ def _read_task(raw: bytes) -> Task:
     id, payload = read_object(raw)
     if "task" not in payload:
         raise MissingTask(id)
-    return Task(id, payload["task"])
+    return id, payload["task"]
 
 
 def read_object(raw: bytes, plain: bool = False) -> tuple[str, dict[str, Any]]:

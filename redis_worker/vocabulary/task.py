@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 
 class Receipt(Protocol):
@@ -53,6 +53,12 @@ class Delivery:
         return 1 + self.deaths + self.retries
 
 
+Task: TypeAlias = tuple[str, Any]
+"""A task that was read: the text form of its id, which is the result's field in the output hash, and its member `task`.
+
+Not a class: an object more for each task would take longer than the rest of its reading.
+"""
+
 RUNNING: ContextVar[Any] = ContextVar("redis_worker_task", default=None)
 """The task that the running code belongs to: a Delivery, or an object with its `delivery`, and perhaps its `id`."""
 
@@ -71,16 +77,6 @@ def running_task() -> tuple[Delivery, str | None] | None:
     found = RUNNING.get()
     delivery = found if isinstance(found, Delivery) else getattr(found, "delivery", None)
     return None if delivery is None else (delivery, getattr(found, "id", None))
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A task that was read."""
-
-    id: str
-    """The text form of the id, which is the result's field in the output hash."""
-    payload: Any
-    """The member `task`: any JSON value."""
 
 
 @dataclass(slots=True, eq=False)

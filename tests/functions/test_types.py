@@ -76,7 +76,7 @@ def test_without_the_extra_one_sentence_names_it() -> None:
     )
 
 
-@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+@pytest.mark.parametrize("checker", ["mypy", pytest.param("pyright", marks=pytest.mark.long)])
 def test_the_checkers_find_each_mistake_and_no_other(checker: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(checker) is None:
         pytest.skip(f"{checker} is not installed")

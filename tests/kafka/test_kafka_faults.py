@@ -27,6 +27,14 @@ MODES: dict[str, dict[str, Any]] = {
     "round-robin, by key": {"concurrency": 32, "ordered": "key", "assignment": "round-robin"},
 }
 
+# Each order and each place of offsets in `make test`, and all pairs of them in `make test-all`.
+SHORT = {("by key", True), ("by partition", False), ("round-robin, by key", False)}
+CASES = [
+    pytest.param(mode, with_rows, id=f"{mode}-{place}", marks=[] if (mode, with_rows) in SHORT else pytest.mark.long)
+    for mode in MODES
+    for place, with_rows in (("offsets in Kafka", False), ("offsets with the rows", True))
+]
+
 
 class UnsteadySink(MemorySink):
     """A database whose calls take a while, fail, or succeed and lose their reply."""
@@ -111,8 +119,7 @@ async def handle(message: KafkaMessage) -> dict[str, Any]:
     return {"n": message.data, "key": message.key, "at": (message.partition, message.offset)}
 
 
-@pytest.mark.parametrize("stores_offsets", [False, True], ids=["offsets in Kafka", "offsets with the rows"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "stores_offsets"), CASES)
 async def test_nothing_is_lost_nor_overtaken(mode: str, stores_offsets: bool) -> None:
     rounds = int(os.environ.get("KAFKA_ROUNDS", "6"))
     database = UnsteadySink(stores_offsets=stores_offsets)

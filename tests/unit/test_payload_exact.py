@@ -108,9 +108,9 @@ def test_numbers_at_the_edges_of_what_64_bits_hold_are_exact(number: int) -> Non
         assert repr(loads(raw)) == repr(json.loads(raw))
         assert dumps(loads(raw)) == raw
     plain = not has_long_number([b"%d" % number])
-    assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain).payload == number
-    assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain).id == str(number)
-    assert read_task(b'{"id":"t","task":%b}' % (large % number).encode()).payload == json.loads(large % number)
+    assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain)[1] == number
+    assert read_task(b'{"id":%d,"task":%d}' % (number, number), plain)[0] == str(number)
+    assert read_task(b'{"id":"t","task":%b}' % (large % number).encode())[1] == json.loads(large % number)
 
 
 @pytest.mark.parametrize("member", ["id", "task", "other", "key", "nested"])
@@ -172,7 +172,7 @@ def test_digits_in_a_string_are_no_number() -> None:
 
 def test_a_long_id_is_read_digit_by_digit_and_a_longer_one_is_unreadable() -> None:
     digits = "7" * MAX_DIGITS
-    assert read_task(f'{{"id":{digits},"task":null}}'.encode()).id == digits
+    assert read_task(f'{{"id":{digits},"task":null}}'.encode())[0] == digits
     with pytest.raises(MissingTask) as missing:
         read_task(f'{{"id":{digits}}}'.encode())
     assert missing.value.id == digits

@@ -162,6 +162,7 @@ class _KeptConnection(RawConnection):
             return
         if len(received) == self._expected:
             waiter, self._waiter = self._waiter, None
+            self._received, self._expected = [], 0  # replies may be large, and the next call far away
             if waiter is not None and not waiter.done():
                 _resolve(waiter, received)
         elif len(received) > self._expected:

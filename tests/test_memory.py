@@ -1,0 +1,82 @@
+"""A worker's memory does not depend on what it has done: neither tasks nor garbage stay behind (docs/benchmarks.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from typing import Any
+
+import pytest
+
+from redis_worker import TaskClient, WorkerPool, processor
+from redis_worker.embedded import EmbeddedServer
+from redis_worker.vocabulary.task import Delivery, Outcome
+from tests.support import Queue, wait_until
+
+SIZE = 200_000
+
+
+@processor
+def in_threads(arguments: list[Any]) -> int:
+    return len(arguments)
+
+
+@processor(execution="inline")
+def on_the_loop(arguments: list[Any]) -> int:
+    return len(arguments)
+
+
+@processor
+async def as_coroutines(arguments: list[Any]) -> int:
+    await asyncio.sleep(0)
+    return len(arguments)
+
+
+PLACES = [in_threads, on_the_loop, as_coroutines]
+
+
+def held() -> list[Any]:
+    """Tasks and outcomes that something refers to, and replies with large ones."""
+    kinds = {Delivery, Outcome}
+    return [each for each in gc.get_objects() if type(each) in kinds or (type(each) is list and has_large(each))]
+
+
+def has_large(reply: list[Any]) -> bool:
+    return any(type(item) is bytes and len(item) > SIZE for item in reply)
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+@pytest.mark.parametrize("work", PLACES)
+async def test_an_idle_worker_holds_no_task(server: EmbeddedServer, queue: Queue, work: Any, delivery: str) -> None:
+    keys = queue.keys
+    async with WorkerPool(server.url, keys.waiting, keys.output, "list", work, 4, delivery=delivery):
+        await queue.push_tasks([[n] for n in range(3000)])
+        await queue.push_tasks([["x" * SIZE]] * 20, 3000)
+        await wait_until(lambda: queue.answered(3020), "all results")
+        await wait_until(lambda: not held(), "the last task to be forgotten")
+
+
+async def test_a_client_keeps_no_reply(server: EmbeddedServer, queue: Queue) -> None:
+    async with TaskClient(server.url, queue.keys.waiting, queue.keys.output) as client:
+        await queue.redis.hset(queue.keys.output, "1", json.dumps({"status": "success", "result": "x" * SIZE}))
+        assert len(await client.result(1)) == SIZE
+        await wait_until(lambda: not held(), "the reply to be forgotten")
+
+
+@pytest.mark.parametrize("work", PLACES)
+async def test_tasks_leave_no_cyclic_garbage(server: EmbeddedServer, queue: Queue, work: Any) -> None:
+    """A collection, which scans all that is claimed, has nothing to find: it may come seldom."""
+    keys = queue.keys
+    async with WorkerPool(server.url, keys.waiting, keys.output, "list", work, 4):
+        await queue.push_tasks([[n] for n in range(100)])
+        await wait_until(lambda: queue.answered(100), "the first results")
+        gc.collect()
+        gc.disable()
+        try:
+            await queue.push_tasks([[n] for n in range(3000)], 100)
+            await wait_until(lambda: queue.answered(3100), "all results")
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 300
