@@ -18,9 +18,12 @@ from redis_worker.vocabulary.task import Delivery
 _LOOK_EVERY, _ROOM_EVERY = PATIENCE / 4, 0.25
 # Maximum of tasks per claim: it blocks all other clients of the server, and the worker starts the first tasks after it.
 _MOST = 2000
-# Turns of the event loop after which the result of an inline task that arrived alone is being written: one to compose
-# the call, one to send it. Its reply cannot have come yet, so that observers learn of the claim first.
-_TURNS = 2
+# Turns of the event loop within which the result of a lone task that does not wait is being written: one each of the
+# runner, a coroutine and the settler.
+_TURNS = 3
+# The longest wait, in seconds, for the reply to that write. The server, and the program that waits for the result, wake
+# meanwhile: they get a processor at once if this one sleeps. A server nearby has answered by then.
+_REPLY = 0.001
 # The interval, in seconds, of comparing the tasks in flight with the tasks held; also after each lost connection.
 _COMPARE_EVERY = 30.0
 
@@ -103,20 +106,30 @@ class Claimer:
         return [*self._runner.held(), *self._settler.held(), *self._releasing]
 
     async def _arrived(self, deliveries: list[Delivery]) -> None:
-        """Start `deliveries`, and let the event loop turn until the result of a lone one is being written."""
+        """Start `deliveries`; if these are all and end at once, leave everything else until they are settled."""
         if self._remaining is not None:
             self._remaining -= len(deliveries)
+        self._settler.claim = deliveries
         self._runner.add(deliveries)
-        turns = _TURNS if len(deliveries) < MANY else 0
         try:
-            for _ in range(turns):
+            for _ in range(_TURNS if len(deliveries) < MANY else 0):
                 await asyncio.sleep(0)
+                if self._settler.writing and self._runner.idle:
+                    await self._wait_for_reply()
+                    break
         finally:
             if self._runner.pending:
                 self._runner.behind.set()
-            self._observer.claimed(deliveries)
-        if turns:
-            await asyncio.sleep(0)  # that of a coroutine
+            self._settler.report_claim()
+
+    async def _wait_for_reply(self) -> None:
+        settled = self._settler.settled
+        settled.clear()
+        look = asyncio.get_running_loop().call_later(_REPLY, settled.set)
+        try:
+            await settled.wait()
+        finally:
+            look.cancel()
 
     async def _wait_for_room(self) -> None:
         progress = self._runner.progress

@@ -50,6 +50,8 @@ class Settler:
         self._idle.set()
         self.settled = asyncio.Event()
         """Set after each write; the waiter clears it."""
+        self.claim: Sequence[Delivery] = ()
+        """A claim that is still to be reported: before its outcomes, and once they are on their way."""
 
     @property
     def full(self) -> bool:
@@ -60,6 +62,11 @@ class Settler:
     def waiting(self) -> int:
         """The number of unwritten outcomes."""
         return len(self._finished) + len(self._writing) + sum(map(len, self._kept.values()))
+
+    @property
+    def writing(self) -> bool:
+        """True while the reply to a write has not come."""
+        return bool(self._writing)
 
     @property
     def idle(self) -> bool:
@@ -77,6 +84,12 @@ class Settler:
         """Return the tasks with unwritten outcomes."""
         kept = (outcome for outcomes in self._kept.values() for outcome in outcomes)
         return [outcome.delivery for outcome in (*self._writing, *self._finished, *kept)]
+
+    def report_claim(self) -> None:
+        """Report the claim to the observer, unless that was done."""
+        claim, self.claim = self.claim, ()
+        if claim:
+            self._observer.claimed(claim)
 
     async def flush(self) -> None:
         """Wait until all outcomes are written, except those that need a damaged key."""
@@ -155,6 +168,7 @@ class Settler:
             self._writing = []
 
     def _notify(self, batch: Sequence[Outcome], refused: Sequence[Outcome]) -> None:
+        self.report_claim()
         if refused:
             self._observer.refused(refused)
             unwritten = {id(outcome) for outcome in refused}

@@ -96,12 +96,25 @@ class Connection:
                 replies[position] = translated(reply)
         return replies
 
-    async def run(self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE) -> Any:
-        """Return the reply of the script `name`. Raises Disconnected or Refused."""
+    async def run(
+        self, name: str, keys: Iterable[str], arguments: Iterable[Any], patience: float = PATIENCE, last: bool = False
+    ) -> Any:
+        """Return the reply of the script `name`. Raises Disconnected or Refused.
+
+        `last`: after the server has notified others of what the script does, if possible. It sends the replies of one
+        turn first to the client whose first reply of the turn came last. So this one gets a reply to a PING before,
+        and a program that waits for a notification wakes first.
+        """
         lua = script(name)
         keys = list(keys)
+        command = ("EVALSHA", lua.digest, len(keys), *keys, *arguments)
         try:
-            return await self.call("EVALSHA", lua.digest, len(keys), *keys, *arguments, patience=patience)
+            if not last or self._kept is None:
+                return await self.call(*command, patience=patience)
+            _, reply = await self.together(("PING",), command, patience=patience)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
         except UnknownScript:
             return await self.call("EVAL", lua.source, len(keys), *keys, *arguments, patience=patience)
 
@@ -110,13 +123,13 @@ class Connection:
 
         In Redis Cluster they are sent one after the other, unless they need not be executed in order.
         """
+        if self._kept is not None:
+            return await self._exchange(self._kept, commands, patience)
         if isinstance(self.client, RedisCluster):  # RedisCluster pipelines do not keep the order
             if not ordered:
                 calls = (self._reply(*command, patience=patience) for command in commands)
                 return await asyncio.gather(*calls, return_exceptions=True)
             return [await self._reply(*command, patience=patience) for command in commands]
-        if self._kept is not None:
-            return await self._exchange(self._kept, commands, patience)
         client = self.client
         replies = await self._watched(lambda: execute_together(client, commands), patience)
         return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]

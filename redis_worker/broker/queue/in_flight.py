@@ -17,6 +17,9 @@ from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Disconnected, Unacceptable
 from redis_worker.vocabulary.task import Delivery, Outcome
 
+# Somebody may wait for each of so few results.
+_FEW = 8
+
 
 class InFlight:
     """The part of a queue that ends the flight of tasks, under the name of the worker that has claimed them."""
@@ -133,7 +136,7 @@ class InFlight:
                 await write_results(connection, self._keys, settlement.outcomes, self._limits.lifetimes)
             # What an attempt without a reply may have settled is not written by the next one.
             arguments = settlement.arguments(force and not lease.unsure)
-            return await self._end_claims("settle", self._settled_keys, arguments)
+            return await self._end_claims("settle", self._settled_keys, arguments, last=count <= _FEW)
 
         try:
             return await retry_hangups(connection, write, settlement.size, count)
@@ -142,11 +145,14 @@ class InFlight:
                 raise
             return await retry_hangups(connection, write, settlement.size, count)
 
-    async def _end_claims(self, name: str, keys: list[str], arguments: list[Any]) -> list[Any]:
-        """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`."""
+    async def _end_claims(self, name: str, keys: list[str], arguments: list[Any], last: bool = False) -> list[Any]:
+        """Return the reply of a script that takes tasks out of flight; without a reply, the lease is `unsure`.
+
+        `last`: see `Connection.run`.
+        """
         lease = self._registration.lease
         try:
-            reply: list[Any] = await self._ordinary.run(name, keys, arguments)
+            reply: list[Any] = await self._ordinary.run(name, keys, arguments, last=last)
         except Disconnected:
             lease.unsure = True
             raise

@@ -28,9 +28,10 @@ if output then
   if wrong then return wrong end
 end
 
--- Usually neither exists, and one command shows it.
+-- Usually none of these exists, and one command shows it.
 local flow = beside(KEYS[2], 'flow')
-local is_unusual = redis.call('EXISTS', KEYS[2], flow) > 0
+local is_unusual = redis.call('EXISTS', KEYS[2], KEYS[7], flow) > 0
+if not is_unusual then opened[KEYS[7]] = {none = true} end
 local attempts = is_unusual and redis.call('TYPE', KEYS[2]).ok or 'none'
 local has_flows = is_unusual and output and redis.call('EXISTS', flow) == 1
 -- With another type, there are no counts to delete.
