@@ -143,6 +143,7 @@ def freeze_one(run: Run) -> None:
 # Shorter ones: a consumer is killed in test_covid_persister.py, PostgreSQL restarts in postgres/test_outages.py,
 # and brokers go away in kafka/test_kafka_faults.py.
 @pytest.mark.long
+@pytest.mark.timeout(600)
 async def test_a_kill_and_a_restart_of_each_server_lose_nothing(own_postgres: EmbeddedPostgres, file: Path) -> None:
     with real_kafka_or_skip() as kafka:
         restarts = [lambda _: own_postgres.restart(), lambda _: kafka.restart(by=signal.SIGTERM)]

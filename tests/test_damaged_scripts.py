@@ -87,7 +87,7 @@ CALLS: dict[str, list[Call]] = {
         Call(
             {"waiting": "list", "inflight": "hash", "arrived": "list", "workers": "zset", "attempts": "hash"}
             | {"paused": "absent", "bundles": "hash"},
-            ["w1", 10, 3, 0, large],
+            ["w1", 10, 3, 0, large, 60_000, 128],
         )
         for large in (1, 8192)
     ],

@@ -233,7 +233,7 @@ async def test_redis_goes_away_and_comes_back(own_server: EmbeddedServer) -> Non
         await expect(page.locator("#link")).to_have_text("live")
 
 
-@pytest.mark.parametrize(("width", "dark"), [(380, True), (1600, False)])
+@pytest.mark.parametrize(("width", "dark"), [(380, True), pytest.param(1600, False, marks=pytest.mark.long)])
 async def test_every_view_fits_and_is_reached_by_keyboard(
     server: EmbeddedServer, queue: Queue, width: int, dark: bool
 ) -> None:

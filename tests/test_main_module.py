@@ -45,7 +45,7 @@ async def main():
     async with WorkerPool(url, "m:in", "m:out", "list", sys.argv[1], execution=sys.argv[2]), TaskClient(
         url, "m:in", "m:out"
     ) as client:
-        await client.run([1], PATIENCE)
+        await client.run([1], 60)
 
 if __name__ == "__main__":
     state = "of the program"

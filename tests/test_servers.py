@@ -364,10 +364,13 @@ async def test_a_node_dies_and_its_replica_takes_over(server: EmbeddedServer) ->
 
 
 async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
-    """Tasks are answered before and after the death of a master, and who waits then goes on waiting."""
+    """Tasks are answered before and after the death of a master, and who waits then goes on waiting.
+
+    A sentinel that a machine has held up does nothing for 30 seconds after that.
+    """
     ids = await client.submit_many([[n] for n in range(100)])
     assert {result.id async for result in client.results(ids, PATIENCE)} == set(ids)
-    results = client.results([await client.submit([1]), "late"], PATIENCE)
+    results = client.results([await client.submit([1]), "late"], 3 * PATIENCE)
     assert (await anext(results)).value == 2  # it has looked, and now waits
     awaited = asyncio.ensure_future(anext(results))
     os.kill(master.pid, signal.SIGKILL)
@@ -377,7 +380,7 @@ async def answers_after(client: TaskClient, master: EmbeddedServer) -> None:
             return await client.submit([21], "late") == "late"
         return False  # nobody has taken over yet
 
-    await wait_until(submitted)
+    await wait_until(submitted, "somebody to take over", 2 * PATIENCE)
     assert (await awaited).value == 42
     await results.aclose()
 

@@ -12,7 +12,7 @@ from examples.covid_persister.reports import Key
 from examples.covid_persister.sending import Expected
 from redis_worker import RedisWorkerError
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _ROWS = """
 select date, cities.name as city, regions.name as region, cases, report
 from covid_cases join cities on cities.id = city_id join regions on regions.id = region_id

@@ -278,6 +278,8 @@ class TaskLedger(Ledger):
                 worker = name.removeprefix(stem)
                 if worker.endswith(ARRIVED):
                     return f"on its way to {worker.removesuffix(ARRIVED)}"
+                if worker.endswith(BUNDLES):
+                    return None  # their marks
                 return f"{_IN_FLIGHT} at {worker.removesuffix(TASKS).partition(BUNDLES)[0]}"
         return None
 

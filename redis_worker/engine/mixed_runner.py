@@ -149,16 +149,18 @@ class MixedRunner(TaskRunner):
         while True:
             if not self.pending:
                 await self._some_pending()
-            self._start()
-            if self._pending and self.running < self._concurrency:  # the stretch is over
+            if self._start():
                 for _ in range(TURNS):
                     await asyncio.sleep(0)
             elif self.pending:
                 self.progress.clear()
                 await self.progress.wait()
 
-    def _start(self) -> None:
-        """Start pending tasks for which there are slots, in their order; inline calls hold the loop for a stretch."""
+    def _start(self) -> bool:
+        """Start pending tasks for which there are slots, in their order; inline calls hold the loop for a stretch.
+
+        Returns True if the stretch is over before that.
+        """
         create_task, fresh = asyncio.get_running_loop().create_task, self._contexts.fresh
         pending, threads = self._pending, self._threads
         end = perf_counter() + STRETCH
@@ -167,11 +169,13 @@ class MixedRunner(TaskRunner):
             if threads is not None and free > 0 and threads.pending:
                 threads.grant(free)
                 free = self._concurrency - self.running
-            if not pending or self._guard.cancelled or (now := perf_counter()) >= end:
-                return
+            if not pending or self._guard.cancelled:
+                return False
+            if (now := perf_counter()) >= end:
+                return True
             place = self._place(pending[0])
             if free <= 0 and (place != "thread" or threads is None or not threads.running):
-                return
+                return False
             run = self._take(place, free)
             self._touched = now
             if place == "async":

@@ -359,7 +359,15 @@ def test_all_else_runs_without_the_extras(tmp_path: Path, bare: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [["check"], ["serve"], ["doctor", "--file"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["check"], marks=pytest.mark.long),
+        ["serve"],
+        pytest.param(["doctor", "--file"], marks=pytest.mark.long),
+    ],
+    ids=lambda command: command[0],
+)
 def test_a_missing_extra_is_named(tmp_path: Path, bare: str, command: list[str]) -> None:
     done = run(*command, str(File(tmp_path, NOWHERE).write()), code=bare)
     assert done.returncode == 2, done.stderr

@@ -162,3 +162,15 @@ async def test_many_small_tasks_that_are_settled_in_order_are_those_in_flight(
     assert await queue.inflight() == []
     assert await bundles(queue, member) == []
     assert not await queue.redis.exists(queue.keys.bundles(member.name))
+
+
+async def test_many_small_tasks_are_in_the_hash_while_tasks_end_in_another_order(queue: Queue, join: Join) -> None:
+    member = await join()
+    await queue.push(*map(task, range(600)))
+    held = await member.claim(200)
+    await member.queue.settle([done(delivery) for delivery in held[::-1]])
+    held = await member.claim(200)
+    assert await bundles(queue, member) == []
+    await member.queue.settle([done(delivery) for delivery in held])
+    assert len(await member.claim(200)) == sum(map(len, await bundles(queue, member))) == 200
+    await member.queue.close()

@@ -214,7 +214,7 @@ async def test_operators_see_all_lists_and_claims_without_priorities_are_as_they
     for name in NAMES:
         await push(queue, name, 1, 2)
     assert ids(await plain.claim()) == ["default-1", "default-2"]
-    assert sent == [(7, 6)]
+    assert sent == [(7, 7)]
     await plain.queue.close()
     member = await join(priorities=NAMES)
     await announce_priorities(member.line, member.keys)

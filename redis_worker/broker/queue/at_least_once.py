@@ -14,7 +14,7 @@ from redis_worker.broker.keys import SPAN, Keys
 from redis_worker.broker.queue import large_tasks
 from redis_worker.broker.queue.doorbell import Doorbell
 from redis_worker.broker.queue.in_flight import InFlight
-from redis_worker.broker.queue.large_tasks import read_large_tasks
+from redis_worker.broker.queue.large_tasks import MANY, read_large_tasks
 from redis_worker.broker.queue.lease import LeaseKeeper
 from redis_worker.broker.queue.pause import Pause
 from redis_worker.broker.queue.registration import Registration
@@ -39,6 +39,9 @@ _UNSURE_WAIT = 30.0
 # Pauses in seconds: where claiming again at once would spin, and where a key must be repaired first.
 _RETRY_PAUSE = 0.02
 _REPAIR_PAUSE = 1.0
+
+# More tasks than any claim takes.
+_NEVER = 10**9
 
 # States of claim.lua.
 _OK, _LEASE_LOST, _ALONE, _PAUSED = 0, 1, 2, 3
@@ -187,7 +190,8 @@ class AtLeastOnceQueue(InFlight):
 
     def _claim_arguments(self, limit: int) -> list[Any]:
         lease = self._registration.lease
-        arguments = [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms]
+        many = MANY if self._in_order else _NEVER
+        arguments = [lease.name, limit, self._max_deliveries, self._last, large_tasks.LARGE_BYTES, self._lease_ms, many]
         return [*arguments, *self._by_priority, self._turn] if self._by_priority else arguments
 
     async def _wait_for_repair(self, error: DamagedKey) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import BUNDLE, Keys
 from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.registration import Registration
 from redis_worker.broker.queue.results_writer import write_results
@@ -45,6 +45,8 @@ class InFlight:
         """In Redis Cluster: the output hash lies in another slot than the queue."""
         self._forward = forward
         self._has_records = False
+        self._in_order = True
+        """True if the last settlement of many tasks was one of tasks that had been claimed one after the other."""
         self._name_in_use = asyncio.Lock()
         """Held by calls that write under the worker's name, which must not change meanwhile."""
 
@@ -109,6 +111,8 @@ class InFlight:
         """Write `outcomes`, adding to `lost` and `unwritten`. Returns those not in flight, see settle.lua."""
         unheld: list[Outcome] = []
         for settlement in settlements(outcomes, self.worker, self._keys, self._limits):
+            if len(settlement.outcomes) >= BUNDLE:
+                self._in_order = settlement.is_in_order
             try:
                 reply = await self._write(settlement, force)
             except Unacceptable as error:

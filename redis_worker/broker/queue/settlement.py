@@ -133,6 +133,11 @@ class Settlement:
             arguments[first:first_dead:3], arguments[first_dead::5] = raws[: count + again], raws[count + again :]
         return arguments
 
+    @property
+    def is_in_order(self) -> bool:
+        """True if it has many answered tasks, which were claimed one after the other."""
+        return self._run() != ""
+
     def _run(self) -> int | str:
         """Return the number of the first answered task, if many follow it in order: then it tells theirs as well."""
         numbers = self._answered[::3]

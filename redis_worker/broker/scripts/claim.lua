@@ -2,8 +2,9 @@
 -- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 bundles; with priorities, 8 … the lists of all
 --      but `default`
 -- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task,
---      6 lease in ms, in place of one at rest (see renew.lua); with priorities, 7 the names of all but `default`, 8 their
---      order, 9 their turns, 10 the next turn (see shares_of)
+--      6 lease in ms, in place of one at rest (see renew.lua), 7 from how many tasks on they go into bundles, however
+--      small; with priorities, 8 the names of all but `default`, 9 their order, 10 their turns, 11 the next turn (see
+--      shares_of)
 -- Returns {state, tasks, counts, number of the first task; the others follow it, number of the first large task, and
 -- the number after the last one}: counts are, for each task, the workers that died holding it and its retries; empty
 -- means 0 for all. The worker reads large tasks from their bundles. If `attempts` holds another type, the counts are
@@ -19,9 +20,6 @@ if not lease then
 elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
 end
-
--- So many tasks go into bundles, however small they are: it is cheaper for the server, and worth another call of the worker.
-local MANY = 8 * BUNDLE
 
 -- Return about how many bytes a task near the head of a list has.
 local function size_of(list, waiting)
@@ -68,7 +66,7 @@ local function hold(tasks)
       pairs[size + 1], pairs[size + 2] = base + last, tasks[i]
       size = size + 2
     end
-    pairs[2] = string.format(LAST_FORMAT, last) .. (ARGV[7] or '')
+    pairs[2] = string.format(LAST_FORMAT, last) .. (ARGV[8] or '')
     redis.call('HSET', KEYS[2], unpack(pairs, 1, size))
   end
 end
@@ -93,7 +91,7 @@ local function hold_large(queue, count)
   if taken == 0 then
     last = before
   else
-    redis.call('HSET', KEYS[2], LAST, string.format(LAST_FORMAT, last) .. (ARGV[7] or ''))
+    redis.call('HSET', KEYS[2], LAST, string.format(LAST_FORMAT, last) .. (ARGV[8] or ''))
     drop(queue, taken)
   end
   return taken
@@ -105,7 +103,7 @@ local function claim_untried(list, waiting, limit, size)
   hold(arrived)
   drop(KEYS[3], #arrived)
   local many = math.min(limit, waiting)
-  local large = (size >= tonumber(ARGV[5]) or many >= MANY) and hold_large(list, many) or 0
+  local large = (size >= tonumber(ARGV[5]) or many >= tonumber(ARGV[7])) and hold_large(list, many) or 0
   if large > 0 then return {OK, arrived, {}, first, base + last + 1 - large, base + last + 1, found} end
   local tasks, taken = arrived, 0
   -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.
@@ -175,13 +173,13 @@ local function claim_from(list, waiting, limit)
 end
 
 local limit = math.max(0, tonumber(ARGV[2]) - #arrived)
-if not ARGV[7] then return claim_from(KEYS[1], is_bare and 0 or redis.call('LLEN', KEYS[1]), limit) end
+if not ARGV[8] then return claim_from(KEYS[1], is_bare and 0 or redis.call('LLEN', KEYS[1]), limit) end
 
 local lengths = {[0] = redis.call('LLEN', KEYS[1])}
 for i = 8, #KEYS do lengths[i - 7] = redis.call('LLEN', KEYS[i]) end
-local shares = shares_of(lengths, ARGV[8], ARGV[9], tonumber(ARGV[10]), limit)
+local shares = shares_of(lengths, ARGV[9], ARGV[10], tonumber(ARGV[11]), limit)
 local replies, state = {}, OK
-for digit in string.gmatch(ARGV[8], '%d') do
+for digit in string.gmatch(ARGV[9], '%d') do
   local number = tonumber(digit)
   if shares[number] > 0 then
     base = number * SPAN
