@@ -47,7 +47,7 @@ def step(id: str, unique: str, how: str, raw: bytes, order: str, *after: str) ->
 
 
 def _settle(*keys: tuple[str, str], remember: int = 0) -> Call:
-    header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 2]
+    header = ["w1", "channel", "wake", 1, 0, 1000, remember, "", 1, 2, ""]
     outcomes = [1, "1", "{}", 2, "token", 10, 33, "token", 10, 3, "letter", "1", "3", "{}"]
     first = {"inflight": "hash", "attempts": "hash", "dead": "list", "workers": "zset", "delayed": "zset"}
     return Call(first | {"dropped": "string", "bundles": "hash"} | dict(keys), [*header, *outcomes], FLOW)

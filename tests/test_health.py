@@ -39,12 +39,14 @@ def serve() -> Iterator[Start]:
 
 
 async def health(*arguments: str, **variables: str) -> tuple[int, str]:
-    """Return the exit code of the command, and the lines that it writes."""
+    """Return the exit code of the command, and the lines that it writes; a slow machine has a minute to answer."""
+    patience = () if "--timeout" in arguments else ("--timeout", f"{PATIENCE:g}")
 
     def ask() -> tuple[int, str]:
-        command = [sys.executable, "-m", "redis_worker", "health", *arguments]
+        command = [sys.executable, "-m", "redis_worker", "health", *arguments, *patience]
+        environment = os.environ | variables
         ended = subprocess.run(
-            command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=PATIENCE
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=2 * PATIENCE
         )
         return ended.returncode, ended.stdout + ended.stderr
 

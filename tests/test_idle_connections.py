@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from redis_worker import Disconnected, Publisher, SyncPublisher, SyncTaskClient, TaskClient, start_worker_pool
@@ -17,7 +17,7 @@ from redis_worker.broker.operator.dead_letters import DeadLetters
 from redis_worker.broker.operator.status import StatusReader
 from redis_worker.embedded import EmbeddedServer
 from tests.idle_proxy import IdleProxy
-from tests.support import Queue, Topic, wait_until
+from tests.support import Queue, Topic, ended_in_time, wait_until
 from tests.tls import make_certificates
 
 
@@ -36,6 +36,12 @@ def impatient() -> Iterator[EmbeddedServer]:
 async def none_is_left(redis: Redis) -> bool:
     """Whether the server has closed all connections, but for the one that asks."""
     return len(await redis.client_list()) == 1
+
+
+def wait_for_the_end_of_all(url: str) -> None:
+    """Block until the server has closed all connections that it may, but for the one that asks."""
+    with SyncRedis.from_url(url) as redis:
+        assert ended_in_time(lambda: len(redis.client_list(_type="normal")) == 1)
 
 
 @pytest.mark.parametrize("blocked", [False, True], ids=["the loop turns meanwhile", "the loop is blocked meanwhile"])
@@ -67,7 +73,7 @@ async def test_a_server_that_closes_idle_connections(impatient: EmbeddedServer, 
             for call in calls:
                 await call()
             if blocked:
-                time.sleep(3.0)
+                wait_for_the_end_of_all(url)
             else:
                 async with Redis.from_url(url) as redis:
                     await wait_until(lambda: none_is_left(redis))
@@ -82,7 +88,7 @@ def test_clients_without_a_loop_and_a_server_that_closes_idle_connections(impati
             publisher.publish("lone", number)
             with pytest.raises(TimeoutError):
                 client.result("never", 0.01)
-            time.sleep(2.5)
+            wait_for_the_end_of_all(impatient.url)
 
 
 async def test_a_proxy_that_closes_idle_connections(server: EmbeddedServer, queue: Queue, topic: Topic) -> None:

@@ -56,9 +56,9 @@ def manager(request: pytest.FixtureRequest) -> Iterator[Listener]:
 
 
 async def test_a_worker_is_ready_pings_and_stops(
-    manager: Listener, worker: Callable[..., WorkerProcess], queue: Queue
+    manager: Listener, worker: Callable[..., WorkerProcess], queue: Queue, tmp_path: Path
 ) -> None:
-    process = worker("--concurrency", "1", processor="tests.processors:sleep", env=watched(manager))
+    process = worker("--concurrency", "1", processor="tests.processors:gate", env=watched(manager))
     await wait_until(lambda: manager.has("READY=1"), "READY")
     assert not manager.has("STOPPING=1")
     manager.forget()
@@ -68,12 +68,13 @@ async def test_a_worker_is_ready_pings_and_stops(
     await asyncio.sleep(0.3)  # six intervals
     assert not manager.has("WATCHDOG=1")
     process.signal(signal.SIGCONT)
-    await queue.push_tasks([[1.0]])
-    await wait_until(queue.inflight, "the task to run")
+    await queue.push_tasks([[str(tmp_path)]])
+    await wait_until((tmp_path / "running").exists, "the task to run")
     process.signal(signal.SIGTERM)
     await wait_until(lambda: manager.has("STOPPING=1"), "STOPPING")
     manager.forget()
     await wait_until(lambda: manager.has("WATCHDOG=1"), "a ping while the last task runs")
+    (tmp_path / "open").touch()
     assert await process.ended() == 0
 
 

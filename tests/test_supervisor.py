@@ -198,7 +198,7 @@ async def test_parts_begin_in_the_order_of_the_file_and_end_in_reverse(file: Fil
 
 async def test_a_stop_ends_in_time_whatever_a_part_does(file: File, caplog: pytest.LogCaptureFixture) -> None:
     parts = [
-        "[worker]\nshutdown_timeout = 1",
+        "[worker]\nshutdown_timeout = 60",
         file.daemon("polite", "steady", label="polite"),
         *(file.daemon(f"stubborn{number}", "stubborn", "shutdown_timeout = 0.6") for number in range(4)),
         file.daemon("deaf", "deaf", "shutdown_timeout = 0.1"),

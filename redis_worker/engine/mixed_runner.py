@@ -162,8 +162,8 @@ class MixedRunner(TaskRunner):
         create_task, fresh = asyncio.get_running_loop().create_task, self._contexts.fresh
         pending, threads = self._pending, self._threads
         end = perf_counter() + STRETCH
+        free = self._concurrency - self.running
         while True:
-            free = self._concurrency - self.running
             if threads is not None and free > 0 and threads.pending:
                 threads.grant(free)
                 free = self._concurrency - self.running
@@ -174,18 +174,22 @@ class MixedRunner(TaskRunner):
                 return
             run = self._take(place, free)
             self._touched = now
-            if place != "async":
+            if place == "async":
+                for delivery in run:
+                    self._calls[delivery] = create_task(self._work(delivery), context=fresh()), now
+                free -= len(run)
+            else:
                 self._others[place].add(run)
-                continue
-            for delivery in run:
-                self._calls[delivery] = create_task(self._work(delivery), context=fresh()), now
+                if place != "thread":
+                    free = self._concurrency - self.running
 
     def _take(self, place: Execution, free: int) -> list[Delivery]:
         """Remove the next pending tasks that run in `place`, as many as it takes together."""
-        most = {"thread": len(self._pending), "inline": _MOST_INLINE}.get(place, free)
+        most = len(self._pending) if place == "thread" else _MOST_INLINE if place == "inline" else free
         run: list[Delivery] = []
-        while self._pending and len(run) < most and self._place(self._pending[0]) == place:
+        while True:
             delivery = self._pending.popleft()
             if not delivery.receipt.lost:
                 run.append(delivery)
-        return run
+            if not self._pending or len(run) >= most or self._place(self._pending[0]) != place:
+                return run

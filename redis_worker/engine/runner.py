@@ -81,8 +81,10 @@ class Runner(ABC):
         slots, running, waiting = self._concurrency, self.running, self.waiting
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
-        surplus = self._ahead(slots) if ahead else 0
         beyond = waiting - (slots - running)  # the others start at once
+        surplus = self._pace.ahead(slots) if ahead else 0  # at most, and quickly found
+        if ahead and beyond <= surplus * 3 // 4:
+            surplus = self._ahead(slots)
         if beyond > surplus * 3 // 4:
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.

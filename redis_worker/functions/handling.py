@@ -44,7 +44,8 @@ class FunctionHandler(CallGuard):
             return received
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
-        self._begin(received)
+        if (timeout := received.function.declaration.timeout) is not None:
+            received.deadline = time() + timeout
         RUNNING.set(received)
         execution = self._executions.get(received.function)
         started = perf_counter()
@@ -52,9 +53,12 @@ class FunctionHandler(CallGuard):
             if execution is not None:
                 answer = await execution.call(received)
             else:
-                timeout, coroutine = received.function.declaration.timeout, call(received)
+                coroutine = call(received)
                 value = await (coroutine if timeout is None else within(timeout, coroutine))
-                answer = Answer(result_of(await resolved(value) if is_awaitable(value) else value))
+                result = result_of(await resolved(value) if is_awaitable(value) else value)
+                if not self._marked:
+                    return Outcome(delivery, received.id, result, None, False, perf_counter() - started)
+                answer = Answer(result)
         except BaseException as error:
             answer = self._raised(received, error)
         return self.outcome(delivery, received.id, answer, perf_counter() - started)
@@ -71,18 +75,22 @@ class FunctionHandler(CallGuard):
             return received
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
-        self._begin(received)
+        if (timeout := received.function.declaration.timeout) is not None:
+            received.deadline = time() + timeout
         token = RUNNING.set(received)
         started = perf_counter()
         if caller is not None:
-            caller.id, caller.timeout = received.id, received.function.declaration.timeout
+            caller.id, caller.timeout = received.id, timeout
         value = None
         try:
             value = call(received)
             if caller is not None and is_awaitable(value):
                 awaitable, value = value, None
                 value = caller.resolve(awaitable, started)
-            answer = Answer(result_of(value))
+            result = result_of(value)
+            if not self._marked:
+                return Outcome(delivery, received.id, result, None, False, perf_counter() - started)
+            answer = Answer(result)
         except BaseException as error:
             answer = self._raised(received, unawaited(value) or error)
         finally:
@@ -109,7 +117,8 @@ class FunctionHandler(CallGuard):
             return received
         if self._marked and received.is_cancelled():
             return cancelled(delivery, received.id)
-        self._begin(received)
+        if (timeout := received.function.declaration.timeout) is not None:
+            received.deadline = time() + timeout
         return received.id, sent(received)
 
     def limit(self, delivery: Delivery) -> float | None:
@@ -133,12 +142,6 @@ class FunctionHandler(CallGuard):
     def _declaration(self, delivery: Delivery) -> Declaration:
         """Return the declaration of the function of a task that was read."""
         return self._functions[delivery.function or ""].declaration
-
-    def _begin(self, received: Received) -> None:
-        """Begin the time limit of a task."""
-        timeout = received.function.declaration.timeout
-        if timeout is not None:
-            received.deadline = time() + timeout
 
     def _raised(self, received: Received, error: BaseException) -> Answer:
         """Return the answer to a call that raised `error`. Raises it again if the runner or Ctrl-C caused it."""

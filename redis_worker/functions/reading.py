@@ -97,9 +97,10 @@ class FunctionReader:
         if "unique" in members:
             self.marks.on_unique()
         task: Any = members.get("task")
-        function = self._function(task)
+        name = task.get("name") if type(task) is dict else None
+        function = self.functions.get(name) if type(name) is str else None
         if function is not None:
-            delivery.function = function.name
+            delivery.function = name
         if delivery.deaths >= self._max_deliveries:
             return condemned(delivery, id)
         try:
@@ -115,11 +116,6 @@ class FunctionReader:
             text = f"Processing error: {function.name} has expired before it began"
             return Outcome(delivery, id, failure(text), text)
         return Received(delivery, id, function, arguments, members, self.side)
-
-    def _function(self, task: Any) -> AnyFunction | None:
-        """Return the function that the member `task` names; None if there is none."""
-        name = task.get("name") if type(task) is dict else None
-        return self.functions.get(name) if type(name) is str else None
 
     def _unknown(self, task: Any) -> str:
         if type(task) is not dict:

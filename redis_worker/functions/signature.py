@@ -10,10 +10,13 @@ from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
 
-from redis_worker.functions.values import argument_to_json, from_json, problem_of, to_json
+from redis_worker.functions.values import argument_to_json, from_json, problem_of, reader_of, to_json
 from redis_worker.vocabulary.errors import ConfigurationError
 from redis_worker.vocabulary.payload import json_type
 
+_astuple = msgspec.structs.astuple
+# Values of these types are JSON, and are read as they are.
+_PLAIN = (int, str, bool, float)
 _MISSING = re.compile(r"Object missing required field `([^`]+)`$")
 _AT = re.compile(r"^(?P<text>.*) - at `(?:key in )?\$\.(?P<name>\w+)(?P<inside>[^`]*)`$", re.DOTALL)
 
@@ -57,8 +60,11 @@ class Signature:
         self._order = [parameter.name for parameter in parameters]
         is_simple = self._order == self._positional
         kinds = [(f"p{n}", hints.get(name, Any)) for n, name in enumerate(self._order)]
-        self._all: Any = msgspec.defstruct("Arguments", kinds, array_like=True) if is_simple else None
-        """The type of all arguments, if they can all be given by position: msgspec keeps what it knows of a Struct."""
+        self._read_all = reader_of(msgspec.defstruct("Arguments", kinds, array_like=True)) if is_simple else None
+        """Reads all arguments, if they can all be given by position: msgspec keeps what it knows of a Struct."""
+        types = [hints.get(name) for name in self._order]
+        self._plain = types if is_simple and all(kind in _PLAIN for kind in types) else None
+        """The types of all arguments, if they can all be given by position, and values of these types are JSON."""
 
     def _check(self, what: str, kind: Any) -> None:
         if (problem := problem_of(kind)) is not None:
@@ -84,14 +90,17 @@ class Signature:
 
     def read(self, positional: Any, named: Any) -> Arguments:
         """Return the arguments of a task. Raises ValueError, which names the argument and the expected type."""
-        if not named and self._all is not None and type(positional) is list and len(positional) == len(self._order):
+        is_simple = not named and type(positional) is list
+        if is_simple and [*map(type, positional)] == self._plain:
+            return positional, named
+        if is_simple and self._read_all and len(positional) == len(self._order):
             try:
-                return msgspec.structs.astuple(from_json(positional, self._all)), named
+                return _astuple(self._read_all(positional)), named
             except ValueError:
                 pass  # the long way names the argument
         given = self._by_name(positional, named)
         try:
-            values = msgspec.structs.astuple(from_json(given, self._struct))
+            values = _astuple(from_json(given, self._struct))
         except ValueError as error:
             raise ValueError(f"{self._name}: {_readable(str(error))}") from None
         count = len(self._positional)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 try:
@@ -38,7 +39,12 @@ def argument_to_json(value: Any) -> Any:
 
 def from_json(value: Any, kind: Any) -> Any:
     """Return the JSON `value` as a value of the type `kind`. Raises ValueError, with the place and both types."""
-    return msgspec.convert(value, kind, str_keys=True, dec_hook=_decoded)
+    return reader_of(kind)(value)
+
+
+def reader_of(kind: Any) -> Callable[[Any], Any]:
+    """Return `from_json` for the type `kind`, made once for many values."""
+    return partial(msgspec.convert, type=kind, str_keys=True, dec_hook=_decoded)
 
 
 def result_of(value: Any) -> bytes:

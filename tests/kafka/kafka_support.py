@@ -18,10 +18,11 @@ from redis_worker.ports import Partition, Refusals
 from redis_worker.vocabulary.errors import Disconnected
 from tests.support import PATIENCE, wait_until
 
-# Members hear soon that others join and leave, and none is taken for dead, however long the machine stands still.
+# No member is taken for dead, however long the machine stands still.
 LASTING = {"session.timeout.ms": 60_000, "heartbeat.interval.ms": 300}
-# Members that die are noticed soon.
-QUICK = LASTING | {"session.timeout.ms": 3000}
+# Members that die are noticed soon; the mock cluster waits as long for the others when one leaves. After the end of a
+# session it may answer a connection no more.
+QUICK = LASTING | {"session.timeout.ms": 3000, "socket.timeout.ms": 10_000}
 _QUIET = {"log_level": 0}
 
 
@@ -172,10 +173,10 @@ class MemorySink:
             raise Disconnected("the database is away")
 
 
-async def two_members_share(topic: KafkaTopic, assignment: Any, *, once: bool) -> None:
+async def two_members_share(topic: KafkaTopic, assignment: Any, *, once: bool, **options: Any) -> None:
     """Have a second member join and leave: each message is handled, by one of them and `once`, and committed."""
     first, second = Seen(0.002), Seen(0.002)
-    options: Any = {"concurrency": 8, "assignment": assignment}
+    options |= {"concurrency": 8, "assignment": assignment}
     topic.produce(range(600), key=lambda number: number)  # by which all partitions get their share
     async with topic.worker(first, **options) as one:
         await wait_until(lambda: len(first.values) > 50)

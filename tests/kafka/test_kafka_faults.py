@@ -15,7 +15,7 @@ from redis_worker import KafkaMessage
 from redis_worker.mock_kafka import MockKafka
 from redis_worker.ports import Partition, Refusals
 from redis_worker.vocabulary.errors import Disconnected
-from tests.kafka.kafka_support import KafkaTopic, MemorySink
+from tests.kafka.kafka_support import QUICK, KafkaTopic, MemorySink
 from tests.support import wait_until
 
 KEYS = 40
@@ -72,8 +72,8 @@ class Members:
         self._running: list[tuple[Any, asyncio.Task[None]]] = []
 
     def join(self) -> None:
-        options = self._options | {"retries": 5, "retry_backoff": 0.01, "wait": True, "revoke_timeout": 3}
-        worker = self._topic.worker(handle, sink=self._database.for_member(), **options)
+        options = {"retries": 5, "retry_backoff": 0.01, "wait": True, "revoke_timeout": 3, "properties": QUICK}
+        worker = self._topic.worker(handle, sink=self._database.for_member(), **self._options, **options)
         self._running.append((worker, asyncio.create_task(worker.run())))
 
     async def leave(self) -> None:
@@ -123,7 +123,7 @@ async def test_nothing_is_lost_nor_overtaken(mode: str, stores_offsets: bool) ->
         members.join()
         for number in range(rounds):
             topic.produce(range(number * EACH, (number + 1) * EACH), key=lambda n: n % KEYS)
-            await wait_until(lambda: len(database.rows) > number * EACH // 2)  # noqa: B023
+            await wait_until(lambda: len(database.rows) > number * EACH // 2, "more of them", 120)  # noqa: B023
             await random.choice([members.change, members.change, lambda: brokers_away(kafka), lambda: away(database)])()
         await wait_until(lambda: len({row["n"] for row in database.rows}) == rounds * EACH, "all messages", 120)
         await wait_until(lambda: sum(topic.committed()) == rounds * EACH, "the last commit", 120)

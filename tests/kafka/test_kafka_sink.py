@@ -10,7 +10,7 @@ import pytest
 
 from redis_worker import KafkaMessage, Unreachable
 from redis_worker.mock_kafka import MockKafka
-from tests.kafka.kafka_support import KafkaTopic, MemorySink, reasons
+from tests.kafka.kafka_support import QUICK, KafkaTopic, MemorySink, reasons
 from tests.support import wait_until
 
 
@@ -122,7 +122,7 @@ async def test_offsets_in_the_sink_cover_exactly_what_is_written(topic: KafkaTop
         return {"n": message.data, "at": (message.partition, message.offset)}
 
     def member() -> Any:
-        return topic.worker(handler, sink=database.for_member(), concurrency=16, retry_backoff=0.01)
+        return topic.worker(handler, sink=database.for_member(), concurrency=16, properties=QUICK, retry_backoff=0.01)
 
     topic.produce(range(1500))
     running = [asyncio.create_task(member().run())]

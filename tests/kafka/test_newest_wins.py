@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from redis_worker import KafkaMessage, KafkaWorker
 from redis_worker.mock_kafka import MockKafka
 from redis_worker.postgres import UpsertSink
-from tests.kafka.kafka_support import LASTING
+from tests.kafka.kafka_support import QUICK
 from tests.support import wait_until
 
 KEYS, EACH = 20, 60
@@ -59,7 +59,7 @@ async def test_the_last_of_a_key_stands(mock_kafka: MockKafka, database: str, mo
     def new_worker() -> KafkaWorker:
         sink = UpsertSink(database, "latest", key=["key"], batch_size=7, flush_after=0.01, **of_sink)
         return KafkaWorker(
-            mock_kafka.brokers, topic, topic, to_row, sink=sink, concurrency=16, properties=LASTING, **of_worker
+            mock_kafka.brokers, topic, topic, to_row, sink=sink, concurrency=16, properties=QUICK, **of_worker
         )
 
     connection = await asyncpg.connect(database)

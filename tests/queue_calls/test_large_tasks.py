@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 
@@ -141,3 +142,23 @@ async def test_a_worker_whose_hash_of_bundles_is_overwritten_goes_on(queue: Queu
     assert await queue.answered(1)
     await member.queue.close()
     await queue.redis.delete(damaged, orphan)
+
+
+@pytest.mark.parametrize("before", [(), (0,), (100,), range(32, 64), range(10, 290), range(0, 300, 2)], ids=str)
+async def test_many_small_tasks_that_are_settled_in_order_are_those_in_flight(
+    queue: Queue, join: Join, before: Iterable[int]
+) -> None:
+    """They are in bundles, which are acknowledged as a whole: `before` was settled by a call without a reply."""
+    member = await join()
+    await queue.push(*map(task, range(300)))
+    held = await member.claim(300)
+    assert ids(held) == [str(number) for number in range(300)]
+    assert sum(map(len, await bundles(queue, member))) == 300
+    await member.lose("settle", member.queue.settle([done(held[number]) for number in before] or [again(held[299])]))
+    await queue.redis.delete(queue.keys.output)
+    settled = {str(number) for number in before} or {"299"}
+    assert await member.queue.settle([done(delivery) for delivery in held]) == []
+    assert set(await queue.results()) == set(ids(held)) - settled
+    assert await queue.inflight() == []
+    assert await bundles(queue, member) == []
+    assert not await queue.redis.exists(queue.keys.bundles(member.name))

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_worker import Observer
+from redis_worker.broker.operator.control import count_in_flight
 from redis_worker.broker.queue.at_most_once import AtMostOnceQueue
 from redis_worker.broker.queue.settlement import Limits
 from redis_worker.embedded import EmbeddedServer
@@ -140,7 +141,7 @@ async def test_thousands_of_tasks_go_through_each_call(queue: Queue, join: Join)
     await queue.redis.delete(queue.keys.attempts)
     held += await member.claim(count)
     assert ids(held) == [str(number) for number in range(count)]
-    assert await queue.redis.hlen(queue.keys.inflight(member.name)) == count + 1
+    assert await count_in_flight(member.line, queue.keys, member.name) == count
     await member.queue.release(held)
     assert await waiting(queue) == [str(number) for number in range(count)]
     held = await member.claim(count)

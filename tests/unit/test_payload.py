@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import sys
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -103,3 +106,16 @@ def test_results_are_compact_with_the_status_first() -> None:
     assert success({"a": [1, None]}) == b'{"status":"success","result":{"a":[1,null]}}'
     assert failure('no "x"\n') == b'{"status":"error","error":"no \\"x\\"\\n"}'
     assert json.loads(failure("half a \ud83e pair"))["error"] == "half a \\ud83e pair"
+
+
+@pytest.mark.parametrize("write", [dumps, success], ids=["dumps", "success"])
+@pytest.mark.parametrize("value", [7, "text", [1, None], {"a": 1.5}], ids=["integer", "text", "null", "object"])
+def test_texts_take_no_more_memory_than_they_need(write: Callable[[Any], bytes], value: Any) -> None:
+    """Thousands are held at once; orjson alone leaves each in a buffer of a kilobyte or more."""
+    tracemalloc.start()
+    try:
+        texts = [write(value) for _ in range(1000)]
+        used, needed = tracemalloc.get_traced_memory()[0], sum(map(sys.getsizeof, texts))
+    finally:
+        tracemalloc.stop()
+    assert used < 2 * needed

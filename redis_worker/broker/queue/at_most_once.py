@@ -16,6 +16,7 @@ from redis_worker.broker.queue.results_writer import write_results
 from redis_worker.broker.queue.settlement import Limits, pieces
 from redis_worker.ports import Observer, Unwritten
 from redis_worker.vocabulary.errors import DamagedKey, Refused, Unacceptable
+from redis_worker.vocabulary.payload import are_plain
 from redis_worker.vocabulary.task import Delivery, Outcome
 
 
@@ -85,10 +86,10 @@ class AtMostOnceQueue:
         self._turn += len(tasks)
         return paused, tasks
 
-    def _deliveries(self, raws: Iterable[bytes], priority: int = 0) -> list[Delivery]:
+    def _deliveries(self, raws: Sequence[bytes], priority: int = 0) -> list[Delivery]:
         """Return tasks of the priority with this number; the number of a delivery has no other meaning."""
-        number = priority * SPAN
-        return [Delivery(raw, self._receipt, number=number) for raw in raws]
+        receipt, plain, number = self._receipt, are_plain(raws), priority * SPAN
+        return [Delivery(raw, receipt, 0, 0, plain, False, number) for raw in raws]
 
     async def missing(self, held: Iterable[Delivery]) -> list[Delivery]:  # noqa: ARG002 - the port's signature
         """Return nothing: a task is lost with its reply."""

@@ -6,6 +6,7 @@ from redis_worker.broker.connection.connection import PATIENCE, Connection
 from redis_worker.broker.keys import BUNDLE, Keys, bundled
 from redis_worker.broker.queue.lease import Lease
 from redis_worker.vocabulary.errors import WrongType
+from redis_worker.vocabulary.payload import are_plain
 from redis_worker.vocabulary.task import Delivery
 
 # Bytes of a large task. A script copies and digests each task that it reads: beyond this size a bundle is cheaper.
@@ -19,14 +20,17 @@ async def read_large_tasks(connection: Connection, keys: Keys, lease: Lease, num
     """
     firsts = numbers[::BUNDLE]
     reads = [("LRANGE", keys.bundle(lease.name, first), 0, -1) for first in firsts]
-    deliveries: list[Delivery] = []
+    found: list[int] = []
+    tasks: list[bytes] = []
     replies = await connection.together(*reads, patience=PATIENCE, ordered=False)
     for first, reply in zip(firsts, replies, strict=True):
         if isinstance(reply, list):
-            deliveries += [Delivery(raw, lease, number=number) for number, raw in enumerate(reply, first)]
+            found += range(first, first + len(reply))
+            tasks += reply
         elif not isinstance(reply, WrongType):
             raise reply
-    return deliveries
+    plain = are_plain(tasks)
+    return [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(found, tasks, strict=True)]
 
 
 async def large_in_flight(connection: Connection, keys: Keys, worker: str) -> list[int]:

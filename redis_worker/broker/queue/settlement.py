@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import BUNDLE, Keys
 from redis_worker.broker.queue.dead_letter import dead_letter
 from redis_worker.broker.queue.delayed import new_token
 from redis_worker.vocabulary.errors import DamagedKey
@@ -121,13 +121,24 @@ class Settlement:
 
     def arguments(self, force: bool) -> list[Any]:
         """Return the arguments of the script; `force` writes outcomes of tasks that are not in flight."""
-        answered, again = len(self._answered) // 3, len(self._again) // 3
-        arguments = [*self._header, "1" if force else "", answered, again, *self._answered, *self._again, *self._dead]
+        count, again = len(self._answered) // 3, len(self._again) // 3
+        answered, run = self._answered, "" if force else self._run()
+        if run:
+            answered = [*answered]
+            del answered[::3]
+        arguments = [*self._header, "1" if force else "", count, again, run, *answered, *self._again, *self._dead]
         if force:
-            first, first_dead = len(self._header) + 3, len(self._header) + 3 * (1 + answered + again)
+            first, first_dead = len(self._header) + 4, len(self._header) + 4 + 3 * (count + again)
             raws = [outcome.delivery.raw for outcome in self._ordered()]
-            arguments[first:first_dead:3], arguments[first_dead::5] = raws[: answered + again], raws[answered + again :]
+            arguments[first:first_dead:3], arguments[first_dead::5] = raws[: count + again], raws[count + again :]
         return arguments
+
+    def _run(self) -> int | str:
+        """Return the number of the first answered task, if many follow it in order: then it tells theirs as well."""
+        numbers = self._answered[::3]
+        if len(numbers) < BUNDLE or numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
+            return ""
+        return int(numbers[0])
 
     def _ordered(self) -> list[Outcome]:
         return sorted(self.outcomes, key=_section)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple
 
-# The scripts that answer tasks, for which steps of flows may wait.
-_ANSWERING = frozenset(("settle", "cancel", "park"))
+_DEFINED = re.compile(r"^local (?:function )?(\w+)(?:, (\w+))?", re.MULTILINE)
+_WORD = re.compile(r"\w+")
 
 
 class Script(NamedTuple):
@@ -18,27 +19,41 @@ class Script(NamedTuple):
     digest: str
 
 
+class _Paragraph(NamedTuple):
+    """A part of the text that scripts share, with the names that it defines and all its words."""
+
+    text: str
+    names: set[str]
+    words: set[str]
+
+
 def _all_scripts() -> dict[str, Script]:
     texts = {
         file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
         for file in files(__package__).iterdir()
         if file.name.endswith(".lua")
     }
-    shared = f"{texts.pop('common')}\n\n{texts.pop('flows')}"
+    shared = [_paragraph(text) for text in f"{texts.pop('common')}\n\n{texts.pop('flows')}".split("\n\n")]
     sources = {name: _with_used(shared, text) for name, text in texts.items()}
     # SHA-1, because EVALSHA knows scripts by it.
     return {name: Script(source, hashlib.sha1(source.encode()).hexdigest()) for name, source in sources.items()}  # noqa: S324
 
 
-def _with_used(common: str, text: str) -> str:
-    """Return `text` behind those paragraphs of `common` whose names it uses.
+def _paragraph(text: str) -> _Paragraph:
+    names = {name for pair in _DEFINED.findall(text) for name in pair if name}
+    return _Paragraph(text, names, set(_WORD.findall(text)))
+
+
+def _with_used(shared: Sequence[_Paragraph], text: str) -> str:
+    """Return `text` behind those paragraphs of `shared` whose names it uses.
 
     Each call makes all functions of its script anew: for a server that has just woken, that takes longer than the rest.
     """
-    for paragraph in reversed(common.split("\n\n")):
-        names = re.findall(r"^local (?:function )?(\w+)(?:, (\w+))?", paragraph, re.MULTILINE)
-        if any(re.search(rf"\b{name}\b", text) for pair in names for name in pair if name):
-            text = f"{paragraph}\n\n{text}"
+    words = set(_WORD.findall(text))
+    for paragraph in reversed(shared):
+        if not words.isdisjoint(paragraph.names):
+            text = f"{paragraph.text}\n\n{text}"
+            words |= paragraph.words
     return text
 
 

@@ -20,6 +20,9 @@ elseif type(lease) == 'table' then
   return damage(KEYS[4], 'zset') or lease
 end
 
+-- So many tasks go into bundles, however small they are: it is cheaper for the server, and worth another call of the worker.
+local MANY = 8 * BUNDLE
+
 -- Return about how many bytes a task near the head of a list has.
 local function size_of(list, waiting)
   local bytes = redis.pcall('MEMORY', 'USAGE', list)
@@ -99,7 +102,8 @@ local function claim_untried(list, waiting, limit, size)
   local first = base + last + 1
   hold(arrived)
   drop(KEYS[3], #arrived)
-  local large = size >= tonumber(ARGV[5]) and hold_large(list, math.min(limit, waiting)) or 0
+  local many = math.min(limit, waiting)
+  local large = (size >= tonumber(ARGV[5]) or many >= MANY) and hold_large(list, many) or 0
   if large > 0 then return {OK, arrived, {}, first, base + last + 1 - large, base + last + 1, found} end
   local tasks, taken = arrived, 0
   -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.

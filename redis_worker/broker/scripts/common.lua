@@ -149,17 +149,20 @@ local function bundle_of(bundles, number)
     opened[bundles] = known
   end
   if known.none then return end
-  local position = number % BUNDLE
-  local first = number - position
-  if known[first] == nil then
+  local whole = number + 0  -- an argument is a text
+  local position = whole % BUNDLE
+  local first = whole - position
+  local bundle = known[first]
+  if bundle == nil then
     local marks = redis.call('HGET', bundles, first) or ''
-    known[first] = #marks < 11 and string.find(marks, '^%d+$') and {marks = tonumber(marks), ended = {}} or false
+    bundle = #marks < 11 and string.find(marks, '^%d+$') and {marks = tonumber(marks), ended = {}} or false
+    known[first] = bundle
   end
-  return known[first] or nil, position
+  return bundle or nil, position
 end
 
 local function has_mark(marks, position)
-  return math.floor(marks / 2 ^ position) % 2 == 1
+  return marks % 2 ^ (position + 1) >= 2 ^ position
 end
 
 local function is_bundled(bundles, number)
@@ -185,8 +188,20 @@ local function end_flight(inflight, bundles, number)
     return redis.pcall('HDEL', inflight, number) == 1
   end
   bundle.marks = bundle.marks - 2 ^ position
-  table.insert(bundle.ended, position)
+  bundle.ended[#bundle.ended + 1] = position
   return true
+end
+
+-- End the flights of tasks in a bundle at once: of the one with this number and of those that follow it there, up to `most`.
+-- Returns how many: 0 unless all of them are in flight.
+local function end_flights(bundles, number, most)
+  local bundle, position = bundle_of(bundles, number)
+  local count = math.min(most, BUNDLE - number % BUNDLE)
+  local marks = bundle and 2 ^ (position + count) - 2 ^ position
+  if not bundle or bundle.marks % 2 ^ (position + count) < marks then return 0 end
+  bundle.marks = bundle.marks - marks
+  for ended = position, position + count - 1 do bundle.ended[#bundle.ended + 1] = ended end
+  return count
 end
 
 -- Take the tasks whose flight has ended out of their bundles.

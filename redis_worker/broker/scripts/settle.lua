@@ -6,7 +6,8 @@
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
 --      remembered (0: not idempotent; -1: nor that, but tasks may have records; -2: nor that, but results are passed on), 8 '1' to write outcomes although
---      their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M; then N times number, field, result; M times
+--      their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M, 11 number of the first answered
+--      task if the others follow it, or ''; then N times number (only with '' in 11), field, result; M times
 --      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
 --      the raw task stands in place of its number.
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
@@ -86,13 +87,15 @@ local function answer(field, result)
     return
   end
   if unique then end_unique(unique, field) end
-  ids[#ids + 1] = field
-  fields[#fields + 1] = field
-  fields[#fields + 1] = result
+  local count = #ids + 1
+  ids[count] = field
+  fields[2 * count - 1], fields[2 * count] = field, result
 end
 
 local answered, again = tonumber(ARGV[9]), tonumber(ARGV[10])
-local first_again = 11 + 3 * answered
+local run = tonumber(ARGV[11])
+local each = run and 2 or 3
+local first_again = 12 + each * answered
 local first_dead = first_again + 3 * again
 
 if remember > 0 and answered > 0 then needs(0, KEYS[8], 'zset') end
@@ -108,11 +111,23 @@ if has_flows then
   end
 end
 
-for i = 11, is_left[0] and 0 or first_again - 1, 3 do
-  local raw = (tried or marks) and raw_of(ARGV[i])
-  if acknowledge(ARGV[i], (i - 11) / 3, true) then
+-- The leading tasks that follow each other in whole bundles: no step of Lua for each but that of its id.
+local ended = is_left[0] and answered or 0
+if run and ended == 0 and not (tried or marks or forward) then
+  repeat
+    local count = end_flights(KEYS[7], run + ended, math.min(answered, 3000) - ended)
+    ended = ended + count
+  until count == 0
+  fields = {unpack(ARGV, 12, 11 + 2 * ended)}
+  for i = 1, ended do ids[i] = fields[2 * i - 1] end
+end
+for position = ended, answered - 1 do
+  local at = 12 + each * position
+  local number = run and run + position or ARGV[at]
+  local raw = (tried or marks) and raw_of(number)
+  if acknowledge(number, position, true) then
     if raw then forget(raw) end
-    answer(ARGV[i + 1], ARGV[i + 2])
+    answer(ARGV[at + each - 2], ARGV[at + each - 1])
   end
 end
 
