@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from benchmarks.contenders import INPUT, OUTPUT, Contender, Running, running
-from redis_worker.broker.keys import Keys
+from redis_worker.broker.keys import tagged
 
 # Tasks are prepared under this key, which is then renamed to the queue.
 _FILLED = "bench:filled"
@@ -73,7 +73,7 @@ class Bench:
         if contender is not None and contender.functions:
             from benchmarks.function_tasks import fill
 
-            fill(self.url, _FILLED, contender.functions, count, contender.unique)
+            fill(self.url, _FILLED, contender, count)
             return
         for first in range(0, count, _PUSH):
             numbers = range(first, min(first + _PUSH, count))
@@ -93,9 +93,9 @@ class Bench:
         )
 
     def enqueue(self) -> None:
-        """Enqueue all prepared tasks, with the records of unique ones."""
-        if self.redis.exists(records := Keys(_FILLED).unique):
-            self.redis.rename(records, Keys(INPUT).unique)
+        """Enqueue all prepared tasks, with the records of unique ones and the lists of other priorities."""
+        for key in self.redis.keys(f"{tagged(_FILLED)}:*"):
+            self.redis.rename(key, key.replace(_FILLED.encode(), INPUT.encode()))
         self.redis.rename(_FILLED, INPUT)
 
     def server_cpu(self) -> float:
@@ -128,8 +128,12 @@ class Bench:
             time.sleep(look_every)
 
     def idles(self) -> bool:
-        """Return True if the contender, the only client that blocks, waits in a blocking pop."""
-        return bool(self.redis.info("clients")["blocked_clients"])
+        """Return True if the contender, the only client that blocks, waits in a blocking pop.
+
+        One with priorities waits at the doorbell: it follows changes of the lists.
+        """
+        clients = self.redis.info("clients")
+        return bool(clients["blocked_clients"] or self.redis.exists(f"{tagged(INPUT)}:priorities"))
 
 
 def task(number: int, padding: int = 0) -> bytes:

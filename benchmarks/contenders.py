@@ -28,6 +28,8 @@ class Contender:
     command: tuple[str, ...]
     """The arguments of `python -m`, with URL in place of the server's address."""
     sums: bool = True
+    queue: str = ""
+    """The queue of functions, by its name in function_tasks.py; empty for a pool."""
     functions: tuple[str, ...] = ()
     """The functions that the tasks call in turn; empty for tasks of a pool."""
     unique: bool = False
@@ -53,7 +55,7 @@ def worker(name: str, processor: str, *options: str) -> Contender:
 def functions(name: str, queue: str, called: tuple[str, ...], *options: str, unique: bool = False) -> Contender:
     """Return `redis-worker run` with a queue of functions, which tasks call in turn."""
     run = ("redis_worker", "run", f"benchmarks.function_tasks:{queue}", "--url", "URL", "--log-level", "error")
-    return Contender(name, (*run, *options), sums=False, functions=called, unique=unique)
+    return Contender(name, (*run, *options), sums=False, queue=queue, functions=called, unique=unique)
 
 
 def supervised() -> Contender:

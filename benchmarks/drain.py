@@ -92,6 +92,13 @@ def _functions() -> list[list[Entry]]:
     noops = "benchmarks.processors:async_noop", "benchmarks.processors:noop"
     each = ("async_noop", "noop", "inline_noop")
     coroutine, thread, inline = ((name,) for name in each)
+    limits = {
+        "functions: under a rate that is never reached": "rated",
+        "functions: 1000 at a time, which are never reached": "counted",
+        "functions: 1000 at a time for each of 100 keys": "keyed",
+        "functions: strict priorities": "strict",
+        "functions: weighted priorities": "weighted",
+    }.items()
     return [
         [
             Entry(worker("a pool of an async no-op, concurrency 256", noops[0], *wide)),
@@ -109,6 +116,10 @@ def _functions() -> list[list[Entry]]:
             Entry(worker("a pool of an inline no-op", noops[1], "--execution", "inline")),
             Entry(functions("an inline no-op as a function", "inline", inline), target=FUNCTIONS),
             Entry(functions("the same beside coroutines, inline", "mixed", inline)),
+        ],
+        [
+            Entry(functions("functions: an async no-op, no limits", "coroutines", coroutine, *wide), share=0.5),
+            *(Entry(functions(name, queue, coroutine, *wide), share=0.5) for name, queue in limits),
         ],
     ]
 

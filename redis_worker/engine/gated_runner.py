@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import Any, Protocol
 
 from redis_worker.engine.keeping_runner import KeepingRunner
@@ -26,11 +27,13 @@ class Gated(TaskRunner):
         self._gate = gate
 
     async def _work(self, call: Delivery) -> None:
+        asked = perf_counter()
         try:
             may_start = await self._ask(call)
         except BaseException:
             self._end(call)
             raise
+        self._pace.note(perf_counter() - asked)  # the next task waits for the slot that long, too
         if may_start:
             await super()._work(call)
         else:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redis_worker.engine.child_calls import send_to_parent
-from redis_worker.engine.execution import Answer, Coroutines, Execution, Inline, Threads, unencoded
+from redis_worker.engine.execution import Answer, Coroutines, Encode, Execution, Inline, Threads, unencoded
 from redis_worker.engine.middleware import Middlewares, TaskCall
 from redis_worker.engine.processes import Processes
 from redis_worker.engine.starts import receiver
@@ -96,8 +96,13 @@ class Surrounded:
         self._execution.close()
 
 
+def encode_in(middlewares: Middlewares) -> Encode:
+    """Return the encoding where the functions are called: middleware gets their values, and its own is encoded."""
+    return unencoded if middlewares else result_of
+
+
 class Executions(dict[AnyFunction, Execution]):
-    """The calls of a queue's functions with middleware around them, by function."""
+    """The calls of a queue's functions, by function, with middleware around them if there is any."""
 
     def __init__(
         self,
@@ -107,23 +112,28 @@ class Executions(dict[AnyFunction, Execution]):
         processes: Processes | None = None,
         call: Callable[[Any], Any] = call,
     ) -> None:
-        """Without `processes`, in tests of a program, all plain functions run in threads."""
+        """Without `processes`, in tests of a program, all plain functions run in threads; they have `encode_in`."""
         self._call = call
+        self._encode = encode_in(middlewares)
         self._threads = threads
         self._processes = processes
-        super().__init__({function: Surrounded(self._place(function), middlewares) for function in functions})
+        places = {function: self._place(function) for function in functions}
+        if middlewares:
+            super().__init__({function: Surrounded(place, middlewares) for function, place in places.items()})
+        else:
+            super().__init__(places)
 
     def _place(self, function: AnyFunction) -> Execution:
         timeout = function.declaration.timeout
         match function.declaration.execution:
             case "async":
-                return Coroutines(self._call, timeout, unencoded)
+                return Coroutines(self._call, timeout, self._encode)
             case "inline" if self._processes is not None:
-                return Inline(self._call, unencoded)
+                return Inline(self._call, self._encode)
             case "process" if self._processes is not None:
                 return InProcesses(self._processes, timeout)
             case _:
-                return Threads(self._call, timeout, self._threads, unencoded)
+                return Threads(self._call, timeout, self._threads, self._encode)
 
     def close(self) -> None:
         """Stop the calls that can be stopped."""

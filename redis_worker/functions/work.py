@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis_worker.engine.execution import unencoded
 from redis_worker.engine.gated_runner import Gate, GatedRunner
 from redis_worker.engine.keeping_runner import KeepingRunner
 from redis_worker.engine.lifespan import in_children
@@ -19,7 +18,7 @@ from redis_worker.engine.task_runner import TaskRunner
 from redis_worker.engine.thread_pool import ThreadPool
 from redis_worker.engine.thread_runner import ThreadRunner
 from redis_worker.functions.declared import DeclaredFunctions
-from redis_worker.functions.executions import Executions, call, call_in_child, check_sent
+from redis_worker.functions.executions import Executions, call, call_in_child, check_sent, encode_in
 from redis_worker.functions.handling import FunctionHandler
 from redis_worker.functions.marks import Marks
 from redis_worker.functions.progress import Reports
@@ -52,7 +51,8 @@ class FunctionWork:
         if not queue.middlewares and self.gate is None:
             return None
         here, in_child = (call, call_in_child) if self.gate is None else (Noted(call), Noted(call_in_child))
-        processes = Processes(in_children(queue.lifetime, in_child), None, self.max_deliveries, unencoded)
+        encode = encode_in(queue.middlewares)
+        processes = Processes(in_children(queue.lifetime, in_child), None, self.max_deliveries, encode)
         return Executions(functions, queue.middlewares, ThreadPool(self.concurrency, "redis-worker"), processes, here)
 
     def runner(self, execution: Executions | None) -> Callable[[Settler], Runner]:

@@ -95,7 +95,9 @@ class FunctionWorker(ListWorker):
         functions = self._functions.functions
         if not any(function.limits for function in functions.values()):
             return None
-        reader = FunctionReader(self._functions.name, functions, self.options.max_deliveries, self._marks)
+        reader = FunctionReader(
+            self._functions.name, functions, self.options.max_deliveries, self._marks, self._reports
+        )
         lanes = FunctionLanes(reader)
         return Gate(parts.connection, self._keys, queue, parts.doorbell, self._observer, lanes)
 

@@ -15,7 +15,7 @@ from redis_worker import Handle, Reject, Retry, TaskQueue
 from redis_worker.functions.function import Call
 from redis_worker.ports import Observer
 from redis_worker.vocabulary.rate import Rate
-from redis_worker.vocabulary.task import Delivery, Outcome
+from redis_worker.vocabulary.task import Outcome
 from tests.crashes import serve
 
 RETRIED, REJECTED, NOT_RUN = 1, 2, 6
@@ -149,15 +149,11 @@ class Work:
 
 
 class Watch(Observer):
-    """An observer of the number of tasks that have ended, and of those that were put off."""
+    """An observer that counts the tasks that have ended."""
 
     def __init__(self, count: int) -> None:
         self.done = asyncio.Event()
-        self.put_off: list[bytes] = []
         self._left = count
-
-    def released(self, deliveries: Sequence[Delivery]) -> None:
-        self.put_off += [delivery.raw for delivery in deliveries]
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         self._left -= sum(outcome.again is None for outcome in outcomes)

@@ -22,7 +22,7 @@ from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.registration import reclaim
 from redis_worker.embedded import EmbeddedServer
 from tests.crashes import Forks
-from tests.functions.crashing_limits import FILLER, LIVES, NOT_RUN, PRIORITIES, REJECTED, RETRIED, Watch, Work
+from tests.functions.crashing_limits import FILLER, LIVES, NOT_RUN, PRIORITIES, REJECTED, RETRIED, Work
 from tests.support import Queue, wait_until
 
 MOST_POINTS = 100
@@ -90,19 +90,18 @@ async def after_the_kill(work: Work, queue: Queue, handles: Sequence[Handle[int]
 
 async def finish(work: Work, queue: Queue, handles: Sequence[Handle[int]]) -> None:
     """Let another worker end all tasks. Check the answers, and that neither a place nor a key is left."""
-    watch, keys = Watch(0), queue.keys
-    async with work.tasks.worker(max(work.life.slots, work.life.most), observers=[watch], lease=2):
+    keys = queue.keys
+    async with work.tasks.worker(max(work.life.slots, work.life.most), lease=2):
         for number, handle in enumerate(handles):
             assert await answer_of(handle) == expected(number, handles)
         (letter,) = await queue.dead()
         assert letter["id"] == handles[REJECTED].id
         places = f"{keys.limits}:concurrency:", f"{keys.limits}:key:"
         await wait_until(lambda: is_clear(queue, *places), "all that is of a task to end", 15)
+        assert not await queue.redis.keys(f"{keys.limits}:*:called")  # no place is reserved
         for key in sorted(set(work.life.keys)) or [""]:
-            watch.put_off.clear()
             fillers = await work.fill(key)
             await wait_until(lambda: work.filling == work.life.most, "as many tasks as may to begin")
-            assert not watch.put_off
             work.empty()
             assert [await filler.result(30) for filler in fillers] == [FILLER] * work.life.most
         await wait_until(lambda: is_clear(queue), "the limits to be as before", 15)

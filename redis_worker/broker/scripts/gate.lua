@@ -64,7 +64,7 @@ local function is_running(member)
 end
 
 -- Return how many more tasks a limit lets start now.
-local rooms = {}
+local rooms, has_called = {}, {}
 local function room_of(limit)
   local room = rooms[limit.started]
   if room then return room end
@@ -73,6 +73,7 @@ local function room_of(limit)
     redis.call('ZREMRANGEBYSCORE', limit.started, '-inf', '(' .. string.format('%.3f', now - limit.ms))
   end
   local called = redis.call('ZCARD', limit.called)
+  has_called[limit.started] = called > 0
   if limit.ms == 0 then
     -- Of a limit that has room, the first ones are looked at, until one runs: the end of the last task leaves no key.
     local is_full = redis.call('ZCARD', limit.started) + called >= limit.most
@@ -115,27 +116,32 @@ for i = 9, last, 3 do
       redis.call('ZREM', limit.started, member)
     elseif limit.ms > 0 and ARGV[i + 2] == 'started' then
       redis.call('ZADD', limit.started, string.format('%.3f', now), member)
-      keep(limit)
+      limit.is_new = true
     end
   end
 end
 
--- Return true if a task may start: it has been called, it may already, or there is room and nothing waits before it.
-local function may_start(lane, member, name)
-  for _, limit in ipairs(lane) do room_of(limit) end
-  if redis.call('ZSCORE', lane[1].called, name) or redis.call('ZSCORE', lane[1].started, member) then return true end
-  for _, limit in ipairs(lane) do
-    if room_of(limit) < 1 then return false end
-  end
-  return #waiting_in(lane, 1) == 0
+local function is_empty(lane)
+  if lane.is_empty == nil then lane.is_empty = #waiting_in(lane, 1) == 0 end
+  return lane.is_empty
 end
 
-local function note_start(lane, member, name, slack)
+-- Return true if a task may start: there is room and nothing waits before it, or it has been called, or may already.
+local function may_start(lane, member, raw)
+  local has_room = true
+  for _, limit in ipairs(lane) do has_room = room_of(limit) > 0 and has_room end
+  return has_room and is_empty(lane)
+    or has_called[lane[1].started] and redis.call('ZSCORE', lane[1].called, digest(raw))
+    or redis.call('ZSCORE', lane[1].started, member)
+end
+
+local function note_start(lane, member, raw, slack)
   for _, limit in ipairs(lane) do
     local latest = limit.ms > 0 and now + slack or now
-    local more = redis.call('ZADD', limit.started, string.format('%.3f', latest), member)
-    rooms[limit.started] = rooms[limit.started] - more + redis.call('ZREM', limit.called, name)
-    keep(limit)
+    local room = rooms[limit.started] - redis.call('ZADD', limit.started, string.format('%.3f', latest), member)
+    if has_called[limit.started] then room = room + redis.call('ZREM', limit.called, digest(raw)) end
+    rooms[limit.started] = room
+    limit.is_new = true
   end
 end
 
@@ -145,9 +151,9 @@ for i = last + 1, #ARGV, 5 do
   local raw = task_in_flight(KEYS[1], KEYS[2], number)
   local verdict = GONE
   if raw then
-    local member, name = ARGV[1] .. '\n' .. number, digest(raw)
-    if may_start(lane, member, name) then
-      note_start(lane, member, name, slack)
+    local member = ARGV[1] .. '\n' .. number
+    if may_start(lane, member, raw) then
+      note_start(lane, member, raw, slack)
       verdict = START
     elseif ARGV[i + 3] == 'back' then
       verdict = BACK
@@ -156,11 +162,17 @@ for i = last + 1, #ARGV, 5 do
       local token = string.format('%s%06d%06d%s', time[1], time[2], i, ARGV[i + 4])
       redis.call('ZADD', KEYS[3], lane.score, token .. ':' .. raw)
       redis.call('ZADD', KEYS[5], 'NX', 0, lane.text)
+      lane.is_empty = false
       end_flight(KEYS[1], KEYS[2], number)
       verdict = WAITS
     end
   end
   reply[#reply + 1] = verdict
+end
+for _, lane in ipairs(visits) do
+  for _, limit in ipairs(lane) do
+    if limit.is_new then keep(limit) end
+  end
 end
 
 local function sooner(ms)
