@@ -66,6 +66,8 @@ class Gate:
     ) -> None:
         """`lane_of` returns the limits of a task; None without any. `rate` is that of the whole queue, or None."""
         self.rate = rate
+        self.on_answer: Callable[[Delivery], None] = lambda _: None
+        """Called with each task about which the server has decided."""
         self._connection = connection
         self._keys = keys
         self._queue = queue
@@ -115,6 +117,7 @@ class Gate:
         while True:
             asked = monotonic()
             answer = await self._ask(delivery, lane, slack)
+            self.on_answer(delivery)
             if answer == _GONE and not (self._unsure or delivery.receipt.lost):
                 return True  # somebody deleted the tasks in flight: it is still to be done, see settle.lua
             if answer != _START:

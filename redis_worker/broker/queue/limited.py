@@ -11,8 +11,8 @@ from redis_worker.engine.waiting import happens
 from redis_worker.ports import Unwritten
 from redis_worker.vocabulary.task import Delivery, Outcome
 
-# The longest time in seconds for which a claim waits for a rate.
-_LONGEST = 1.0
+# The longest time in seconds for which a claim waits for a rate, and the shortest: for claimed tasks to start.
+_LONGEST, _SHORTEST = 1.0, 0.01
 
 
 class LimitedQueue:
@@ -69,16 +69,34 @@ class RatedQueue(LimitedQueue):
     def __init__(self, queue: AtLeastOnceQueue, gate: Gate) -> None:
         super().__init__(queue, gate)
         self._rung = asyncio.Event()
+        self._uncounted: set[Delivery] = set()
+        """Claimed tasks that the rate does not count yet: a claim may come before they start."""
+        gate.on_answer = self._uncounted.discard
 
     async def claim(self, limit: int, wait: bool) -> list[Delivery]:
         """See the port."""
         while True:
             room, seconds, waiting = await self._gate.room()
-            if room:
-                return await super().claim(min(limit, room), wait)
-            is_over = not (wait or waiting) or await happens(self._rung, min(seconds, _LONGEST))
+            self._uncounted -= {delivery for delivery in self._uncounted if delivery.receipt.lost}
+            room -= len(self._uncounted)
+            if room > 0:
+                claimed = await super().claim(min(limit, room), wait)
+                self._uncounted.update(claimed)
+                return claimed
+            pause = min(max(seconds, _SHORTEST), _LONGEST)
+            is_over = not (wait or waiting) or await happens(self._rung, pause)
             if wait or is_over:
                 return []
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See the port."""
+        self._uncounted.difference_update(outcome.delivery for outcome in outcomes)
+        return await super().settle(outcomes)
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """See the port."""
+        self._uncounted.difference_update(deliveries)
+        await super().release(deliveries)
 
     def ring(self) -> None:
         """See LimitedQueue. Nothing is claimed any more."""
