@@ -49,7 +49,10 @@ async def test_one_number_of_slots_for_all(tasks: TaskQueue, queue: Queue) -> No
         await wait_until(lambda: worker.running == 0)
     spans = late + [value for value in values if isinstance(value, list)]
     assert len(spans) == len(calls)
-    assert {value for value in values if not isinstance(value, list)} == {"Processing error: timed out after 0.02 s"}
+    others = {value for value in values if not isinstance(value, list)}
+    # A machine that is busy looks at the limit after the end: None is the result of `too_late`.
+    assert "Processing error: timed out after 0.02 s" in others
+    assert others <= {"Processing error: timed out after 0.02 s", None}
     begins_and_ends = sorted(itertools.chain(*(((begun, 1), (ended, -1)) for begun, ended in spans)))
     assert max(itertools.accumulate(step for _, step in begins_and_ends)) == SLOTS
 
