@@ -29,16 +29,18 @@ class Outcome(NamedTuple):
     """Reports that have a dead letter."""
     lost: int
     """Keys and poison without the expected end."""
-    unexpected: int
-    """Dead letters of reports without a fault."""
+    unexpected: list[str]
+    """The reasons of dead letters of reports without a fault."""
 
     @property
     def is_right(self) -> bool:
-        return self.rows == self.expected and self.lost == self.unexpected == 0
+        return self.rows == self.expected and not self.lost and not self.unexpected
 
     def __str__(self) -> str:
         text = f"rows {self.rows}, expected {self.expected}, dead letters {self.dead}, lost {self.lost}"
-        return f"{text}, unexpected {self.unexpected}" if self.unexpected else text
+        if not self.unexpected:
+            return text
+        return f"{text}, unexpected {len(self.unexpected)}, as: {self.unexpected[0]}"
 
 
 class DeadLetters:
@@ -114,11 +116,16 @@ async def check(dsn: str, letters: DeadLetters, expected: Expected) -> Outcome:
     letters.read()
     rows = await read_rows(dsn)
     dead = {place for place, fault in expected.dead.items() if fault in letters.reasons.get(place, "")}
+    unexpected = [
+        reason
+        for (partition, offset), reason in letters.reasons.items()
+        if (partition, offset) not in expected.dead and offset >= expected.first.get(partition, offset + 1)
+    ]
     wrong = [key for key, row in expected.rows.items() if rows.get(key) != row]
     return Outcome(
         rows=sum(key in rows for key in expected.rows),
         expected=len(expected.rows),
         dead=len(dead),
         lost=len(wrong) + len(expected.dead) - len(dead),
-        unexpected=len(letters.reasons.keys() - expected.dead.keys()),
+        unexpected=unexpected,
     )

@@ -20,6 +20,8 @@ class Expected:
     """Cases and offset of the newest report of each key: what the table must hold."""
     dead: dict[tuple[int, int], str] = field(default_factory=dict)
     """By partition and offset, a text in the reason of each dead letter."""
+    first: dict[int, int] = field(default_factory=dict)
+    """The offset of the first report in each partition: what an earlier run has left may be delivered again."""
 
 
 class Sender:
@@ -64,6 +66,7 @@ class Sender:
         partition, offset = message.partition(), message.offset()
         assert partition is not None
         assert offset is not None
+        self.expected.first.setdefault(partition, offset)
         if report.row is None:
             assert report.fault is not None
             self.expected.dead[partition, offset] = report.fault
