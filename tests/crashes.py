@@ -44,7 +44,7 @@ class Forks:
         await asyncio.wait_for(self._process.wait(), 60)
 
     async def life(self, point: int, *arguments: object) -> int:
-        """The exit code of a worker that is to die at `point`."""
+        """Run a worker that is to die at `point`; return its exit code."""
         async with self._one_at_a_time:
             self._process.stdin.write(f"{' '.join(map(str, (point, *arguments)))}\n".encode())
             code = int(await asyncio.wait_for(self._process.stdout.readline(), 60))

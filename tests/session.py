@@ -1,4 +1,4 @@
-"""What a process of tests is given at its start, however it is started: signals, ports, and compiled sources."""
+"""Signals, ports and compiled sources for each process of tests, however it is started."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Thread(threading.Thread):
 
 
 class _Wakes(SimpleQueue[bool]):
-    """What threads wait for, and work after."""
+    """The tasks of simulated threads: they wait for one, and work after it."""
 
     def __new__(cls, clock: Clock) -> _Wakes:
         return super().__new__(cls)

@@ -216,7 +216,7 @@ class Keys:
         return f"{self.listed(worker)}{TASKS}"
 
     def bundles(self, worker: str) -> str:
-        """Return the hash of bundles of large tasks that `worker` has claimed and not settled.
+        """Return the hash of bundles of tasks that `worker` has claimed and not settled.
 
         It has the number of the first task of each, and marks: the sum of 2^p for each position p, from 0, whose task
         is in flight.

@@ -170,7 +170,8 @@ class Claimer:
         await self._reconnect.call(lambda: self._queue.release(unstarted))
         self._releasing = []
         self._observer.released(unstarted)
-        self._runner.progress.set()  # there may be room again
+        if not self._runner.shares_slots:  # or it would take the tasks again before others do
+            self._runner.progress.set()
 
     async def _all_done(self) -> bool:
         """Return True if nothing runs and nothing waits to be written; otherwise wait for progress first."""

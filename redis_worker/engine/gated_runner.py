@@ -33,7 +33,8 @@ class Gated(TaskRunner):
         except BaseException:
             self._end(call)
             raise
-        self._pace.note(perf_counter() - asked)  # the next task waits for the slot that long, too
+        if (waited := perf_counter() - asked) > self._pace.longest:  # the next task waits for the slot that long, too
+            self._pace.note(waited)
         if may_start:
             await super()._work(call)
         else:

@@ -116,8 +116,8 @@ class MixedRunner(TaskRunner):
         """Start `deliveries` at once where nothing is pending: a lone task waits for no turn of the loop."""
         is_first = not self._pending
         super().add(deliveries)
-        if is_first:
-            self._start()
+        if is_first and self._start():
+            self.progress.set()
 
     def held(self) -> list[Delivery]:
         return [*super().held(), *(delivery for part in self._parts for delivery in part.held())]

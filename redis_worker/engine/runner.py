@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import islice, takewhile
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 from redis_worker.engine.contexts import Contexts
 from redis_worker.engine.guard import escaped
@@ -36,6 +36,9 @@ TURNS = 6
 
 class Runner(ABC):
     """Holds tasks that are claimed and not started (`pending`), and starts them as slots come free."""
+
+    _starts_at_once: ClassVar = True
+    """False if a task waits for the one before even where slots are free."""
 
     def __init__(self, settler: Settler, concurrency: int, shared: Slots | None = None) -> None:
         """`shared` slots are shared with other runners: a task, or a batch, takes one of them as well."""
@@ -76,12 +79,17 @@ class Runner(ABC):
         """How many tasks are claimed and do not run yet."""
         return len(self._pending)
 
+    @property
+    def shares_slots(self) -> bool:
+        """True if other runners may hold the slots."""
+        return self._shared is not None
+
     def room(self, ahead: bool) -> int:
         """Return how many tasks to claim: one for each free slot and, with `ahead`, those sure to start soon after."""
         slots, running, waiting = self._concurrency, self.running, self.waiting
         if self._shared is not None:
             slots = min(slots, running + self._shared.free)
-        beyond = waiting - (slots - running)  # the others start at once
+        beyond = waiting - (slots - running if self._starts_at_once else 0)
         surplus = self._pace.ahead(slots) if ahead else 0  # at most, and quickly found
         if ahead and beyond <= surplus * 3 // 4:
             surplus = self._ahead(slots)
@@ -89,7 +97,7 @@ class Runner(ABC):
             return 0  # a few large claims cost less than many small ones
         # Where other runners have taken all shared slots, one task waits in the queue for a slot, for the rest.
         least = 1 if slots < self._concurrency and not waiting else 0
-        return max(least, surplus - beyond)
+        return max(least, slots - running + surplus - waiting)
 
     def _ahead(self, slots: int) -> int:
         """Return how many tasks to claim ahead of `slots`; those that slow tasks hold start nothing soon."""
@@ -145,7 +153,7 @@ class Runner(ABC):
             while count is None or len(taken) < count:
                 taken.appendleft(self._pending.pop())
         if taken:
-            # They have waited this long for a slot: claim no further ahead until tasks are short again.
+            # They have waited this long for a slot: claim less far ahead.
             self._pace.note(perf_counter() - self._touched)
         return [*taken]
 
@@ -171,6 +179,8 @@ class Runner(ABC):
 
 class InlineRunner(Runner):
     """Calls the processor on the event loop, one task after the other."""
+
+    _starts_at_once: ClassVar = False
 
     def __init__(self, handler: Calling, settler: Settler, concurrency: int) -> None:
         super().__init__(settler, concurrency)

@@ -27,7 +27,8 @@ class FunctionLanes:
         received = self._read(delivery)
         if not isinstance(received, Received):
             return None
-        delivery.received = received
+        if "expires" not in received.members:  # that is looked at again when the task starts
+            delivery.received = received
         function = received.function
         if not function.limits:
             return None

@@ -1,4 +1,4 @@
-"""What functions cost the server: what a pool does, as long as no limit, priority, unique id or flow is used."""
+"""The cost of functions for the server: that of a pool, as long as no limit, priority, unique id or flow is used."""
 
 from __future__ import annotations
 

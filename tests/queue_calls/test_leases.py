@@ -131,7 +131,7 @@ async def test_a_renewal_that_has_failed_is_repeated_soon(queue: Queue, join: Jo
     await wait_until(lambda: renewed(queue, member, ends, 3), "a renewal")
 
     def was_repeated() -> bool:
-        """Whether the last renewal came after the pause, and before the end of the lease."""
+        """Return True if the last renewal came after the pause, and before the end of the lease."""
         return len(ends) > 3 and 1500 < ends[-1] - ends[-2] < 3000
 
     async for _ in rounds_until(was_repeated, "a renewal of a valid lease"):

@@ -12,7 +12,7 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.keys import LAST, Keys
 from redis_worker.broker.queue.announced_priorities import announced_lists
-from redis_worker.broker.queue.large_tasks import large_in_flight, read_large
+from redis_worker.broker.queue.large_tasks import numbers_in_bundles, read_bundle
 from redis_worker.vocabulary.errors import Unreadable
 from redis_worker.vocabulary.ids import id_text
 from redis_worker.vocabulary.payload import CANCELLED, failure, read_object
@@ -93,9 +93,11 @@ async def _in_flight(connection: Connection, keys: Keys) -> AsyncIterator[tuple[
                 for number, raw in zip(numbers, await connection.call("HMGET", inflight, *numbers), strict=True):
                     if raw is not None:
                         yield _Place(inflight, bundles, number), raw
-            for number in await large_in_flight(connection, keys, worker):
-                if (raw := await read_large(connection, keys, worker, number)) is not None:
-                    yield _Place(inflight, bundles, number), raw
+            for first, bundled in (await numbers_in_bundles(connection, keys, worker)).items():
+                tasks = await read_bundle(connection, keys, worker, first)
+                for number in bundled:
+                    if number in tasks:
+                        yield _Place(inflight, bundles, number), tasks[number]
 
 
 def _is(raw: bytes, id: str) -> bool:

@@ -8,26 +8,27 @@ from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.connection.damaged_keys import readable
 from redis_worker.broker.keys import Keys, tasks_among
 from redis_worker.broker.queue.announced_priorities import announced_lists
-from redis_worker.broker.queue.large_tasks import large_in_flight, read_large
+from redis_worker.broker.queue.large_tasks import numbers_in_bundles, read_bundle
 
 
 async def tasks_in_flight(connection: Connection, keys: Keys, worker: str, limit: int | None = None) -> list[bytes]:
     """Return the first tasks in flight of `worker`, in the order of their claim. Raises Disconnected or Refused."""
     key = keys.inflight(worker)
-    large = set(await large_in_flight(connection, keys, worker))
+    bundles = await numbers_in_bundles(connection, keys, worker)
+    bundled = {number: first for first, numbers in bundles.items() for number in numbers}
     numbers = {int(field) for field in await connection.call("HKEYS", key) if field.isdigit()}
-    chosen = sorted(numbers | large)[:limit]
-    small = [number for number in chosen if number not in large]
-    found = dict(zip(small, await connection.call("HMGET", key, *small) if small else [], strict=True))
-    for number in large.intersection(chosen):
-        found[number] = await read_large(connection, keys, worker, number)
-    return [raw for number in chosen if (raw := found[number]) is not None]
+    chosen = sorted(numbers | bundled.keys())[:limit]
+    single = [number for number in chosen if number not in bundled]
+    found = dict(zip(single, await connection.call("HMGET", key, *single) if single else [], strict=True))
+    for first in {bundled[number] for number in chosen if number in bundled}:
+        found |= await read_bundle(connection, keys, worker, first)
+    return [raw for number in chosen if (raw := found.get(number)) is not None]
 
 
 async def count_in_flight(connection: Connection, keys: Keys, worker: str) -> int:
     """Return the number of tasks in flight of `worker`. Raises Disconnected or Refused."""
-    small = tasks_among(await connection.call("HLEN", keys.inflight(worker)))
-    return small + len(await large_in_flight(connection, keys, worker))
+    single = tasks_among(await connection.call("HLEN", keys.inflight(worker)))
+    return single + sum(map(len, (await numbers_in_bundles(connection, keys, worker)).values()))
 
 
 class QueueControl(Access):

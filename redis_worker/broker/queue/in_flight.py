@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from redis_worker.broker.connection.connection import Connection
-from redis_worker.broker.keys import BUNDLE, Keys
+from redis_worker.broker.keys import Keys
 from redis_worker.broker.queue.refused_content import retry_hangups
 from redis_worker.broker.queue.registration import Registration
 from redis_worker.broker.queue.results_writer import write_results
@@ -111,8 +111,8 @@ class InFlight:
         """Write `outcomes`, adding to `lost` and `unwritten`. Returns those not in flight, see settle.lua."""
         unheld: list[Outcome] = []
         for settlement in settlements(outcomes, self.worker, self._keys, self._limits):
-            if len(settlement.outcomes) >= BUNDLE:
-                self._in_order = settlement.is_in_order
+            if (is_in_order := settlement.is_in_order) is not None:
+                self._in_order = is_in_order
             try:
                 reply = await self._write(settlement, force)
             except Unacceptable as error:

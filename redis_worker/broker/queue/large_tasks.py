@@ -36,15 +36,16 @@ async def read_large_tasks(connection: Connection, keys: Keys, lease: Lease, num
     return [Delivery(raw, lease, 0, 0, plain, False, number) for number, raw in zip(found, tasks, strict=True)]
 
 
-async def large_in_flight(connection: Connection, keys: Keys, worker: str) -> list[int]:
-    """Return the numbers of the large tasks in flight of `worker`. Raises Disconnected or Refused."""
+async def numbers_in_bundles(connection: Connection, keys: Keys, worker: str) -> dict[int, list[int]]:
+    """Return the numbers of the tasks in flight of `worker` that are in bundles, by the first number of each bundle.
+
+    Raises Disconnected or Refused.
+    """
     firsts = [int(first) for first in await connection.call("HKEYS", keys.bundles(worker)) if first.isdigit()]
     found = await connection.call("HMGET", keys.bundles(worker), *firsts) if firsts else []
-    return [number for first, marks in zip(firsts, found, strict=True) if marks for number in bundled(first, marks)]
+    return {first: [*bundled(first, marks)] for first, marks in zip(firsts, found, strict=True) if marks}
 
 
-async def read_large(connection: Connection, keys: Keys, worker: str, number: int) -> bytes | None:
-    """Return the large task of `worker` with this number; None if it has none. Raises Disconnected or Refused."""
-    position = number % BUNDLE
-    raw: bytes | None = await connection.call("LINDEX", keys.bundle(worker, number - position), position)
-    return raw
+async def read_bundle(connection: Connection, keys: Keys, worker: str, first: int) -> dict[int, bytes]:
+    """Return the tasks of a bundle by their numbers; those that have ended are empty. Raises Disconnected or Refused."""
+    return dict(enumerate(await connection.call("LRANGE", keys.bundle(worker, first), 0, -1), first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -134,12 +135,13 @@ class Settlement:
         return arguments
 
     @property
-    def is_in_order(self) -> bool:
-        """True if it has many answered tasks, which were claimed one after the other."""
-        return self._run() != ""
+    def is_in_order(self) -> bool | None:
+        """True if its answered tasks are in the order of their claims; None of few tasks."""
+        numbers = self._answered[::3]
+        return None if len(numbers) < BUNDLE else all(map(operator.lt, numbers, numbers[1:]))
 
     def _run(self) -> int | str:
-        """Return the number of the first answered task, if many follow it in order: then it tells theirs as well."""
+        """Return the number of the first answered task, if many follow it in order: it also gives theirs."""
         numbers = self._answered[::3]
         if len(numbers) < BUNDLE or numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
             return ""

@@ -1,6 +1,6 @@
 -- Move tasks in flight: first those BLMOVE has brought, then from the head of the queue.
--- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 bundles; with priorities, 8 … the lists of all
---      but `default`
+-- KEYS 1 waiting, 2 inflight, 3 arrived, 4 workers, 5 attempts, 6 paused, 7 bundles; with priorities, 8 … the
+--      lists of all but `default`
 -- ARGV 1 worker, 2 limit, 3 max deliveries, 4 the greatest number that the worker knows, 5 bytes of a large task,
 --      6 lease in ms, in place of one at rest (see renew.lua), 7 from how many tasks on they go into bundles, however
 --      small; with priorities, 8 the names of all but `default`, 9 their order, 10 their turns, 11 the next turn (see
@@ -8,8 +8,8 @@
 -- Returns {state, tasks, counts, number of the first task; the others follow it, number of the first large task, and
 -- the number after the last one}: counts are, for each task, the workers that died holding it and its retries; empty
 -- means 0 for all. The worker reads large tasks from their bundles. If `attempts` holds another type, the counts are
--- lost: tasks are claimed without counts, and the type is the seventh element. With priorities, it returns a list of such replies, one for each of which
--- tasks were claimed, unless there is none. States:
+-- lost: tasks are claimed without counts, and the type is the seventh element. With priorities, it returns a
+-- list of such replies, one for each list of which tasks were claimed, unless there is none. States:
 local OK, LEASE_LOST, ALONE, PAUSED = 0, 1, 2, 3
 -- ALONE: nothing may be claimed until the worker has nothing else in flight (see below).
 -- PAUSED: nothing may be claimed, and arrived tasks are back at the head of the queue, uncharged.
@@ -103,7 +103,9 @@ local function claim_untried(list, waiting, limit, size)
   hold(arrived)
   drop(KEYS[3], #arrived)
   local many = math.min(limit, waiting)
-  local large = (size >= tonumber(ARGV[5]) or many >= tonumber(ARGV[7])) and hold_large(list, many) or 0
+  -- Whole bundles, so that the numbers of the next claim follow.
+  if many >= tonumber(ARGV[7]) then many = many - many % BUNDLE elseif size < tonumber(ARGV[5]) then many = 0 end
+  local large = many > 0 and hold_large(list, many) or 0
   if large > 0 then return {OK, arrived, {}, first, base + last + 1 - large, base + last + 1, found} end
   local tasks, taken = arrived, 0
   -- In pieces of some 64 KiB: the server copies a reply that a script reads again and again while it grows.

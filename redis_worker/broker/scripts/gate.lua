@@ -75,7 +75,7 @@ local function room_of(limit)
   local called = redis.call('ZCARD', limit.called)
   has_called[limit.started] = called > 0
   if limit.ms == 0 then
-    -- Of a limit that has room, the first ones are looked at, until one runs: the end of the last task leaves no key.
+    -- Where there is room, the first ones are looked at, until one runs: the end of the last task leaves no key.
     local is_full = redis.call('ZCARD', limit.started) + called >= limit.most
     for _, member in ipairs(redis.call('ZRANGE', limit.started, 0, is_full and -1 or 15)) do
       if not is_running(member) then
