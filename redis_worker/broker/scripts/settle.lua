@@ -6,10 +6,10 @@
 -- ARGV 1 worker, 2 channel of results, 3 channel of delayed tasks, 4 most dead letters, 5 time to live of
 --      results (see expire_results), 6 ms for which counts are kept, 7 ms for which completed messages are
 --      remembered (0: not idempotent; -1: nor that, but tasks may have records; -2: nor that, but results are
---      passed on), 8 '1' to write outcomes although their tasks are not held, 9 number of answered tasks N, 10 number of delayed tasks M, 11 number of the first answered
---      task if the others follow it, or ''; then N times number (only with '' in 11), field, result; M times
---      number, token, delay in ms; for each dead one number, letter, has result ('1' or ''), field, result. With 8,
---      the raw task stands in place of its number.
+--      passed on), 8 '1' to write outcomes although their tasks are not held, 9 number of answered tasks N,
+--      10 number of delayed tasks M, 11 number of the first answered task if the others follow it, or ''; then N times
+--      number (only with '' in 11), field, result; M times number, token, delay in ms; for each dead one number,
+--      letter, has result ('1' or ''), field, result. With 8, the raw task stands in place of its number.
 -- Returns the positions, from 0, of the tasks that other workers have now: nothing is written for
 -- them. While the worker has its lease, no other has its tasks: one that is not held was settled before, and the reply
 -- was lost, or somebody deleted or overwrote the in-flight hash. Only the worker can know: its position p is returned
