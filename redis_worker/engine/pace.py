@@ -21,7 +21,7 @@ class Pace:
         """In seconds."""
 
     def note(self, seconds: float) -> None:
-        """Record the run time of a task. A slow one counts as one that is just slow: it predicts little of the others."""
+        """Record the run time of a task. A slow one counts as just slow: it predicts little of the others."""
         longest = self.longest * _DECAY
         if seconds > longest:  # max() takes twice as long
             longest = seconds if seconds <= _SHORT else min(seconds, self.long)

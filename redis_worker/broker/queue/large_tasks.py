@@ -47,5 +47,5 @@ async def numbers_in_bundles(connection: Connection, keys: Keys, worker: str) ->
 
 
 async def read_bundle(connection: Connection, keys: Keys, worker: str, first: int) -> dict[int, bytes]:
-    """Return the tasks of a bundle by their numbers; those that have ended are empty. Raises Disconnected or Refused."""
+    """Return the tasks of a bundle by their numbers; empty if they have ended. Raises Disconnected or Refused."""
     return dict(enumerate(await connection.call("LRANGE", keys.bundle(worker, first), 0, -1), first))
