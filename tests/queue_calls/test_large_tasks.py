@@ -150,13 +150,13 @@ async def test_many_small_tasks_that_are_settled_in_order_are_those_in_flight(
 ) -> None:
     """They are in bundles, which are acknowledged as a whole: `before` was settled by a call without a reply."""
     member = await join()
-    await queue.push(*map(task, range(300)))
-    held = await member.claim(300)
-    assert ids(held) == [str(number) for number in range(300)]
-    assert sum(map(len, await bundles(queue, member))) == 300
-    await member.lose("settle", member.queue.settle([done(held[number]) for number in before] or [again(held[299])]))
+    await queue.push(*map(task, range(320)))
+    held = await member.claim(320)
+    assert ids(held) == [str(number) for number in range(320)]
+    assert sum(map(len, await bundles(queue, member))) == 320
+    await member.lose("settle", member.queue.settle([done(held[number]) for number in before] or [again(held[319])]))
     await queue.redis.delete(queue.keys.output)
-    settled = {str(number) for number in before} or {"299"}
+    settled = {str(number) for number in before} or {"319"}
     assert await member.queue.settle([done(delivery) for delivery in held]) == []
     assert set(await queue.results()) == set(ids(held)) - settled
     assert await queue.inflight() == []
@@ -166,11 +166,11 @@ async def test_many_small_tasks_that_are_settled_in_order_are_those_in_flight(
 
 async def test_many_small_tasks_are_in_the_hash_while_tasks_end_in_another_order(queue: Queue, join: Join) -> None:
     member = await join()
-    await queue.push(*map(task, range(600)))
-    held = await member.claim(200)
+    await queue.push(*map(task, range(672)))
+    held = await member.claim(224)
     await member.queue.settle([done(delivery) for delivery in held[::-1]])
-    held = await member.claim(200)
+    held = await member.claim(224)
     assert await bundles(queue, member) == []
     await member.queue.settle([done(delivery) for delivery in held])
-    assert len(await member.claim(200)) == sum(map(len, await bundles(queue, member))) == 200
+    assert len(await member.claim(224)) == sum(map(len, await bundles(queue, member))) == 224
     await member.queue.close()
