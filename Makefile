@@ -43,8 +43,8 @@ mutate: $(VENV)/.dev ## Break promises on purpose, one by one: tests must notice
 bench: $(VENV)/.dev ## Measure speed and memory, beside a hand-written loop
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: $(VENV)/.dev ## Measure other workers for Redis beside it, into the README: a quarter of an hour, ARGS='arq rq' for some
-	@$(BIN)/python -m benchmarks.peers $(if $(ARGS),$(ARGS),--write README.md)
+bench-peers: $(VENV)/.dev ## Measure other workers for Redis beside it, into the pages: some minutes, ARGS='arq rq' for some
+	@$(BIN)/python -m benchmarks.peers $(if $(ARGS),$(ARGS),--write docs/benchmarks.md --rates README.md --rates README.zh-CN.md)
 
 curves: $(VENV)/.bench ## Draw the curves of docs/performance.md: some minutes, ARGS='backlog' for some
 	@$(BIN)/python -m benchmarks.curves $(ARGS)

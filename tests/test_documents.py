@@ -98,6 +98,10 @@ def test_blocks_that_are_not_run_are_few_and_have_reasons() -> None:
     assert len(left_out) <= 25, "\n".join(f"{block.place}: {block.not_run}" for block in left_out)
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
 def code_of(page: str) -> list[tuple[str, bool, str]]:
     """Return language, kind and code of a page's blocks, without comments, which are translated."""
     return [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from benchmarks.peers.__main__ import write
+from benchmarks.peers.__main__ import write, write_rates
 from benchmarks.peers.catalog import OURS, PEERS, Peer
 from benchmarks.peers.environments import Environment, NotInstalled
 from benchmarks.peers.measuring import Rates
@@ -66,6 +68,23 @@ def test_the_table_is_written_between_the_markers(tmp_path: Path) -> None:
     path.write_text("no markers")
     with pytest.raises(ValueError, match="has no <!-- peers -->"):
         write(path, "| new |")
+
+
+def test_the_best_rate_of_each_worker_is_written_into_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(
+        "| **arq** | ✓ | 1 |\n| streaq | \u2013 | \u2013 |\n| taskiq | ✓ | 7,000 |\n| saq | 5 |\n| other | 3 |\n"
+    )
+    found = [("arq", 1234.4), ("arq", 99.0), ("streaQ", 5.0), ("taskiq, list", 7.0), ("taskiq, stream", 8.6)]
+    measured: list[Any] = [
+        SimpleNamespace(failure="", rate=rate, environment=SimpleNamespace(peer=SimpleNamespace(title=title)))
+        for title, rate in found
+    ]
+    measured.append(SimpleNamespace(failure="died", environment=SimpleNamespace(peer=SimpleNamespace(title="SAQ"))))
+    write_rates(path, measured)
+    assert path.read_text() == (
+        "| **arq** | ✓ | 1,234 |\n| streaq | \u2013 | 5 |\n| taskiq | ✓ | 9 |\n| saq | 5 |\n| other | 3 |\n"
+    )
 
 
 def test_an_unknown_peer_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks.peers`: measures this worker and others, and writes the table into the README."""
+"""The command `python -m benchmarks.peers`: measures this worker and others, and writes the tables of the pages."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from benchmarks.peers.measuring import AFTER_KILL, RUNNING, WAITING, Rates, Surv
 from redis_worker.embedded import EmbeddedServer
 
 _BEGIN, _END = "<!-- peers -->", "<!-- /peers -->"
+# A row of a table whose last cell is a rate: its name is in the first cell.
+_ROW = re.compile(r"^(?P<rest>\| \**(?P<name>[\w ]+?)\** \|.*)\| (?:[\d,]+|\u2013) \|$", re.MULTILINE)
 _TASKS = RUNNING + WAITING
 
 
@@ -45,6 +47,8 @@ def main() -> int:
     print(text)
     if options.write:
         write(options.write, text)
+    for page in options.rates:
+        write_rates(page, measured)
     return 0
 
 
@@ -56,6 +60,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("peer", nargs="*", help=f"some of {', '.join(dict.fromkeys(names))} (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="drains of each (default: %(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table into FILE, between its markers")
+    parser.add_argument(
+        "--rates",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write the best rate of each worker into the last column of the table of workers in FILE",
+    )
     options = parser.parse_args()
     if unknown := set(options.peer) - set(names):
         parser.error(f"unknown peer {unknown.pop()!r}")
@@ -123,6 +135,22 @@ def write(path: Path, text: str) -> None:
         raise ValueError(f"{path} has no {_BEGIN} … {_END}")
     pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
     path.write_text(pattern.sub(lambda _: f"{_BEGIN}\n{text}\n{_END}", content), encoding="utf-8")
+
+
+def write_rates(path: Path, measured: Sequence[Rates]) -> None:
+    """Write the best rate of each worker into the last cell of the row that begins with its name."""
+    best: dict[str, float] = {}
+    for rates in measured:
+        if not rates.failure:
+            name = rates.environment.peer.title.partition(",")[0].casefold()
+            best[name] = max(rates.rate, best.get(name, 0.0))
+
+    def with_rate(row: re.Match[str]) -> str:
+        rate = best.get(row["name"].casefold())
+        return row[0] if rate is None else f"{row['rest']}| {rate:,.0f} |"
+
+    content = path.read_text(encoding="utf-8")
+    path.write_text(_ROW.sub(with_rate, content), encoding="utf-8")
 
 
 def progress(text: str) -> None:
