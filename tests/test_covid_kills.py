@@ -54,6 +54,8 @@ class Run:
         self.consumers = Consumers(kafka.brokers, dsn, file)
         self.letters = DeadLetters(kafka.brokers, DEAD_LETTERS)
         self.sent: list[Report] = []
+        self.seen = ""
+        """The state at the last look, for a failure."""
         self._admin = AdminClient({"bootstrap.servers": kafka.brokers, "log_level": 0})
         self._dsn = dsn
 
@@ -80,8 +82,9 @@ class Run:
     async def is_right(self) -> bool:
         await asyncio.sleep(0.5)  # each look reads the table
         assert self.consumers.failed() == []
-        outcome = await check(self._dsn, self.letters, self.sender.expected)
-        return outcome.is_right and await self.applied() >= len(self.sent)
+        outcome, applied = await check(self._dsn, self.letters, self.sender.expected), await self.applied()
+        self.seen = f"{outcome}; {applied} of {len(self.sent)} applied"
+        return outcome.is_right and applied >= len(self.sent)
 
     def members(self) -> dict[str, int]:
         """How many members each group has."""
@@ -116,7 +119,10 @@ async def persist(
             run.consumers.start()
         async for number in run.slices(count, len(faults)):
             await asyncio.to_thread(faults[number], run)
-        await wait_until(run.is_right, "all reports in their places", 180)
+        try:
+            await wait_until(run.is_right, "all reports in their places", 180)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {run.seen}; members {run.members()}") from None
         assert set(run.consumers.stop()) == {0}
         rows = {key: cases for key, (cases, _) in (await read_rows(database.dsn)).items()}
         assert rows == dict(report.row for report in run.sent if report.row is not None)
