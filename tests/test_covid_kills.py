@@ -120,7 +120,7 @@ async def persist(
         async for number in run.slices(count, len(faults)):
             await asyncio.to_thread(faults[number], run)
         try:
-            await wait_until(run.is_right, "all reports in their places", 180)
+            await wait_until(run.is_right, "all reports in their places", 400)
         except AssertionError as error:
             raise AssertionError(f"{error}: {run.seen}; members {run.members()}") from None
         assert set(run.consumers.stop()) == {0}
@@ -149,7 +149,7 @@ def freeze_one(run: Run) -> None:
 # Shorter ones: a consumer is killed in test_covid_persister.py, PostgreSQL restarts in postgres/test_outages.py,
 # and brokers go away in kafka/test_kafka_faults.py.
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_a_kill_and_a_restart_of_each_server_lose_nothing(own_postgres: EmbeddedPostgres, file: Path) -> None:
     with real_kafka_or_skip() as kafka:
         restarts = [lambda _: own_postgres.restart(), lambda _: kafka.restart(by=signal.SIGTERM)]
@@ -157,7 +157,7 @@ async def test_a_kill_and_a_restart_of_each_server_lose_nothing(own_postgres: Em
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_many_kills_lose_nothing(own_postgres: EmbeddedPostgres, file: Path) -> None:
     with real_kafka_or_skip() as kafka:
 
@@ -172,7 +172,7 @@ async def test_many_kills_lose_nothing(own_postgres: EmbeddedPostgres, file: Pat
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_one_of_three_nodes_is_killed(own_postgres: EmbeddedPostgres, file: Path) -> None:
     with real_kafka_or_skip(3) as kafka:
         faults: list[Callable[[Run], None]] = [kill_one, lambda _: kafka.end(2), kill_one]
