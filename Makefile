@@ -21,7 +21,7 @@ help: ## Show this list
 demo: $(VENV)/.demo ## See it work: two workers, thousands of tasks, a kill -9, nothing lost
 	@$(BIN)/redis-worker demo
 
-test: $(VENV)/.dev ## Run the test suite, some nine minutes on two cores
+test: $(VENV)/.dev ## Run the test suite, some seven minutes on two cores
 	@$(PYTEST) --servers=first -m 'not long' $(ARGS)
 
 test-all: $(VENV)/.dev ## Run all of it, what servers could do differently on each there is
