@@ -20,7 +20,8 @@ from redis_worker.broker.connection.address import address_of
 from redis_worker.broker.cron import CronStore
 from redis_worker.broker.keys import CRON, QUEUES
 from redis_worker.broker.operator.cron_status import read_jobs
-from redis_worker.broker.operator.status import QueueStatus, Status, WorkerStatus
+from redis_worker.broker.operator.status import QueueStatus, Status
+from redis_worker.broker.operator.worker_status import WorkerStatus
 from redis_worker.cron.job import CronJob
 from redis_worker.cron.settings import JobSettings, Push
 from redis_worker.embedded import EmbeddedServer

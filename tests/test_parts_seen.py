@@ -33,8 +33,9 @@ from redis_worker.broker.connection.address import Address, address_of
 from redis_worker.broker.connection.connection import Connection
 from redis_worker.broker.keys import QUEUES, SUPERVISORS, TOPICS
 from redis_worker.broker.operator.cron_status import JobStatus
-from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader, WorkerStatus
+from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader
 from redis_worker.broker.operator.supervisors import Announcer, Description, SupervisorStatus
+from redis_worker.broker.operator.worker_status import WorkerStatus
 from redis_worker.cli import logs
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer

@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from redis_worker import Message, Publisher, Refused, TaskClient, TopicWorker, WorkerPool, __version__
 from redis_worker.broker.keys import PROCESSES, QUEUES, TOPICS
 from redis_worker.broker.operator.announcing import process_name
-from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader, TaskStatus, WorkerStatus
+from redis_worker.broker.operator.status import QueueStatus, Status, StatusReader
+from redis_worker.broker.operator.worker_status import TaskStatus, WorkerStatus
 from redis_worker.cli.tables import plain, tables
 from redis_worker.embedded import EmbeddedServer
 from tests.queue_calls.members import now

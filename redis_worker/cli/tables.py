@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
-from redis_worker.broker.operator.status import QueueStatus, Status, WorkerStatus
+from redis_worker.broker.operator.status import QueueStatus, Status
+from redis_worker.broker.operator.worker_status import WorkerStatus
 from redis_worker.cli.table_cells import GROUP, JOB, NONE, PART, PART_TEXTS, PART_WITHOUT_LAG, age, jobs_of, parts_of
 from redis_worker.vocabulary.text import visible
 

@@ -9,7 +9,7 @@ from functools import partial
 from redis_worker.engine.reconnect import Reconnect
 from redis_worker.engine.runner import MANY, PATIENCE, Runner
 from redis_worker.engine.settler import Settler
-from redis_worker.engine.waiting import happens
+from redis_worker.engine.waiting import happens, set_again
 from redis_worker.ports import Observer, Queue
 from redis_worker.vocabulary.errors import Disconnected
 from redis_worker.vocabulary.task import Delivery
@@ -71,7 +71,7 @@ class Claimer:
         while not self._stopping and self._remaining != 0:
             room = self._room()
             if room == 0:
-                await self._wait_for_room()
+                await set_again(self._runner.progress, _ROOM_EVERY)
                 continue
             deliveries: list[Delivery] = []  # not the last ones: the claim may wait for long
             async with self._exchange:
@@ -115,30 +115,12 @@ class Claimer:
             for _ in range(_TURNS if len(deliveries) < MANY else 0):
                 await asyncio.sleep(0)
                 if self._settler.writing and self._runner.idle:
-                    await self._wait_for_reply()
+                    await set_again(self._settler.settled, _REPLY)
                     break
         finally:
             if self._runner.pending:
                 self._runner.behind.set()
             self._settler.report_claim()
-
-    async def _wait_for_reply(self) -> None:
-        settled = self._settler.settled
-        settled.clear()
-        look = asyncio.get_running_loop().call_later(_REPLY, settled.set)
-        try:
-            await settled.wait()
-        finally:
-            look.cancel()
-
-    async def _wait_for_room(self) -> None:
-        progress = self._runner.progress
-        progress.clear()
-        look = asyncio.get_running_loop().call_later(_ROOM_EVERY, progress.set)
-        try:
-            await progress.wait()
-        finally:
-            look.cancel()
 
     async def return_stalled(self) -> None:
         """Release tasks claimed ahead when slow tasks keep them from their start, until cancelled. Raises Refused."""

@@ -21,6 +21,16 @@ async def happens(event: asyncio.Event, seconds: float | None) -> bool:
         return False
 
 
+async def set_again(event: asyncio.Event, seconds: float) -> None:
+    """Clear `event`, and wait until it is set; set it after `seconds`: a timer costs less than a time limit."""
+    event.clear()
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
+
+
 async def first_of(*work: Awaitable[Any], seconds: float | None = None) -> None:
     """Wait until one of `work` is done, at most `seconds`; then cancel the coroutines among it, but no task or future.
 

@@ -21,15 +21,14 @@ from redis_worker.reporting import Reporter
 from redis_worker.service.consumer import Consumer, Work
 from redis_worker.service.consumer_service import ConsumerService
 from redis_worker.service.kafka_calls import BatchCall, BatchCoroutine
+from redis_worker.service.kafka_handler import declared
 from redis_worker.service.kafka_options import group_settings, kafka_options
 from redis_worker.service.routing import Batching
 from redis_worker.service.service import Measuring
-from redis_worker.vocabulary.calls import check_takes_one
 from redis_worker.vocabulary.duration import seconds_of
 from redis_worker.vocabulary.errors import ConfigurationError, Disconnected, Unreachable
 from redis_worker.vocabulary.logger import library_logger
 from redis_worker.vocabulary.partition import PartitionStatus
-from redis_worker.vocabulary.processor import Declaration, check_settings, declaration_of, said_by
 from redis_worker.vocabulary.service import Condition, Consuming, PartStatus, lag_of
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = library_logger()
 
-_RETRIES = 3
 _NONE = "none"
 # The pauses between tries to find the servers at start, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -90,7 +88,7 @@ class KafkaWorker(ConsumerService):
         seconds = 0.0 if self.options.wait else seconds_of(self.options.connect_timeout)
         name = f"the worker on {self.source}"
         super().__init__(name, None, seconds, self.source, http, http_token, measuring, http_origins)
-        self.declaration = self._declared(handler)
+        self.declaration = declared(handler, self.options)
         self._handler = handler
         self._sink = sink
         self._decode = decode
@@ -104,31 +102,6 @@ class KafkaWorker(ConsumerService):
         self._calls = self._work_on_messages()
         self._observer = Observers((self._reporter, *self._others))
         self._source = self._source_of_messages()
-
-    def _declared(self, handler: Callable[[Any], Any]) -> Declaration:
-        options = self.options
-        batch = options.batch
-        check_takes_one(
-            "batch handler" if batch else "handler", handler, "a list of messages" if batch else "a message"
-        )
-        check_settings(handler)
-        retries = said_by(handler).get("retries", _RETRIES) if options.retries is None else options.retries
-        declaration = declaration_of(
-            handler,
-            "handler",
-            execution=None if options.execution == "auto" else options.execution,
-            timeout=options.timeout,
-            retries=retries,
-            retry_backoff=options.retry_backoff,
-            retry_backoff_max=options.retry_backoff_max,
-        )
-        if batch and declaration.execution == "inline":
-            raise ConfigurationError(f"handler {declaration.name}: a batch cannot be handled inline; use thread")
-        if batch and options.ordered != "none":
-            raise ConfigurationError(
-                f"handler {declaration.name}: the messages of a batch are handled together, so it cannot be ordered"
-            )
-        return declaration
 
     def _place_of_dead_letters(self) -> DeadLetters:
         from redis_worker.kafka.dead_letters import DeadTopic, NoDeadLetters

@@ -1,4 +1,4 @@
-"""Status of queues and their workers, from the server and from the workers' descriptions."""
+"""Status of queues, and of all that works on them, read from the server."""
 
 from __future__ import annotations
 
@@ -26,84 +26,14 @@ from redis_worker.broker.keys import (
     Keys,
     topic_list,
 )
-from redis_worker.broker.operator.announced import number, text, text_or_none, whole
 from redis_worker.broker.operator.cron_status import JobStatus, read_jobs
 from redis_worker.broker.operator.run_each import Call, run_each
 from redis_worker.broker.operator.supervisors import SupervisorStatus, read_supervisors
-from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS
+from redis_worker.broker.operator.worker_status import WorkerStatus, worker_status
 from redis_worker.vocabulary.errors import DamagedKey, Refused, WrongType
 from redis_worker.vocabulary.partition import GroupStatus
 
 T = TypeVar("T")
-
-# Seconds of silence after which an idle worker is taken for dead.
-_SILENT = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class TaskStatus:
-    """Status of a running task, as its worker publishes it."""
-
-    id: str | None
-    """None if missing, or if the task is too large to parse for a description."""
-    seconds: float
-    """Running time in seconds."""
-    progress: str | None = None
-    """Its last report, for people to read; None without one."""
-    function: str | None = None
-    """The function of a TaskQueue that it calls; None for the task of a processor or a handler."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailureStatus:
-    """Failures of a worker's tasks for one reason, since its start."""
-
-    reason: str
-    """The error's first line; numbers show as `N`."""
-    count: int
-    at: float
-    """The time of the last one, in seconds since the epoch, by the worker's clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """Status of a worker with a lease, current or expired and not yet recovered by another worker.
-
-    Fields from its description are None, empty or 0 until it publishes one, or if it lacks the permission.
-    """
-
-    queue: str
-    name: str
-    alive: bool
-    """True if its lease is current, by the server's clock; else it is stale: other workers soon take its tasks."""
-    lease: float
-    """Seconds until the lease expires; 0 or below after that. That of an idle worker has up to an hour."""
-    in_flight: int
-    """Claimed tasks not yet settled: running, or about to run."""
-    seen: float | None = None
-    """Seconds since it was last heard of: about once a second, unless its event loop is blocked."""
-    host: str | None = None
-    pid: int | None = None
-    version: str | None = None
-    processor: str | None = None
-    """Name of the processor or handler."""
-    concurrency: int | None = None
-    running: int = 0
-    """Number of running tasks (or batches)."""
-    tasks: list[TaskStatus] = field(default_factory=list)
-    """Up to 20 running tasks, longest running first."""
-    rate: float = 0.0
-    """Tasks settled per second."""
-    counters: dict[str, int] = field(default_factory=dict)
-    """The fields of Counters, and `processed`."""
-    started_at: float | None = None
-    """In seconds since the epoch, by the worker's clock."""
-    processing: list[int] = field(default_factory=list)
-    """Counts of sampled run times, by PROCESSING_BOUNDS, and those above."""
-    latency: list[int] = field(default_factory=list)
-    """Counts of sampled times from creation to the first claim, by LATENCY_BOUNDS, and those above."""
-    failures: list[FailureStatus] = field(default_factory=list)
-    """The last reasons of failures, the least recent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +178,9 @@ def _status(replies: Iterable[tuple[str, Any]], heard: Mapping[str, float]) -> S
         queue_workers = []
         for start in range(0, len(rest), 5):
             worker_name, ends, rests, held, described = rest[start : start + 5]
-            worker = _worker(name, now / 1000, worker_name, ends, held, described, heard)
+            worker = worker_status(name, now / 1000, worker_name, ends, held, described, heard)
             # It holds nothing, so that no other worker deletes it.
-            if not (rests and worker.seen is not None and worker.seen > _SILENT):
+            if not (rests and worker.is_silent):
                 queue_workers.append(worker)
         alive = [worker for worker in queue_workers if worker.alive]
         in_flight, rate = sum(worker.in_flight for worker in queue_workers), sum(worker.rate for worker in alive)
@@ -266,55 +196,3 @@ def _status(replies: Iterable[tuple[str, Any]], heard: Mapping[str, float]) -> S
         workers += queue_workers
     workers.sort(key=lambda worker: (worker.alive, worker.queue, worker.name))
     return Status(at or time.time(), queues, workers)
-
-
-def _worker(
-    queue: str, now: float, name: bytes, ends: int, in_flight: int, described: bytes, heard: Mapping[str, float]
-) -> WorkerStatus:
-    lease = round(ends / 1000 - now, 3)
-    known = (queue, name.decode(errors="replace"), lease > 0, lease, in_flight)
-    try:
-        members = orjson.loads(described)
-        age = now - number(members, "published_at")
-        # An idle worker does not describe itself again; its process is heard of.
-        seen = max(0.0, round(min(age, now - heard.get(members.get("process"), 0.0) / 1000), 3))
-        return WorkerStatus(
-            *known,
-            seen=seen,
-            host=text(members, "host"),
-            pid=whole(members, "pid"),
-            version=text(members, "version"),
-            processor=text(members, "processor"),
-            concurrency=whole(members, "concurrency"),
-            running=whole(members, "running"),
-            tasks=[_running(task, age) for task in members["tasks"]],
-            rate=number(members, "rate"),
-            counters={name: whole(members["counters"], name) for name in members["counters"]},
-            started_at=number(members, "started_at"),
-            **_vitals(members.get("vitals", {})),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return WorkerStatus(*known)  # no description yet, or one of another version
-
-
-def _vitals(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that hold vitals; none for a worker of an older version."""
-    return {
-        "processing": _counts(members.get("processing", ()), PROCESSING_BOUNDS),
-        "latency": _counts(members.get("latency", ()), LATENCY_BOUNDS),
-        "failures": [
-            FailureStatus(str(reason), int(count), float(at)) for reason, count, at in members.get("failures", ())
-        ],
-    }
-
-
-def _counts(counts: Sequence[Any], bounds: Sequence[float]) -> list[int]:
-    return [int(count) for count in counts] if len(counts) == len(bounds) + 1 else []
-
-
-def _running(members: Mapping[str, Any], age: float) -> TaskStatus:
-    seconds = round(number(members, "seconds") + age, 3)
-    members = {"progress": None, "function": None, **members}
-    return TaskStatus(
-        *(text_or_none(members, "id"), seconds, text_or_none(members, "progress"), text_or_none(members, "function"))
-    )

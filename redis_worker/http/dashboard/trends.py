@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final
 
-from redis_worker.broker.operator.status import Status, WorkerStatus
+from redis_worker.broker.operator.status import Status
+from redis_worker.broker.operator.worker_status import WorkerStatus
 from redis_worker.engine.histogram import LATENCY_BOUNDS, PROCESSING_BOUNDS
 
 POINTS: Final = 900
